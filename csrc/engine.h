@@ -1,0 +1,131 @@
+/* What forward.c and backward.c share: the memory of one document. Not part of the interface. */
+#ifndef MG_ENGINE_H
+#define MG_ENGINE_H
+
+#include "kernels.h"
+#include "microgpt.h"
+
+/* Where each matrix begins in the flat parameters, and its gradient in the flat gradients. */
+typedef struct {
+    int64_t wte, wpe, lm_head, layers, layer_size;
+    int64_t attn_wq, attn_wo, mlp_fc1, mlp_fc2; /* within a layer; attn_wk and attn_wv follow attn_wq, so that the
+                                                 * three are one matrix [3 * n_embd][n_embd] */
+} mg_offsets;
+
+/* One layer's activations that the backward pass needs again, all in panels (kernels.h). */
+typedef struct {
+    double *x;    /* [n_embd] input */
+    double *xn;   /* [n_embd] normed, for attention */
+    double *qkv;  /* [3 * n_embd] */
+    double *exps; /* for each panel and head: [keys][lanes], mg_exps_at */
+    double *xa;   /* [n_embd] the heads' outputs */
+    double *x1;   /* [n_embd] after attention */
+    double *xn2;  /* [n_embd] normed, for the MLP */
+    double *r;    /* [4 * n_embd] after relu */
+    int32_t *live;  /* [panels][4 * n_embd] which rows of r are not 0 in all of the panel's positions, ascending */
+    int64_t *nlive; /* [panels] how many */
+    double live_share; /* of all rows */
+    int sparse;        /* whether the others may be passed over, and are many enough to */
+} mg_layer;
+
+typedef struct mg_sampler mg_sampler; /* sample.c */
+
+struct mg_engine {
+    mg_config config;
+    const mg_kernels *kernels;
+    mg_offsets at;
+    int64_t head_dim;
+    double head_factor;   /* head_dim**0.5 ** -1 */
+    double embd_inverse;  /* n_embd ** -1 */
+    int32_t *order;       /* rows of qkv in the order in which they reach attention's input, [3 * n_embd] */
+    int32_t *order_first; /* the same for position 0 */
+
+    /* The document in hand. */
+    int64_t n, panels;
+    double loss_factor; /* 1 / n */
+    int minus_zero;     /* whether some gradient to be added to is -0.0 */
+
+    /* Memory for `capacity` panels. */
+    int64_t capacity;
+    void *arena;
+    int32_t *tokens, *targets;                     /* [panels * lanes] */
+    double *x0;                                    /* [n_embd] token plus position embedding */
+    mg_layer *layers;                              /* [n_layer] */
+    double *xf;                                    /* [n_embd] what lm_head reads */
+    double *logits;                                /* [vocab_size], later their exponentials, later gradients */
+    double *norm_base, *norm_scale, *norm_power;   /* [1 + 2 * n_layer][panels][lanes] */
+    double *head_total, *head_inverse, *head_power; /* [n_layer][panels][n_head][lanes] */
+    double *loss_total, *loss_inverse, *loss_power, *prob, *dtarget; /* [panels][lanes] */
+    double *dx, *dx0, *dxn, *dxa, *dr, *dqkv;      /* gradients of what they are named for */
+    int32_t *list;                                 /* [positions or 4 * n_embd, whichever is more] */
+    double *rows;                                  /* [panels * lanes][4 * n_embd, rounded up, + lanes] */
+    double *scratch;                               /* [2 * panels * lanes * lanes] */
+
+    mg_sampler *sampler; /* NULL until something is sampled */
+};
+
+/* Take a document in hand, tokens [n + 1], and the memory for it; MG_OK or MG_NO_MEMORY. */
+int mg_engine_begin(mg_engine *engine, const int32_t *tokens, int64_t n);
+
+/* Everything up to the loss, for the document in hand. */
+int mg_forward(mg_engine *engine, const double *params, mg_poll *poll, double *loss);
+
+/* Half of relu's results are 0, or, in a trained model, nearly all. A 0 times anything finite adds nothing to a sum
+ * that is not -0.0, and sums begin at +0.0: so rows of zeros are passed over wherever everything they would be
+ * multiplied by is known to be finite, and what would be summed up before it is multiplied by 0 cannot overflow. */
+#define MG_TAME 1e150 /* the product of two such is finite */
+
+/* Multiplications in one call of a kernel, at most, if the shape allows: a few milliseconds without vectors. */
+enum { MG_PIECE = 1 << 24 };
+
+/* How many of `count` things, `work` multiplications each, make a piece: a multiple of 16. */
+static inline int64_t mg_piece(int64_t count, int64_t work)
+{
+    const int64_t things = work < MG_PIECE / 16 ? MG_PIECE / work / 16 * 16 : 16;
+    return things < count ? things : count;
+}
+
+/* The gradients of the forward pass just done, added to grad. */
+int mg_backward(mg_engine *engine, const double *params, double *grad, mg_poll *poll);
+
+/* ---- engine.c ---- */
+
+/* Hands out pieces of one block of memory, each aligned to 64 bytes. With base NULL it only adds up their sizes, up to
+ * INT64_MAX for what cannot be addressed. */
+typedef struct {
+    char *base;
+    int64_t used;
+} mg_carver;
+int64_t mg_mul(int64_t a, int64_t b); /* of counts; saturates at INT64_MAX */
+void *mg_carve(mg_carver *carver, int64_t count, int64_t size);
+/* The block, once the sizes are known, and the carver ready to hand it out; NULL if there is no such memory. */
+void *mg_carve_from(mg_carver *carver);
+
+void mg_sampler_free(mg_sampler *sampler); /* sample.c */
+
+int mg_poll_slow(mg_poll *poll);
+
+/* Count work, and now and then ask whether to stop. */
+static inline int mg_poll_work(mg_poll *poll, int64_t multiplications)
+{
+    enum { LOOK_AT_CLOCK = 1 << 21 };
+    if (!poll) return MG_OK;
+    poll->work += multiplications;
+    return poll->work < LOOK_AT_CLOCK ? MG_OK : mg_poll_slow(poll);
+}
+
+/* Offset of the exponentials of panel b, head h, in a layer's exps: [nkeys][lanes] for each. */
+static inline int64_t mg_exps_at(const mg_engine *e, int64_t b, int64_t h)
+{
+    const int64_t lanes = e->kernels->lanes, nkeys = (b + 1) * lanes < e->n ? (b + 1) * lanes : e->n;
+    return lanes * (e->config.n_head * lanes * (b * (b + 1) / 2) + h * nkeys);
+}
+
+/* Heads to be done together: as many as keep the exponentials in the fastest cache. */
+static inline int64_t mg_heads_together(const mg_engine *e, int64_t b, int64_t h)
+{
+    const int64_t lanes = e->kernels->lanes, left = e->config.n_head - h, few = 2048 / ((b + 1) * lanes * lanes) + 1;
+    return left < few ? left : few;
+}
+
+#endif

@@ -1,0 +1,301 @@
+/* Adam: one pass over the parameters, the script's arithmetic operation by operation (reference.py, Adam.step).
+ *
+ * The C library decides what g**2 and v_hat**0.5 are, and it is not correctly rounded. But it is nearly so: where the
+ * exact square or root lies far enough from the middle between two doubles, it is the nearer of them, and arithmetic
+ * finds it. Near the middle there are two candidates. Most often both lead to the same v and to the same parameter in
+ * the end, and then either will do; the few parameters left over are done one at a time, asking the C library. */
+
+/* ---- one at a time ---- */
+
+/* One parameter, exactly as the script does it. libm: ask the C library for the square and the root in any case; else
+ * only where it matters. */
+ALWAYS int adam_one(const mg_adam_coefs *c, int libm, double *data, double *grad, double *m, double *v)
+{
+    const double g = *grad, p = *data;
+    double other;
+
+    *m = c->beta1 * *m + c->one_minus_beta1 * g;
+    const double square = libm ? other = mg_pow(g, 2.0) : square_of(g, &other);
+    if (isinf(square) && isfinite(g)) return MG_POW_RANGE;
+    const double decayed_v = c->beta2 * *v;
+    *v = decayed_v + c->one_minus_beta2 * square;
+    if (decayed_v + c->one_minus_beta2 * other != *v) *v = decayed_v + c->one_minus_beta2 * mg_pow(g, 2.0);
+
+    if (c->m_scale == 0.0 || c->v_scale == 0.0) return MG_ZERO_DIVISION;
+    const double m_hat = *m / c->m_scale, v_hat = *v / c->v_scale;
+    if (v_hat < 0.0 && isfinite(v_hat)) return MG_POW_COMPLEX;
+    const double root = libm ? other = mg_pow(v_hat, 0.5) : root_of(v_hat, &other);
+    if (root + c->eps == 0.0) return MG_ZERO_DIVISION;
+    *data = p - c->lr_t * m_hat / (root + c->eps);
+    if (other != root && p - c->lr_t * m_hat / (other + c->eps) != *data)
+        *data = p - c->lr_t * m_hat / (mg_pow(v_hat, 0.5) + c->eps);
+    *grad = 0.0;
+    return MG_OK;
+}
+
+ALWAYS int adam_each(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m, double *v)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const int status = adam_one(c, libm, data + i, grad + i, m + i, v + i);
+        if (status) return status;
+    }
+    return MG_OK;
+}
+
+static int adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
+{
+    return adam_each(c, 1, n, data, grad, m, v);
+}
+
+/* ---- a vector at a time ---- */
+
+/* The coefficients, and the constants of the algorithm, in every lane. */
+typedef struct {
+    vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
+    vec square_stretch, v_low, v_high, one, slack;
+    vec p_exponent, p_in_range; /* bit patterns */
+    root_constants root;
+} adam_vectors;
+
+ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
+{
+    return (adam_vectors){
+        vec_keep(c->beta1), vec_keep(c->one_minus_beta1), vec_keep(c->beta2), vec_keep(c->one_minus_beta2),
+        vec_keep(c->m_scale), vec_keep(1.0 / c->m_scale), vec_keep(c->v_scale), vec_keep(1.0 / c->v_scale),
+        vec_keep(c->lr_t), vec_keep(c->eps),
+        .square_stretch = vec_keep(1.0 + STRETCH(SQUARE_WINDOW)), .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
+        .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x1p-50 : 0x1p-49),
+        .p_exponent = vec_keep(0x1p-895), .p_in_range = vec_keep(0x1p+513), /* 128 << 52, 0x600 << 52 */
+        .root = root_prepare(POW_WINDOW),
+    };
+}
+
+/* beta * x + 0.0 without the hundreds of cycles that a processor takes over a product with a subnormal number. 0 <= beta
+ * <= 1. A subnormal number is its bits times 2**-1074, and so is its product. */
+ALWAYS vec decay(vec x, vec beta)
+{
+#if MG_FMA
+    const vec two52 = vec_set(0x1p+52);
+    const ivec bits = (ivec)x & ivec_set(INT64_MAX);
+    const vec product = vec_fma(beta, (vec)(bits | (ivec)two52) - two52, two52); /* the sum rounds to an integer */
+    const ivec product_bits = (ivec)product & ivec_set((1LL << 52) - 1);
+    const ivec subnormal = bits < ivec_set(1LL << 52);
+    const vec normal = beta * (vec)((ivec)x & ~subnormal) + 0.0;
+    const ivec decayed = product_bits | ((ivec)x & ivec_set(INT64_MIN) & (product_bits != 0));
+    return (vec)((decayed & subnormal) | ((ivec)normal & ~subnormal));
+#else
+    return beta * x + 0.0;
+#endif
+}
+
+/* A vector of parameters: all of them are stored, and right in the lanes that are sound and not doubtful. (Two masks,
+ * because to combine them takes the ports that the arithmetic needs.) What they were before is kept in
+ * old_*. unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. sleepers: look for
+ * parameters that have had no gradient for thousands of steps. */
+ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepers, double *data, double *grad,
+                       double *m, double *v, double *old_data, double *old_grad, double *old_m, double *old_v,
+                       uint8_t *sound, uint8_t *doubtful)
+{
+    const vec p = vec_load_unaligned(data), g = vec_load_unaligned(grad);
+    vec mm = vec_load_unaligned(m), vv = vec_load_unaligned(v);
+    vec_store(old_data, p);
+    vec_store(old_grad, g);
+    vec_store(old_m, mm);
+    vec_store(old_v, vv);
+
+    /* With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps is 2**-40 or more) and does not move a p of 2**-639 or
+     * more. m, and in the end v, become subnormal, and are kept out of the arithmetic. */
+    mask asleep = MASK_ALL;
+    int any_asleep = 0;
+    vec asleep_m = {0}, asleep_v = {0};
+    if (sleepers) {
+        asleep = ~mask_any_bit((ivec)g | ((ivec)mm & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
+        if (mask_bits(asleep)) {
+            asleep &= mask_any_bit((ivec)p + (ivec)c->p_exponent, (ivec)c->p_in_range)
+                      & mask_between(vv, vec_set(0.0), c->v_high);
+            any_asleep = mask_bits(asleep) != 0;
+            asleep_m = decay(mm, c->beta1);
+            asleep_v = decay(vv, c->beta2);
+            mm = mask_select(asleep, vec_set(0.0), mm);
+            vv = mask_select(asleep, vec_set(1.0), vv);
+        }
+    }
+    vec new_m = c->beta1 * mm + c->one_minus_beta1 * g;
+
+    /* v with the square rounded to nearest, and with the double that pow may return instead. Squares too small for an
+     * exact error are too small to move a v that is in range. */
+    const vec square = g * g;
+    const vec other_square = nudge(product_error(g, g, square), c->square_stretch, square);
+    const vec decayed_v = c->beta2 * vv;
+    vec new_v = decayed_v + c->one_minus_beta2 * square;
+    const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
+    mask good = mask_between(new_v, c->v_low, c->v_high) & mask_equal(new_v, other_v);
+
+    const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
+    const vec v_hat = unit_v ? new_v : divide_by_constant(new_v, c->v_scale, c->v_inverse);
+    mask doubt;
+    vec rest;
+    const vec root = root_by_residual(&c->root, v_hat, &doubt, &rest);
+    const vec step = c->lr_t * m_hat / (root + c->eps);
+    vec new_p = p - step;
+    /* 2**-639 <= |new_p| < 2**897, and no nan, by its exponent: 128 more either overflows it or leaves it below 512
+     * exactly outside. So no step was so small that it lost bits, or that did not matter, and none overflowed. */
+    good &= mask_any_bit((ivec)new_p + (ivec)c->p_exponent, (ivec)c->p_in_range);
+    /* The other root, one unit in the last place above or below, moves root + eps by at most 2**-51 of itself and the
+     * step by at most 1.5 * 2**-51, the other way. Where a step that is 2**-50 shorter (or longer) gives the same
+     * parameter, so does every step in between. (Without fused multiply-adds the product is rounded and the margin is
+     * twice as wide.) */
+    const vec other_step = vec_copysign(c->slack, rest) - c->one; /* times step, and negative */
+    doubt = mask_unequal(doubt, new_p, nudge(step, other_step, p));
+
+    if (sleepers && any_asleep) {
+        new_p = mask_select(asleep, p, new_p);
+        new_m = mask_select(asleep, asleep_m, new_m);
+        new_v = mask_select(asleep, asleep_v, new_v);
+        good |= asleep;
+        doubt &= ~asleep;
+    }
+    vec_store_unaligned(data, new_p);
+    vec_store_unaligned(grad, vec_set(0.0));
+    vec_store_unaligned(m, new_m);
+    vec_store_unaligned(v, new_v);
+    mask_store_bits(sound, good);
+    mask_store_bits(doubtful, doubt);
+}
+
+#define ADAM_CHUNK 256 /* parameters between one look at the leftovers and the next; a multiple of 64 */
+
+/* Parameters before their update, and of each vector the bits of those lanes whose update is sound, or doubtful. */
+typedef struct {
+    double data[ADAM_CHUNK], grad[ADAM_CHUNK], m[ADAM_CHUNK], v[ADAM_CHUNK];
+    uint8_t sound[ADAM_CHUNK / LANES], doubtful[ADAM_CHUNK / LANES];
+} __attribute__((aligned(64))) adam_chunk;
+
+/* Eight vectors at a time: a bit in the byte of each that has something left. */
+ALWAYS uint64_t adam_left(const adam_chunk *old, int k)
+{
+    const uint64_t bytes = 0x0101010101010101u;
+    uint64_t sound, doubtful;
+    memcpy(&sound, old->sound + 8 * k, 8);
+    memcpy(&doubtful, old->doubtful + 8 * k, 8);
+    const uint64_t open = (~sound & bytes * ALL_LANES) | doubtful;
+    return (((open & bytes * 0x7f) + bytes * 0x7f) | open) & bytes * 0x80; /* the high bit of each byte that is not 0 */
+}
+
+/* The lanes of a vector that must be done again. */
+ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
+{
+    return (ALL_LANES & ~(unsigned)old->sound[i / LANES]) | old->doubtful[i / LANES];
+}
+
+/* A vector whose moments may lie beyond what the proofs of adam_lanes ask for: the row of a letter that has not come up
+ * yet, or not for thousands of steps, while its moments decay towards 0 without ever reaching it. Divisions and root are
+ * the processor's, correctly rounded at any magnitude; pow may differ from the square and the root by a unit in the last
+ * place, and the lanes of the mask returned are those where that leads nowhere else. */
+ALWAYS unsigned adam_faded(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, double *data, double *m, double *v)
+{
+    const vec p = vec_load(old->data + i), g = vec_load(old->grad + i);
+    const vec new_m = c->beta1 * vec_load(old->m + i) + c->one_minus_beta1 * g;
+    const vec square = g * g, decayed_v = c->beta2 * vec_load(old->v + i);
+    const vec new_v = decayed_v + c->one_minus_beta2 * square;
+    const vec m_hat = new_m / c->m_scale, v_hat = new_v / c->v_scale;
+    const vec step = c->lr_t * m_hat / (vec_sqrt(v_hat) + c->eps);
+    vec_store(data, p - step);
+    vec_store(m, new_m);
+    vec_store(v, new_v);
+
+    /* In these ranges a unit in the last place is at most 2**-52 of the square and of the root; pow(0, y) is 0. A step
+     * so small that its own last place is coarser (below 2**-960) does not move a parameter of 2**-900 or more. */
+    const ivec in_range = ((g == 0.0) | ((vec_abs(g) >= 0x1p-480) & (vec_abs(g) < 0x1p+250))) & (vec_abs(p) >= 0x1p-900)
+                          & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
+    const ivec same_v = decayed_v + c->one_minus_beta2 * (square * (1.0 + 0x1p-51))
+                        == decayed_v + c->one_minus_beta2 * (square * (1.0 - 0x1p-51));
+    const ivec same_p = p - step * (1.0 + 0x1p-49) == p - step * (1.0 - 0x1p-49);
+    return mask_bits(mask_any_bit(in_range & same_v & same_p, ivec_set(-1)));
+}
+
+/* Do again what the vectors could not answer for. If the script would raise an error at one of the parameters, undo
+ * the whole chunk and go through it as the script does. */
+static __attribute__((noinline)) int adam_leftovers(const mg_adam_coefs *c, const adam_chunk *old, int64_t n,
+                                                    double *data, double *grad, double *m, double *v)
+{
+    for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++)
+    for (uint64_t left = adam_left(old, k); left; left &= left - 1) {
+        const int64_t i = LANES * (8 * k + (int64_t)__builtin_ctzll(left) / 8);
+        unsigned open = adam_open(old, i);
+        if (open & (open - 1) && n - i >= LANES) { /* one lane alone is sooner done by itself */
+            double faded[3][LANES] __attribute__((aligned(64)));
+            const unsigned right = open & adam_faded(c, old, i, faded[0], faded[1], faded[2]);
+            for (unsigned todo = right; todo; todo &= todo - 1) {
+                const int lane = __builtin_ctz(todo);
+                data[i + lane] = faded[0][lane];
+                m[i + lane] = faded[1][lane];
+                v[i + lane] = faded[2][lane];
+            }
+            open &= ~right;
+        }
+        for (; open; open &= open - 1) {
+            const int64_t j = i + __builtin_ctz(open);
+            if (j >= n) break;
+            double new_data = old->data[j], new_grad = old->grad[j];
+            m[j] = old->m[j];
+            v[j] = old->v[j];
+            if (adam_one(c, 0, &new_data, &new_grad, m + j, v + j) != MG_OK) {
+                memcpy(data, old->data, (size_t)n * sizeof *data);
+                memcpy(grad, old->grad, (size_t)n * sizeof *grad);
+                memcpy(m, old->m, (size_t)n * sizeof *m);
+                memcpy(v, old->v, (size_t)n * sizeof *v);
+                return adam_each(c, 0, n, data, grad, m, v);
+            }
+            data[j] = new_data;
+        }
+    }
+    return MG_OK;
+}
+
+/* The last vector, of which `lanes` lanes exist. */
+static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int sleepers, int64_t lanes, double *data,
+                      double *grad, double *m, double *v, adam_chunk *old, int64_t i)
+{
+    double part[4][LANES] = {{0.0}};
+    double *const whole[4] = {data, grad, m, v};
+    for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
+    adam_lanes(c, unit_m, unit_v, sleepers, part[0], part[1], part[2], part[3], old->data + i, old->grad + i,
+               old->m + i, old->v + i, old->sound + i / LANES, old->doubtful + i / LANES);
+    for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
+}
+
+ALWAYS int adam_vectors_update(const mg_adam_coefs *coefs, int unit_m, int unit_v, int sleepers, int64_t n,
+                               double *data, double *grad, double *m, double *v)
+{
+    const adam_vectors c = adam_prepare(coefs);
+    adam_chunk old;
+    for (; n > 0; n -= ADAM_CHUNK, data += ADAM_CHUNK, grad += ADAM_CHUNK, m += ADAM_CHUNK, v += ADAM_CHUNK) {
+        const int64_t count = n < ADAM_CHUNK ? n : ADAM_CHUNK;
+        int64_t i = 0;
+        if (count < ADAM_CHUNK) { /* there is nothing to do beyond the end */
+            memset(old.sound, ALL_LANES, sizeof old.sound);
+            memset(old.doubtful, 0, sizeof old.doubtful);
+        }
+        for (; i + LANES <= count; i += LANES)
+            adam_lanes(&c, unit_m, unit_v, sleepers, data + i, grad + i, m + i, v + i, old.data + i, old.grad + i,
+                       old.m + i, old.v + i, old.sound + i / LANES, old.doubtful + i / LANES);
+        if (i < count)
+            adam_part(&c, unit_m, unit_v, sleepers, count - i, data + i, grad + i, m + i, v + i, &old, i);
+        const int status = adam_leftovers(coefs, &old, count, data, grad, m, v);
+        if (status) return status;
+    }
+    return MG_OK;
+}
+
+static int adam_update(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
+{
+    if (!exact_is_known) return adam_each(c, 1, n, data, grad, m, v);
+    if (!c->vectorizable) return adam_each(c, 0, n, data, grad, m, v);
+    if (c->m_scale != 1.0) return adam_vectors_update(c, 0, 0, 0, n, data, grad, m, v);
+    if (!c->sleepers)
+        return c->v_scale != 1.0 ? adam_vectors_update(c, 1, 0, 0, n, data, grad, m, v)
+                                 : adam_vectors_update(c, 1, 1, 0, n, data, grad, m, v);
+    return c->v_scale != 1.0 ? adam_vectors_update(c, 1, 0, 1, n, data, grad, m, v)
+                             : adam_vectors_update(c, 1, 1, 1, n, data, grad, m, v);
+}

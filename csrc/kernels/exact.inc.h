@@ -1,0 +1,264 @@
+/* Vector arithmetic that knows its own rounding error: fused multiply-adds that *decide*, masks, exact residuals.
+ *
+ * The package never keeps the result of a fused multiply-add where the script rounds twice. It does use the instruction
+ * to learn how far a rounded result is from the exact one, and so whether the C library's pow, which is not correctly
+ * rounded, can possibly differ from it. docs/exactness.md has the argument and the bounds. */
+#ifndef MG_EXACT_INC_H
+#define MG_EXACT_INC_H
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+/* Whether this file is being compiled for processors that all have a fused multiply-add. */
+#if defined(__FMA__) || defined(__aarch64__)
+#define MG_FMA 1
+#else
+#define MG_FMA 0
+#endif
+
+/* ---- masks: one truth value a lane ---- */
+
+enum { ALL_LANES = (1 << LANES) - 1 };
+
+#if MG_LANES == 8
+typedef __mmask8 mask;
+#define MASK_ALL ((mask)0xff)
+ALWAYS mask mask_equal(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
+ALWAYS mask mask_unequal(mask where, vec a, vec b)
+{
+    return _mm512_mask_cmp_pd_mask(where, (__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
+}
+ALWAYS mask mask_between(vec x, vec low, vec high) /* low <= x < high, false for a nan */
+{
+    return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask((__m512d)x, (__m512d)low, _CMP_GE_OQ), (__m512d)x, (__m512d)high,
+                                   _CMP_LT_OQ);
+}
+ALWAYS mask mask_at_most(vec x, vec high) { return _mm512_cmp_pd_mask((__m512d)x, (__m512d)high, _CMP_LE_OQ); }
+ALWAYS mask mask_any_bit(ivec a, ivec b) { return _mm512_test_epi64_mask((__m512i)a, (__m512i)b); }
+ALWAYS unsigned mask_bits(mask m) { return m; }
+ALWAYS void mask_store_bits(uint8_t *p, mask m) { _store_mask8((__mmask8 *)p, m); }
+ALWAYS vec mask_select(mask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
+ALWAYS void mask_store(double *p, mask m, vec a) { _mm512_mask_storeu_pd(p, m, (__m512d)a); }
+#else
+typedef ivec mask; /* all ones or all zeros */
+#define MASK_ALL (~(ivec){0})
+ALWAYS mask mask_equal(vec a, vec b) { return a == b; }
+ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & (a != b); }
+ALWAYS mask mask_between(vec x, vec low, vec high) { return (x >= low) & (x < high); }
+ALWAYS mask mask_at_most(vec x, vec high) { return x <= high; }
+ALWAYS mask mask_any_bit(ivec a, ivec b) { return (a & b) != 0; }
+ALWAYS unsigned mask_bits(mask m)
+{
+#if defined(__AVX2__)
+    return (unsigned)_mm256_movemask_pd((__m256d)m);
+#elif defined(__SSE2__)
+    return (unsigned)_mm_movemask_pd((__m128d)m);
+#else
+    return (unsigned)(m[0] & 1) | (unsigned)(m[1] & 2);
+#endif
+}
+ALWAYS void mask_store_bits(uint8_t *p, mask m) { *p = (uint8_t)mask_bits(m); }
+ALWAYS vec mask_select(mask m, vec a, vec b) { return vec_select(m, a, b); }
+ALWAYS void mask_store(double *p, mask m, vec a)
+{
+    vec_store_unaligned(p, vec_select(m, a, vec_load_unaligned(p)));
+}
+#endif
+
+ALWAYS ivec ivec_set(int64_t x) { return (ivec){0} + x; }
+
+/* x in every lane, held in a register: without this a compiler would rather broadcast a constant anew in each turn of a
+ * loop, on the ports that the arithmetic needs. */
+ALWAYS vec vec_keep(double x)
+{
+    vec v = vec_set(x);
+#if defined(__x86_64__) || defined(__i386__)
+    __asm__("" : "+v"(v));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#endif
+    return v;
+}
+
+/* ---- the operations ---- */
+
+#if MG_FMA
+ALWAYS vec vec_fma(vec a, vec b, vec c) /* a * b + c, rounded once */
+{
+#if defined(__aarch64__)
+    return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#elif MG_LANES == 8
+    return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif MG_LANES == 4
+    return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return (vec)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+#endif
+}
+#endif
+
+/* The magnitude of a positive number with the sign of another. */
+ALWAYS vec vec_copysign(vec magnitude, vec sign)
+{
+    const ivec top = ivec_set(INT64_MIN);
+#if MG_LANES == 8
+    return (vec)_mm512_ternarylogic_epi64((__m512i)magnitude, (__m512i)sign, (__m512i)top, 0xf8); /* a | b & c */
+#else
+    return (vec)((ivec)magnitude | ((ivec)sign & top));
+#endif
+}
+
+ALWAYS vec vec_sqrt(vec x)
+{
+#if defined(__aarch64__)
+    return (vec)vsqrtq_f64((float64x2_t)x);
+#elif MG_LANES == 8
+    return (vec)_mm512_sqrt_pd((__m512d)x);
+#elif MG_LANES == 4
+    return (vec)_mm256_sqrt_pd((__m256d)x);
+#elif defined(__SSE2__)
+    return (vec)_mm_sqrt_pd((__m128d)x);
+#else
+    return (vec){sqrt(x[0]), sqrt(x[1])};
+#endif
+}
+
+/* a * b - product, exactly, where product is a * b rounded (and nothing over- or underflows). */
+ALWAYS vec product_error(vec a, vec b, vec product)
+{
+#if MG_FMA
+    return vec_fma(a, b, -product);
+#else
+    /* Dekker's product over Veltkamp's split into halves of 26 bits. */
+    const vec ta = 134217729.0 * a, tb = 134217729.0 * b;
+    const vec a1 = ta - (ta - a), b1 = tb - (tb - b);
+    const vec a2 = a - a1, b2 = b - b1;
+    return ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2;
+#endif
+}
+
+/* a * b + c where a * b is small beside c, so that it does not matter here whether the product was rounded first. */
+ALWAYS vec nudge(vec a, vec b, vec c)
+{
+#if MG_FMA
+    return vec_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* x / c, correctly rounded, for a constant c whose rounded reciprocal is r. Markstein: the quotient x * r is corrected
+ * by its exact residual. Needs 2**-60 <= c <= 1 and 2**-900 <= |x| <= 2**900. */
+ALWAYS vec divide_by_constant(vec x, vec c, vec r)
+{
+#if MG_FMA
+    const vec q = x * r;
+    return vec_fma(vec_fma(-q, c, x), r, q);
+#else
+    (void)r;
+    return x / c;
+#endif
+}
+
+/* ---- how far the C library may be off ----
+ *
+ * The C library's pow and exp compute a number close to the exact result and round it to nearest. A window says how
+ * close we take it to be, and our own number as well, in units in the last place of the result. glibc's (2.28 and later;
+ * musl, FreeBSD and newlib have the same functions) documents 0.011 for exp without fused multiply-adds, and for
+ * pow(x, y) that plus |y * log(x)| * 1.5 * 2**-68 * 2**53. docs/exactness.md adds it up.
+ *
+ * An exact result high + low, with high rounded to nearest, is rounded to high even if it is off by the window, unless
+ * high + low * (1 + stretch) is another double than high. */
+#define EXP_WINDOW 0.0145    /* e**x, -700 <= x <= 700: at most 0.0136, of which 0.0026 are ours */
+#define POW_WINDOW 0.0155    /* the others, |y * log(x)| <= 70: at most 0.0144 */
+#define SQUARE_WINDOW 0.0225 /* x**2 where 2**-300 <= x * x <= 2**140: at most 0.0206 */
+#define STRETCH(window) ((window) * 1.001 / (0.5 - (window)))
+
+/* Whether the C library in this process keeps within these windows: see exact_check. */
+static int exact_is_known = 0;
+
+/* Constants of the function below. */
+typedef struct {
+    vec one, half, third, fourth, stretch, shrink, last_place;
+} root_constants;
+
+ALWAYS root_constants root_prepare(double window)
+{
+    root_constants k;
+    memset(&k, 0, sizeof k);
+#if MG_LANES == 8
+    k.one = vec_keep(1.0);
+    k.half = vec_keep(0.5);
+    k.third = vec_keep(0.375);
+    k.fourth = vec_keep(0.3125);
+    k.stretch = vec_keep(0.5 * (1.0 + STRETCH(window + 0x1p-14))); /* y has 14 bits */
+    k.shrink = vec_keep(0.5 * (1.0 - STRETCH(window + 0x1p-14)));
+#else
+    k.last_place = vec_keep(0x1p-52 * (1.0 - 2.0 * window));
+#endif
+    return k;
+}
+
+/* x ** 0.5 for 2**-200 <= x <= 2**140. Where not *doubtful, the root is what pow returns; elsewhere pow returns it or the
+ * double next to it, above if *rest is positive, below if it is negative. */
+ALWAYS vec root_by_residual(const root_constants *k, vec x, mask *doubtful, vec *rest)
+{
+#if MG_LANES == 8
+    /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to 54 bits and then
+     * rounded, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the roundings
+     * of near + rest / 2 at both ends of the window. */
+    const vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
+    const vec t = x * y;
+    const vec e = vec_fma(-t, y, k->one);
+    const vec near = vec_fma(t * e, vec_fma(e, vec_fma(e, k->fourth, k->third), k->half), t);
+    *rest = vec_fma(-near, near, x) * y;
+    const vec far = vec_fma(*rest, k->stretch, near);
+    const vec root = vec_fma(*rest, k->shrink, near);
+    *doubtful = mask_unequal(MASK_ALL, root, far);
+    return root;
+#else
+    /* x - root**2 is exact, and it is 2 * root times the distance from the exact root. */
+    const vec root = vec_sqrt(x);
+#if MG_FMA
+    *rest = vec_fma(-root, root, x);
+#else
+    const vec square = root * root;
+    *rest = (x - square) - product_error(root, root, square);
+#endif
+    const ivec magnitude = ivec_set(INT64_MAX), exponent = ivec_set(0x7ff0000000000000);
+    const vec binade = (vec)((ivec)root & exponent); /* 2**52 units in the last place of root */
+    *doubtful = (vec)((ivec)*rest & magnitude) >= root * k->last_place * binade;
+    return root;
+#endif
+}
+
+/* The same for one number x of any size: x ** 2 and x ** 0.5 rounded to nearest, and in *other what pow may return
+ * instead, the same number if nothing else. Where we cannot tell, pow is asked. */
+ALWAYS double square_of(double x, double *other)
+{
+#if MG_FMA
+    const double square = x * x;
+    if (square > 0x1p-300 && square < 0x1p+140) {
+        *other = __builtin_fma(__builtin_fma(x, x, -square), 1.0 + STRETCH(SQUARE_WINDOW), square);
+        return square;
+    }
+#endif
+    return *other = x == 0.0 ? 0.0 : mg_pow(x, 2.0);
+}
+
+ALWAYS double root_of(double x, double *other)
+{
+#if MG_FMA
+    if (x > 0x1p-200 && x < 0x1p+140) {
+        const double root = __builtin_sqrt(x);
+        *other = __builtin_fma(__builtin_fma(-root, root, x) / root, 0.5 * (1.0 + STRETCH(POW_WINDOW)), root);
+        return root;
+    }
+#endif
+    return *other = x == 0.0 ? 0.0 : mg_pow(x, 0.5);
+}
+
+#endif

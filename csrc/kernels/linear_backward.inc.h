@@ -1,0 +1,275 @@
+/* Matrix products, backward. Accumulators start at +0.0, as gradients do, or at what the gradient holds already. */
+
+/* ---- dx[i] = sum of w[o][i] * dy[o], o in the order given ---- */
+
+/* Long rows are taken some at a time, all their columns before the next rows: so that memory is read from one end to
+ * the other, and the next block is fetched while this one is used. A block fits the fastest cache. */
+ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
+
+/* The rows whose turn is from `first` up to `last`, of nout; the sums begin in dx if first > 0. The columns lie side by
+ * side, or are those listed in live (one panel). */
+ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_t nout, const double *w,
+                       int64_t w_stride, const int32_t *order, const int32_t *live, const double *dy,
+                       int64_t dy_stride, double *dx, int64_t dx_stride)
+{
+    vec sum[TILE_SUMS];
+    const double *column[TILE_SUMS];
+    UNROLL for (int c = 0; c < cols; c++) {
+        if (live) column[c] = w + live[c];
+        UNROLL for (int b = 0; b < panels; b++) {
+            double *dxc = dx + b * dx_stride + (live ? live[c] : c) * LANES;
+            sum[c * panels + b] = first ? vec_load(dxc) : (vec){0};
+        }
+    }
+    for (int64_t s = first; s < last; s++) {
+        const int64_t o = order ? order[s] : nout - 1 - s;
+        if (last < nout) {
+            const int64_t ahead = s + (last - first);
+            const double *next = w + (order ? order[ahead < nout ? ahead : s] : nout - 1 - ahead) * w_stride;
+            __builtin_prefetch(next);
+            if (cols > 8) __builtin_prefetch(next + 8);
+        }
+        const double *row = w + o * w_stride;
+        vec dyo[4];
+        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * dy_stride + o * LANES);
+        UNROLL for (int c = 0; c < cols; c++) {
+            vec weight = vec_set(live ? column[c][o * w_stride] : row[c]);
+            UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
+        }
+    }
+    UNROLL for (int b = 0; b < panels; b++) {
+        UNROLL for (int c = 0; c < cols; c++)
+            vec_store(dx + b * dx_stride + (live ? live[c] : c) * LANES, sum[c * panels + b]);
+    }
+}
+
+ALWAYS void input_cols(int panels, int64_t first, int64_t last, int64_t nout, int64_t ncols, const double *w,
+                       int64_t w_stride, const int32_t *order, const int32_t *live, const double *dy,
+                       int64_t dy_stride, double *dx, int64_t dx_stride)
+{
+    int64_t c = 0;
+#define INPUT(cols)                                                                                               \
+    input_tile(cols, panels, first, last, nout, live ? w : w + c, w_stride, order, live ? live + c : NULL, dy,    \
+               dy_stride, live ? dx : dx + c * LANES, dx_stride)
+    if (panels == 1 && TILE_SUMS >= 16 && !live)
+        for (; c + 16 <= ncols; c += 16) INPUT(16);
+    if (panels * 8 <= TILE_SUMS)
+        for (; c + 8 <= ncols; c += 8) INPUT(8);
+    for (; c + 4 <= ncols; c += 4) INPUT(4);
+    switch (ncols - c) {
+    case 3: INPUT(3); break;
+    case 2: INPUT(2); break;
+    case 1: INPUT(1); break;
+    }
+#undef INPUT
+}
+
+ALWAYS void input_panels(int64_t panels, int64_t block, int64_t nout, int64_t ncols, const double *w, int64_t w_stride,
+                         const int32_t *order, const double *dy, int64_t dy_stride, double *dx, int64_t dx_stride)
+{
+    for (int64_t b = 0; b < panels; b += 2) {
+        const double *dyb = dy + b * dy_stride;
+        double *dxb = dx + b * dx_stride;
+        for (int64_t first = 0; first < nout || first == 0; first += block) {
+            const int64_t last = nout - first < block ? nout : first + block;
+            if (b + 1 < panels)
+                input_cols(2, first, last, nout, ncols, w, w_stride, order, NULL, dyb, dy_stride, dxb, dx_stride);
+            else
+                input_cols(1, first, last, nout, ncols, w, w_stride, order, NULL, dyb, dy_stride, dxb, dx_stride);
+        }
+    }
+}
+
+static void linear_backward_input(int64_t panels, int64_t nout, int64_t ncols, const double *w, int64_t w_stride,
+                                  const int32_t *order, const double *dy, int64_t dy_stride, double *dx,
+                                  int64_t dx_stride)
+{
+    if (w_stride == 16 && ncols == 16)
+        input_panels(panels, INT64_MAX, nout, 16, w, 16, order, dy, dy_stride, dx, dx_stride);
+    else
+        input_panels(panels, block_rows(w_stride), nout, ncols, w, w_stride, order, dy, dy_stride, dx,
+                     dx_stride);
+}
+
+static void linear_backward_input_live(int64_t nout, int64_t nlive, const int32_t *live, const double *w,
+                                       int64_t w_stride, const double *dy, double *dx)
+{
+    if (w_stride == 64)
+        input_cols(1, 0, nout, nout, nlive, w, 64, NULL, live, dy, 0, dx, 0);
+    else
+        input_cols(1, 0, nout, nout, nlive, w, w_stride, NULL, live, dy, 0, dx, 0);
+}
+
+static void relu_backward(int64_t nrows, const int32_t *live, const double *r, double *dr)
+{
+    for (int64_t s = 0; s < nrows; s++) {
+        const int64_t o = (live ? live[s] : s) * LANES;
+        /* 0.0 + float(h > 0) * dr: a product, because 0.0 * inf is nan. */
+        vec open = vec_where(vec_greater(vec_load(r + o), vec_set(0.0)), vec_set(1.0));
+        vec_store(dr + o, 0.0 + open * vec_load(dr + o));
+    }
+}
+
+/* One position: the columns fill the lanes. */
+ALWAYS void first_tile(int vecs, int64_t part, int64_t nout, int64_t nin, const double *w, const int32_t *order,
+                       const double *dy, double *dx)
+{
+    vec sum[TILE_SUMS] = {{0}};
+    for (int64_t s = 0; s < nout; s++) {
+        const int64_t o = order[s];
+        vec dyo = vec_set(dy[o * LANES]);
+        UNROLL for (int c = 0; c < vecs; c++)
+            sum[c] += (part ? vec_load_part(w + o * nin, part) : vec_load_unaligned(w + o * nin + c * LANES)) * dyo;
+    }
+    UNROLL for (int c = 0; c < vecs; c++)
+        for (int64_t l = 0; l < (part ? part : LANES); l++) dx[(c * LANES + l) * LANES] = sum[c][l];
+}
+
+static void linear_backward_input_first(int64_t nout, int64_t nin, const double *w, const int32_t *order,
+                                        const double *dy, double *dx)
+{
+    int64_t c = 0;
+#define FIRST(vecs) first_tile(vecs, 0, nout, nin, w + c, order, dy, dx + c * LANES)
+    for (; c + TILE_SUMS * LANES <= nin; c += TILE_SUMS * LANES) FIRST(TILE_SUMS);
+    for (; c + 4 * LANES <= nin; c += 4 * LANES) FIRST(4);
+    for (; c + 2 * LANES <= nin; c += 2 * LANES) FIRST(2);
+    for (; c + LANES <= nin; c += LANES) FIRST(1);
+    if (c < nin) first_tile(1, nin - c, nout, nin, w + c, order, dy, dx + c * LANES);
+#undef FIRST
+}
+
+static void linear_backward_target(int64_t nin, const double *w, const int32_t *targets, const double *dtarget,
+                                   double *dx)
+{
+    vec g = vec_load(dtarget);
+    int64_t i = 0;
+    for (; i + LANES <= nin; i += LANES) {
+        vec row[LANES];
+        UNROLL for (int p = 0; p < LANES; p++) row[p] = vec_load_unaligned(w + targets[p] * nin + i);
+        vec_transpose(row);
+        UNROLL for (int l = 0; l < LANES; l++) {
+            double *dxi = dx + (i + l) * LANES;
+            vec_store(dxi, vec_load(dxi) + row[l] * g);
+        }
+    }
+    for (; i < nin; i++)
+        for (int p = 0; p < LANES; p++) dx[i * LANES + p] += w[targets[p] * nin + i] * dtarget[p];
+}
+
+/* ---- dw[o][i] += x[p][i] * dy[p][o], p descending ---- */
+
+/* `rows` rows of dw, side by side or those listed in live. part: columns left over that do not fill a vector, or 0. */
+ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin, const int32_t *live, const double *x,
+                        int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
+{
+    vec sum[TILE_SUMS];
+    double *dw_row[TILE_SUMS];
+    const double *dy_row[TILE_SUMS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        const int64_t o = live ? live[r] : r;
+        dw_row[r] = dw + o * nin;
+        dy_row[r] = dy + o * LANES;
+        UNROLL for (int c = 0; c < vecs; c++) {
+            sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
+            /* What stands below, for when its turn comes. */
+            if (nin > 64 && !live) __builtin_prefetch(dw_row[r] + rows * nin + c * LANES, 1);
+        }
+    }
+    for (int64_t p = n - 1; p >= 0; p--) {
+        const int64_t at = (int64_t)((uint64_t)p / LANES) * dy_stride + (int64_t)((uint64_t)p % LANES);
+        vec xp[TILE_SUMS];
+        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(x + p * x_stride + c * LANES);
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]);
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int c = 0; c < vecs; c++) {
+            if (part)
+                vec_store_part(dw_row[r], sum[r * vecs + c], part);
+            else
+                vec_store_unaligned(dw_row[r] + c * LANES, sum[r * vecs + c]);
+        }
+    }
+}
+
+ALWAYS void weight_cols(int rows, int64_t n, int64_t nin, const int32_t *live, const double *x, int64_t x_stride,
+                        const double *dy, int64_t dy_stride, double *dw)
+{
+    int64_t c = 0;
+    for (; c + 2 * LANES <= nin; c += 2 * LANES)
+        weight_tile(rows, 2, 0, n, nin, live, x + c, x_stride, dy, dy_stride, dw + c);
+    for (; c + LANES <= nin; c += LANES) weight_tile(rows, 1, 0, n, nin, live, x + c, x_stride, dy, dy_stride, dw + c);
+    if (c < nin) weight_tile(rows, 1, nin - c, n, nin, live, x + c, x_stride, dy, dy_stride, dw + c);
+}
+
+ALWAYS void weight_rows(int64_t n, int64_t nout, int64_t nin, const int32_t *live, const double *x, int64_t x_stride,
+                        const double *dy, int64_t dy_stride, double *dw)
+{
+    int64_t o = 0;
+#define WEIGHT(rows)                                                                                              \
+    weight_cols(rows, n, nin, live ? live + o : NULL, x, x_stride, live ? dy : dy + o * LANES, dy_stride,         \
+                live ? dw : dw + o * nin)
+    for (; o + TILE_SUMS / 2 <= nout; o += TILE_SUMS / 2) WEIGHT(TILE_SUMS / 2);
+    for (; o + 2 <= nout; o += 2) WEIGHT(2);
+    if (o < nout) WEIGHT(1);
+#undef WEIGHT
+}
+
+static void linear_backward_weight(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
+                                   const double *dy, int64_t dy_stride, double *dw)
+{
+    if (nin == 16 && x_stride == 16)
+        weight_rows(n, nout, 16, NULL, x, 16, dy, dy_stride, dw);
+    else
+        weight_rows(n, nout, nin, NULL, x, x_stride, dy, dy_stride, dw);
+}
+
+static void linear_backward_weight_live(int64_t n, int64_t nlive, const int32_t *live, int64_t nin, const double *x,
+                                        int64_t x_stride, const double *dy, double *dw)
+{
+    if (nin == 16 && x_stride == 16)
+        weight_rows(n, nlive, 16, live, x, 16, dy, 0, dw);
+    else
+        weight_rows(n, nlive, nin, live, x, x_stride, dy, 0, dw);
+}
+
+/* Rows o .. o + rows of one column tile, over the positions listed, which descend. */
+ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *live, int64_t nin, const double *x,
+                        int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
+{
+    vec sum[8];
+    UNROLL for (int r = 0; r < rows; r++)
+        sum[r] = part ? vec_load_part(dw + r * nin, part) : vec_load_unaligned(dw + r * nin);
+    for (int64_t s = 0; s < nlive; s++) {
+        const int64_t p = live[s];
+        const double *g = dy + (int64_t)((uint64_t)p / LANES) * dy_stride + (int64_t)((uint64_t)p % LANES);
+        vec xp = vec_load(x + p * x_stride);
+        UNROLL for (int r = 0; r < rows; r++) sum[r] += xp * vec_set(g[r * LANES]);
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        if (part)
+            vec_store_part(dw + r * nin, sum[r], part);
+        else
+            vec_store_unaligned(dw + r * nin, sum[r]);
+    }
+}
+
+static void linear_backward_weight_sparse(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
+                                          const double *dy, int64_t dy_stride, double *dw, int32_t *live)
+{
+    for (int64_t c = 0; c < nin; c += LANES) {
+        const int64_t part = nin - c < LANES ? nin - c : 0;
+        int64_t nlive = 0, o = 0;
+        for (int64_t p = n - 1; p >= 0; p--) {
+            live[nlive] = (int32_t)p;
+            nlive += lanes_any(vec_differs(vec_load(x + p * x_stride + c), vec_set(0.0)));
+        }
+        if (!nlive) continue;
+#define SPARSE(rows)                                                                                              \
+    sparse_tile(rows, part, nlive, live, nin, x + c, x_stride, dy + o * LANES, dy_stride, dw + o * nin + c)
+        for (; o + 8 <= nout; o += 8) SPARSE(8);
+        for (; o < nout; o++) SPARSE(1);
+#undef SPARSE
+    }
+}

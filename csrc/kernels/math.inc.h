@@ -1,0 +1,244 @@
+/* exp and ** on arrays, CPython's bits: the C library's results, most of them found without calling it.
+ *
+ * Each function computes its result as a sum high + low of two doubles, far more exactly than the C library does. high
+ * is what the C library returns unless the sum lies so near the middle between two doubles that its error could matter
+ * (exact.inc.h); those few are asked of the C library itself. What is proved of the errors stands in
+ * docs/exactness.md. */
+
+#include "exp_table.h"
+
+/* The sum rounded to nearest, for |small| << |big|, and whether the C library can only say the same. */
+ALWAYS vec round_sum(vec big, vec small, double window, mask *decided)
+{
+    const vec high = big + small;
+    const vec low = (big - high) + small; /* exact */
+    *decided = mask_equal(nudge(low, vec_set(1.0 + STRETCH(window)), high), high);
+    return high;
+}
+
+ALWAYS mask mask_magnitude_between(vec x, double low, double high)
+{
+    return mask_between((vec)((ivec)x & ivec_set(INT64_MAX)), vec_set(low), vec_set(high));
+}
+
+/* ---- the functions, a vector at a time: a value, and whether it is known to be the C library's ----
+ *
+ * wide: how many times wider than necessary the window is to be. 1.0, but for exact_check. */
+
+/* x * x, and the square root, as Adam takes them */
+ALWAYS vec exact_pow_2(vec x, double wide, mask *decided)
+{
+    const vec square = x * x;
+    const vec other = nudge(product_error(x, x, square), vec_set(1.0 + STRETCH(wide * SQUARE_WINDOW)), square);
+    *decided = mask_equal(square, other) & mask_between(square, vec_set(0x1p-300), vec_set(0x1p+140));
+    return square;
+}
+ALWAYS vec exact_pow_05(vec x, double wide, mask *decided)
+{
+    const root_constants k = root_prepare(wide * POW_WINDOW);
+    mask doubtful;
+    vec rest;
+    const vec root = root_by_residual(&k, x, &doubtful, &rest);
+    *decided = ~doubtful & mask_between(x, vec_set(0x1p-200), vec_set(0x1p+140));
+    return root;
+}
+
+/* 1 / x */
+ALWAYS vec exact_pow_m1(vec x, double wide, mask *decided)
+{
+    const vec y = 1.0 / x;
+    const vec yx = y * x;
+    const vec rest = ((1.0 - yx) - product_error(y, x, yx)) * y; /* 1 - yx is exact */
+    const vec result = round_sum(y, rest, wide * POW_WINDOW, decided);
+    *decided &= mask_magnitude_between(x, 0x1p-100, 0x1p+100);
+    return result;
+}
+
+/* The inverse of the sum big + small, rounded. */
+ALWAYS vec round_inverse(vec big, vec small, double wide, mask *decided)
+{
+    const vec y = 1.0 / big;
+    const vec yx = y * big;
+    const vec rest = (((1.0 - yx) - product_error(y, big, yx)) - y * small) * y;
+    return round_sum(y, rest, wide * POW_WINDOW, decided);
+}
+
+/* 1 / (x * x) */
+ALWAYS vec exact_pow_m2(vec x, double wide, mask *decided)
+{
+    const vec square = x * x;
+    const vec result = round_inverse(square, product_error(x, x, square), wide, decided);
+    *decided &= mask_magnitude_between(x, 0x1p-50, 0x1p+50);
+    return result;
+}
+
+/* sqrt(x) = root + *rest */
+ALWAYS vec exact_root(vec x, vec *rest)
+{
+    const vec root = vec_sqrt(x);
+    const vec square = root * root;
+    *rest = ((x - square) - product_error(root, root, square)) * (0.5 / root);
+    return root;
+}
+
+/* 1 / sqrt(x) */
+ALWAYS vec exact_pow_m05(vec x, double wide, mask *decided)
+{
+    vec rest;
+    const vec root = exact_root(x, &rest);
+    const vec result = round_inverse(root, rest, wide, decided);
+    *decided &= mask_between(x, vec_set(0x1p-100), vec_set(0x1p+100));
+    return result;
+}
+
+/* 1 / (x * sqrt(x)) */
+ALWAYS vec exact_pow_m15(vec x, double wide, mask *decided)
+{
+    vec rest;
+    const vec root = exact_root(x, &rest);
+    const vec product = x * root;
+    const vec result = round_inverse(product, product_error(x, root, product) + x * rest, wide, decided);
+    *decided &= mask_between(x, vec_set(0x1p-60), vec_set(0x1p+60));
+    return result;
+}
+
+/* table[index & 15] in each lane */
+ALWAYS vec look_up(const double *table, ivec index)
+{
+#if MG_LANES == 8
+    return (vec)_mm512_permutex2var_pd(_mm512_load_pd(table), (__m512i)index, _mm512_load_pd(table + 8));
+#else
+    vec v;
+    UNROLL for (int l = 0; l < LANES; l++) v[l] = table[index[l] & 15];
+    return v;
+#endif
+}
+
+/* e**x = 2**(k/16) * e**r, where k is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
+ALWAYS vec exact_exp(vec x, double wide, mask *decided)
+{
+    const double shift = 0x1.8p+52; /* adding it rounds to an integer, which then stands in the last bits */
+    const vec shifted = nudge(x, vec_set(INVERSE_LN2_16), vec_set(shift));
+    const ivec k = (ivec)shifted;
+    const vec kd = shifted - shift;
+
+    /* r as a sum of two doubles. The product and the difference in the first line are exact. */
+    const vec r0 = x - kd * LN2_16_HIGH;
+    const vec cut = kd * LN2_16_LOW;
+    const vec r = r0 - cut;
+    const vec r_low = (r0 - r) - cut;
+
+    /* e**r - 1 - r, at most 2**-12, by Taylor's series; what is left out is below 2**-68. */
+    const vec r2 = r * r;
+    const vec p01 = nudge(r, vec_set(1.0 / 6), vec_set(0.5)), p23 = nudge(r, vec_set(1.0 / 120), vec_set(1.0 / 24));
+    const vec p45 = nudge(r, vec_set(1.0 / 5040), vec_set(1.0 / 720));
+    const vec p46 = nudge(r2, vec_set(1.0 / 40320), p45);
+    const vec p = nudge(r2, nudge(r2, p46, p23), p01);
+    const vec small = nudge(r2, p, nudge(r_low, r, r_low));
+
+    /* (t + t_low) * (1 + r + small), where t + t * r is kept exactly. */
+    const vec t = look_up(exp_table_high, k), t_low = look_up(exp_table_low, k);
+    const vec tr = t * r;
+    const vec sum = t + tr;
+    const vec rest = ((t - sum) + tr) + (product_error(t, r, tr) + nudge(t, small, nudge(t_low, r, t_low)));
+    const vec result = round_sum(sum, rest, wide * EXP_WINDOW, decided);
+    const vec scaled = (vec)((ivec)result + ((k & ivec_set(~15LL)) << 48)); /* times 2**(k >> 4), by the exponent */
+    /* Far below the least double the result is 0, as for the -inf that stands for what softmax must not see. */
+    const mask vanishes = mask_at_most(x, vec_set(-800.0));
+    *decided = (*decided & mask_between(x, vec_set(-700.0), vec_set(700.0))) | vanishes;
+    return mask_select(vanishes, vec_set(0.0), scaled);
+}
+
+/* ---- arrays ---- */
+
+enum { MATH_CHUNK = 256 };
+
+/* n is a multiple of LANES. */
+ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*ask)(double), int64_t n, const double *x, double *out)
+{
+    for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
+        const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
+        double asked[MATH_CHUNK]; /* out may be x */
+        uint8_t decided[MATH_CHUNK / LANES];
+        unsigned all = ALL_LANES;
+        for (int64_t i = 0; i < count; i += LANES) {
+            mask m;
+            vec v = vec_load_unaligned(x + begin + i);
+            vec_store_unaligned(asked + i, v);
+            v = exact(v, 1.0, &m);
+            vec_store_unaligned(out + begin + i, v);
+            all &= decided[i / LANES] = (uint8_t)mask_bits(m);
+        }
+        if (all == ALL_LANES) continue;
+        for (int64_t i = 0; i < count; i += LANES)
+            for (unsigned open = ALL_LANES & ~(unsigned)decided[i / LANES]; open; open &= open - 1) {
+                const int l = __builtin_ctz(open);
+                out[begin + i + l] = ask(asked[i + l]);
+            }
+    }
+}
+
+#define MATH_ARRAY(name, expression)                                                             \
+    static double ask_##name(double x) { return expression; }                                    \
+    static __attribute__((noinline)) void name##_array(int64_t n, const double *x, double *out)  \
+    {                                                                                            \
+        if (exact_is_known)                                                                      \
+            exact_array(exact_##name, ask_##name, n, x, out);                                    \
+        else                                                                                     \
+            for (int64_t i = 0; i < n; i++) out[i] = ask_##name(x[i]);                           \
+    }
+
+MATH_ARRAY(exp, mg_exp(x))
+MATH_ARRAY(pow_2, mg_pow(x, 2.0))
+MATH_ARRAY(pow_05, mg_pow(x, 0.5))
+MATH_ARRAY(pow_m05, mg_pow(x, -0.5))
+MATH_ARRAY(pow_m1, mg_pow(x, -1.0))
+MATH_ARRAY(pow_m15, mg_pow(x, -1.5))
+MATH_ARRAY(pow_m2, mg_pow(x, -2.0))
+
+/* ---- is this C library one of those that the windows were made for? ----
+ *
+ * Looks for numbers whose results lie just outside of the window, up to twice its width, where a C library that keeps to
+ * its bound must agree with us. One that computes in another way and less exactly errs there in a good part of the
+ * cases; the first such case means that the C library is called for everything. */
+
+ALWAYS int agrees(vec (*exact)(vec, double, mask *), double (*ask)(double), double low, double high, uint64_t *seed)
+{
+    for (int cases = 0, vectors = 0; cases < 48 && vectors < 20000 / LANES; vectors++) {
+        double x[LANES] __attribute__((aligned(64)));
+        UNROLL for (int l = 0; l < LANES; l++) {
+            *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+            x[l] = low + (high - low) * 0x1p-53 * (double)(*seed >> 11);
+        }
+        mask inside, outside;
+        const vec result = exact(vec_load(x), 1.0, &inside);
+        exact(vec_load(x), 2.0, &outside);
+        for (unsigned ring = mask_bits(inside) & ~mask_bits(outside); ring; ring &= ring - 1, cases++) {
+            const int l = __builtin_ctz(ring);
+            if (ask(x[l]) != result[l]) return 0;
+        }
+    }
+    return 1;
+}
+
+static __attribute__((noinline)) int exact_check(void)
+{
+    uint64_t seed = 42;
+    return agrees(exact_exp, ask_exp, -20.0, 0.0, &seed) && agrees(exact_pow_2, ask_pow_2, 0.0, 1.0, &seed)
+           && agrees(exact_pow_05, ask_pow_05, 0.0, 1.0, &seed) && agrees(exact_pow_m05, ask_pow_m05, 0.0, 4.0, &seed)
+           && agrees(exact_pow_m1, ask_pow_m1, 1.0, 30.0, &seed)
+           && agrees(exact_pow_m15, ask_pow_m15, 0.0, 4.0, &seed)
+           && agrees(exact_pow_m2, ask_pow_m2, 1.0, 30.0, &seed);
+}
+
+/* Vector arithmetic (1) or the C library for everything (0): set by choice, or by exact_check once if choice is -1. */
+static int vector_math(int choice)
+{
+    static int decided = 0;
+    if (choice >= 0)
+        exact_is_known = choice;
+    else if (!decided)
+        exact_is_known = exact_check();
+    decided = 1;
+    return exact_is_known;
+}

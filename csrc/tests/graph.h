@@ -1,0 +1,17 @@
+/* The script's own arithmetic in C: every number a node, the graph sorted and walked as Value.backward does it.
+ *
+ * This is the oracle of test_csrc.c where there is no Python: slow, plain, and independent of the kernels. */
+#ifndef MG_TEST_GRAPH_H
+#define MG_TEST_GRAPH_H
+
+#include "microgpt.h"
+
+/* loss = document_loss(tokens, model); loss.backward(). Arguments as for mg_document_gradient. */
+double graph_document_gradient(const mg_config *config, const double *params, double *grad, const int32_t *tokens,
+                               int64_t n);
+
+/* One update as the script writes it; arrays of num_params. */
+void graph_adam_step(const mg_adam_config *config, int64_t step, int64_t num_params, double *params, double *grad,
+                     double *m, double *v);
+
+#endif

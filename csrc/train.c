@@ -1,0 +1,130 @@
+/* The training loop: documents in, losses out (microgpt.py, "Repeat in sequence"). */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "mg_math.h"
+
+/* A copy of grad, for going back to it. NULL and MG_OK if grad is all +0.0, which needs no copy. */
+static int remember(const mg_engine *e, const double *grad, int64_t num_params, double **copy)
+{
+    *copy = NULL;
+    if (!e->kernels->or_of_bits(num_params, grad)) return MG_OK;
+    *copy = malloc((size_t)num_params * sizeof **copy);
+    if (!*copy) return MG_NO_MEMORY;
+    memcpy(*copy, grad, (size_t)num_params * sizeof **copy);
+    return MG_OK;
+}
+
+static void restore(double *grad, int64_t num_params, const double *copy)
+{
+    if (copy)
+        memcpy(grad, copy, (size_t)num_params * sizeof *grad);
+    else
+        memset(grad, 0, (size_t)num_params * sizeof *grad);
+}
+
+static int has_minus_zero(const double *grad, int64_t num_params)
+{
+    for (int64_t i = 0; i < num_params; i++)
+        if (grad[i] == 0.0 && signbit(grad[i])) return 1;
+    return 0;
+}
+
+/* Multiplications of a backward pass below which nobody is asked during it: milliseconds without vectors. */
+static int is_long(const mg_engine *e, int64_t n)
+{
+    return (double)mg_count_params(&e->config) * 2.0 * (double)n > (double)(1 << 24);
+}
+
+int mg_document_loss(mg_engine *e, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll, double *loss)
+{
+    const int status = mg_engine_begin(e, tokens, n);
+    return status ? status : mg_forward(e, params, poll, loss);
+}
+
+int mg_position_losses(mg_engine *e, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
+                       double *losses)
+{
+    double loss;
+    const int status = mg_document_loss(e, params, tokens, n, poll, &loss);
+    if (status) return status;
+    for (int64_t p = 0; p < n; p++) losses[p] = mg_log(e->prob[p]) * -1.0;
+    return MG_OK;
+}
+
+int mg_document_gradient(mg_engine *e, const double *params, double *grad, const int32_t *tokens, int64_t n,
+                         mg_poll *poll, double *loss)
+{
+    const int64_t num_params = mg_count_params(&e->config);
+    int status = mg_document_loss(e, params, tokens, n, poll, loss);
+    if (status) return status;
+    e->minus_zero = e->kernels->or_of_bits(num_params, grad) && has_minus_zero(grad, num_params);
+    if (!is_long(e, n)) return mg_backward(e, params, grad, NULL); /* which cannot fail */
+    double *before;
+    status = remember(e, grad, num_params, &before);
+    if (status) return status;
+    status = mg_backward(e, params, grad, poll);
+    if (status) restore(grad, num_params, before);
+    free(before);
+    return status;
+}
+
+/* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_one): an overflow of grad**2, a division
+ * by a sum of 0, a negative v. With everyday settings and gradients it cannot. */
+static int may_fail(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, const double *grad, int negative_v)
+{
+    if (negative_v || !coefs->vectorizable) return 1;
+    /* A number of 2 or more has the highest bit of the exponent set; if there is one, look more closely. */
+    return (e->kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(e->kernels->sum_of_magnitudes(n, grad) < MG_TAME);
+}
+
+static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
+                           double *m, double *v, int negative_v)
+{
+    if (!may_fail(e, coefs, n, grad, negative_v)) return mg_adam_update(e->kernels, coefs, n, params, grad, m, v, 0);
+    double *const arrays[3] = {params, m, v};
+    const size_t size = (size_t)n * sizeof(double);
+    char *copies = (size_t)n <= SIZE_MAX / sizeof(double) / 3 ? malloc(3 * size) : NULL;
+    if (!copies) return MG_NO_MEMORY;
+    for (int a = 0; a < 3; a++) memcpy(copies + a * size, arrays[a], size);
+    const int status = mg_adam_update(e->kernels, coefs, n, params, grad, m, v, 0);
+    for (int a = 0; a < 3 && status; a++) memcpy(arrays[a], copies + a * size, size);
+    free(copies);
+    return status;
+}
+
+int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
+             double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll, double *losses,
+             int64_t *done)
+{
+    const int64_t num_params = mg_count_params(&e->config);
+    double *before; /* grad as the caller left it; after a step of Adam it is 0 */
+    *done = 0;
+    int status = remember(e, grad, num_params, &before);
+    if (status) return status;
+    e->minus_zero = before && has_minus_zero(grad, num_params);
+    const int negative_v = e->kernels->or_of_bits(num_params, v) >> 63; /* or a -0.0, or some nan */
+    while (!status && *done < documents) {
+        const int32_t *document = tokens + starts[*done];
+        const int64_t n = starts[*done + 1] - starts[*done] - 1;
+        status = mg_document_loss(e, params, document, n, poll, losses + *done);
+        if (status) break;
+        mg_adam_coefs coefs;
+        status = mg_adam_prepare(config, step + *done, &coefs);
+        if (status) break;
+        status = mg_backward(e, params, grad, is_long(e, n) ? poll : NULL);
+        if (!status) status = adam_or_nothing(e, &coefs, num_params, params, grad, m, v, negative_v);
+        if (status) {
+            restore(grad, num_params, before);
+            break;
+        }
+        free(before);
+        before = NULL;
+        e->minus_zero = 0;
+        ++*done;
+    }
+    free(before);
+    return status;
+}

@@ -1,0 +1,375 @@
+# The tape's memory: single slots, runs of slots, regions, and the counting of references. Part of value.pyx.
+#
+# Slots for single nodes come from a last-in first-out list; when it is empty, from a slab. Runs of fewer than SMALL_RUN
+# slots are kept by size when freed and also come from slabs, so that neither cuts up the space of the large runs, whose
+# freed neighbours are joined again. Recycled slots keep two promises: handle is NULL and no flag is set.
+
+cdef extern from "reserve.h" nogil:
+    ctypedef struct mg_range:
+        char *start
+    int mg_reserve_range(mg_range *range, size_t size)
+    int mg_commit_range(mg_range *range, size_t size)
+    void mg_release_range(mg_range *range)
+
+cdef extern from "microgpt.h":
+    enum:
+        MG_OK
+        MG_NO_MEMORY
+
+cdef enum:
+    SMALL_RUN = 512
+    SLAB = 4096
+    SORTED_FROM = 512
+    FEWEST_SLOTS = 1 << 16
+    MOST_SLOTS = 1 << 28
+
+cdef struct Slots:  # a growing array
+    uint32_t *items
+    size_t n, capacity
+
+cdef struct Run:
+    uint32_t base, n
+
+cdef Tape tape
+cdef mg_range data_range, grad_range, node_range
+cdef uint32_t tape_limit = 0  # slots reserved
+cdef uint32_t tape_end = 1  # no slot from here on was ever used, or all that were are free again
+cdef Slots free_slots  # single ones; a list of its own, so that freeing and taking a slot need not touch the node
+cdef uint32_t slab_next = 0, slab_end = 0
+cdef uint32_t small_runs[SMALL_RUN]  # by size: freed runs, linked through the first slot's child0
+cdef Run *large_runs = NULL  # freed runs in the order of their addresses, no two of them touching
+cdef size_t n_large_runs = 0, large_runs_capacity = 0
+cdef Slots freed  # of the graph that is being freed
+
+
+cdef inline int push_slot(Slots *slots, uint32_t slot) noexcept nogil:
+    if slots.n == slots.capacity and grow(slots) != MG_OK:
+        return MG_NO_MEMORY
+    slots.items[slots.n] = slot
+    slots.n += 1
+    return MG_OK
+
+
+cdef int grow(Slots *slots) noexcept nogil:
+    cdef size_t capacity = 2 * slots.capacity + 1024
+    cdef uint32_t *larger = <uint32_t *>realloc(slots.items, capacity * sizeof(uint32_t))
+    if larger == NULL:
+        return MG_NO_MEMORY
+    slots.items, slots.capacity = larger, capacity
+    return MG_OK
+
+
+cdef int reserve_tape() noexcept nogil:
+    global tape_limit
+    cdef uint32_t n = MOST_SLOTS
+    while n >= FEWEST_SLOTS:  # a limit on address space (ulimit -v, a small machine) leaves us less
+        if mg_reserve_range(&data_range, <size_t>n * sizeof(double)) == MG_OK:
+            if mg_reserve_range(&grad_range, <size_t>n * sizeof(double)) == MG_OK:
+                if mg_reserve_range(&node_range, <size_t>n * sizeof(Node)) == MG_OK:
+                    tape.data = <double *>data_range.start
+                    tape.grad = <double *>grad_range.start
+                    tape.node = <Node *>node_range.start
+                    tape_limit = n
+                    memset(small_runs, 0, sizeof(small_runs))
+                    return commit(1)
+                mg_release_range(&grad_range)
+            mg_release_range(&data_range)
+        n >>= 1
+    return MG_NO_MEMORY
+
+
+cdef int commit(size_t n) noexcept nogil:
+    """Back the first n slots with memory."""
+    if n > tape_limit or mg_commit_range(&data_range, n * sizeof(double)) != MG_OK:
+        return MG_NO_MEMORY
+    if mg_commit_range(&grad_range, n * sizeof(double)) != MG_OK:
+        return MG_NO_MEMORY
+    return mg_commit_range(&node_range, n * sizeof(Node))
+
+
+cdef uint32_t fresh_run(uint32_t n) noexcept nogil:
+    global tape_end
+    cdef uint32_t base = tape_end
+    if n > tape_limit - base or commit(<size_t>base + n) != MG_OK:
+        return 0
+    tape_end += n
+    return base
+
+
+cdef uint32_t slab_run(uint32_t n) noexcept nogil:
+    """n < SMALL_RUN slots from the slab; what is left of an exhausted one serves single nodes."""
+    global slab_next, slab_end
+    cdef uint32_t base
+    if n > slab_end - slab_next:
+        base = fresh_run(SLAB)
+        if base == 0:
+            return 0
+        while slab_next < slab_end:
+            give_slot(slab_next)
+            slab_next += 1
+        slab_next, slab_end = base, base + SLAB
+    base = slab_next
+    slab_next += n
+    return base
+
+
+cdef inline void give_slot(uint32_t slot) noexcept nogil:
+    push_slot(&free_slots, slot)  # if that fails the slot is lost; nothing else is
+
+
+cdef inline uint32_t take_slot() noexcept nogil:
+    """A slot for a single node, or 0."""
+    if free_slots.n == 0:
+        return slab_run(1)
+    free_slots.n -= 1
+    return free_slots.items[free_slots.n]
+
+
+cdef uint32_t take_run(uint32_t n) noexcept nogil:
+    """The first of n contiguous slots, or 0."""
+    cdef uint32_t base
+    cdef size_t i
+    if n < SMALL_RUN:
+        base = small_runs[n]
+        if base == 0:
+            return slab_run(n)
+        small_runs[n] = tape.node[base].child0
+        return base
+    for i in range(n_large_runs):
+        if large_runs[i].n >= n:
+            base = large_runs[i].base
+            large_runs[i].base += n
+            large_runs[i].n -= n
+            if large_runs[i].n == 0:
+                remove_large_run(i)
+            return base
+    return fresh_run(n)
+
+
+cdef void remove_large_run(size_t i) noexcept nogil:
+    global n_large_runs
+    n_large_runs -= 1
+    memmove(&large_runs[i], &large_runs[i + 1], (n_large_runs - i) * sizeof(Run))
+
+
+cdef void give_run(uint32_t base, uint32_t n) noexcept nogil:
+    """Free n slots that nothing refers to, taken as one run."""
+    global n_large_runs, large_runs_capacity, large_runs, tape_end
+    cdef size_t low = 0, high = n_large_runs, middle
+    cdef Run *larger
+    if n < SMALL_RUN:
+        tape.node[base].child0 = small_runs[n]
+        small_runs[n] = base
+        return
+    while low < high:
+        middle = (low + high) >> 1
+        if large_runs[middle].base < base:
+            low = middle + 1
+        else:
+            high = middle
+    # low: the first freed run behind this one. Join it and the one before, where they touch.
+    if low < n_large_runs and base + n == large_runs[low].base:
+        n += large_runs[low].n
+        remove_large_run(low)
+    if low > 0 and large_runs[low - 1].base + large_runs[low - 1].n == base:
+        low -= 1
+        base = large_runs[low].base
+        n += large_runs[low].n
+        remove_large_run(low)
+    if base + n == tape_end:
+        tape_end = base
+        return
+    if n_large_runs == large_runs_capacity:
+        larger = <Run *>realloc(large_runs, (2 * large_runs_capacity + 16) * sizeof(Run))
+        if larger == NULL:
+            return  # these slots are lost; nothing else is
+        large_runs = larger
+        large_runs_capacity = 2 * large_runs_capacity + 16
+    memmove(&large_runs[low + 1], &large_runs[low], (n_large_runs - low) * sizeof(Run))
+    large_runs[low].base, large_runs[low].n = base, n
+    n_large_runs += 1
+
+
+# ---- counting references ----
+
+cdef inline void retain(uint32_t slot) noexcept nogil:
+    tape.node[tape.node[slot].owner].refs += 1
+
+
+cdef void release(uint32_t owner) noexcept nogil:
+    """Drop one reference. What nothing refers to any more is freed, however deep: without recursion."""
+    cdef Node *node = &tape.node[owner]
+    node.refs -= 1
+    if node.refs == 0:
+        free_owner(owner)
+
+
+cdef void free_owner(uint32_t owner) noexcept nogil:
+    cdef Node *nodes = tape.node
+    cdef Node *node
+    cdef uint32_t pending = 0  # owners without references, linked through refs, which they no longer need
+    cdef uint32_t slot = owner, i
+    cdef Nary *nary
+    cdef Region *region
+    while True:
+        node = &nodes[slot]
+        if node.kind == BINARY:
+            pending = drop(nodes[node.child1].owner, pending)
+            pending = drop(nodes[node.child0].owner, pending)
+        elif node.kind == UNARY:
+            pending = drop(nodes[node.child0].owner, pending)
+        elif node.kind == NARY:
+            nary = <Nary *>node.payload.pointer
+            for i in range(nary.n_children):
+                pending = drop(nodes[nary.children[i]].owner, pending)
+            free(nary)
+        elif node.kind == REGION:
+            region = <Region *>node.payload.pointer
+            for i in range(region.n_kept):
+                pending = drop(region.kept[i], pending)
+            for i in range(region.n_runs):
+                give_run(region.runs[2 * i], region.runs[2 * i + 1])
+            give_run(region.base, region.n)
+            free(region.kept)
+            free(region.runs)
+            free(region.memory)
+            free(region)
+            slot = 0
+        if pending == 0 and freed.n == 0:  # the most frequent case: one node, its children live on
+            if slot:
+                give_slot(slot)
+            return
+        if slot and push_slot(&freed, slot) != MG_OK:
+            give_slot(slot)
+        if pending == 0:
+            break
+        slot = pending
+        pending = <uint32_t>nodes[slot].refs
+    give_freed()
+
+
+cdef void give_freed() noexcept nogil:
+    """Put the slots of a graph on the free list, the lowest first if they are many.
+
+    A graph is freed in another order than it was built in. Left like that, the free slots of a training loop would be
+    shuffled a little more every step, until every access to a node misses the caches.
+    """
+    cdef uint32_t low = 0xFFFFFFFF, high = 0, word_index
+    cdef uint64_t *bits
+    cdef size_t k
+    if freed.n >= SORTED_FROM:
+        for k in range(freed.n):
+            low, high = min(low, freed.items[k]), max(high, freed.items[k])
+        bits = <uint64_t *>calloc(((high - low) >> 6) + 1, 8) if (high - low) >> 8 <= freed.n else NULL
+        if bits != NULL:
+            for k in range(freed.n):
+                bits[(freed.items[k] - low) >> 6] |= <uint64_t>1 << ((freed.items[k] - low) & 63)
+            word_index = ((high - low) >> 6) + 1
+            while word_index:
+                word_index -= 1
+                if bits[word_index]:
+                    k = 64
+                    while k:
+                        k -= 1
+                        if bits[word_index] >> k & 1:
+                            give_slot(low + (word_index << 6) + <uint32_t>k)
+            free(bits)
+            freed.n = 0
+    while freed.n:
+        freed.n -= 1
+        give_slot(freed.items[freed.n])
+    if freed.capacity > 1 << 20:
+        free(freed.items)
+        freed.items, freed.capacity = NULL, 0
+
+
+cdef inline uint32_t drop(uint32_t owner, uint32_t pending) noexcept nogil:
+    cdef Node *node = &tape.node[owner]
+    node.refs -= 1
+    if node.refs != 0:
+        return pending
+    node.refs = <int32_t>pending
+    return owner
+
+
+# ---- regions ----
+
+cdef uint32_t make_region(uint32_t n, size_t memory_size, void **memory) noexcept nogil:
+    """The header of a new region, or 0. Its n nodes follow it, not yet filled in; *memory is memory_size bytes.
+
+    The caller holds one reference, to be released when the Values that it hands out have been made.
+    """
+    cdef Region *region = <Region *>calloc(1, sizeof(Region))
+    cdef uint32_t base
+    cdef Node *header
+    if region == NULL:
+        return 0
+    region.memory = malloc(memory_size if memory_size else 1)
+    base = take_run(n + 1) if region.memory != NULL else 0
+    if base == 0:
+        free(region.memory)
+        free(region)
+        return 0
+    region.base, region.n = base, n + 1
+    header = &tape.node[base]
+    header.kind = REGION
+    header.payload.pointer = region
+    header.owner = base
+    header.refs = 1
+    memory[0] = region.memory
+    return base
+
+
+cdef int append(uint32_t **items, uint32_t *n, uint32_t *capacity, uint32_t value) noexcept nogil:
+    cdef uint32_t *larger
+    if n[0] == capacity[0]:
+        larger = <uint32_t *>realloc(items[0], (2 * <size_t>capacity[0] + 4) * sizeof(uint32_t))
+        if larger == NULL:
+            return MG_NO_MEMORY
+        items[0] = larger
+        capacity[0] = 2 * capacity[0] + 4
+    items[0][n[0]] = value
+    n[0] += 1
+    return MG_OK
+
+
+cdef void know_order(uint32_t owner, uint32_t *order, uint32_t n) noexcept nogil:
+    cdef Region *region = <Region *>tape.node[owner].payload.pointer
+    region.order, region.n_order = order, n
+
+
+cdef inline void forget_order(uint32_t slot) noexcept nogil:
+    """Somebody looks inside the region of this node, so that its nodes may be visited in other ways."""
+    cdef Node *owner = &tape.node[tape.node[slot].owner]
+    if owner.kind == REGION:
+        (<Region *>owner.payload.pointer).order = NULL
+
+
+cdef int keep(uint32_t owner, uint32_t slot) noexcept nogil:
+    """Let the region `owner` hold a reference to the node slot, one of its operands."""
+    cdef Region *region = <Region *>tape.node[owner].payload.pointer
+    cdef uint32_t kept = tape.node[slot].owner
+    if kept == owner or (region.n_kept and region.kept[region.n_kept - 1] == kept):
+        return MG_OK  # the operands of a layer mostly belong to one region
+    if append(&region.kept, &region.n_kept, &region.kept_capacity, kept) != MG_OK:
+        return MG_NO_MEMORY
+    tape.node[kept].refs += 1
+    return MG_OK
+
+
+cdef uint32_t extend_region(uint32_t owner, uint32_t n) noexcept nogil:
+    """n more slots that are freed with the region, or 0."""
+    cdef Region *region = <Region *>tape.node[owner].payload.pointer
+    cdef uint32_t *larger
+    cdef uint32_t base, capacity
+    if region.n_runs == region.runs_capacity:
+        capacity = 2 * region.runs_capacity + 4
+        larger = <uint32_t *>realloc(region.runs, 2 * <size_t>capacity * sizeof(uint32_t))
+        if larger == NULL:
+            return 0
+        region.runs, region.runs_capacity = larger, capacity
+    base = take_run(n)
+    if base:
+        region.runs[2 * region.n_runs], region.runs[2 * region.n_runs + 1] = base, n
+        region.n_runs += 1
+    return base

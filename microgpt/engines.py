@@ -1,0 +1,191 @@
+"""The three engines behind one interface: train on documents, give the probabilities of the next token, hold a model.
+
+What they compute is the same to the last bit. Each imports what it is made of only when it is made.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["ENGINE_CLASSES"]
+
+
+def _model_arguments(settings):
+    return {name: settings[name] for name in ("n_embd", "n_head", "n_layer", "block_size", "init_std")}
+
+
+def _adam_arguments(settings, num_steps):
+    return {
+        "learning_rate": settings["learning_rate"],
+        "beta1": settings["beta1"],
+        "beta2": settings["beta2"],
+        "eps": settings["eps_adam"],
+        "num_steps": num_steps,
+    }
+
+
+class _Engine:
+    """What every engine can do beside training; an engine with a faster way has its own."""
+
+    def decoder(self):
+        """The forward pass a token at a time: see `microgpt.sampling.Decoder`."""
+        from .sampling import Decoder
+
+        return Decoder(self.model)
+
+    def position_losses(self, tokens):
+        """-log of the probability of each next token, in nats, [n]: the numbers whose mean `document_loss` is.
+
+        No gradients. A probability of 0 costs infinity where training would raise.
+        """
+        from .eval import position_losses
+
+        return position_losses(tokens, self.decoder(), self.model.block_size)
+
+
+class _ScalarEngine(_Engine):
+    """An engine that builds the graph: the loop is the script's own, over `model`, `adam` and three functions."""
+
+    def train(self, documents, losses):
+        done = len(losses) - self.adam.step_index
+        for tokens in documents:
+            try:
+                loss = self.document_loss(tokens, self.model)
+                loss.backward()
+                losses.append(float(loss.data))
+                self.update()
+            except BaseException:
+                # An interrupt may come between any two of these; the optimizer knows which steps are whole.
+                del losses[done + self.adam.step_index :]
+                self.clear_grad()
+                raise
+
+    def sample(self, rng, tokens, temperature):
+        """Token ids that follow `tokens` (which begin with BOS), up to BOS or the end of the block."""
+        model, bos, sampled = self.model, tokens[0], []
+        keys, values = [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
+        token_id = bos
+        for pos_id in range(model.block_size):
+            logits = self.gpt(token_id, pos_id, keys, values, model)
+            if pos_id + 1 < len(tokens):
+                token_id = tokens[pos_id + 1]
+                continue
+            probs = self.softmax([logit / temperature for logit in logits])
+            token_id = self.choose(rng, [p.data for p in probs])
+            if token_id == bos:
+                break
+            sampled.append(token_id)
+        return sampled
+
+
+class _ReferenceEngine(_ScalarEngine):
+    """Plain Python throughout, Python's own random.Random included."""
+
+    def __init__(self, vocab_size, num_steps, settings, rng):
+        from . import reference
+
+        self.document_loss, self.gpt, self.softmax = reference.document_loss, reference.gpt, reference.softmax
+        self.model = reference.GPT(vocab_size, **_model_arguments(settings), rng=rng)
+        self.adam = reference.Adam(self.model, **_adam_arguments(settings, num_steps))
+
+    def update(self):
+        """Adam's step, wholly or not at all: an interrupt in the middle of its loop undoes what it did."""
+        adam = self.adam
+        before = [p.data for p in adam.params], adam.m[:], adam.v[:], adam.step_index
+        try:
+            adam.step()
+        except BaseException:
+            data, adam.m, adam.v, adam.step_index = before
+            for p, value in zip(adam.params, data):
+                p.data = value
+            raise
+
+    @staticmethod
+    def seeded(seed):
+        from random import Random
+
+        return Random(seed)
+
+    @staticmethod
+    def choose(rng, weights):
+        return rng.choices(range(len(weights)), weights=weights)[0]
+
+    def clear_grad(self):
+        for p in self.model.params:
+            p.grad = 0
+
+    def get_data(self):
+        import numpy as np
+
+        return np.array([p.data for p in self.model.params], dtype=np.float64)
+
+    def set_data(self, values):
+        for p, value in zip(self.model.params, values.tolist()):
+            p.data = value
+
+
+class _CompiledEngine(_Engine):
+    """What the two compiled engines share: where parameters, moments and the stream live."""
+
+    def __init__(self, vocab_size, num_steps, settings, rng):
+        from .adam import Adam
+        from .model import GPT
+
+        self.model = GPT(vocab_size, **_model_arguments(settings), rng=rng)
+        self.adam = Adam(self.model, **_adam_arguments(settings, num_steps))
+
+    @staticmethod
+    def seeded(seed):
+        from .stream import Stream
+
+        return Stream(seed)
+
+    @staticmethod
+    def choose(rng, weights):
+        return rng.choice_index(weights)
+
+    def clear_grad(self):
+        self.model.grad[:] = 0.0
+
+    def get_data(self):
+        return self.model.data
+
+    def set_data(self, values):
+        self.model.data[:] = values
+
+
+class _GraphEngine(_CompiledEngine, _ScalarEngine):
+    def __init__(self, vocab_size, num_steps, settings, rng):
+        super().__init__(vocab_size, num_steps, settings, rng)
+        from .model import document_loss, gpt, softmax
+
+        self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
+        self.update = self.adam.step
+
+
+class _FusedEngine(_CompiledEngine):
+    def __init__(self, vocab_size, num_steps, settings, rng):
+        super().__init__(vocab_size, num_steps, settings, rng)
+        from .fused import FusedEngine
+
+        self.fused = FusedEngine(self.model)
+
+    def train(self, documents, losses):
+        self.fused.train(documents, self.adam, losses)
+
+    def sample(self, rng, tokens, temperature):
+        return self.fused.sample(rng, temperature, prompt=tokens[1:])
+
+    def decoder(self):
+        from .sampling import FusedDecoder
+
+        return FusedDecoder(self.fused)
+
+    def position_losses(self, tokens):
+        try:
+            return self.fused.position_losses(tokens)
+        except ValueError:  # a probability of 0, or a token that cannot be: the long way tells
+            return super().position_losses(tokens)
+
+
+ENGINE_CLASSES: "dict[str, Any]" = {"fused": _FusedEngine, "graph": _GraphEngine, "reference": _ReferenceEngine}

@@ -1,0 +1,56 @@
+"""`python -m microgpt.info`: what was built and what runs here."""
+import platform
+import sys
+
+from . import __version__, cli
+
+__all__ = ["main", "rows"]
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command; returns the exit status."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m microgpt.info", description="Say what was built and what runs here: worth adding to a report."
+    )
+    parser.parse_args(argv)
+    return cli.run(_info, None)
+
+
+def rows() -> "dict[str, str]":
+    """What was built and what runs here, as name -> text."""
+    from .simd import build_info, simd_info
+
+    simd = simd_info()
+    return {
+        "microgpt": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "compiler": build_info()["compiler"],
+        "libm": " ".join(platform.libc_ver()).strip() or platform.system(),
+        "instruction sets": f"{simd['in_use']} in use; compiled: {', '.join(simd['compiled'])}; "
+        f"supported by this processor: {', '.join(simd['supported'])}",
+        "engines": "fused, graph, reference",
+    }
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _info(_):
+    for name, value in rows().items():
+        print(f"{name + ':':18}{value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

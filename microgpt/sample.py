@@ -1,0 +1,71 @@
+"""`python -m microgpt.sample MODEL.safetensors`: let a saved model write."""
+import sys
+
+from . import cli
+from .trainer import ENGINES, Trainer
+
+DEFAULTS = {"temperature": 0.5, "samples": 20, "engine": "fused", "prompt": ""}
+CUTS = ("top_k", "top_p", "max_length")
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command; returns the exit status."""
+    return cli.run(_sample, _arguments(argv))
+
+
+def _arguments(argv):
+    import argparse
+
+    p = argparse.ArgumentParser(
+        prog="python -m microgpt.sample",
+        description="Let a saved model write new documents, drawn as the script draws them.",
+        argument_default=argparse.SUPPRESS,
+    )
+    p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
+    cli.add_sampling(p, DEFAULTS)
+    p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: go on with the saved run's stream, "
+                   "which gives the samples that the training command printed)")  # fmt: skip
+    p.add_argument("--prompt", metavar="TEXT", help="how each document begins (default: nothing)")
+    p.add_argument("--top-k", type=int, metavar="K", help="draw from the K most probable tokens only")
+    p.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest most probable tokens "
+                   "that together have the probability P")  # fmt: skip
+    p.add_argument("--max-length", type=int, metavar="N", help="end after N characters, those of the prompt included "
+                   "(default: the model's block_size)")  # fmt: skip
+    p.add_argument("--logprobs", action="store_true", help="below each sample: the natural logarithm of the "
+                   "probability that the model gives each token (at temperature 1, with nothing cut), and the "
+                   "perplexity of the sample")  # fmt: skip
+    p.add_argument("--engine", choices=ENGINES, help=f"default: {DEFAULTS['engine']}")
+    return vars(p.parse_args(argv))
+
+
+def _sample(given):
+    options = {**DEFAULTS, **given}
+    cli.check_sampling(options)
+    trainer = Trainer.load(options["model"], engine=options["engine"])
+    if "seed" in given:
+        trainer.rng = trainer._engine.seeded(given["seed"])
+    if "logprobs" in given:
+        _write_logprobs(trainer, options)
+    else:
+        cli.write_samples(trainer, options)
+
+
+def _write_logprobs(trainer, options):
+    """Each sample as ever, and below it a table of its tokens."""
+    from math import log
+
+    from .sampling import perplexity
+
+    cuts = {name: options.get(name) for name in CUTS}
+    for i in range(options["samples"]):
+        tokens = list(trainer.generate(options["prompt"], options["temperature"], **cuts))
+        print(f"sample {i + 1:2d}: {options['prompt']}{''.join(tokens)}")
+        for token in tokens:
+            p = token.model_probability
+            print(f"    {token or '(end)':5} logprob {log(p) if p > 0 else -float('inf'):8.4f}  probability {p:.4f}  "
+                  f"drawn with {token.probability:.4f}")  # fmt: skip
+        print(f"    perplexity {perplexity([token.model_probability for token in tokens]):.4f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

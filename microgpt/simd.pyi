@@ -1,0 +1,13 @@
+from typing import TypedDict
+
+class SimdInfo(TypedDict):
+    compiled: list[str]
+    supported: list[str]
+    in_use: str
+    math: str
+
+class BuildInfo(TypedDict):
+    compiler: str
+
+def simd_info() -> SimdInfo: ...
+def build_info() -> BuildInfo: ...

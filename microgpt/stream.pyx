@@ -1,0 +1,122 @@
+"""The stream of random numbers: what `random.Random` draws, without importing `random`.
+
+The script seeds one generator (`random.seed(42)`) and draws everything from it: the order of the documents, the
+parameters, the sampled tokens. A `Stream` gives the same numbers in the same order, on every version of Python.
+"""
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
+
+from microgpt._csrc cimport (
+    MG_CHOICE_TOTAL_NOT_FINITE,
+    MG_CHOICE_TOTAL_ZERO,
+    mg_stream_below,
+    mg_stream_choice,
+    mg_stream_fill_gauss,
+    mg_stream_gauss,
+    mg_stream_random,
+    mg_stream_seed,
+)
+
+
+cdef extern from "Python.h":
+    PyObject **PySequence_Fast_ITEMS(list x)
+
+
+cdef class Stream:
+    """`random.Random(seed)` for a seed that is an integer: of any sign and any size.
+
+    The state is exchanged with `random.Random` in both directions: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
+    """
+
+    def __init__(self, seed=42):
+        if not isinstance(seed, int):
+            raise TypeError(f"a seed is an integer, not {type(seed).__name__}")
+        magnitude = abs(int(seed))  # -3 and 3 are the same seed, as they are in random.seed
+        cdef Py_ssize_t i, num_digits = max(1, (magnitude.bit_length() + 31) // 32)
+        cdef const unsigned char[:] octets = magnitude.to_bytes(4 * num_digits, "little")
+        cdef uint32_t *digits = <uint32_t *>PyMem_Malloc(num_digits * sizeof(uint32_t))
+        if digits == NULL:
+            raise MemoryError()
+        for i in range(num_digits):
+            digits[i] = (octets[4 * i] | <uint32_t>octets[4 * i + 1] << 8 | <uint32_t>octets[4 * i + 2] << 16
+                         | <uint32_t>octets[4 * i + 3] << 24)
+        mg_stream_seed(&self.state, digits, num_digits)
+        PyMem_Free(digits)
+
+    def random(self):
+        """The next number in [0, 1), as `random.random()` draws it."""
+        return mg_stream_random(&self.state)
+
+    def gauss(self, double mu=0.0, double sigma=1.0):
+        """A normally distributed number, as `random.gauss(mu, sigma)` draws it: two at a time, one kept for the next call."""
+        return mg_stream_gauss(&self.state, mu, sigma)
+
+    cdef void fill_gauss(self, double *out, Py_ssize_t n, double mu, double sigma) noexcept nogil:
+        """n calls of gauss into out[0:n]."""
+        mg_stream_fill_gauss(&self.state, out, n, mu, sigma)
+
+    def shuffle(self, list x not None):
+        """Shuffle the list x in place, as `random.shuffle(x)` does."""
+        # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
+        cdef PyObject **items = PySequence_Fast_ITEMS(x)
+        cdef Py_ssize_t i, j
+        for i in range(len(x) - 1, 0, -1):
+            j = <Py_ssize_t>mg_stream_below(&self.state, i + 1)
+            items[i], items[j] = items[j], items[i]
+
+    def choice_index(self, weights):
+        """An index into weights, drawn as `random.choices(range(len(weights)), weights)[0]` draws it.
+
+        Raises ValueError, in CPython's words, if the weights' total is not positive or not finite. Nothing is drawn then.
+        """
+        cdef Py_ssize_t i = 0, n = len(weights)
+        cdef int64_t index
+        cdef double total = 0.0
+        if n == 0:
+            raise IndexError("there are no weights to choose by")
+        cdef double *cum_weights = <double *>PyMem_Malloc(n * sizeof(double))
+        if cum_weights == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                # The first weight starts the sum. (Added to 0.0 it would lose the sign of -0.0 at most.)
+                total = weights[i] if i == 0 else total + <double>weights[i]
+                cum_weights[i] = total
+            index = mg_stream_choice(&self.state, cum_weights, n)
+        finally:
+            PyMem_Free(cum_weights)
+        if index == MG_CHOICE_TOTAL_ZERO:
+            raise ValueError("Total of weights must be greater than zero")
+        if index == MG_CHOICE_TOTAL_NOT_FINITE:
+            raise ValueError("Total of weights must be finite")
+        return index
+
+    def getstate(self):
+        """The state in the form of `random.Random.getstate()`: (3, (624 words and the position in them), spare gauss or None)."""
+        words = tuple([self.state.key[i] for i in range(624)])
+        return 3, (*words, self.state.pos), self.state.gauss_next if self.state.has_gauss else None
+
+    def setstate(self, state):
+        """Take over a state that `getstate` of this class or of `random.Random` gave; a bad one changes nothing."""
+        cdef mg_stream new
+        cdef int i
+        version, internal, gauss_next = state
+        if version != 3:
+            raise ValueError(f"state with version {version} passed to Stream.setstate() of version 3")
+        if len(internal) != 625:
+            raise ValueError("state vector is the wrong size")
+        for i in range(624):
+            new.key[i] = internal[i]
+        new.pos = internal[624]
+        if not 0 <= new.pos <= 624:
+            raise ValueError("invalid state")
+        new.has_gauss = gauss_next is not None
+        new.gauss_next = gauss_next if gauss_next is not None else 0.0
+        self.state = new
+
+    def __reduce__(self):
+        return type(self), (), self.getstate()
+
+    def __setstate__(self, state):
+        self.setstate(state)

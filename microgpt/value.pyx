@@ -1,0 +1,577 @@
+# distutils: define_macros=CYTHON_USE_TYPE_SPECS=1
+# cython: language_level=3, c_api_binop_methods=True, cdivision=True, boundscheck=True, wraparound=True
+# cython: auto_pickle=False, embedsignature=True
+"""`Value`, the script's number in a computation graph, on a tape of node slots (value.pxd says what a slot is).
+
+A Value is a thin handle, a Python object for a node that somebody holds; the nodes in between have none. A node lives
+as long as a handle or a parent needs it. Every operation does the arithmetic of the script's class, in its order.
+"""
+cimport cython
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
+from cpython.number cimport PyNumber_Add, PyNumber_Multiply
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+from libc.float cimport DBL_MIN
+from libc.math cimport fabs, floor, fmod, isfinite
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+cdef extern from "mg_math.h" nogil:
+    double mg_pow(double x, double y)
+    double mg_exp(double x)
+    double mg_log(double x)
+
+include "_tape.pxi"
+include "_chain.pxi"
+include "_backward.pxi"
+
+if reserve_tape() != MG_OK:
+    raise MemoryError("no address space for the nodes of the graph")
+
+
+# ---- working without the GIL ----
+#
+# Whoever works on the tape without the GIL sets busy first, under the GIL. Whoever has the GIL and finds it set waits,
+# and a Value that dies in the meantime is put down for later.
+
+cdef PyThread_type_lock tape_lock = PyThread_allocate_lock()
+cdef Slots deferred
+
+if tape_lock == NULL:
+    raise MemoryError()
+
+
+cdef int wait_for_tape() except -1:
+    while tape.busy:
+        with nogil:
+            PyThread_acquire_lock(tape_lock, WAIT_LOCK)
+            PyThread_release_lock(tape_lock)
+    return 0
+
+
+cdef int begin() except -1:
+    wait_for_tape()
+    PyThread_acquire_lock(tape_lock, WAIT_LOCK)
+    tape.busy = True
+    return 0
+
+
+cdef int end() except -1:
+    tape.busy = False
+    PyThread_release_lock(tape_lock)
+    while deferred.n:
+        deferred.n -= 1
+        let_go(deferred.items[deferred.n])
+    if MG_DEBUG:
+        audit_now()
+    return 0
+
+
+cdef void let_go(uint32_t slot) noexcept:
+    if tape.busy:
+        push_slot(&deferred, slot)  # if even that fails the node stays for ever
+        return
+    tape.node[slot].handle = NULL
+    release(tape.node[slot].owner)
+    if MG_DEBUG:
+        audit_now()
+
+
+# A process is forked when the tape is at rest: whoever forks takes it first, and gives it back on both sides. Otherwise
+# the child could find it taken for ever by a thread that it does not have.
+
+def _before_fork():
+    begin()
+
+
+def _after_fork():
+    end()
+
+
+try:
+    from os import register_at_fork as _register_at_fork
+except ImportError:  # this system does not fork
+    pass
+else:
+    _register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+# ---- making nodes ----
+#
+# Each of these returns a slot that nothing refers to yet, or 0 when memory has run out; a child that was made for it is
+# then freed again.
+
+cdef inline uint32_t new_node(double data, uint8_t kind) noexcept:
+    cdef uint32_t slot = take_slot()
+    cdef Node *node = &tape.node[slot]
+    if slot:
+        tape.data[slot], tape.grad[slot] = data, 0.0
+        node.owner, node.refs = slot, 0
+        node.kind, node.flags = kind, 0
+    return slot
+
+
+cdef inline uint32_t new_constant(double data) noexcept:
+    return new_node(data, LEAF)
+
+
+cdef void discard(uint32_t slot) noexcept:
+    if slot and tape.node[slot].owner == slot and tape.node[slot].refs == 0:
+        tape.node[slot].refs = 1
+        release(slot)
+
+
+cdef inline uint32_t new_unary(double data, uint32_t child, double local_grad) noexcept:
+    cdef uint32_t slot = new_node(data, UNARY) if child else 0
+    if slot == 0:
+        discard(child)
+        return 0
+    tape.node[slot].child0 = child
+    tape.node[slot].local_grad0 = local_grad
+    retain(child)
+    return slot
+
+
+cdef inline uint32_t new_binary(double data, uint32_t child0, uint32_t child1,
+                                double local_grad0, double local_grad1) noexcept:
+    cdef uint32_t slot = new_node(data, BINARY) if child0 and child1 else 0
+    cdef Node *node = &tape.node[slot]
+    if slot == 0:
+        discard(child0)
+        discard(child1)
+        return 0
+    node.child0, node.child1 = child0, child1
+    node.local_grad0, node.payload.local_grad = local_grad0, local_grad1
+    retain(child0)
+    retain(child1)
+    return slot
+
+
+cdef inline uint32_t new_sum(uint32_t a, uint32_t b) noexcept:
+    return new_binary(tape.data[a] + tape.data[b], a, b, 1.0, 1.0)
+
+
+cdef inline uint32_t new_product(uint32_t a, uint32_t b) noexcept:
+    return new_binary(tape.data[a] * tape.data[b], a, b, tape.data[b], tape.data[a])
+
+
+cdef inline uint32_t new_negative(uint32_t a) noexcept:
+    return new_product(a, new_constant(-1.0))  # -x is x * -1
+
+
+cdef int set_children(uint32_t slot, tuple children, tuple local_grads) except -1:
+    """Make a fresh leaf the parent of children, all of which are Values and initialised."""
+    cdef uint32_t n_children = <uint32_t>len(children), n_local_grads = <uint32_t>len(local_grads), i
+    cdef Node *node = &tape.node[slot]
+    cdef Nary *nary
+    cdef size_t size = sizeof(Nary) + n_local_grads * sizeof(double) + n_children * sizeof(uint32_t)
+    nary = <Nary *>malloc(size)
+    if nary == NULL:
+        raise MemoryError()
+    nary.n_children, nary.n_local_grads = n_children, n_local_grads
+    nary.local_grads = <double *>(nary + 1)
+    nary.children = <uint32_t *>(nary.local_grads + n_local_grads)
+    try:
+        for i in range(n_local_grads):
+            nary.local_grads[i] = PyFloat_AsDouble(local_grads[i])
+        wait_for_tape()
+    except BaseException:
+        free(nary)
+        raise
+    for i in range(n_children):
+        nary.children[i] = (<Value>children[i]).slot
+        retain(nary.children[i])
+    if n_children == n_local_grads and n_children <= 2:
+        node.kind = <uint8_t>n_children
+        if n_children:
+            node.child0, node.local_grad0 = nary.children[0], nary.local_grads[0]
+        if n_children == 2:
+            node.child1, node.payload.local_grad = nary.children[1], nary.local_grads[1]
+        free(nary)
+    else:
+        node.kind = NARY
+        node.payload.pointer = nary
+    return 0
+
+
+# ---- handles ----
+
+#
+# Most Values live for a moment, as an operand of the next operator. So their objects are kept for reuse, here and not
+# with cython.freelist, whose tp_dealloc saves and restores the current exception around every __dealloc__.
+
+cdef extern from "Python.h":
+    void _Py_NewReference(PyObject *o)
+    void Py_DECREF(PyObject *o)
+    PyObject *Py_TYPE "(PyObject *)Py_TYPE"(PyObject *o)
+
+cdef enum:
+    MOST_SPARE = 1024
+
+cdef PyObject *spare[MOST_SPARE]
+cdef int n_spare = 0
+
+
+cdef void dealloc_value(PyObject *o) noexcept:
+    """tp_dealloc of Value; o is dead already, so nothing here may count references to it."""
+    global n_spare
+    cdef PyObject *type_of = Py_TYPE(o)
+    cdef uint32_t slot = (<Value>o).slot
+    if slot:
+        let_go(slot)
+    if type_of == <PyObject *>Value and n_spare < MOST_SPARE:
+        spare[n_spare] = o
+        n_spare += 1
+        return
+    (<PyTypeObject *>type_of).tp_free(o)
+    Py_DECREF(type_of)
+
+
+cdef inline Value wrap(uint32_t slot):
+    """The handle of a node that has none."""
+    global n_spare
+    cdef PyObject *o
+    cdef Value value
+    if slot == 0:
+        raise MemoryError("no memory for another node")
+    if n_spare:
+        n_spare -= 1
+        o = spare[n_spare]
+        _Py_NewReference(o)
+        value = <Value>o
+        Py_DECREF(o)  # the one that _Py_NewReference made: value has its own
+    else:
+        value = Value.__new__(Value)
+    value.slot = slot
+    tape.node[slot].handle = <PyObject *>value
+    retain(slot)
+    if MG_DEBUG:
+        audit_now()
+    return value
+
+
+cdef Value handle(uint32_t slot):
+    """The Value of a node: the living one, or a new one."""
+    if tape.busy:
+        wait_for_tape()
+    if tape.node[slot].handle != NULL:
+        return <Value>tape.node[slot].handle
+    return wrap(slot)
+
+
+cdef int no_node() except -1:
+    raise AttributeError("this Value was never initialised: Value.__init__ has not been called")
+
+
+cdef inline uint32_t slot_of(object value) except 0:
+    """The slot of a Value, with the tape at rest."""
+    if (<Value>value).slot != 0 and not tape.busy:
+        return (<Value>value).slot
+    return slot_after_all(value)
+
+
+cdef uint32_t slot_after_all(object value) except 0:
+    if (<Value>value).slot == 0:
+        no_node()
+    wait_for_tape()
+    return (<Value>value).slot
+
+
+include "_audit.pxi"
+include "_numbers.pxi"
+
+
+@cython.no_gc
+cdef class Value:
+    """A number in a computation graph.
+
+    Value(data, children=(), local_grads=()): data is taken as a float; local_grads are d(this)/d(child). Operators
+    build the graph, `backward()` differentiates it. Mirrors class Value of the script.
+    """
+
+    def __init__(self, data, children=(), local_grads=()):
+        cdef double number = PyFloat_AsDouble(data)
+        cdef uint32_t slot
+        cdef tuple the_children = (), the_local_grads = ()
+        if children is not ():
+            the_children = tuple(children)
+            for child in the_children:
+                if not isinstance(child, Value):
+                    raise TypeError(f"children must be Values, not {type(child).__name__!r}")
+                slot_of(child)
+        if local_grads is not ():
+            the_local_grads = tuple(local_grads)
+        wait_for_tape()
+        slot = new_node(number, LEAF)
+        if slot == 0:
+            raise MemoryError("no memory for another node")
+        tape.node[slot].refs = 1
+        if the_children or the_local_grads:
+            try:
+                set_children(slot, the_children, the_local_grads)
+            except BaseException:
+                let_go(slot)
+                raise
+        if self.slot == 0:
+            self.slot = slot
+            tape.node[slot].handle = <PyObject *>self
+        else:
+            reset(self.slot, slot)
+
+    def __hash__(self):
+        return slot_of(self)  # of the node, so that it outlives this handle
+
+    def __repr__(self):
+        cdef uint32_t slot = slot_of(self)
+        return f"{type(self).__name__}(data={tape.data[slot]!r}, grad={tape.grad[slot]!r})"
+
+    def _repr_html_(self):
+        from .display import value_html
+
+        return value_html(self)
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a Value is a node of a graph: it cannot be copied or pickled (its .data can)")
+
+    def __reduce__(self):
+        return self.__reduce_ex__(2)
+
+    @property
+    def data(self):
+        """The number."""
+        return tape.data[slot_of(self)]
+
+    @data.setter
+    def data(self, number):
+        cdef double value = PyFloat_AsDouble(number)
+        tape.data[slot_of(self)] = value
+
+    @data.deleter
+    def data(self):
+        raise AttributeError("a Value always has its data")
+
+    @property
+    def grad(self):
+        """d(root)/d(this), summed up over the calls of backward()."""
+        return tape.grad[slot_of(self)]
+
+    @grad.setter
+    def grad(self, number):
+        cdef double value = PyFloat_AsDouble(number)
+        tape.grad[slot_of(self)] = value
+
+    @grad.deleter
+    def grad(self):
+        raise AttributeError("a Value always has its grad")
+
+    @property
+    def _children(self):
+        """The Values this one was computed from, a tuple."""
+        cdef uint32_t slot = slot_of(self), i
+        cdef Node *node = &tape.node[slot]
+        cdef Nary *nary
+        forget_order(slot)
+        if node.kind == CHAIN and unfold(slot) != MG_OK:
+            raise MemoryError()
+        if node.kind == BINARY:
+            return (handle(node.child0), handle(node.child1))
+        if node.kind == UNARY:
+            return (handle(node.child0),)
+        if node.kind == NARY:
+            nary = <Nary *>node.payload.pointer
+            return tuple([handle(nary.children[i]) for i in range(nary.n_children)])
+        return ()
+
+    @property
+    def _local_grads(self):
+        """d(this)/d(child) for each child, a tuple of floats."""
+        cdef uint32_t slot = slot_of(self), i
+        cdef Node *node = &tape.node[slot]
+        cdef Nary *nary
+        if node.kind == CHAIN:
+            return (1.0, 1.0)
+        if node.kind == BINARY:
+            return (node.local_grad0, node.payload.local_grad)
+        if node.kind == UNARY:
+            return (node.local_grad0,)
+        if node.kind == NARY:
+            nary = <Nary *>node.payload.pointer
+            return tuple([nary.local_grads[i] for i in range(nary.n_local_grads)])
+        return ()
+
+    # The operators are called with a Value on either side, or on both.
+
+    def __add__(left, right):
+        cdef double number
+        cdef uint32_t slot
+        if isinstance(left, Value):
+            slot = slot_of(left)
+            if isinstance(right, Value):
+                return wrap(new_sum(slot, slot_of(right)))
+        else:
+            left, right = right, left  # 2 + x is x + 2
+            slot = slot_of(left)
+        if as_number(right, &number):
+            slot_of(left)
+            return wrap(new_sum(slot, new_constant(number)))
+        return refuse(PyNumber_Add(tape.data[slot], right))
+
+    def __mul__(left, right):
+        cdef double number
+        cdef uint32_t slot
+        if isinstance(left, Value):
+            slot = slot_of(left)
+            if isinstance(right, Value):
+                return wrap(new_product(slot, slot_of(right)))
+        else:
+            left, right = right, left
+            slot = slot_of(left)
+        if as_number(right, &number):
+            slot_of(left)
+            return wrap(new_product(slot, new_constant(number)))
+        return refuse(PyNumber_Multiply(tape.data[slot], right))
+
+    def __neg__(self):
+        return wrap(new_negative(slot_of(self)))
+
+    def __sub__(left, right):
+        cdef double number
+        cdef uint32_t slot
+        if isinstance(left, Value):
+            slot = slot_of(left)
+            if isinstance(right, Value):
+                return wrap(new_sum(slot, new_negative(slot_of(right))))
+            if negative(right, &number):
+                slot_of(left)
+                return wrap(new_sum(slot, new_constant(number)))
+            return left + (-right)
+        if as_number(left, &number):
+            slot = slot_of(right)
+            return wrap(new_sum(new_negative(slot), new_constant(number)))
+        return left + (-right)
+
+    def __truediv__(left, right):
+        cdef double number, local_grad
+        cdef uint32_t slot
+        if isinstance(left, Value):
+            slot = slot_of(left)
+            if isinstance(right, Value):
+                power(tape.data[slot_of(right)], -1, &number, &local_grad)
+                return wrap(new_product(slot, new_unary(number, slot_of(right), local_grad)))
+            if inverse(right, &number):
+                slot_of(left)
+                return wrap(new_product(slot, new_constant(number)))
+            return left * right**-1
+        power(tape.data[slot_of(right)], -1, &number, &local_grad)
+        inverted = wrap(new_unary(number, slot_of(right), local_grad))
+        return left * inverted
+
+    def __pow__(left, right, modulus):
+        cdef double data, local_grad
+        cdef uint32_t slot
+        if not isinstance(left, Value):
+            return NotImplemented  # the script has no __rpow__
+        if modulus is not None:
+            raise TypeError("Value.__pow__() takes 2 positional arguments but 3 were given")
+        power(tape.data[slot_of(left)], right, &data, &local_grad)
+        slot = slot_of(left)
+        return wrap(new_unary(data, slot, local_grad))
+
+    def log(self):
+        """The natural logarithm. Errors are those of math.log."""
+        cdef uint32_t slot = slot_of(self)
+        cdef double x = tape.data[slot], data
+        if x > 0.0 and isfinite(x):
+            data = mg_log(x)
+        else:
+            from math import log
+            data = log(x)
+            slot_of(self)
+        return wrap(new_unary(data, slot, 1.0 / x))
+
+    def exp(self):
+        """e to the power of this. Errors are those of math.exp."""
+        cdef uint32_t slot = slot_of(self)
+        cdef double data = mg_exp(tape.data[slot])
+        if not isfinite(data):
+            from math import exp
+            data = exp(tape.data[slot])
+            slot_of(self)
+        return wrap(new_unary(data, slot, data))
+
+    def relu(self):
+        """The larger of 0 and this; 0 for -0.0 and for nan, as max(0, x) says."""
+        cdef uint32_t slot = slot_of(self)
+        cdef double x = tape.data[slot]
+        if x > 0.0:
+            return wrap(new_unary(x, slot, 1.0))
+        return wrap(new_unary(0.0, slot, 0.0))
+
+    def backward(self):
+        """Add d(this)/d(node) to the grad of every node below this one; this node's own grad becomes 1.
+
+        Iterative, so that depth is bounded by memory alone, and without the GIL.
+        """
+        cdef uint32_t slot
+        cdef int code
+        slot_of(self)
+        begin()
+        slot = self.slot
+        with nogil:
+            code = run_backward(slot)
+        end()
+        if code != MG_OK:
+            raise MemoryError("no memory to sort the graph")
+
+
+def _tape_state():
+    """For the tests: whether somebody works without the GIL, and how many dead Values wait for that to end."""
+    return bool(tape.busy), deferred.n
+
+
+def _sorted(Value root, bint known=True):
+    """For the tests: the order in which backward would visit, as hashes; known=False: without orders known before."""
+    cdef uint32_t slot = slot_of(root)
+    cdef Region *region
+    cdef uint32_t *order_known = NULL
+    cdef int code
+    cdef Node *owner = &tape.node[tape.node[slot].owner]
+    begin()
+    if owner.kind == REGION and not known:
+        region = <Region *>owner.payload.pointer
+        order_known, region.order = region.order, NULL
+    code = sort(slot)
+    if order_known != NULL:
+        region.order = order_known
+    end()
+    if code != MG_OK:
+        raise MemoryError()
+    return [order.items[k] for k in range(order.n)]
+
+
+cdef int reset(uint32_t slot, uint32_t fresh) except -1:
+    """__init__ on a Value that has a node already: that node takes over what the fresh one is."""
+    cdef Node *node = &tape.node[slot]
+    cdef Node old = node[0]
+    if old.owner != slot:
+        let_go(fresh)
+        raise TypeError("this Value is a node of a compiled layer: it cannot be initialised again")
+    tape.data[slot], tape.grad[slot] = tape.data[fresh], 0.0
+    tape.node[slot].local_grad0 = tape.node[fresh].local_grad0
+    tape.node[slot].payload = tape.node[fresh].payload
+    tape.node[slot].child0, tape.node[slot].child1 = tape.node[fresh].child0, tape.node[fresh].child1
+    tape.node[slot].kind = tape.node[fresh].kind
+    # The fresh slot goes, and takes the old children with it.
+    tape.node[fresh].local_grad0, tape.node[fresh].payload = old.local_grad0, old.payload
+    tape.node[fresh].child0, tape.node[fresh].child1 = old.child0, old.child1
+    tape.node[fresh].kind = old.kind
+    let_go(fresh)
+    return 0
+
+
+# Python's messages name a type by tp_name: "Value", as for the script's class, not "microgpt.value.Value".
+(<PyTypeObject *>Value).tp_name = "Value"
+(<PyTypeObject *>Value).tp_dealloc = dealloc_value

@@ -1,0 +1,169 @@
+"""Builds the C kernels, once per instruction set, and the Cython modules over them. All metadata is in pyproject.toml.
+
+Everything about compilation stands in the tables below; tests/test_build.py inspects what comes out of it.
+
+MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/testing.md), comma separated:
+sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
+refnanny (Cython's counting of references), symbols (as always, but with what valgrind and profilers read).
+"""
+import os
+import platform
+import sys
+import sysconfig
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
+
+WINDOWS, MACOS = sys.platform == "win32", sys.platform == "darwin"
+
+VARIANTS = set(filter(None, os.environ.get("MICROGPT_BUILD", "").split(",")))
+if unknown := VARIANTS - {"sanitize", "debug", "refnanny", "symbols"}:
+    raise SystemExit(f"MICROGPT_BUILD: unknown variant {sorted(unknown)[0]!r}")
+
+# Flags that keep the bits, on every C file and every Cython module. `a*b + c` must round twice (no fused
+# multiply-add), and pow, exp, log, cos and sin must be calls of the C library (a compiler folds pow(x, 2.0) into x*x,
+# which rounds differently), because that is what CPython's own arithmetic does.
+NO_BUILTIN = ["-fno-builtin-pow", "-fno-builtin-exp", "-fno-builtin-log", "-fno-builtin-cos", "-fno-builtin-sin"]
+if WINDOWS:
+    # clang-cl, not cl: the kernels use vector extensions that MSVC lacks. It takes GCC's flags behind /clang:.
+    EXACT = ["/O2", "/fp:precise", *(f"/clang:{flag}" for flag in ["-ffp-contract=off", *NO_BUILTIN])]
+    WARN, VISIBILITY = ["/W3"], []
+else:
+    EXACT = ["-O3", "-std=gnu11", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", *NO_BUILTIN]
+    WARN, VISIBILITY = ["-Wall", "-Wextra"], ["-fvisibility=hidden", "-fPIC"]
+
+# Flags of a variant, and otherwise: no debugging symbols, which would hold the path of this folder, so that the same
+# sources give the same bytes wherever they are built.
+if WINDOWS:
+    VARIANT_FLAGS, LINK = [], ["/Brepro"]
+elif VARIANTS:
+    VARIANT_FLAGS, LINK = ["-g", "-fno-omit-frame-pointer"], ["-lm"]
+else:
+    VARIANT_FLAGS, LINK = ["-g0"], ["-lm"]
+if "sanitize" in VARIANTS:
+    VARIANT_FLAGS += ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    LINK += ["-fsanitize=address,undefined"]
+if "debug" in VARIANTS:
+    VARIANT_FLAGS += ["-O1", "-UNDEBUG", "-DMG_DEBUG=1"]
+if "refnanny" in VARIANTS:
+    VARIANT_FLAGS += ["-DCYTHON_REFNANNY=1"]
+
+
+def machine():
+    """The processor that is compiled for: "x86_64", "aarch64", or another's name."""
+    if MACOS:
+        # python.org's Pythons would compile for both kinds of Mac at once, and each kernel is for one of them.
+        flags = os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}").split()
+        name = flags[flags.index("-arch") + 1] if "-arch" in flags else platform.machine()
+    else:
+        name = sysconfig.get_platform().rpartition("-")[2]
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name.lower(), name.lower())
+
+
+# Instruction set -> the flags of its one file, csrc/kernels/kernels_NAME.c. All but scalar are chosen at run time.
+MACHINE_ISAS = {
+    "x86_64": {
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+    },
+    "aarch64": {"neon": []},
+}
+ISAS = {"scalar": [], **MACHINE_ISAS.get(machine(), {})}
+if WINDOWS:
+    ISAS = {isa: [f"/clang:{flag}" for flag in flags] for isa, flags in ISAS.items()}
+
+HEADERS = sorted(glob("csrc/*.h") + glob("csrc/kernels/*.h"))
+C_SOURCES = sorted(glob("csrc/*.c") + glob("csrc/kernels/*.c"))
+
+# One static library per instruction set, because flags go by library in setuptools. Only microgpt.simd links them.
+LIBRARIES = [
+    (f"mg_kernels_{isa}", {
+        "sources": [f"csrc/kernels/kernels_{isa}.c"],
+        "obj_deps": {"": HEADERS},
+        "include_dirs": ["csrc", "csrc/kernels"],
+        "cflags": EXACT + WARN + VISIBILITY + VARIANT_FLAGS + flags,
+    })
+    for isa, flags in ISAS.items()
+]
+
+# Extension module -> its C sources beside the .pyx.
+MODULES = {
+    "simd": ["csrc/dispatch.c"],
+    "stream": ["csrc/mt19937.c"],
+    "value": ["csrc/reserve.c"],
+    "model": [],
+    "adam": ["csrc/adam.c"],
+    "fused": ["csrc/engine.c", "csrc/forward.c", "csrc/backward.c", "csrc/train.c", "csrc/sample.c", "csrc/adam.c",
+              "csrc/mt19937.c"],
+}
+
+EXTENSIONS = [
+    Extension(
+        f"microgpt.{name}",
+        [f"microgpt/{name}.pyx", *sources],
+        include_dirs=["csrc", "csrc/kernels"],
+        # Touching a header, a kernel or a declaration rebuilds every module.
+        depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/*.px[di]"))],
+        define_macros=[(f"MG_HAVE_{isa.upper()}", "1") for isa in ISAS],
+        extra_compile_args=EXACT + VISIBILITY + VARIANT_FLAGS,
+        extra_link_args=LINK,
+    )
+    for name, sources in MODULES.items()
+]
+
+
+def use_clang_cl(compiler):
+    """Let setuptools' MSVC compiler call clang-cl (of LLVM, or of Visual Studio's C++ Clang component) for C files.
+
+    The linker, the headers and the libraries stay Microsoft's, and with them the C library whose pow, exp and log
+    CPython calls.
+    """
+    if not WINDOWS:
+        return
+    import shutil
+
+    if not compiler.initialized:
+        compiler.initialize()
+    folders = os.pathsep.join([os.environ["PATH"], compiler._paths, r"C:\Program Files\LLVM\bin"])
+    clang_cl = shutil.which(os.environ.get("CLANG_CL", "clang-cl"), path=folders)
+    if not clang_cl:
+        raise SystemExit("clang-cl is needed to compile microgpt: winget install LLVM.LLVM, or set CLANG_CL to its path")
+    compiler.cc = clang_cl
+    target = "--target=aarch64-pc-windows-msvc" if machine() == "aarch64" else "--target=x86_64-pc-windows-msvc"
+    # /GL is for Microsoft's own whole-program optimisation.
+    compiler.compile_options = [option for option in compiler.compile_options if option != "/GL"] + [target]
+
+
+class BuildLibraries(build_clib):
+    def build_libraries(self, libraries):
+        use_clang_cl(self.compiler)
+        super().build_libraries(libraries)
+
+
+class BuildExtensions(build_ext):
+    def build_extensions(self):
+        use_clang_cl(self.compiler)
+        super().build_extensions()
+
+
+if __name__ == "__main__":
+    from Cython.Build import cythonize
+
+    setup(
+        libraries=LIBRARIES,
+        ext_modules=cythonize(
+            EXTENSIONS,
+            compiler_directives={
+                "language_level": "3",
+                "embedsignature": True,
+                "binding": True,
+                "boundscheck": "debug" in VARIANTS,
+                "wraparound": False,
+                "initializedcheck": "debug" in VARIANTS,
+            },
+            force=bool(VARIANTS),  # a variant changes no source, and would not be noticed
+        ),
+        cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions},
+    )

@@ -1,0 +1,67 @@
+"""Fixtures: every engine, every instruction set that runs here, and the command in a process of its own."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# `python -m pytest` puts this folder's parent first on the path. The package there has no compiled modules unless it
+# was built in place, and then the installed one is meant.
+if not list(ROOT.glob("microgpt/value.*.so")) and not list(ROOT.glob("microgpt/value.*.pyd")):
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
+
+import pytest  # noqa: E402
+
+import microgpt  # noqa: E402
+from microgpt.simd import simd_info  # noqa: E402
+from microgpt.trainer import ENGINES  # noqa: E402
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    """The name of an engine; a test that takes it runs on all of them."""
+    return request.param
+
+
+@pytest.fixture(params=simd_info()["supported"])
+def isa(request):
+    """An instruction set of this processor, in force while the test runs."""
+    from microgpt import simd
+
+    before = simd_info()["in_use"]
+    simd._use(request.param)
+    assert simd_info()["in_use"] == request.param
+    yield request.param
+    simd._use(before)
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs `python ARGUMENTS` in an empty folder, as a user would; the result has .returncode, .stdout, .stderr."""
+
+    def run(*arguments, cwd=tmp_path, env=None, text=True, **kwargs):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env=environment(env),
+            capture_output=True,
+            text=text,
+            encoding="utf-8" if text else None,
+            timeout=300,
+            **kwargs,
+        )
+
+    return run
+
+
+def environment(extra=None):
+    """The environment of a child process: it finds the package that is being tested, wherever it starts."""
+    env = {**os.environ, "PYTHONUTF8": "1", **(extra or {})}
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(microgpt.__file__).parent.parent), env.get("PYTHONPATH", "")])
+    return env
+
+
+def hexes(numbers):
+    """Numbers as float.hex, so that a comparison is of bits and its message can be read."""
+    return [float(x).hex() for x in numbers]

@@ -1,0 +1,228 @@
+"""The commands from outside: the script's bytes on stdout, one line for what is wrong, the right exit status."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import environment
+
+from microgpt import reference
+
+TEXT = "emma\nolivia\n\nzoë\n  ava  \nsophia\nmia\n"
+SMALL = ["--n-embd", "8", "--n-head", "2", "--block-size", "6", "--steps", "7", "--samples", "3"]
+
+
+def script_output(text, steps=7, samples=3, n_embd=8, n_head=2, block_size=6, temperature=0.5, seed=42):
+    """What the script prints for these settings, from the live reference."""
+    rng = random.Random(seed)
+    docs = [line.strip() for line in text.strip().split("\n") if line.strip()]
+    rng.shuffle(docs)
+    uchars = sorted(set("".join(docs)))
+    bos = len(uchars)
+    model = reference.GPT(bos + 1, n_embd, n_head, 1, block_size, rng=rng)
+    adam = reference.Adam(model, num_steps=steps)
+    lines = [f"num docs: {len(docs)}", f"vocab size: {bos + 1}", f"num params: {len(model.params)}"]
+    for step in range(steps):
+        tokens = [bos] + [uchars.index(ch) for ch in docs[step % len(docs)]] + [bos]
+        loss = reference.document_loss(tokens, model)
+        loss.backward()
+        adam.step()
+        lines.append(f"step {step + 1:4d} / {steps:4d} | loss {loss.data:.4f}")
+    lines += ["", "--- inference (new, hallucinated names) ---"]
+    for i in range(samples):
+        keys, values, token_id, sample = [[]], [[]], bos, ""
+        for pos_id in range(block_size):
+            probs = reference.softmax([x / temperature for x in reference.gpt(token_id, pos_id, keys, values, model)])
+            token_id = rng.choices(range(bos + 1), weights=[p.data for p in probs])[0]
+            if token_id == bos:
+                break
+            sample += uchars[token_id]
+        lines.append(f"sample {i + 1:2d}: {sample}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def one_line_error(done, *parts):
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    for part in parts:
+        assert part in line, done.stderr
+
+
+def test_stdout_is_the_script_s(command, engine, text_file):
+    done = command("-m", "microgpt.train", "--input", text_file, "--engine", engine, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == script_output(TEXT)
+    assert f"{engine} engine" in done.stderr and str(text_file) in done.stderr
+
+
+def test_every_flag_reaches_the_run(command, text_file):
+    flags = ["--steps", 8, "--seed", -9, "--n-embd", 6, "--n-head", 3, "--n-layer", 2, "--block-size", 5,
+             "--learning-rate", 0.3, "--beta1", 0.8, "--beta2", 0.9, "--eps-adam", 1e-6, "--init-std", 0.1,
+             "--temperature", 3.0, "--samples", 4]  # fmt: skip
+    outputs = {
+        engine: command("-m", "microgpt.train", "--input", text_file, "--engine", engine, *flags).stdout
+        for engine in ("fused", "graph", "reference")
+    }
+    assert outputs["fused"] == outputs["graph"] == outputs["reference"]
+    assert outputs["fused"].count("\n") == 3 + 8 + 2 + 4
+    for i in range(0, len(flags), 2):  # without any one of them the output is another
+        fewer = command("-m", "microgpt.train", "--input", text_file, *flags[:i], *flags[i + 2 :]).stdout
+        # At 4 decimals eps does not show; test_trainer.py compares its bits.
+        assert (fewer != outputs["fused"]) or flags[i] == "--eps-adam", flags[i]
+
+
+def test_input_txt_in_this_folder_wins_over_the_bundled_names(command, tmp_path):
+    bundled = command("-m", "microgpt.train", "--steps", "1", "--samples", "0")
+    assert bundled.returncode == 0 and "vocab size: 27" in bundled.stdout and "bundled" in bundled.stderr
+    (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
+    own = command("-m", "microgpt.train", "--steps", "1", "--samples", "0")
+    assert "num docs: 6" in own.stdout and "input.txt" in own.stderr
+
+
+def test_quiet_leaves_out_the_steps_only(command, text_file):
+    loud = command("-m", "microgpt.train", "--input", text_file, *SMALL).stdout
+    quiet = command("-m", "microgpt.train", "--input", text_file, "--quiet", *SMALL)
+    assert quiet.stdout == "".join(line for line in loud.splitlines(True) if not line.startswith("step "))
+    assert "it/s" not in quiet.stderr  # a bar is for terminals
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are a POSIX matter")
+def test_quiet_on_a_terminal_shows_a_bar(text_file):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run(
+        [sys.executable, "-m", "microgpt.train", "--input", str(text_file), "--quiet", *SMALL],
+        stdout=subprocess.PIPE, stderr=child, env=environment(),
+    )  # fmt: skip
+    os.close(child)
+    shown = b""
+    try:
+        while part := os.read(parent, 65536):
+            shown += part
+    except OSError:  # what Linux says when the other side is closed
+        pass
+    os.close(parent)
+    shown = shown.decode()
+    assert done.returncode == 0
+    assert "7/7" in shown and "step" in shown
+
+
+BAD_ARGUMENTS = [
+    (["--input", "nowhere.txt"], ["nowhere.txt", "No such file"]),
+    (["--input", "."], ["directory"]),
+    (["--n-head", "3"], ["n_embd (16) must be a multiple of n_head (3)"]),
+    (["--n-layer", "-1"], ["n_layer must be at least 0"]),
+    (["--steps", "-1"], ["num_steps must be at least 0"]),
+    (["--steps", "many"], ["--steps", "many"]),
+    (["--learning-rate", "nan"], ["learning_rate must be finite"]),
+    (["--beta2", "1"], ["beta2"]),
+    (["--temperature", "0"], ["--temperature must be a number greater than 0"]),
+    (["--temperature", "nan"], ["--temperature"]),
+    (["--samples", "-1"], ["--samples"]),
+    (["--engine", "gpu"], ["--engine", "gpu"]),
+    (["--save-every", "5"], ["--save-every needs --save"]),
+    (["--save", "no/such/folder/x.safetensors"], ["no/such/folder"]),
+    (["--resume", "nowhere.safetensors"], ["nowhere.safetensors", "No such file"]),
+    (["--sparkle"], ["--sparkle"]),
+    (["--steps", "60", "--n-embd", "4", "--learning-rate", "1e3"], ["math domain error"]),
+]
+
+
+@pytest.mark.parametrize("arguments, parts", BAD_ARGUMENTS, ids=lambda x: " ".join(x)[:40])
+def test_bad_arguments_end_in_one_line(command, text_file, arguments, parts):
+    if "--input" not in arguments:
+        arguments = ["--input", text_file, *arguments]
+    one_line_error(command("-m", "microgpt.train", *arguments), *parts)
+
+
+BAD_TEXTS = {
+    b"": "holds no documents",
+    b" \n\t\n\r\n": "holds no documents",
+    b"emma\n\xff\xfe\n": "UTF-8",
+}
+
+
+@pytest.mark.parametrize("content", BAD_TEXTS)
+def test_bad_texts_end_in_one_line(command, tmp_path, content):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    done = command("-m", "microgpt.train", "--input", path)
+    one_line_error(done, "bad.txt", BAD_TEXTS[content])
+    assert done.stdout == ""
+
+
+def test_script_output_in_a_locale_that_is_not_utf8(command, text_file):
+    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1", "LC_ALL": "C"}
+    done = command("-m", "microgpt.train", "--input", text_file, *SMALL, env=env, text=False)
+    assert done.stdout.decode("utf-8").replace("\r\n", "\n") == script_output(TEXT)
+
+
+def test_reader_that_leaves_is_no_traceback(text_file):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "microgpt.train", "--input", str(text_file), "--steps", "200000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+    )  # fmt: skip
+    child.stdout.readline()
+    child.stdout.close()
+    errors = child.stderr.read()
+    child.wait()
+    child.stderr.close()
+    assert "Traceback" not in errors and "Exception ignored" not in errors
+    assert child.returncode == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("size", [[], ["--n-embd", "512", "--n-head", "8", "--n-layer", "4", "--block-size", "512"]])
+def test_interrupt_ends_with_130(engine, size, tmp_path):
+    if engine != "fused" and size:  # these two are interrupted between documents, or within Python's own steps
+        size = ["--n-embd", "32"]
+    text = tmp_path / "long.txt"
+    text.write_text("".join(f"{'abcdefgh' * 64}{i}\n" for i in range(50)), encoding="utf-8")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "microgpt.train", "--input", str(text), "--engine", engine, "--steps", "1000000", *size],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+    )  # fmt: skip
+    for _ in range(3):
+        child.stdout.readline()
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert errors.splitlines()[-1] == "microgpt: interrupted"
+
+
+def test_info_says_what_runs(command):
+    done = command("-m", "microgpt.info")
+    assert done.returncode == 0, done.stderr
+    for part in ("microgpt:", "compiler:", "libm:", "in use"):
+        assert part in done.stdout
+    assert command("-m", "microgpt").returncode == 0
+
+
+def test_default_run_imports_only_what_it_uses(command):
+    code = (
+        "import sys, microgpt.train as t; before = set(sys.modules); s = t.main([]); "
+        "print(s, *sorted(sys.modules), file=sys.stderr)"
+    )
+    done = command("-c", code)
+    loaded = done.stderr.splitlines()[-1].split()
+    assert loaded[0] == "0"
+    for heavy in ("numpy", "tqdm", "safetensors", "argparse", "random", "socket", "ssl", "urllib", "http", "hashlib",
+                  "json", "typing", "dataclasses", "logging", "importlib.metadata", "microgpt.reference"):  # fmt: skip
+        assert heavy not in loaded

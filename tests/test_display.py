@@ -1,0 +1,77 @@
+"""How the objects show themselves: a line, and in a notebook a well-formed table."""
+from html.parser import HTMLParser
+
+import pytest
+
+import microgpt
+from microgpt import Trainer, reference
+from microgpt.display import gpt_html, trainer_html, value_html
+
+NAMES = ["emma", "olivia", "<b>&amp;", "zoë"]
+
+
+class WellFormed(HTMLParser):
+    """Fails on an element that is not closed in its turn; collects the text."""
+
+    VOID = {"meta", "input", "br", "link"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.text, self.tags = [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("Value", [microgpt.Value, reference.Value])
+def test_value(Value):
+    x = Value(2.0)
+    y = x * 3
+    y.backward()
+    text = " ".join(WellFormed(value_html(y)).text)
+    assert "computed by * from" in text and "2 (local gradient 3), 3 (local gradient 2)" in text
+    assert "computed" not in value_html(x)
+
+
+@pytest.mark.parametrize("module", [microgpt, reference])
+def test_gpt(module):
+    model = module.GPT(7, n_embd=4, n_head=2, n_layer=2, block_size=3)
+    text = WellFormed(gpt_html(model)).text
+    for name, matrix in model.state_dict.items():
+        assert text[text.index(name) + 1] == f"{len(matrix)} × {len(matrix[0])}"
+    deep = module.GPT(7, n_embd=2, n_head=2, n_layer=9, block_size=3)
+    assert "42 more matrices" in gpt_html(deep) and "layer8.mlp_fc2" in gpt_html(deep)
+
+
+def test_trainer():
+    trainer = Trainer(NAMES, num_steps=20, engine="reference", n_embd=4, n_head=2)
+    before = trainer_html(trainer)
+    WellFormed(before)
+    assert "<svg" not in before and "0 of 20 (0%)" in before
+    trainer.run(10)
+    page = WellFormed(trainer._repr_html_())
+    text = " ".join(page.text)
+    assert "10 of 20 (50%)" in text and "reference" in text and f"{trainer.last_losses[-1]:.4f}" in text
+    assert "smoothed loss of the last 10 steps" in text and ("b", {}) not in page.tags
+    WellFormed(trainer_html(Trainer(NAMES, num_steps=0, engine="reference", n_embd=4)))
+
+
+def test_compiled_classes():
+    x = microgpt.Value(2.0)
+    assert "2.0" in repr(x) and x._repr_html_() == value_html(x)
+    model = microgpt.GPT(5, n_embd=4)
+    assert "n_embd=4" in repr(model) and model._repr_html_() == gpt_html(model)

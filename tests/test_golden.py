@@ -1,0 +1,74 @@
+"""Every engine against the golden traces: losses, gradients, parameters and stdout, by bits."""
+import contextlib
+import io
+
+import golden_traces
+import pytest
+
+from microgpt import Trainer, train
+
+STATE = ("n_embd", "n_head", "n_layer", "block_size", "init_std", "learning_rate", "beta1", "beta2", "eps_adam")
+
+
+def trainer_of(config, text, engine):
+    docs = [line.strip() for line in text.strip().split("\n") if line.strip()]
+    return Trainer(docs, config["steps"], config["seed"], engine, **{name: config[name] for name in STATE})
+
+
+def loss_and_grad(trainer, tokens):
+    """The loss of one document, its gradient left in the model, and the gradient."""
+    if trainer.engine == "fused":
+        loss = trainer._engine.fused.loss_and_grad(tokens)
+    else:
+        value = trainer._engine.document_loss(tokens, trainer.model)
+        value.backward()
+        loss = value.data
+    return loss, [p.grad for p in trainer.model.params]
+
+
+@pytest.mark.parametrize("name", golden_traces.CONFIGURATIONS)
+def test_run_makes_the_trace(name, engine):
+    config, text, trace = golden_traces.load_trace(name)
+    trainer = trainer_of(config, text, engine)
+    assert trainer.model.num_params == trace["num_params"]
+    assert golden_traces.digest(p.data for p in trainer.model.params) == trace["init_sha256"]
+    assert [loss.hex() for loss in trainer.run()] == trace["losses"]
+    assert golden_traces.digest(p.data for p in trainer.model.params) == trace["params_sha256"]
+    written = trainer.sample(config["samples"], config["temperature"])
+    lines = [f"sample {i + 1:2d}: {text}" for i, text in enumerate(written)]
+    assert lines == trace["stdout"].splitlines()[-config["samples"] :]
+
+
+@pytest.mark.parametrize("name", golden_traces.CONFIGURATIONS)
+def test_gradients_step_by_step(name, engine):
+    """The same run with forward, backward and Adam called one by one, the gradients read in between."""
+    config, text, trace = golden_traces.load_trace(name)
+    trainer = trainer_of(config, text, engine)
+    for step in range(config["steps"]):
+        tokens = trainer.tokenizer.encode(trainer.docs[step % len(trainer.docs)])
+        loss, grad = loss_and_grad(trainer, tokens)
+        assert loss.hex() == trace["losses"][step]
+        if f"grads_sha256_step{step}" in trace:
+            assert golden_traces.digest(grad) == trace[f"grads_sha256_step{step}"]
+        trainer.adam.step()
+    assert golden_traces.digest(p.data for p in trainer.model.params) == trace["params_sha256"]
+
+
+@pytest.mark.parametrize("name", golden_traces.CONFIGURATIONS)
+def test_command_prints_the_trace(name, engine, tmp_path):
+    config, text, trace = golden_traces.load_trace(name)
+    path = tmp_path / "input.txt"
+    path.write_text(text, encoding="utf-8")
+    arguments = [f"--{key.replace('_', '-')}={value}" for key, value in config.items()]
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) as out:
+        status = train.main([f"--input={path}", f"--engine={engine}", *arguments])
+    assert status == 0
+    assert out.buffer.getvalue().decode("utf-8") == trace["stdout"]
+
+
+@pytest.mark.parametrize("name", golden_traces.CONFIGURATIONS)
+def test_every_instruction_set_makes_the_trace(name, isa):
+    config, text, trace = golden_traces.load_trace(name)
+    trainer = trainer_of(config, text, "fused")
+    assert [loss.hex() for loss in trainer.run()] == trace["losses"]
+    assert golden_traces.digest(p.data for p in trainer.model.params) == trace["params_sha256"]

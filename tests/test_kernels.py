@@ -1,0 +1,420 @@
+"""Each kernel of each instruction set, against loops in plain Python floats, at sizes around every vector width."""
+import math
+import random
+
+import numpy as np
+import pytest
+from kernels import Kernels, aligned
+
+from microgpt import simd_info
+
+SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
+FEW = [1, 3, 8, 9, 16, 33]
+
+
+@pytest.fixture(scope="module", params=simd_info()["supported"])
+def kernels(request):
+    return Kernels(request.param)
+
+
+def random_rows(rng, n, size):
+    return np.array([[rng.gauss(0, 1) for _ in range(size)] for _ in range(n)]).reshape(n, size)
+
+
+def same(ours, expected):
+    ours, expected = np.asarray(ours, float).ravel(), np.asarray(expected, float).ravel()
+    assert [x.hex() for x in ours.tolist()] == [x.hex() for x in expected.tolist()]
+
+
+def array_of(values, dtype=np.float64):
+    out = aligned(len(values), dtype)
+    out[:] = values
+    return out
+
+
+def unaligned(matrix):
+    """A matrix of weights as the model holds them: at any address that is a multiple of 8, its end guarded by nan."""
+    room = aligned(matrix.size + 3)
+    room[:] = math.nan
+    room[1 : 1 + matrix.size] = matrix.ravel()
+    return room[1 : 1 + matrix.size]
+
+
+def dot(a, b, indices):
+    total = 0.0
+    for i in indices:
+        total = total + float(a[i]) * float(b[i])
+    return total
+
+
+def shapes():
+    """(positions, nout, nin): each of the three takes all sizes."""
+    rng = random.Random(0)
+    for size in SIZES:
+        yield size, rng.choice(FEW), rng.choice(FEW)
+        yield rng.choice(FEW), size, rng.choice(FEW)
+        yield rng.choice(FEW), rng.choice(FEW), size
+    yield 7, 48, 16
+    yield 9, 16, 64
+    yield 2, 5, 130  # long rows are taken in blocks
+    yield 17, 40, 130
+
+
+@pytest.mark.parametrize("n, nout, nin", list(shapes()))
+def test_products(kernels, n, nout, nin):
+    rng = random.Random(f"{n} {nout} {nin}")
+    x, dy, residual = random_rows(rng, n, nin), random_rows(rng, n, nout), random_rows(rng, n, nout)
+    w, dw = random_rows(rng, nout, nin), random_rows(rng, nout, nin)
+    lanes, panels, weights = kernels.lanes, kernels.panels_of(n), unaligned(w)
+    xs, dys, residuals = kernels.panels(x), kernels.panels(dy), kernels.panels(residual)
+    product = [[dot(w[o], x[p], range(nin)) for o in range(nout)] for p in range(n)]
+
+    out = kernels.panels(np.zeros((n, nout)))
+    kernels.linear_forward(panels, nout, nin, weights, xs, nin * lanes, None, out, nout * lanes)
+    same(kernels.rows(out, n, nout), product)
+    kernels.linear_forward(panels, nout, nin, weights, xs, nin * lanes, residuals, out, nout * lanes)
+    same(kernels.rows(out, n, nout), [[a + b for a, b in zip(*rows)] for rows in zip(product, residual.tolist())])
+
+    descending = range(nout - 1, -1, -1)
+    dx = kernels.panels(np.zeros((n, nin)))
+    kernels.linear_backward_input(panels, nout, nin, weights, nin, None, dys, nout * lanes, dx, nin * lanes)
+    same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], descending) for i in range(nin)] for p in range(n)])
+    order = list(range(nout))
+    rng.shuffle(order)
+    order_array = array_of(order, np.int32)
+    kernels.linear_backward_input(panels, nout, nin, weights, nin, order_array, dys, nout * lanes, dx, nin * lanes)
+    same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], order) for i in range(nin)] for p in range(n)])
+
+    back = list(reversed(order))
+    kernels.linear_backward_input_first(nout, nin, weights, array_of(back, np.int32), dys, dx)
+    expected = [[dot(w[:, i], dy[p], back if p == 0 else order) for i in range(nin)] for p in range(n)]
+    same(kernels.rows(dx, n, nin), expected)
+
+    targets = [rng.randrange(nout) for _ in range(lanes)]
+    dtarget = [rng.gauss(0, 1) for _ in range(lanes)]
+    kernels.linear_backward_target(nin, weights, array_of(targets, np.int32), array_of(dtarget), dx)
+    for p in range(min(n, lanes)):
+        expected[p] = [e + float(w[targets[p]][i]) * dtarget[p] for i, e in enumerate(expected[p])]
+    same(kernels.rows(dx, n, nin), expected)
+
+    stride = -(-nin // lanes) * lanes
+    rows = aligned(panels * lanes * stride)
+    kernels.panels_to_rows(panels, nin, xs, nin * lanes, rows, stride)
+    same(rows.reshape(-1, stride)[:n, :nin], x)
+    gradient = dw.copy()
+    for p in range(n - 1, -1, -1):
+        gradient = gradient + np.outer(dy[p], x[p])  # one product and one sum for each weight
+    ours = unaligned(dw)
+    kernels.linear_backward_weight(n, nout, nin, rows, stride, dys, nout * lanes, ours)
+    same(ours, gradient)
+    ours = unaligned(dw)
+    kernels.linear_backward_weight_sparse(n, nout, nin, rows, stride, dys, nout * lanes, ours, aligned(n, np.int32))
+    same(ours, gradient)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_zeros_passed_over(kernels, size):
+    """relu and the products that skip what it made 0: the same bits as those that do not."""
+    rng = random.Random(size)
+    lanes, nin = kernels.lanes, 5
+    n = rng.randint(1, lanes)
+    h = random_rows(rng, n, size)
+    for o in range(size):
+        if rng.random() < 0.6:
+            h[:, o] = -abs(h[:, o])
+    hs = kernels.panels(h, fill=math.inf)  # lanes without a position must neither be seen nor spoil anything
+    live, finite = aligned(size, np.int32), aligned(1, np.int32)
+    nlive = kernels.relu_forward(n, size, hs, live, finite)
+    r = np.maximum(h, 0.0)
+    same(kernels.rows(hs, n, size), r)
+    assert live[:nlive].tolist() == [o for o in range(size) if r[:, o].any()]
+    assert finite[0] == 1
+    for bad in (math.inf, -math.inf, math.nan):
+        spoiled = h.copy()
+        spoiled[n - 1, size - 1] = bad
+        copy = kernels.panels(spoiled)
+        kernels.relu_forward(n, size, copy, aligned(size, np.int32), finite)
+        assert finite[0] == 0
+        assert kernels.rows(copy, n, size)[n - 1, size - 1] == (bad if bad > 0 else 0.0)
+
+    hs[np.isinf(hs)] = 0.0
+    w, residual, dy = random_rows(rng, nin, size), random_rows(rng, n, nin), random_rows(rng, n, nin)
+    weights = unaligned(w)
+    out, expected = kernels.panels(np.zeros((n, nin))), kernels.panels(np.zeros((n, nin)))
+    kernels.linear_forward_live(nin, nlive, live, weights, size, hs, kernels.panels(residual), out)
+    kernels.linear_forward(1, nin, size, weights, hs, 0, kernels.panels(residual), expected, 0)
+    same(out, expected)
+
+    dr, all_dr = kernels.panels(np.zeros((n, size))), kernels.panels(np.zeros((n, size)))
+    dys = kernels.panels(dy)
+    kernels.linear_backward_input_live(nin, nlive, live, weights, size, dys, dr)
+    kernels.linear_backward_input(1, nin, size, weights, size, None, dys, 0, all_dr, 0)
+    kernels.relu_backward(nlive, live, hs, dr)
+    kernels.relu_backward(size, None, hs, all_dr)
+    same(kernels.rows(dr, n, size), kernels.rows(all_dr, n, size))
+    same(all_dr, np.where(hs[: all_dr.size] > 0, all_dr, 0.0))
+
+    x = random_rows(rng, n, nin)
+    stride = -(-nin // lanes) * lanes
+    rows = aligned(lanes * stride)
+    rows.reshape(lanes, stride)[:n, :nin] = x
+    start = random_rows(rng, size, nin)
+    dw, expected = unaligned(start), unaligned(start)
+    kernels.linear_backward_weight_live(n, nlive, live, nin, rows, stride, dr, dw)
+    kernels.linear_backward_weight(n, size, nin, rows, stride, all_dr, 0, expected)
+    same(dw, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_checks(kernels, size):
+    rng = random.Random(size)
+    x = random_rows(rng, 1, size)[0]
+    assert kernels.sum_of_magnitudes(size, unaligned(x)) >= abs(x).max()
+    assert kernels.or_of_bits(size, unaligned(0.0 * abs(x))) == 0
+    for at in range(size):
+        for bad in (math.inf, -math.inf, math.nan):
+            y = x.copy()
+            y[at] = bad
+            assert not kernels.sum_of_magnitudes(size, unaligned(y)) < math.inf
+        y = np.zeros(size)
+        y[at] = -0.0
+        assert kernels.or_of_bits(size, unaligned(y)) == -(2**63)
+        y[at] = 5e-324
+        assert kernels.or_of_bits(size, unaligned(y)) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_embedding(kernels, size):
+    rng = random.Random(size)
+    lanes, vocab_size = kernels.lanes, 6
+    for n in range(1, lanes + 1):
+        tokens = [rng.randrange(vocab_size) for _ in range(n)]
+        wte, wpe = random_rows(rng, vocab_size, size), random_rows(rng, n, size)
+        x = kernels.panels(np.zeros((n, size)), fill=math.nan)
+        x[:] = math.nan
+        ids = array_of(tokens + [0] * (lanes - n), np.int32)
+        kernels.embed_forward(n, size, ids, unaligned(wte), unaligned(wpe), x)
+        same(kernels.rows(x, n, size), wte[tokens] + wpe)
+        assert not np.isnan(x[: size * lanes]).any()
+        dx = random_rows(rng, n, size)
+        dwte, dwpe = unaligned(wte), unaligned(wpe)
+        kernels.embed_backward(n, size, ids, kernels.panels(dx), dwte, dwpe)
+        expected = wte.copy()
+        for p in range(n - 1, -1, -1):
+            expected[tokens[p]] += dx[p]
+        same(dwte, expected)
+        same(dwpe, wpe + dx)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rmsnorm(kernels, size):
+    rng = random.Random(size)
+    lanes = kernels.lanes
+    x, dout, dx = (random_rows(rng, lanes, size) for _ in range(3))
+    base, scale, power = aligned(lanes), aligned(lanes), aligned(lanes)
+    out = kernels.panels(np.zeros((lanes, size)))
+    inverse = float(size) ** -1
+    kernels.rmsnorm_forward(size, inverse, kernels.panels(x), base, scale, out)
+    for p in range(lanes):
+        expected = dot(x[p], x[p], range(size)) * inverse + 1e-5
+        same([base[p], scale[p]], [expected, expected**-0.5])
+        same(kernels.rows(out, lanes, size)[p], x[p] * scale[p])
+        power[p] = expected**-1.5
+    ours = kernels.panels(dx)
+    kernels.rmsnorm_backward(size, inverse, kernels.panels(x), scale, power, kernels.panels(dout), ours)
+    for p in range(lanes):
+        dscale = dot(x[p], dout[p], range(size - 1, -1, -1))
+        dsum = inverse * ((-0.5 * float(power[p])) * dscale)
+        product = x[p] * dsum
+        same(kernels.rows(ours, lanes, size)[p], dx[p] + scale[p] * dout[p] + product + product)
+
+
+class Attention:
+    """The forward and the backward pass of attention over a whole document, panel by panel, as the engine does it."""
+
+    def __init__(self, kernels, heads, head_dim, q, k, v, dout):
+        n, size = q.shape
+        lanes, panels = kernels.lanes, kernels.panels_of(n)
+        qkv, stride = kernels.panels(np.concatenate([q, k, v], axis=1)), 3 * size * lanes
+        factor = (head_dim**0.5) ** -1
+        exps, total, inverse, power = (aligned(heads * panels * lanes * lanes) for _ in range(4))
+        scratch, out, douts = aligned(2 * panels * lanes * lanes), aligned(panels * size * lanes), kernels.panels(dout)
+        dqkv = kernels.panels(np.full((n, 3 * size), math.nan))
+        for panel in range(panels - 1, -1, -1):
+            kernels.attention_forward(panel, n, heads, head_dim, factor, qkv, qkv[size * lanes :],
+                                      qkv[2 * size * lanes :], stride, exps, total, inverse,
+                                      out[panel * size * lanes :], scratch)
+            power[: heads * lanes] = [x**-2 if x else 0.0 for x in total[: heads * lanes].tolist()]
+            kernels.attention_backward(panel, n, heads, head_dim, factor, qkv, qkv[size * lanes :],
+                                       qkv[2 * size * lanes :], stride, exps, inverse, power,
+                                       douts[panel * size * lanes :], dqkv[panel * stride :], dqkv[size * lanes :],
+                                       dqkv[2 * size * lanes :], scratch)
+        self.out = kernels.rows(out, n, size)
+        self.dq, self.dk, self.dv = np.split(kernels.rows(dqkv, n, 3 * size), 3, axis=1)
+
+
+@pytest.mark.parametrize("head_dim", [1, 2, 3, 4, 5, 8, 9, 16])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 17])
+def test_attention(kernels, n, head_dim):
+    rng = random.Random(f"{n} {head_dim}")
+    heads = 2
+    size, factor = heads * head_dim, (head_dim**0.5) ** -1
+    q, k, v, dout = (random_rows(rng, n, size) for _ in range(4))
+    ours = Attention(kernels, heads, head_dim, q, k, v, dout)
+    out, dq, dk, dv = (np.zeros((n, size)) for _ in range(4))
+    for p in range(n - 1, -1, -1):  # the script's order, one query and one head at a time
+        for h in range(heads):
+            js = range(h * head_dim, (h + 1) * head_dim)
+            logits = [dot(q[p], k[t], js) * factor for t in range(p + 1)]
+            e = [math.exp(logit - max(logits)) for logit in logits]
+            sum_e = 0.0
+            for x in e:
+                sum_e = sum_e + x
+            weight = [x * sum_e**-1 for x in e]
+            dweight = [dot(v[t], dout[p], reversed(js)) for t in range(p + 1)]
+            dtotal = 0.0
+            for t in range(p, -1, -1):
+                dtotal += (-1 * sum_e**-2) * (e[t] * dweight[t])
+            for t in range(p, -1, -1):
+                dlogit = factor * (e[t] * (sum_e**-1 * dweight[t] + dtotal))
+                for j in js:
+                    dq[p][j] += k[t][j] * dlogit
+                    dk[t][j] += q[p][j] * dlogit
+                    dv[t][j] += weight[t] * dout[p][j]
+            for j in js:
+                for t in range(p + 1):
+                    out[p][j] += weight[t] * v[t][j]
+    for ours_, expected in zip((ours.out, ours.dq, ours.dk, ours.dv), (out, dq, dk, dv)):
+        same(ours_, expected)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("n", [2, 7, 8, 9, 17])
+def test_attention_looks_back_only(kernels, n, bad):
+    """Whatever stands at a later position, no query before it can tell; nor can a key from the queries before it."""
+    rng = random.Random(n)
+    heads, head_dim = 2, 5
+    q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
+    good = Attention(kernels, heads, head_dim, q, k, v, dout)
+    for x in (q, k, v, dout):
+        x[n - 1] = bad
+    late = Attention(kernels, heads, head_dim, q, k, v, dout)
+    same(late.out[: n - 1], good.out[: n - 1])
+    same(late.dq[: n - 1], good.dq[: n - 1])
+    q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
+    good = Attention(kernels, heads, head_dim, q, k, v, dout)
+    q[0], dout[0] = bad, bad
+    early = Attention(kernels, heads, head_dim, q, k, v, dout)
+    same(early.dk[1:], good.dk[1:])
+    same(early.dv[1:], good.dv[1:])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_loss(kernels, size):
+    rng = random.Random(size)
+    lanes = kernels.lanes
+    logits = random_rows(rng, lanes, size)
+    targets = [rng.randrange(size) for _ in range(lanes)]
+    ids, dloss = array_of(targets, np.int32), 1 / 7
+    panel = kernels.panels(logits)
+    total, inverse, prob, power, dtarget = (aligned(lanes) for _ in range(5))
+    kernels.loss_forward(size, panel, ids, total, inverse, prob)
+    exps = kernels.rows(panel, lanes, size)
+    power[:] = [x**-2 for x in total.tolist()]
+    kernels.loss_backward(size, panel, ids, inverse, power, prob, dloss, dtarget)
+    dlogits = kernels.rows(panel, lanes, size)
+    for p in range(lanes):
+        e = [math.exp(logit - max(logits[p])) for logit in logits[p].tolist()]
+        sum_e = 0.0
+        for x in e:
+            sum_e = sum_e + x
+        same(exps[p], e)
+        target = targets[p]
+        same([total[p], inverse[p], prob[p]], [sum_e, sum_e**-1, e[target] * sum_e**-1])
+        dprob = 0.0 + (1 / float(prob[p])) * (0.0 + -1 * dloss)
+        dtotal = 0.0 + (-1 * sum_e**-2) * (0.0 + e[target] * dprob)
+        expected = [0.0 + x * (0.0 + dtotal) for x in e]
+        same([dtarget[p]], [0.0 + e[target] * ((0.0 + sum_e**-1 * dprob) + dtotal)])
+        expected[target] = 0.0
+        same(dlogits[p], expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_one_position(kernels, size):
+    """The products and the softmax of sampling."""
+    rng = random.Random(size)
+    lanes = kernels.lanes
+    for nin in (1, 5, 8, 17):
+        w, x = random_rows(rng, size, nin), random_rows(rng, 1, nin)[0]
+        stride = -(-size // lanes) * lanes
+        wt, out = aligned(nin * stride), aligned(stride)
+        kernels.transpose_weights(size, nin, unaligned(w), wt, stride)
+        same(wt.reshape(nin, stride)[:, :size], w.T)
+        assert not wt.reshape(nin, stride)[:, size:].any()
+        kernels.linear_one(size, nin, None, wt, stride, array_of(x), out)
+        same(out[:size], [dot(row, x, range(nin)) for row in w])
+        some = sorted(rng.sample(range(nin), rng.randint(0, nin)))
+        kernels.linear_one(size, len(some), array_of(some, np.int32), wt, stride, array_of(x), out)
+        same(out[:size], [dot(row, x, some) for row in w])
+    logits = [rng.gauss(0, 3) for _ in range(size)]
+    for change in (None, (0, math.nan), (size - 1, math.nan), (size // 2, math.inf), (0, -math.inf)):
+        if change:
+            logits[change[0]] = change[1]
+        ours = aligned(stride)
+        ours[:size] = logits
+        kernels.softmax_one(size, 2.0, ours)
+        scaled = [logit * 2.0 for logit in logits]
+        largest = max(scaled)
+        e = [math.exp(logit - largest) for logit in scaled]
+        total = 0.0
+        for x in e:
+            total = total + x
+        same(ours[:size], [x * total**-1 for x in e])
+
+
+@pytest.mark.parametrize("head_dim", [1, 3, 4, 8, 9])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 17])
+def test_attention_of_one_position(kernels, n, head_dim):
+    rng = random.Random(f"{n} {head_dim}")
+    lanes, heads = kernels.lanes, 3
+    size, factor = heads * head_dim, (head_dim**0.5) ** -1
+    q, k, v = random_rows(rng, 1, size)[0], random_rows(rng, n, size), random_rows(rng, n, size)
+    out, scratch = aligned(size), aligned(heads * (n + lanes) + lanes)
+    keys = kernels.panels(k, fill=math.nan)
+    kernels.attention_one(heads, head_dim, n, factor, array_of(q), keys, unaligned(v), scratch, out)
+    for h in range(heads):
+        js = range(h * head_dim, (h + 1) * head_dim)
+        logits = [dot(q, k[t], js) * factor for t in range(n)]
+        e = [math.exp(logit - max(logits)) for logit in logits]
+        total = 0.0
+        for x in e:
+            total = total + x
+        same(out[js.start : js.stop], [dot([x * total**-1 for x in e], v[:, j], range(n)) for j in js])
+
+
+@pytest.mark.parametrize(
+    "name, function, low, high",
+    [
+        ("exp_array", math.exp, -750.0, 0.0),
+        ("pow_2_array", lambda x: x**2, 0.0, 3.0),
+        ("pow_05_array", lambda x: x**0.5, 0.0, 3.0),
+        ("pow_m05_array", lambda x: x**-0.5, 1e-5, 30.0),
+        ("pow_m1_array", lambda x: x**-1, 1.0, 1000.0),
+        ("pow_m15_array", lambda x: x**-1.5, 1e-5, 30.0),
+        ("pow_m2_array", lambda x: x**-2, 1.0, 1000.0),
+    ],
+)
+def test_arrays(kernels, name, function, low, high):
+    rng = random.Random(name)
+    for size in SIZES:
+        size = kernels.panels_of(size) * kernels.lanes
+        x = array_of([rng.uniform(low, high) for _ in range(size)])
+        if name == "exp_array":
+            x[rng.randrange(size)] = -math.inf
+            x[rng.randrange(size)] = math.nan
+        expected = [function(value) for value in x.tolist()]
+        out = aligned(size)
+        getattr(kernels, name)(size, x, out)
+        same(out, expected)
+        getattr(kernels, name)(size, x, x)  # in place
+        same(x, expected)

@@ -1,0 +1,257 @@
+"""The report: what it says of one run, where two runs differ, and that the page needs nothing but itself."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from html import unescape
+
+import pytest
+from test_display import WellFormed
+
+from microgpt import Trainer
+from microgpt.report import compare
+from microgpt.runlog import read_log
+
+NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "zoë sky"]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Logs of a run with validation, of the same by another engine, of another seed, and of one damaged at step 7."""
+    from microgpt import train
+
+    folder = tmp_path_factory.mktemp("logs")
+    (folder / "text.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    (folder / "val.txt").write_text("mila\n", encoding="utf-8")
+    common = ["--input", str(folder / "text.txt"), "--steps", "12", "--n-embd", "4", "--n-head", "2", "--n-layer", "2",
+              "--quiet", "--look-every", "4", "--val", str(folder / "val.txt"), "--val-every", "3"]  # fmt: skip
+    for name, flags in [("one", []), ("graph", ["--engine", "graph"]), ("seed", ["--seed", "7"])]:
+        assert train.main([*common, *flags, "--log", str(folder / f"{name}.jsonl")]) == 0
+    return folder
+
+
+def rewritten(logs, name, change):
+    records = read_log(logs / "one.jsonl")
+    for record in records:
+        change(record)
+    path = logs / name
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_same_run_by_another_engine(logs):
+    found = compare(read_log(logs / "one.jsonl"), read_log(logs / "graph.jsonl"))
+    assert found.same and found.common == found.digests == 12
+    assert str(found) == "the same run: all 12 common steps have the same losses and tensors, bit for bit"
+    assert found.settings["engine"] == ("fused", "graph")
+
+
+def test_first_step_and_tensor_that_differ_are_named(logs):
+    def change(record):
+        if record["step"] >= 7:
+            record["digests"]["layer1.attn_wo"] = record["digests"]["layer1.mlp_fc1"] = "0" * 16
+        if record["step"] >= 8:
+            record["loss_hex"] = float.fromhex(record["loss_hex"]).hex().replace("p", "1p")
+
+    found = compare(read_log(logs / "one.jsonl"), read_log(rewritten(logs, "seven.jsonl", change)))
+    assert not found.same and (found.first_loss, found.first_digest) == (8, 7)
+    assert found.tensors == ["layer1.attn_wo", "layer1.mlp_fc1"]
+    assert str(found) == (
+        "the runs differ first after step 7 in the tensor layer1.attn_wo and 1 more; then at step 8 in the loss"
+    )
+
+
+def test_loss_alone_differs(logs):
+    def change(record):
+        if record["step"] == 5:
+            record["loss_hex"] = "0x1p0"
+
+    found = compare(read_log(logs / "one.jsonl"), read_log(rewritten(logs, "five.jsonl", change)))
+    assert str(found) == "the runs differ first at step 5 in the loss"
+
+
+def test_logs_with_fewer_digests_or_no_step_in_common(logs):
+    def change(record):
+        if record["step"] % 4:
+            del record["digests"]
+
+    found = compare(read_log(logs / "one.jsonl"), read_log(rewritten(logs, "four.jsonl", change)))
+    assert "the same losses and, after 3 of them, tensors" in str(found)
+    found = compare(read_log(logs / "one.jsonl"), read_log(rewritten(logs, "none.jsonl", lambda r: r.pop("digests"))))
+    assert "have the same losses, bit for bit" in str(found)
+    shifted = [dict(record, step=record["step"] + 100) for record in read_log(logs / "one.jsonl")]
+    assert not compare(read_log(logs / "one.jsonl"), shifted).same
+
+
+def report(command, logs, *arguments, status=0):
+    done = command("-m", "microgpt.report", *arguments, cwd=logs)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_page_of_one_run(command, logs):
+    done = report(command, logs, "one.jsonl", "-o", "one.html")
+    assert "wrote one.html" in done.stderr and done.stdout == ""
+    html = (logs / "one.html").read_text(encoding="utf-8")
+    page, text = WellFormed(html), None
+    text = " ".join(page.text)
+    records = read_log(logs / "one.jsonl")
+    for heading in ("Loss", "Samples over time", "Attention", "Settings and machine"):
+        assert ("h2", {}) in page.tags and heading in page.text
+    for record in records:
+        if "samples" in record:
+            for sample in record["samples"]:
+                assert sample in text
+    for value in records[0]["run"]["machine"].values():
+        assert value in text
+    # 4 heads, each a triangle of as many rows as the text has tokens; three curves and the rate.
+    n = len(records[-1]["attention"]["text"]) + 1
+    assert sum(tag == "rect" and attrs.get("class") == "cell" for tag, attrs in page.tags) == 4 * n * (n + 1) // 2
+    assert sum(tag == "polyline" for tag, _ in page.tags) == 4
+    each = next(attrs for tag, attrs in page.tags if tag == "polyline" and "each" in attrs["class"])
+    assert len(each["points"].split()) == 12
+
+
+def test_page_needs_no_network(command, logs):
+    report(command, logs, "one.jsonl", "graph.jsonl", "-o", "both.html")
+    html = (logs / "both.html").read_text(encoding="utf-8")
+    page = WellFormed(html)
+    for tag, attrs in page.tags:
+        assert not {"src", "href", "action", "data", "srcset"} & set(attrs), (tag, attrs)
+        assert tag not in ("link", "iframe", "object", "embed", "img", "base", "form")
+    assert "default-src 'none'" in html and "http" not in re.sub('http-equiv="', "", html)
+    assert "@import" not in html and "url(" not in html.replace("url(#clip-", "")
+
+
+def test_page_of_two_runs(command, logs):
+    done = report(command, logs, "one.jsonl", "seed.jsonl", "-o", "two.html")
+    verdict = r"the runs differ first at step 1 in the loss; then after step 1 in the tensor wte and \d+ more\n"
+    assert re.fullmatch(verdict, done.stdout)
+    page = WellFormed((logs / "two.html").read_text(encoding="utf-8"))
+    assert "The runs differ first at step 1" in " ".join(page.text)
+    assert ("tr", {"class": "differs"}) in page.tags and "layer1.mlp_fc2" in page.text
+    same = report(command, logs, "one.jsonl", "graph.jsonl", "-o", "same.html")
+    assert same.stdout.startswith("the same run: all 12 common steps")
+    page = WellFormed((logs / "same.html").read_text(encoding="utf-8"))
+    assert any(attrs.get("class") == "verdict same" for _, attrs in page.tags)
+
+
+def test_text_of_a_log_cannot_become_markup(command, logs):
+    def change(record):
+        if "samples" in record:
+            record["samples"] = ["</script><script>alert(1)</script>"] * 3
+        if "attention" in record:
+            n = len(record["attention"]["text"])
+            record["attention"]["text"] = "<b>&\""[:n].ljust(n, "<")
+        if "run" in record:
+            record["run"]["text"] = "<img src=x onerror=alert(1)>"
+
+    path = rewritten(logs, "<b>nasty.jsonl" if os.name == "posix" else "nasty.jsonl", change)
+    report(command, logs, path, "-o", "nasty.html")
+    page = WellFormed((logs / "nasty.html").read_text(encoding="utf-8"))
+    tags = [tag for tag, _ in page.tags]
+    assert "img" not in tags and tags.count("script") == 4  # two charts' data, attention's data, the script
+
+
+def test_data_for_the_script_cannot_end_its_element():
+    from microgpt.reportpage import _embedded
+
+    assert _embedded({"text": "</script><b>"}, "data").count("<") == 2
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", [], {}, {"text": "ab", "weights": [[[[1]]]]},
+                                   {"text": 1, "weights": []}, {"text": "", "weights": [[[["x"]]]]},
+                                   {"text": "", "weights": [[[[9]]]]}])  # fmt: skip
+def test_odd_logs_make_a_page_all_the_same(command, logs, value):
+    def change(record):
+        record.update(attention=value, samples=value, loss=value, learning_rate=value, val_loss=value, digests=value)
+
+    report(command, logs, rewritten(logs, "odd.jsonl", change), "-o", "odd.html")
+    WellFormed((logs / "odd.html").read_text(encoding="utf-8"))
+
+
+def test_what_cannot_be_reported(command, logs):
+    (logs / "notes.txt").write_text("no log\n", encoding="utf-8")
+    for arguments, part in [
+        (["nowhere.jsonl"], "nowhere.jsonl: No such file"),
+        (["notes.txt", "-o", "x.html"], "notes.txt is no log of a run: line 1 is no step"),
+        (["one.jsonl", "one.jsonl", "one.jsonl"], "a report shows one log or compares two, not 3"),
+        (["one.jsonl", "-o", "no/folder.html"], "no"),
+        (["one.jsonl", "-o", "one.jsonl"], "is the log itself"),
+    ]:
+        before = {name: (logs / name).read_bytes() for name in os.listdir(logs)}
+        done = report(command, logs, *arguments, status=2)
+        assert part in done.stderr.splitlines()[-1]
+        assert {name: (logs / name).read_bytes() for name in os.listdir(logs)} == before
+
+
+def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
+    first = read_log(logs / "one.jsonl")[0]
+    with open(logs / "long.jsonl", "w", encoding="utf-8") as file:
+        for step in range(1, 60001):
+            record = {**(first if step == 1 else {}), "step": step, "loss": 3 - step / 60000, "loss_hex": "0x1p0",
+                      "learning_rate": 0.01}  # fmt: skip
+            file.write(json.dumps(record) + "\n")
+    report(command, logs, "long.jsonl", "-o", "long.html")
+    assert (logs / "long.html").stat().st_size < 300_000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_in_a_browser(command, logs, scheme):
+    """Rendered: the script runs to its end without an error, the slider and the pointer work, and pixels come out."""
+    report(command, logs, "one.jsonl", "seed.jsonl", "-o", "browser.html")
+    html = (logs / "browser.html").read_text(encoding="utf-8")
+    probe = """<script>
+      const slider = document.querySelector(".attention input"), cell = document.querySelectorAll(".cell")[1];
+      const before = cell.getAttribute("fill-opacity");
+      slider.value = 0; slider.dispatchEvent(new Event("input"));
+      const chart = document.querySelector("#loss .chart"), box = chart.getBoundingClientRect();
+      chart.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + 9}));
+      const found = {ready: document.documentElement.dataset.ready, errors: window.errors, before,
+        after: cell.getAttribute("fill-opacity"), title: cell.firstChild.textContent,
+        step: document.querySelector(".attention output").textContent,
+        at: document.querySelector("#loss .at").textContent, loss: document.querySelector("#loss output").textContent,
+        wide: document.documentElement.scrollWidth <= window.innerWidth, height: box.height};
+      const out = document.createElement("pre"); out.id = "found"; out.textContent = JSON.stringify(found);
+      document.body.append(out);
+    </script></body>"""
+    catch = "<script>window.errors = []; window.onerror = (m) => { window.errors.push(m); };</script></head>"
+    (logs / "probe.html").write_text(html.replace("</head>", catch).replace("</body>", probe), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as profile:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                   f"--user-data-dir={profile}", "--window-size=1000,1600", "--hide-scrollbars"]  # fmt: skip
+        if scheme == "dark":
+            options.append("--force-dark-mode")
+        dom = subprocess.run([CHROMIUM, *options, "--dump-dom", (logs / "probe.html").as_uri()],
+                             capture_output=True, text=True, encoding="utf-8", timeout=120).stdout  # fmt: skip
+        picture = logs / f"{scheme}.png"
+        subprocess.run([CHROMIUM, *options, f"--screenshot={picture}", (logs / "browser.html").as_uri()],
+                       capture_output=True, timeout=120, check=True)  # fmt: skip
+    found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)[1]))
+    records = read_log(logs / "one.jsonl")
+    looks = [record for record in records if "attention" in record]
+    weights = [record["attention"]["weights"][0][0][1][0] for record in looks]
+    assert found["ready"] == "yes" and found["errors"] == [] and found["wide"] and found["height"] > 200
+    assert (float(found["before"]), float(found["after"])) == (weights[-1], weights[0])
+    assert found["title"].endswith(f": {found['after']}") and found["step"] == str(looks[0]["step"])
+    assert re.fullmatch(r"at step [67]", found["at"]) and float(found["loss"]) > 1
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
+
+
+def test_trainer_s_own_log(tmp_path):
+    """From Python, without the command."""
+    from microgpt.runlog import RunLog
+
+    trainer = Trainer(NAMES, num_steps=3, n_embd=4, n_head=2)
+    with RunLog(trainer, str(tmp_path / "run.jsonl"), "names") as log:
+        for _ in range(3):
+            log.note(trainer.step_index, [trainer.step()])
+            record = {}
+            log.look(record)
+            log.write(record)
+    assert [record["step"] for record in read_log(tmp_path / "run.jsonl")] == [1, 2, 3]

@@ -1,0 +1,210 @@
+"""Saving under fire: kills, full disks, read-only folders; and resuming in new processes, from engine to engine."""
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment, hexes
+
+from microgpt import Trainer
+from microgpt.trainer import ENGINES
+
+DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
+SETTINGS = dict(n_embd=8, n_head=2, block_size=6, n_layer=2)
+STEPS = 6
+
+on_posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and permissions of POSIX")
+
+
+def child(code, *arguments, **kwargs):
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+                          encoding="utf-8", env=environment(), timeout=300, **kwargs)  # fmt: skip
+
+
+RESUME = f"""
+import sys
+from microgpt import Trainer
+engine, *paths = sys.argv[1:]
+for path in paths:
+    trainer = Trainer.load(path, {DOCS!r}, engine=engine)
+    losses = trainer.run()
+    for numbers in (losses, trainer._engine.get_data(), trainer.adam.m, trainer.adam.v):
+        print(*(float(x).hex() for x in numbers))
+    print(trainer.sample(3), trainer.sample(2, temperature=1.0, prompt="em"))
+"""
+
+
+@pytest.mark.parametrize("first", ENGINES)
+@pytest.mark.parametrize("second", ENGINES)
+def test_resumed_in_a_new_process(tmp_path, first, second):
+    whole = Trainer(DOCS, num_steps=STEPS, engine="reference", **SETTINGS)
+    losses = hexes(whole.run())
+    expected = [" ".join(hexes(x)) for x in (whole._engine.get_data(), whole.adam.m, whole.adam.v)]
+    expected.append(f"{whole.sample(3)} {whole.sample(2, temperature=1.0, prompt='em')}")
+    begun, paths = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS), []
+    for stop in range(STEPS + 1):
+        begun.run(stop - begun.step_index)
+        paths.append(tmp_path / f"{stop}.safetensors")
+        begun.save(paths[-1])
+    done = child(RESUME, second, *paths)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for stop in range(STEPS + 1):
+        assert lines[5 * stop : 5 * stop + 5] == [" ".join(losses[stop:]), *expected]
+
+
+@on_posix
+def test_killed_while_saving():
+    """Twelve kills; `python tests/isolated/kill_while_saving.py 200` does more."""
+    script = ROOT / "tests" / "isolated" / "kill_while_saving.py"
+    done = subprocess.run([sys.executable, str(script), "12"], env=environment(), capture_output=True, text=True,
+                          timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "12 kills" in done.stdout
+
+
+@on_posix
+def test_left_over_file_of_a_killed_process_is_removed(tmp_path):
+    trainer = Trainer(DOCS, num_steps=1, **SETTINGS)
+    path = tmp_path / "run.safetensors"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    from microgpt.checkpoint import _host
+
+    stale = tmp_path / f"run.safetensors.{_host()}-{gone.pid}.tmp"
+    kept = [tmp_path / f"run.safetensors.{_host()}-{os.getppid()}.tmp", tmp_path / "run.safetensors.elsewhere-1.tmp",
+            tmp_path / f"run.safetensors.{_host()}-.tmp", tmp_path / f"other.{_host()}-{gone.pid}.tmp"]  # fmt: skip
+    for file in [stale, *kept]:
+        file.write_bytes(b"x")
+    trainer.save(path)
+    assert not stale.exists() and all(file.exists() for file in kept)
+
+
+@on_posix
+def test_mode_and_link_of_the_old_file_stay(tmp_path):
+    trainer = Trainer(DOCS, num_steps=1, **SETTINGS)
+    real, link = tmp_path / "real.safetensors", tmp_path / "link.safetensors"
+    trainer.save(real)
+    real.chmod(0o600)
+    link.symlink_to(real)
+    trainer.save(link)
+    assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o600
+
+
+@on_posix
+def test_device_is_not_replaced(tmp_path, command):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="Not a regular file"):
+        Trainer(DOCS, num_steps=1, **SETTINGS).save(pipe)
+    for name in ("pipe", "/dev/null"):
+        done = command("-m", "microgpt.train", "--steps", "1", "--save", name)
+        assert done.returncode == 2 and f"{name}: Not a regular file" in done.stderr
+    assert Path("/dev/null").is_char_device() and pipe.is_fifo()
+
+
+def limited(size):
+    def limit():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+@on_posix
+def test_disk_that_fills_up(tmp_path):
+    """The write itself fails half-way (by a limit on the file's size): one line, the old file whole, nothing left."""
+    (tmp_path / "text.txt").write_text("\n".join(DOCS), encoding="utf-8")
+    path = tmp_path / "run.safetensors"
+    trainer = Trainer(DOCS, num_steps=50, **SETTINGS)
+    trainer.run(3)
+    trainer.save(path)
+    before, files = path.read_bytes(), sorted(os.listdir(tmp_path))
+    for limit, flags in ((0, []), (4096, ["--save-every", "1"]), (len(before) - 1, [])):
+        done = subprocess.run(
+            [sys.executable, "-m", "microgpt.train", "--input", "text.txt", "--resume", str(path), "--save", str(path),
+             *flags],
+            capture_output=True, text=True, env=environment(), cwd=tmp_path, preexec_fn=limited(limit), timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"microgpt: error: {path}: File too large"
+        assert path.read_bytes() == before and sorted(os.listdir(tmp_path)) == files
+    assert Trainer.load(path, DOCS).step_index == 3
+
+
+def can_mount():
+    return bool(shutil.which("unshare")) and subprocess.run(
+        ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"], capture_output=True
+    ).returncode == 0  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not can_mount(), reason="may not mount a small file system")
+def test_full_file_system(tmp_path):
+    """A real one, of 64 KiB: the first checkpoint fits, a second beside it does not."""
+    code = f"""
+import os, sys
+from microgpt import Trainer
+trainer = Trainer({DOCS!r}, num_steps=5, **{SETTINGS!r})
+trainer.save("/mnt/run.safetensors")
+before = open("/mnt/run.safetensors", "rb").read()
+trainer.run(1)
+try:
+    trainer.save("/mnt/run.safetensors")
+except OSError as error:
+    print(error)
+assert open("/mnt/run.safetensors", "rb").read() == before
+print(os.listdir("/mnt"), Trainer.load("/mnt/run.safetensors", {DOCS!r}).step_index)
+"""
+    size = Trainer(DOCS, num_steps=5, **SETTINGS)
+    size.save(tmp_path / "x")
+    kilobytes = (tmp_path / "x").stat().st_size * 3 // 2 // 1024
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size={kilobytes}k tmpfs /mnt && exec "$0" -c "$1"',
+         sys.executable, code],
+        capture_output=True, text=True, env=environment(), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[Errno 28] No space left on device: '/mnt/run.safetensors'",
+                                        "['run.safetensors'] 0"]  # fmt: skip
+
+
+@on_posix
+def test_read_only_folder(tmp_path):
+    """As a user who may not write there: refused before the training, and in one line if it turns read-only later."""
+    # A run before the rights are given up imports all that is needed: the interpreter itself may be root's.
+    drop = ("import os, sys; from microgpt import Trainer, train; "
+            "train.main(['--steps', '1', '--samples', '0', '--save', sys.argv[2]]); "
+            "os.geteuid() == 0 and os.setresuid(65534, 65534, 65534); ")  # fmt: skip
+    folder = Path(tempfile.mkdtemp())
+    try:
+        path = folder / "run.safetensors"
+        Trainer(DOCS, num_steps=5, **SETTINGS).save(path)
+        before = path.read_bytes()
+        path.chmod(0o644)
+        folder.chmod(0o555)
+        again = "sys.exit(train.main(['--steps', '5', '--save', sys.argv[1]]))"
+        done = child(drop + again, path, tmp_path / "x", cwd="/")
+        assert done.returncode == 2 and done.stdout.count("num docs") == 1  # the first run's
+        assert done.stderr.splitlines()[-1] == f"microgpt: error: {folder}: Permission denied"
+        done = child(drop + f"Trainer({DOCS!r}, num_steps=5).save(sys.argv[1])", path, tmp_path / "x", cwd="/")
+        assert done.stderr.splitlines()[-1] == f"PermissionError: [Errno 13] Permission denied: '{path}'"
+        assert path.read_bytes() == before and os.listdir(folder) == ["run.safetensors"]
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_damaged_files_end_in_the_documented_error(seed):
+    """Some hundred of them; `python tools/fuzz_checkpoint.py 100000` does more, within a limit on memory."""
+    path = ROOT / "tools" / "fuzz_checkpoint.py"
+    spec = importlib.util.spec_from_file_location("fuzz_checkpoint", path)
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    counts = fuzz.fuzz(600, seed)
+    assert sum(counts.values()) == 600 and counts["refused"] > 300

@@ -1,0 +1,69 @@
+"""Which instruction set runs, and MICROGPT_SIMD: in fresh processes, since it is read once, at import."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from microgpt import simd, simd_info
+
+
+def run(code, value=None):
+    env = {**os.environ, "MICROGPT_SIMD": value} if value is not None else dict(os.environ)
+    if value is None:
+        env.pop("MICROGPT_SIMD", None)
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+IN_USE = "import microgpt; print(microgpt.simd_info()['in_use'])"
+
+
+def test_info():
+    info = simd_info()
+    assert list(info) == ["compiled", "supported", "in_use", "math"]
+    assert info["compiled"][0] == "scalar" and "scalar" in info["supported"]
+    assert set(info["supported"]) <= set(info["compiled"]) <= {"scalar", "avx2", "avx512", "neon"}
+    assert info["in_use"] in info["supported"]
+
+
+def test_the_best_is_the_default():
+    for value in (None, ""):
+        result = run(IN_USE, value)
+        assert (result.stdout, result.stderr) == (simd_info()["supported"][-1] + "\n", "")
+
+
+@pytest.mark.parametrize("name", simd_info()["supported"])
+def test_forced(name):
+    result = run(IN_USE, name)
+    assert (result.stdout, result.stderr) == (name + "\n", "")
+
+
+def test_an_unknown_name_is_an_error_at_import():
+    for name in ("sse9", "AVX2", "avx512 "):
+        result = run("import microgpt", name)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1] == (
+            f"ImportError: MICROGPT_SIMD: unknown instruction set {name!r} (known: scalar, avx2, avx512, neon)"
+        )
+
+
+def test_an_unsupported_one_is_an_error_at_import():
+    unsupported = {"scalar", "avx2", "avx512", "neon"} - set(simd_info()["supported"])
+    assert unsupported  # no processor has both AVX and NEON
+    for name in unsupported:
+        result = run("import microgpt", name)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1] == (
+            f"ImportError: MICROGPT_SIMD: instruction set {name!r} was not compiled or does not run on this processor"
+        )
+
+
+def test_use_forces_and_restores():
+    before = simd_info()["in_use"]
+    for name in simd_info()["supported"]:
+        assert simd._use(name) == before
+        assert simd_info()["in_use"] == name
+        with pytest.raises(ValueError, match="unknown instruction set 'mmx'"):
+            simd._use("mmx")
+        assert simd._use(before) == name
+    assert simd_info()["in_use"] == before

@@ -1,0 +1,162 @@
+"""Stream against random.Random: the same numbers, in the same order, whatever is drawn and whatever the seed."""
+import copy
+import math
+import pickle
+import random
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from microgpt.stream import Stream
+
+SEEDS = [0, 1, 42, -1, -42, 2**31, 2**32 - 1, 2**32, -(2**32), 2**63, 2**64 - 1, 10**50, -(10**50), 7**9000, True]
+SEEDS += [2 ** (32 * 624) - 1, 2 ** (32 * 625), 3 ** (32 * 700)]  # as many digits as the state has words, and more
+
+
+def hexes(numbers):
+    return [x.hex() for x in numbers]
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"{seed.bit_length()}-bit{'-' if seed < 0 else ''}")
+def test_seed(seed):
+    expected = random.Random(seed)
+    stream = Stream(seed)
+    assert stream.getstate() == expected.getstate()
+    assert hexes(stream.random() for _ in range(1500)) == hexes(expected.random() for _ in range(1500))
+
+
+def test_many_seeds():
+    for seed in range(-1000, 3000):
+        assert Stream(seed).random() == random.Random(seed).random(), seed
+
+
+def test_a_seed_is_an_integer():
+    for seed in (None, 1.0, "1", b"1"):
+        with pytest.raises(TypeError, match="a seed is an integer"):
+            Stream(seed)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 255, 256, 257, 1000, 32033])
+@pytest.mark.parametrize("seed", [0, 42, -7])
+def test_shuffle(n, seed):
+    expected, stream = random.Random(seed), Stream(seed)
+    a, b = list(range(n)), list(range(n))
+    expected.shuffle(a)
+    assert stream.shuffle(b) is None
+    assert a == b
+    assert stream.getstate() == expected.getstate()
+
+
+def test_shuffle_takes_a_list():
+    for x in (None, (1, 2), "ab"):
+        with pytest.raises(TypeError):
+            Stream(1).shuffle(x)
+
+
+@pytest.mark.parametrize("mu, sigma", [(0.0, 0.08), (0, 1), (3.5, 2.0), (-1e300, 1e300), (0.0, 0.0), (0.0, -1.0),
+                                       (math.inf, 1.0)])
+def test_gauss(mu, sigma):
+    expected, stream = random.Random(42), Stream(42)
+    drawn = hexes(stream.gauss(mu, sigma) for _ in range(10001))
+    assert drawn == hexes(expected.gauss(mu, sigma) for _ in range(10001))
+    assert stream.getstate() == expected.getstate()  # an odd number of draws: the spare one is there
+    assert stream.getstate()[2] is not None
+
+
+def test_choice_index():
+    weights_of = random.Random(5)
+    for n in (1, 2, 3, 7, 27, 28, 100, 1000):
+        expected, stream = random.Random(n), Stream(n)
+        for _ in range(300):
+            weights = [weights_of.random() ** 8 * (weights_of.random() < 0.7) for _ in range(n - 1)] + [1e-300]
+            assert [stream.choice_index(weights)] == expected.choices(range(n), weights=weights)
+        assert stream.getstate() == expected.getstate()
+
+
+@pytest.mark.parametrize("weights", [[0.0], [-0.0, 0.0], [1.0, -2.0], [math.inf], [math.nan], [1.0, math.nan, 1.0],
+                                     [-math.inf, 3.0], [math.inf, -math.inf], [1e308, 1e308], [0, 0], [3, 4], [1, -1, 2],
+                                     [5e-324], [True, False], [2.0, -1.5, -0.25]])
+def test_choice_index_of_odd_weights(weights):
+    expected, stream = random.Random(9), Stream(9)
+    for _ in range(20):
+        try:
+            answer = expected.choices(range(len(weights)), weights=weights)[0]
+        except ValueError as error:
+            with pytest.raises(ValueError) as caught:
+                stream.choice_index(weights)
+            assert str(caught.value) == str(error)
+        else:
+            assert stream.choice_index(weights) == answer
+    assert stream.getstate() == expected.getstate()
+
+
+def test_choice_index_of_nothing():
+    with pytest.raises(IndexError):
+        Stream(1).choice_index([])
+    with pytest.raises(TypeError):
+        Stream(1).choice_index(["a"])
+
+
+@given(st.integers(), st.lists(st.one_of(
+    st.tuples(st.just("random")),
+    st.tuples(st.just("gauss"), st.floats(-10, 10), st.floats(0, 3)),
+    st.tuples(st.just("shuffle"), st.integers(0, 50)),
+    st.tuples(st.just("choice"), st.lists(st.floats(0.001, 9), min_size=1, max_size=40)),
+    st.tuples(st.just("to python")),
+    st.tuples(st.just("from python")),
+), max_size=60))
+def test_anything_in_turn(seed, actions):
+    expected, stream = random.Random(seed), Stream(seed)
+    for action, *args in actions:
+        if action == "random":
+            assert stream.random() == expected.random()
+        elif action == "gauss":
+            assert stream.gauss(*args).hex() == expected.gauss(*args).hex()
+        elif action == "shuffle":
+            a, b = list(range(args[0])), list(range(args[0]))
+            expected.shuffle(a)
+            stream.shuffle(b)
+            assert a == b
+        elif action == "choice":
+            assert [stream.choice_index(args[0])] == expected.choices(range(len(args[0])), weights=args[0])
+        elif action == "to python":
+            expected = random.Random()
+            expected.setstate(stream.getstate())
+        else:
+            stream = Stream()
+            stream.setstate(expected.getstate())
+        assert stream.getstate() == expected.getstate()
+
+
+def test_state_is_checked():
+    stream = Stream(1)
+    before = stream.getstate()
+    version, internal, spare = before
+    for bad in [(2, internal, spare), (3, internal[:-1], spare), (3, (*internal[:-1], 625), spare),
+                (3, (*internal[:-1], -1), spare)]:
+        with pytest.raises(ValueError):
+            stream.setstate(bad)
+    for bad in [(3, ("x", *internal[1:]), spare), (3, internal, "x"), 3, None]:
+        with pytest.raises(TypeError):
+            stream.setstate(bad)
+    for bad in [(3, (-1, *internal[1:]), spare), (3, (2**32, *internal[1:]), spare)]:
+        with pytest.raises(OverflowError):
+            stream.setstate(bad)
+    assert stream.getstate() == before
+
+
+def test_copies():
+    stream = Stream(3)
+    stream.gauss()
+    for twin in (copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))):
+        assert twin.getstate() == stream.getstate()
+        twin.random()
+        assert twin.getstate() != stream.getstate()
+
+
+def test_random_is_not_imported():
+    code = "import sys, microgpt.stream; sys.exit('random' in sys.modules)"
+    assert subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"]).returncode == 0

@@ -1,0 +1,255 @@
+"""What may be shared between threads, processes and interpreters (docs/threads.md): it works, or says that it does not."""
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import environment, hexes
+
+from microgpt import GPT, Adam, Trainer, Value
+from microgpt.fused import FusedEngine
+from microgpt.stream import Stream
+
+DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
+SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=8)
+
+
+def in_threads(*functions):
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(f,)) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    return errors
+
+
+def child(code, *arguments, timeout=120):
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), capture_output=True, text=True,
+                          timeout=timeout)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# ---- threads ----
+
+
+@pytest.mark.parametrize("engine", ["fused", "graph"])
+def test_many_trainers_in_many_threads(engine):
+    """Each gives what it gives alone."""
+    def run(seed, results):
+        trainer = Trainer(DOCS, num_steps=40, seed=seed, engine=engine, **SETTINGS)
+        results[seed] = hexes(trainer.run()) + trainer.sample(5)
+
+    alone, together = {}, {}
+    for seed in range(8):
+        run(seed, alone)
+    assert not in_threads(*[lambda seed=seed: run(seed, together) for seed in range(8)])
+    assert together == alone
+
+
+def test_many_threads_on_one_engine():
+    """A call that comes while another works is refused, and leaves everything as it was; the rest add up."""
+    model = GPT(9, n_embd=64, n_head=4, block_size=16)
+    engine = FusedEngine(model)
+    tokens = [8, *range(8), *range(7), 8]
+    done, refused, lock = [], [], threading.Lock()
+
+    def work():
+        for _ in range(15):
+            try:
+                loss = engine.loss_and_grad(tokens)
+            except RuntimeError as error:
+                assert str(error) == "this engine is at work in another thread"
+                with lock:
+                    refused.append(error)
+            else:
+                with lock:
+                    done.append(loss)
+
+    assert not in_threads(*[work] * 6)
+    assert len(done) + len(refused) == 90 and len(set(done)) == 1
+    other = GPT(9, n_embd=64, n_head=4, block_size=16)
+    alone = FusedEngine(other)
+    for _ in done:
+        alone.loss_and_grad(tokens)
+    assert hexes(model.grad) == hexes(other.grad)
+
+
+def test_many_threads_on_one_trainer():
+    """Steps that are taken are whole steps; what is refused changes nothing: the losses are those of one thread."""
+    trainer = Trainer(DOCS, num_steps=300, **SETTINGS)
+    refused = []
+
+    def work():
+        while trainer.step_index < 300:
+            try:
+                trainer.run(1)
+            except RuntimeError as error:
+                refused.append(error)
+            except ValueError:  # the last step was taken by another
+                return
+
+    errors = in_threads(*[work] * 4)
+    assert not errors
+    expected = Trainer(DOCS, num_steps=300, **SETTINGS)
+    expected.run()
+    assert trainer.step_index == 300 and hexes(trainer.model.data) == hexes(expected.model.data)
+
+
+def test_a_trainer_passed_from_thread_to_thread():
+    trainer = Trainer(DOCS, num_steps=12, **SETTINGS)
+    losses = []
+    for _ in range(4):
+        assert not in_threads(lambda: losses.extend(trainer.run(3)))
+    assert hexes(losses) == hexes(Trainer(DOCS, num_steps=12, **SETTINGS).run())
+
+
+def test_the_gil_is_free_while_it_computes():
+    """A second thread runs Python during one long call."""
+    model = GPT(60, n_embd=128, n_head=4, block_size=64)
+    engine = FusedEngine(model)
+    tokens, counted, finished = [59, *range(59), 59], 0, threading.Event()
+
+    def work():
+        engine.loss_and_grad(tokens)
+        engine.loss_and_grad(tokens)
+        finished.set()
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nobody is asked to give the GIL up, so only who lets go of it shares it
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not finished.is_set():
+            time.sleep(0)  # lets go, and takes it back where the other thread does not hold it
+            counted += 1
+    finally:
+        sys.setswitchinterval(switch)
+    thread.join()
+    assert counted > 10
+
+
+# ---- processes ----
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+FORK = """
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork beside threads
+def in_child(work):
+    pid = os.fork()
+    if pid == 0:
+        import signal
+        signal.alarm(60)
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, f"the child ended with {status}"
+"""
+
+
+@needs_fork
+def test_fork():
+    """A forked child goes on with its copy of everything, the parent with its own."""
+    child(FORK + """
+from microgpt import Trainer, Value
+docs, settings = ["emma", "olivia", "ava"], dict(num_steps=9, n_embd=8, n_head=2, block_size=8)
+expected = Trainer(docs, **settings).run()
+for engine in ("fused", "graph"):
+    trainer, a = Trainer(docs, engine=engine, **settings), Value(2.0)
+    losses, b = trainer.run(4), a * 3.0
+    def work():
+        assert losses + trainer.run(5) == expected
+        b.backward()
+        assert a.grad == 3.0
+    in_child(work)
+    assert a.grad == 0.0
+    work()
+""")
+
+
+@needs_fork
+def test_fork_beside_threads_at_work():
+    """The graph's memory is whole in the child, and nobody holds it, whatever other threads did when it was forked."""
+    child(FORK + """
+import threading
+from microgpt import Value
+stop = threading.Event()
+def work():
+    a = Value(1.0)
+    while not stop.is_set():
+        x = a
+        for _ in range(20000):
+            x = x + 1.0
+        for _ in range(20):
+            x.backward()
+thread = threading.Thread(target=work)
+thread.start()
+def in_the_child():
+    a = Value(2.0)
+    b = a * 3.0 + a
+    b.backward()
+    assert a.grad == 4.0
+try:
+    for _ in range(50):
+        in_child(in_the_child)
+finally:
+    stop.set()
+thread.join()
+""")
+
+
+def test_a_second_interpreter_is_refused():
+    """The graph's memory belongs to the process, so one interpreter may use it, and another is told so."""
+    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    output = child(f"""
+import {name} as interpreters
+from microgpt import Value
+Value(1.0)
+other = interpreters.create()
+code = "try:\\n    from microgpt import Value\\nexcept ImportError as error:\\n    print('refused:', error)"
+run = getattr(interpreters, "run_string")
+assert run(other, code) is None
+interpreters.destroy(other)
+assert (Value(2.0) * 3.0).data == 6.0
+""")
+    assert output.startswith("refused: ") and "interpreter" in output
+
+
+# ---- copies ----
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
+                         ids=["copy", "deepcopy", "pickle"])  # fmt: skip
+def test_copies(duplicate):
+    """What holds a share of the graph's memory cannot be copied, and says what to do instead; the rest can."""
+    model = GPT(5, n_embd=4, n_head=2, block_size=4)
+    for engine in ("fused", "graph", "reference"):
+        with pytest.raises(TypeError, match=r"^a Trainer cannot be copied or pickled: use save\(\) and Trainer.load\(\)$"):
+            duplicate(Trainer(DOCS, num_steps=3, engine=engine, **SETTINGS))
+    with pytest.raises(TypeError, match="^a Value is a node of a graph: it cannot be copied or pickled"):
+        duplicate(Value(1.0))
+    for thing, name in ((model, "GPT"), (Adam(model), "Adam"), (FusedEngine(model), "FusedEngine")):
+        with pytest.raises(TypeError, match=f"cannot (be copied or pickled|pickle).*{name}|{name} cannot be copied"):
+            duplicate(thing)
+    stream = Stream(7)
+    again = duplicate(stream)
+    assert [stream.random() for _ in range(5)] == [again.random() for _ in range(5)]
+    tokenizer = Trainer(DOCS, num_steps=3, **SETTINGS).tokenizer
+    assert duplicate(tokenizer).uchars == tokenizer.uchars

@@ -1,0 +1,128 @@
+"""Work without the GIL: other threads wait for the tape, and what they drop meanwhile is freed later."""
+import random
+import threading
+
+from graphs import bits
+
+from microgpt import model, reference
+from microgpt.model import GPT, document_loss
+from microgpt.value import Value, _tape_state
+
+
+def in_threads(*functions):
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(f,)) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    if errors:
+        raise errors[0]
+
+
+def test_models_in_threads_give_what_they_give_alone():
+    tokens = [8, 0, 3, 3, 7, 1, 2, 8]
+
+    def train(seed, m, results):
+        gpt = m.GPT(9, rng=random.Random(seed))
+        optimizer = reference.Adam(gpt, num_steps=4)
+        for _ in range(4):
+            m.document_loss(tokens, gpt).backward()
+            optimizer.step()
+        results[seed] = [bits(p.data) for p in gpt.params]
+
+    ours, theirs = {}, {}
+    in_threads(*[lambda seed=seed: train(seed, model, ours) for seed in range(4)])
+    train(2, reference, theirs)
+    alone = {}
+    for seed in range(4):
+        train(seed, model, alone)
+    assert ours == alone and ours[2] == theirs[2]
+
+
+def test_operators_backward_and_layers_at_once():
+    """Every kind of work in its own thread, all on one tape; each checks its own results."""
+    gpt = GPT(9)
+    expected = bits(document_loss([8, 1, 2, 3, 8], gpt).data)
+
+    def operators():
+        for k in range(4000):
+            a = Value(float(k))
+            b = (a * 2.0 + 1.0 - a) / 2.0
+            assert b.data == (k + 1.0) / 2.0 and b._children[0]._children[1].data == -k
+
+    def chains():
+        for _ in range(8):
+            a = x = Value(1.0)
+            for _ in range(3000):
+                x = x + 1.0
+            x.backward()
+            assert a.grad == 1.0 and x.data == 3001.0
+
+    def layers():
+        for k in range(300):
+            x = [Value(k + 0.5), Value(2.0)]
+            (y,) = model.linear(model.linear(x, [x, x]), [x])
+            y.backward()
+            y._children[1]._children  # noqa: B018
+            assert abs(sum(p.data for p in model.softmax(model.rmsnorm(x))) - 1) < 1e-12
+
+    def documents():
+        for _ in range(200):
+            assert bits(document_loss([8, 1, 2, 3, 8], gpt).data) == expected
+
+    in_threads(operators, operators, chains, layers, documents, documents)
+
+
+def test_values_dropped_while_another_thread_is_at_work():
+    stop = threading.Event()
+    kept = []
+
+    def work():
+        a = Value(1.0)
+        for _ in range(30):
+            x = a
+            for _ in range(20000):
+                x = x * 1.0
+            x.backward()
+        kept.append(a.grad)
+        stop.set()
+
+    def drop():
+        held = []
+        while not stop.is_set():
+            held = [Value(float(k)) * 2.0 for k in range(500)]
+            model.softmax(held)
+        assert held == [] or held[3].data == 6.0
+
+    in_threads(work, drop)
+    assert kept == [30.0]
+
+
+def test_what_dies_while_the_tape_is_taken_is_put_down_for_later():
+    """One thread is in backward; here a Value dies, and its node must not be touched until the tape is at rest."""
+    x = Value(1.0)
+    for _ in range(300_000):
+        x = x + 1.0
+    for _ in range(200):
+        victim = Value(5.0)
+        thread = threading.Thread(target=x.backward)
+        thread.start()
+        while thread.is_alive() and not _tape_state()[0]:
+            pass
+        del victim
+        busy, n_deferred = _tape_state()
+        thread.join()
+        assert _tape_state() == (False, 0)
+        if busy:
+            assert n_deferred == 1
+            return
+    raise AssertionError("never saw the tape taken")

@@ -1,0 +1,53 @@
+"""Type checkers see what there is: stubs against the modules, and the examples under mypy's strictest rules."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment
+
+import microgpt
+
+pytest.importorskip("mypy", reason="the extra `types` is not installed")
+PACKAGE = Path(microgpt.__file__).parent
+
+
+def mypy(*arguments):
+    # Where the package lies, in place or installed; mypy finds both by this.
+    env = environment({"MYPYPATH": str(PACKAGE.parent)} if PACKAGE.parent == ROOT else {})
+    env.pop("PYTHONPATH", None)
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
+
+
+def test_stubs_are_those_of_the_modules():
+    done = mypy("mypy.stubtest", "microgpt", "--mypy-config-file", "pyproject.toml", "--allowlist",
+                "tests/stubtest_allowlist.txt", "--ignore-unused-allowlist")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_examples_are_strict():
+    examples = sorted((ROOT / "examples").glob("*.py"))
+    assert len(examples) >= 5
+    done = mypy("mypy", "--strict", "--follow-imports=silent", *examples)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_wrong_use_is_seen(tmp_path):
+    """The other side of the check above: names and types come from the stubs, not from Any."""
+    (tmp_path / "wrong.py").write_text(
+        "from microgpt import GPT, Trainer, Value, linear, nothing\n"
+        "x: str = Value(1.0)\ny: int = linear([Value(1.0)], [[Value(2.0)]])\nGPT('x')\n"
+        "z: int = Trainer(['a']).run()\nTrainer(['a']).sample(top_k='x')\nVal\n", encoding="utf-8"
+    )  # fmt: skip
+    done = mypy("mypy", "--strict", "--follow-imports=silent", tmp_path / "wrong.py")
+    errors = [line for line in done.stdout.splitlines() if " error: " in line]
+    assert [int(line.split("wrong.py:")[1].split(":")[0]) for line in errors] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_every_compiled_module_has_a_stub():
+    compiled = {path.name.split(".")[0] for path in PACKAGE.iterdir() if path.suffix in (".so", ".pyd")}
+    assert len(compiled) >= 6
+    assert compiled <= {path.stem for path in PACKAGE.glob("*.pyi")} and (PACKAGE / "py.typed").exists()
+    assert os.listdir(PACKAGE).count("__init__.pyi") == 1

@@ -1,0 +1,235 @@
+"""Validation beside training: what is held out and kept, when it stops, and that no bit of the training changes."""
+import os
+import shutil
+
+import pytest
+from conftest import hexes
+
+from microgpt import Trainer, evaluate
+from microgpt.checkpoint import CheckpointError
+from microgpt.validation import Validation, best_path, split
+
+NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn", "emma",
+         "ella"]  # fmt: skip
+SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6", "--steps", "12", "--samples", "4"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(NAMES), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def val(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_text("mila\nharvey\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(command):
+    def run(*arguments, status=0):
+        done = command("-m", "microgpt.train", *arguments)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_split_keeps_every_document_on_one_side():
+    docs = [f"{a}{b}" for a in "abcd" for b in "abcd"] * 2
+    for fraction in (0.01, 0.2, 0.5, 0.7):
+        learned, held_out = split(docs, fraction)
+        assert sorted(learned + held_out) == sorted(docs)
+        assert not set(learned) & set(held_out)
+        assert learned == [doc for doc in docs if doc in learned]
+        assert set("".join(held_out)) <= set("".join(learned))
+
+
+def test_split_depends_on_the_documents_alone():
+    docs = [f"{a}{b}" for a in "abcdefgh" for b in "abcdefgh"]
+    learned, held_out = split(docs, 0.25)
+    assert len(held_out) == 16
+    assert split(docs[::-1], 0.25) == (learned[::-1], held_out[::-1])
+    assert split(docs * 2, 0.25) == (learned * 2, held_out * 2)
+    # A text that grows by one document moves at most one other across.
+    grown = set(split([*docs, "zz"], 0.25)[1])
+    assert len(set(held_out) ^ grown) <= 2
+    # The very ones, so that another version of this package holds out the same.
+    assert held_out == ["bc", "bf", "bh", "cb", "cd", "cg", "ec", "ee", "eh", "fa", "fe", "ff", "gb", "gd", "ge", "gf"]
+
+
+def test_split_does_not_hold_out_the_only_document_with_a_character():
+    docs = [*("ab" * n for n in range(1, 30)), "x", "y", "z"]
+    for fraction in (0.1, 0.5, 0.9):
+        learned, _ = split(docs, fraction)
+        assert {"x", "y", "z"} <= set(learned)
+
+
+@pytest.mark.parametrize("docs", [["a"], ["a", "a"], ["a", "b"]])
+def test_split_that_cannot_be(docs):
+    with pytest.raises(ValueError, match="--val-fraction 0.5 of [12] different documents? ?leaves none to"):
+        split(docs, 0.5)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_validation_file_changes_no_bit_of_the_run(train, engine, text, val, tmp_path, steps):
+    """stdout and the checkpoint are those of a run without it, but for what the checkpoint notes of the validation."""
+    common = ["--input", text, "--engine", engine, *SMALL]
+    plain = train(*common, "--save", "plain.safetensors")
+    watched = train(*common, "--save", "watched.safetensors", "--val", val, "--val-every", steps, "--log", "run.jsonl")
+    assert watched.stdout == plain.stdout
+    one = Trainer.load(tmp_path / "plain.safetensors", NAMES, engine="reference")
+    two = Trainer.load(tmp_path / "watched.safetensors", NAMES, engine="reference")
+    assert two.notes.pop("validation")["best_step"] <= 12 and one.notes == two.notes == {}
+    one.save(tmp_path / "one")
+    two.save(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_fraction_is_a_run_on_the_other_documents(train, text, tmp_path):
+    learned, held_out = split(NAMES, 0.3)
+    (tmp_path / "learned.txt").write_text("\n".join(learned), encoding="utf-8")
+    whole = train("--input", text, *SMALL, "--val-fraction", "0.3", "--val-every", "4")
+    part = train("--input", "learned.txt", *SMALL)
+    assert whole.stdout == part.stdout and f"num docs: {len(learned)}" in whole.stdout
+    assert f"{len(held_out)} documents held out" in whole.stderr
+
+    trainer = Trainer(learned, num_steps=12, engine="reference", n_embd=4, n_head=2, block_size=6)
+    for step in (4, 8, 12):
+        trainer.run(4)
+        assert f"step {step}: validation loss {evaluate(trainer, held_out).loss:.4f}" in whole.stderr
+
+
+def test_best_model_is_kept(tmp_path):
+    """With a rate this high the loss soon rises again."""
+    trainer = Trainer(NAMES, num_steps=30, engine="reference", n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
+    validation = Validation(trainer, ["mila"], every=2, best=str(tmp_path / "best.safetensors"))
+    for _ in range(15):
+        trainer.run(2)
+        assert validation.due()
+        validation.look({})
+    lowest = min(loss for _, loss in validation.measured)
+    step = next(step for step, loss in validation.measured if loss == lowest)
+    assert 2 <= step < 30, "the case no longer shows what it is here for"
+    kept = Trainer.load(tmp_path / "best.safetensors", NAMES, engine="reference")
+    assert kept.step_index == step
+    assert hexes([evaluate(kept, ["mila"]).loss]) == hexes([lowest])
+
+
+def test_patience_stops_the_run(train, text, val, tmp_path):
+    flags = ["--input", text, *SMALL, "--steps", "400", "--learning-rate", "0.3", "--val", val, "--val-every", "5"]
+    done = train(*flags, "--patience", "3", "--save", "run.safetensors")
+    steps = sum(line.startswith("step ") for line in done.stdout.splitlines())
+    saved, best = Trainer.load(tmp_path / "run.safetensors"), Trainer.load(tmp_path / "run.best.safetensors")
+    assert steps < 400 and saved.step_index == steps and best.step_index == steps - 15
+    assert f"stopped after step {steps}: validation loss has not fallen for 3 measurements" in done.stderr
+    assert f"at step {best.step_index}, kept in run.best.safetensors" in done.stderr
+    unlimited = train(*flags)
+    assert unlimited.stdout.startswith(done.stdout.split("\n\n")[0])
+
+
+def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
+    """Killed between two measurements and resumed: the same stop, the same best, the same bytes."""
+    flags = ["--steps", "200", "--learning-rate", "0.3", "--val-every", "5", "--patience", "4"]
+    flags = ["--input", text, *SMALL, *flags]
+    whole = train(*flags, "--val-fraction", "0.3", "--save", "whole.safetensors")
+    steps = sum(line.startswith("step ") for line in whole.stdout.splitlines())
+    best = Trainer.load(tmp_path / "whole.best.safetensors").step_index
+    assert steps == best + 20 < 200, "the case no longer shows what it is here for"
+    stop = best + 7  # one measurement without a better loss has been made by then
+
+    learned, held_out = split(NAMES, 0.3)
+    settings = dict(n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
+    begun = Trainer(learned, num_steps=200, engine="reference", **settings)
+    begun.notes["val_fraction"] = 0.3
+    validation = Validation(begun, held_out, every=5, best=str(tmp_path / "half.best.safetensors"))
+    while begun.step_index < stop:
+        begun.run(1)
+        if validation.due():
+            validation.look({})
+    begun.save(tmp_path / "half.safetensors")
+    resumed = train("--input", text, "--resume", "half.safetensors", "--save", "half.safetensors", "--samples", "4",
+                    "--val-every", "5", "--patience", "4")  # fmt: skip
+    assert resumed.stdout.splitlines()[3:] == whole.stdout.splitlines()[3 + stop :]
+    assert (tmp_path / "half.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert (tmp_path / "half.best.safetensors").read_bytes() == (tmp_path / "whole.best.safetensors").read_bytes()
+
+    shutil.copy(tmp_path / "half.safetensors", tmp_path / "copy.safetensors")
+    other = train("--input", text, "--resume", "copy.safetensors", "--val-fraction", "0.2", status=2)
+    assert "was begun with --val-fraction 0.3; it cannot go on with 0.2" in other.stderr
+    with pytest.raises(CheckpointError, match="without the part that --val-fraction 0.3 holds out"):
+        Trainer.load(tmp_path / "copy.safetensors", NAMES)
+
+
+def test_saved_step_includes_its_measurement(tmp_path):
+    """Both are due at step 4: were the save first, a kill right after it would forget what was measured."""
+    from microgpt.watching import Watchers
+
+    trainer = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2)
+    path = str(tmp_path / "run.safetensors")
+    watchers = Watchers(trainer, {"save": path, "save_every": 4, "val_every": 4}, "names", ["mila"], None)
+    assert watchers.until_next() == 4
+    watchers.note(0, trainer.run(4))
+    watchers.look(whole=True)
+    assert Trainer.load(path).notes["validation"]["best_step"] == 4
+
+
+def test_other_validation_documents_begin_anew(train, text, val, tmp_path):
+    train("--input", text, *SMALL, "--steps", "4", "--val", val, "--save", "run.safetensors")
+    (tmp_path / "other.txt").write_text("ella\n", encoding="utf-8")
+    done = train("--input", text, "--resume", "run.safetensors", "--val", "other.txt")
+    assert "the best loss so far is forgotten" in done.stderr
+
+
+@pytest.mark.parametrize("state", [1, [], {"best_loss": "x"}, {"best_loss": None, "docs_sha256": "", "best_step": 1},
+                                   {"best_loss": "0x1p0", "docs_sha256": "", "best_step": "1", "checks_since_best": 0},
+                                   {"best_loss": "0x1p0", "docs_sha256": "", "best_step": 1, "checks_since_best": True},
+                                   ])  # fmt: skip
+def test_damaged_notes_are_refused(tmp_path, state):
+    trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
+    trainer.notes["validation"] = state
+    trainer.save(tmp_path / "run.safetensors")
+    with pytest.raises(CheckpointError, match="of its validation cannot be read"):
+        Validation(Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference"), ["emma"])
+
+
+def test_damaged_fraction_is_refused(train, text, tmp_path):
+    trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
+    for fraction in ("x", 2, True, 1.5):
+        trainer.notes["val_fraction"] = fraction
+        trainer.save(tmp_path / "run.safetensors")
+        done = train("--input", text, "--resume", "run.safetensors", status=2)
+        assert "damaged or no checkpoint: its --val-fraction is" in done.stderr
+
+
+BAD = [
+    (["--val-every", "5"], "--val-every needs --val or --val-fraction"),
+    (["--patience", "5"], "--patience needs --val or --val-fraction"),
+    (["--save-best", "x.safetensors"], "--save-best needs --val or --val-fraction"),
+    (["--val-fraction", "0"], "--val-fraction must be greater than 0 and less than 1"),
+    (["--val-fraction", "nan"], "--val-fraction must be greater than 0 and less than 1"),
+    (["--val-fraction", "0.1", "--val-every", "0"], "--val-every must be at least 1"),
+    (["--val-fraction", "0.1", "--patience", "0"], "--patience must be at least 1"),
+    (["--val-fraction", "0.1", "--val", "val.txt"], "not allowed with"),
+    (["--val", "nowhere.txt"], "nowhere.txt: No such file"),
+    (["--val", "unknown.txt"], "character 'X' (U+0058) at index 0 is not in the vocabulary"),
+    (["--val", "val.txt", "--save-best", "no/folder/x.safetensors"], "no/folder"),
+]
+
+
+@pytest.mark.parametrize("arguments, part", BAD, ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "")
+def test_bad_arguments_end_in_one_line(train, text, val, tmp_path, arguments, part):
+    (tmp_path / "unknown.txt").write_text("Xenia\n", encoding="utf-8")
+    before = sorted(os.listdir(tmp_path))
+    done = train("--input", text, *SMALL, *arguments, status=2)
+    assert part in done.stderr.strip().splitlines()[-1]
+    assert done.stdout == "" and sorted(os.listdir(tmp_path)) == before
+
+
+def test_best_path():
+    assert best_path("a/run.safetensors") == "a/run.best.safetensors"
+    assert best_path("run") == "run.best"
