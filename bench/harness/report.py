@@ -1,0 +1,58 @@
+"""The JSON file of a benchmark: its rows, and everything that its figures depend on."""
+import json
+import os
+import re
+import sys
+from datetime import date
+from pathlib import Path
+
+
+def command_line():
+    """The command that made this, without the folders of the machine it ran on."""
+    words = [f"bench/{os.path.basename(sys.argv[0])}"]
+    # /a/b/c and ../b/c become c, also within a word; bench/results/c stays.
+    words += [re.sub(r"(?<![\w.}])(\.\.|~)?/([^\s/]+/)*", "", word) for word in sys.argv[1:]]
+    return " ".join(["python", *(f"'{word}'" if " " in word else word for word in words)])
+
+
+def build(benchmark, machine, warnings, **content):
+    return {
+        "benchmark": benchmark,
+        "command": command_line(),
+        "date": date.today().isoformat(),
+        "machine": machine,
+        **content,
+        "warnings": warnings,
+    }
+
+
+def write(path, report):
+    """Write the report, wholly or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def read(path):
+    """The report in a file, or None if there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        sys.exit(f"{path} is not a report of these scripts: {error}")
+
+
+def caption(report):
+    """In one line: the command, the processor and the versions behind a table."""
+    machine = report["machine"]
+    parts = [f"`{report['command']}`", report["date"], machine["processor"]]
+    core = machine.get("pinned_to_core")
+    parts.append("not pinned" if core is None else "pinned to one core")
+    if "--clock cpu" in report["command"]:
+        parts.append("the processor's time, not the clock's")
+    versions = {"": "python", "NumPy ": "numpy", "PyTorch ": "torch", "libc ": "libc", "compiled by ": "compiler"}
+    parts += [word + machine[key] for word, key in versions.items() if machine.get(key)]
+    return " · ".join(parts)

@@ -1,0 +1,77 @@
+"""One task for every contender: the same text, documents, first parameters and settings, in a folder.
+
+input.txt   the documents, one a line: what the script and the trainers read
+task.json   settings, and the tokens of the documents that will be trained on, in order
+params.f64  the first parameters as doubles, in the script's order: what a contender that cannot draw them reads
+
+This file needs the standard library alone, so that a contender may run in another environment, such as PyTorch's.
+"""
+import json
+from array import array
+from pathlib import Path
+
+#: The script's own settings.
+SETTINGS = {"n_embd": 16, "n_head": 4, "n_layer": 1, "block_size": 16}
+ADAM = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps_adam": 1e-8}
+
+
+class Task:
+    """A task as a contender sees it.
+
+    folder; docs (list of str, not shuffled); num_steps, seed, settings; vocab_size; tokens: for each step the token ids
+    of its document, BOS on both sides; adam: the optimizer's settings.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.__dict__.update(json.loads((self.folder / "task.json").read_text(encoding="utf-8")))
+        self.adam = ADAM
+
+    @property
+    def docs(self):
+        return (self.folder / "input.txt").read_text(encoding="utf-8").split("\n")
+
+    def state_dict(self):
+        """name -> (nout, nin, the weights as an array of doubles, row by row), in the script's order."""
+        params, at, weights = array("d"), 0, {}
+        with open(self.folder / "params.f64", "rb") as file:
+            params.frombytes(file.read())
+        for name, nout, nin in self.shapes:
+            weights[name] = nout, nin, params[at : at + nout * nin]
+            at += nout * nin
+        return weights
+
+
+def shapes(vocab_size, n_embd, n_head, n_layer, block_size):
+    """[(name, nout, nin)] of the script's state_dict, in its order."""
+    rows = [("wte", vocab_size, n_embd), ("wpe", block_size, n_embd), ("lm_head", vocab_size, n_embd)]
+    for i in range(n_layer):
+        rows += [(f"layer{i}.attn_w{w}", n_embd, n_embd) for w in "qkvo"]
+        rows += [(f"layer{i}.mlp_fc1", 4 * n_embd, n_embd), (f"layer{i}.mlp_fc2", n_embd, 4 * n_embd)]
+    return rows
+
+
+def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
+    """Write the task of training on `documents` documents; returns the Task. Draws as the script does."""
+    import random
+
+    from microgpt.data import Tokenizer
+
+    folder, settings = Path(folder), {**SETTINGS, **settings}
+    rng, shuffled = random.Random(seed), list(docs)
+    rng.shuffle(shuffled)
+    tokenizer = Tokenizer(shuffled)
+    rows = shapes(tokenizer.vocab_size, **settings)
+    params = array("d", [rng.gauss(0, 0.08) for _, nout, nin in rows for _ in range(nout * nin)])
+    (folder / "params.f64").write_bytes(params.tobytes())
+    (folder / "input.txt").write_text("\n".join(docs), encoding="utf-8", newline="\n")
+    task = {
+        "num_steps": num_steps,
+        "seed": seed,
+        "settings": settings,
+        "vocab_size": tokenizer.vocab_size,
+        "shapes": rows,
+        "tokens": [tokenizer.encode(shuffled[i % len(shuffled)]) for i in range(documents)],
+    }
+    (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
+    return Task(folder)

@@ -1,0 +1,128 @@
+"""Write the tables of README.md and bench/README.md from bench/results/*.json, between their marks.
+
+python bench/render.py            rewrites what has changed
+python bench/render.py --check    says what would change, and fails if anything would
+
+<!-- table: NAME -->  ...  <!-- end table -->           a table and the command behind it; names: TABLES
+<!-- figure: NAME -->...<!-- end figure -->             one number in a sentence; names: FIGURES
+"""
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import tables
+from harness import report
+from harness.table import markdown, microseconds, number
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+PAGES = ("README.md", "bench/README.md")
+
+#: Table -> (JSON file, the function that lays it out).
+TABLES = {
+    "engines": ("compare", tables.engines),
+    "compare": ("compare", tables.compare),
+    "value-operators": ("value", tables.value_operators),
+    "value-graph": ("value", tables.value_graph),
+    "value-script": ("value", tables.value_script),
+    "value-whole": ("value", tables.value_whole),
+    "shapes": ("shapes", tables.shapes),
+    "scaling": ("scaling", tables.scaling),
+    "sampling": ("sampling", tables.sampling),
+    "startup": ("startup", tables.startup),
+    "startup-modules": ("startup", tables.startup_modules),
+    "breakdown": ("breakdown", tables.breakdown),
+    "breakdown-functions": ("breakdown", tables.breakdown_functions),
+}
+
+
+def _row(made, start):
+    return next(row for row in made["rows"] if row["name"].startswith(start))
+
+
+#: Figure -> (JSON file, report -> str).
+FIGURES = {
+    "fused-times": ("compare", lambda made: number(_row(made, "fused (")["times_original"])),
+    "fused-times-collector-off": ("compare", lambda made: number(_row(made, "fused (")["times_collector_off"])),
+    "fused-microseconds": ("compare", lambda made: microseconds(_row(made, "fused (")["seconds_per_document"])),
+    "graph-times": ("compare", lambda made: number(_row(made, "graph")["times_original"])),
+    "graph-times-collector-off": ("compare", lambda made: number(_row(made, "graph")["times_collector_off"])),
+    "value-times": ("compare", lambda made: number(_row(made, "microgpt.py with our Value")["times_original"])),
+    "value-times-collector-off": (
+        "compare",
+        lambda made: number(_row(made, "microgpt.py with our Value, collector off")["times_collector_off"]),
+    ),
+    "original-milliseconds": ("compare", lambda made: number(made["rows"][0]["seconds_per_document"] * 1e3)),
+    "original-milliseconds-collector-off": (
+        "compare",
+        lambda made: number(made["rows"][1]["seconds_per_document"] * 1e3),
+    ),
+    "sampling-tokens": ("sampling", lambda made: number(_row(made, "fused")["tokens_per_second"])),
+    "startup-times": ("startup", lambda made: number(made["rows"][-1]["times_python"])),
+    "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
+}
+
+_TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+_FIGURE = re.compile(r"(<!-- figure: (\S+) -->).*?(<!-- end figure -->)", re.DOTALL)
+
+
+def rendered(page, results=RESULTS):
+    """The text of a page with every table and figure as the JSON files have it.
+
+    Raises ValueError for a mark that has no end, no such name or no data.
+    """
+    opened, closed = (
+        len(re.findall("<!-- (?:table|figure): ", page)),
+        len(re.findall("<!-- end (?:table|figure) -->", page)),
+    )
+    if opened != closed or opened != len(_TABLE.findall(page)) + len(_FIGURE.findall(page)):
+        raise ValueError(f"{opened} marks begin a table or figure, {closed} end one, or one is not on its line")
+
+    def data(kind, name):
+        if name not in kind:
+            raise ValueError(f"there is no table or figure {name!r}; there are {', '.join(kind)}")
+        file, layout = kind[name]
+        made = report.read(results / f"{file}.json")
+        if made is None:
+            raise ValueError(f"{name} needs bench/results/{file}.json")
+        try:
+            return made, layout(made)
+        except (KeyError, StopIteration) as error:
+            raise ValueError(f"bench/results/{file}.json has nothing for {name}: {error!r}") from None
+
+    def table(match):
+        made, columns_and_rows = data(TABLES, match[2])
+        return f"{match[1]}{markdown(*columns_and_rows)}\n\n{report.caption(made)}\n{match[3]}"
+
+    def figure(match):
+        return match[1] + data(FIGURES, match[2])[1] + match[3]
+
+    return _FIGURE.sub(figure, _TABLE.sub(table, page))
+
+
+def pages(root=ROOT, results=RESULTS):
+    """[(path, its text now, its text as it should be)] of every page that exists."""
+    paths = [root / page for page in PAGES if (root / page).is_file()]
+    return [
+        (path, path.read_text(encoding="utf-8"), rendered(path.read_text(encoding="utf-8"), results)) for path in paths
+    ]
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(prog="python bench/render.py", description=__doc__.splitlines()[0])
+    p.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not as it should be")
+    args = p.parse_args(argv)
+    try:
+        changed = [(path, new) for path, old, new in pages() if old != new]
+    except ValueError as error:
+        sys.exit(f"render: {error}")
+    for path, new in changed:
+        if not args.check:
+            path.write_text(new, encoding="utf-8", newline="\n")
+        print(f"{path.relative_to(ROOT)}: {'differs from its data' if args.check else 'rewritten'}")
+    return 1 if args.check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""microgpt's training step in eager PyTorch, as a PyTorch user would write it: autograd and the fused Adam.
+
+The same model, loss and optimizer as the original; with `batch` documents a step, the mean of their losses, which is
+another (and for the processor easier) computation than the original's one document a step. One thread.
+"""
+import torch
+import torch.nn.functional as F
+
+torch.set_num_threads(1)
+IGNORE = -100  # cross_entropy's own mark for a position without a target
+
+
+def versions():
+    return {"torch": torch.__version__}
+
+
+def make(task, dtype="float64", batch=1):
+    """A fresh run of the task, with .run(n) -> the losses of its next n steps."""
+    return Run(task, getattr(torch, dtype), batch)
+
+
+class Run:
+    def __init__(self, task, dtype, batch):
+        self.num_steps, self.step_index, self.batch = task.num_steps, 0, batch
+        self.n_head, self.n_layer, self.block_size = (task.settings[k] for k in ("n_head", "n_layer", "block_size"))
+        self.w = {
+            name: torch.tensor(flat, dtype=dtype).view(nout, nin).requires_grad_()
+            for name, (nout, nin, flat) in task.state_dict().items()
+        }
+        adam = task.adam
+        self.optimizer = torch.optim.Adam(
+            self.w.values(), adam["learning_rate"], (adam["beta1"], adam["beta2"]), adam["eps_adam"], fused=True
+        )
+        self.learning_rate, self.tokens = adam["learning_rate"], task.tokens
+
+    def run(self, n):
+        return [self.step() for _ in range(n)]
+
+    def parameters(self):
+        return torch.cat([w.detach().flatten() for w in self.w.values()]).tolist()
+
+    def step(self):
+        at = self.step_index * self.batch
+        inputs, targets = self.pad(self.tokens[at : at + self.batch])
+        logits = self.forward(inputs)  # [B, T, V]
+        loss = self.loss(logits, targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        # Falls linearly to 0; a scheduler object would do the same in more time.
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - self.step_index / self.num_steps)
+        self.optimizer.step()
+        self.step_index += 1
+        return loss.item()
+
+    def loss(self, logits, targets):
+        """Each document's loss is the mean over its own positions, and the batch's the mean over documents."""
+        if self.batch == 1:
+            return F.cross_entropy(logits[0], targets[0])
+        losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORE, reduction="none")
+        return (losses.sum(1) / (targets != IGNORE).sum(1)).mean()
+
+    def pad(self, documents):
+        """Lists of token ids -> inputs and targets [B, T], padded at the end, where nothing looks."""
+        lengths = [min(self.block_size, len(tokens) - 1) for tokens in documents]
+        T = max(lengths)
+        inputs = torch.tensor([tokens[:n] + [0] * (T - n) for tokens, n in zip(documents, lengths)])
+        targets = torch.tensor([tokens[1 : n + 1] + [IGNORE] * (T - n) for tokens, n in zip(documents, lengths)])
+        return inputs, targets
+
+    def forward(self, inputs):
+        w, (B, T) = self.w, inputs.shape
+        x = F.embedding(inputs, w["wte"]) + w["wpe"][:T]
+        E = x.shape[-1]
+        x = F.rms_norm(x, (E,), eps=1e-5)
+        for i in range(self.n_layer):
+            xn = F.rms_norm(x, (E,), eps=1e-5)
+            q, k, v = (
+                F.linear(xn, w[f"layer{i}.attn_w{c}"]).view(B, T, self.n_head, -1).transpose(1, 2) for c in "qkv"
+            )
+            x_attn = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + F.linear(x_attn.transpose(1, 2).reshape(B, T, E), w[f"layer{i}.attn_wo"])
+            hidden = F.relu(F.linear(F.rms_norm(x, (E,), eps=1e-5), w[f"layer{i}.mlp_fc1"]))
+            x = x + F.linear(hidden, w[f"layer{i}.mlp_fc2"])
+        return F.linear(x, w["lm_head"])
