@@ -1,0 +1,158 @@
+"""Every example runs and does what it says; the notebook's cells run from top to bottom."""
+import ast
+import json
+import re
+import runpy
+import sys
+
+import pytest
+from conftest import ROOT, environment
+
+import microgpt
+from microgpt import reference
+
+EXAMPLES = ROOT / "examples"
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.iterdir() if not path.name.startswith((".", "__"))} == {
+        "ten_lines.py", "one_import.py", "two_moons.py", "own_text.py", "tied_embeddings.py", "tour.ipynb"
+    }  # fmt: skip
+
+
+def test_ten_lines_are_the_command(command):
+    done = command(EXAMPLES / "ten_lines.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == command("-m", "microgpt.train").stdout
+    code = ast.parse((EXAMPLES / "ten_lines.py").read_text(encoding="utf-8")).body[1:]
+    assert sum(node.end_lineno - node.lineno + 1 for node in code) <= 11  # ten and the import
+
+
+SCRIPT = '''
+"""A small program in the shape of the original: its own class Value, then a model, a loss and an update."""
+import random
+random.seed(3)
+
+class Value(reference_of_the_test):
+    """What is to be replaced."""
+
+x = [Value(random.gauss(0, 1)) for _ in range(4)]
+for step in range(5):
+    loss = sum((v * v - 2).exp() / 3 + v.relu() ** 2 for v in x)
+    loss.backward()
+    for v in x:
+        v.data -= 0.01 * v.grad
+        v.grad = 0
+    print(type(x[0]).__module__ == MODULE, loss.data.hex())
+'''
+
+
+def test_one_import(command, tmp_path):
+    """Over a script of the same shape: the class goes, the rest of its lines and all that it prints stay."""
+    example = runpy.run_path(str(EXAMPLES / "one_import.py"))
+    script = SCRIPT.replace("(reference_of_the_test)", "(__import__('microgpt').reference.Value)")
+    own_class = "import microgpt.reference\nMODULE = '__main__'\n" + script
+    (tmp_path / "with_class.py").write_text(own_class, encoding="utf-8")
+    (tmp_path / "ours.py").write_text("MODULE = 'microgpt.value'\n" + script, encoding="utf-8")
+    own = command("with_class.py")
+    ours = command(EXAMPLES / "one_import.py", "ours.py")
+    assert own.returncode == ours.returncode == 0, own.stderr + ours.stderr
+    assert ours.stdout == own.stdout and ours.stdout.count("True 0x1.") == 5
+    replaced = example["with_our_value"](script).splitlines()
+    start = script.splitlines().index("class Value(__import__('microgpt').reference.Value):")
+    assert replaced == [*script.splitlines()[:start], "from microgpt import Value", *script.splitlines()[start + 2 :]]
+    with pytest.raises(ValueError, match="no class Value"):
+        example["with_our_value"]("x = 1\n")
+
+
+def test_two_moons(command):
+    done = command(EXAMPLES / "two_moons.py")
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"([\d.]+) % of 400", done.stdout)[1]) > 95
+    source = (EXAMPLES / "two_moons.py").read_text(encoding="utf-8").replace("range(steps)", "range(3)")
+    outputs = []
+    for module in ("microgpt", "microgpt.reference"):
+        code = source.replace("from microgpt import", f"from {module} import") + "\nprint(loss.data.hex())\n"
+        outputs.append(command("-c", code).stdout)
+    assert outputs[0] == outputs[1] and "0x1." in outputs[0]
+
+
+def test_own_text(command, tmp_path):
+    done = command(EXAMPLES / "own_text.py")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "own_text.safetensors").exists()
+    held_out = [float(x) for x in re.findall(r"held out ([\d.]+),", done.stdout)]
+    assert len(held_out) == 4 and held_out[-1] < 0.6 * held_out[0]
+    # 999 numbers were there to learn from; most of what is written is one of them.
+    assert done.stdout.count("(not in the text)") <= 5
+    (tmp_path / "text.txt").write_text("\n".join(f"line {i}" for i in range(40)), encoding="utf-8")
+    assert command(EXAMPLES / "own_text.py", "text.txt", "x.safetensors").returncode == 0
+
+
+def test_tied_embeddings(command):
+    """By the graph engine and by the reference: the same losses, to the bit."""
+    done = command(EXAMPLES / "tied_embeddings.py", "4")
+    assert done.returncode == 0, done.stderr
+    assert "3760 parameters, 432 fewer than untied" in done.stdout and "step    4 /    4" in done.stdout
+    source = (EXAMPLES / "tied_embeddings.py").read_text(encoding="utf-8")
+    ours = "from microgpt import GPT, Adam, Tokenizer, Value, linear, load_docs, rmsnorm, softmax"
+    assert ours in source
+    twin = source.replace(ours, "from microgpt import Tokenizer, load_docs\n"
+                          "from microgpt.reference import GPT, Adam, Value, linear, rmsnorm, softmax")  # fmt: skip
+    unused = "{p.data for row in model.state_dict['lm_head'] for p in row}"
+    report = f"\nprint(loss.data.hex(), sum(p.data for p in model.params).hex(), {unused} == before)\n"
+    outputs = []
+    for code in (source, twin):
+        code = code.replace("adam = Adam", f"before = {unused}\nadam = Adam")
+        done = command("-c", "import sys; sys.argv.append('3')\n" + code.split('"""', 2)[2] + report)
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1] and outputs[0].endswith("True\n")
+    # Tied is not untied: the script's own model has another loss.
+    model = reference.GPT(27)
+    assert model.num_params == 4192 and microgpt.GPT(27).num_params == 4192
+
+
+def notebook_cells():
+    notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_notebook_cells_run_from_top_to_bottom(monkeypatch, tmp_path):
+    """As a notebook would: one namespace, the last expression of each cell shown in whatever form it offers."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    namespace, shown = {"__name__": "__main__"}, []
+    for source in notebook_cells():
+        tree = ast.parse(source)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, "cell", "exec"), namespace)
+        if last:
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
+            forms = [f"_repr_{kind}_" for kind in ("svg", "png", "html") if hasattr(value, f"_repr_{kind}_")]
+            shown.append(next(filter(None, (getattr(value, form)() for form in forms)), repr(value)))
+    assert len(shown) >= 9
+    assert sum(isinstance(picture, bytes) and picture.startswith(b"\x89PNG") for picture in shown) == 3
+
+
+def test_notebook_is_stored_without_outputs():
+    notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+def test_notebook_under_nbconvert(tmp_path):
+    """The real thing, where the extra `notebook` is installed."""
+    pytest.importorskip("nbconvert")
+    pytest.importorskip("ipykernel")
+    pytest.importorskip("matplotlib")
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", str(tmp_path),
+         str(EXAMPLES / "tour.ipynb")],
+        capture_output=True, text=True, env=environment(), timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "tour.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<img[^>]*src="data:image/png', page)) == 3 and "0x1." in page
