@@ -1,0 +1,509 @@
+"""Prove what one Linux machine can prove about the package, and print a table of it.
+
+    python tools/prove.py [--list] [--ci] [--python PATH ...] [--keep] [PROOF ...]
+
+Without names: everything. --ci: the part that fits into every commit's check. --python: interpreters to build wheels
+for; otherwise every CPython from 3.10 on that is found on PATH or in pyenv. Each proof works in a copy of the sources
+in a temporary folder, in virtual environments of its own; nothing outside that folder is changed. Exit status 1 if a
+proof failed; a proof whose tool or platform is missing is skipped and says so. docs/testing.md explains each.
+"""
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from glob import glob
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EPOCH = "1767225600"  # the time in archives that are compared: any will do
+
+
+class Failed(Exception):
+    pass
+
+
+class Skipped(Exception):
+    pass
+
+
+# ---- running things ----
+
+
+def sh(*command, cwd=None, env=None, limit=40, ok=(0,), timeout=7200):
+    """The output of a command; Failed, with its end, if it did not end well."""
+    command = [str(part) for part in command]
+    done = subprocess.run(command, cwd=cwd, env=env, text=True, errors="replace", timeout=timeout,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    if done.returncode not in ok:
+        end = "\n".join(done.stdout.splitlines()[-limit:])
+        raise Failed(f"{' '.join(command)}: status {done.returncode}\n{end}")
+    return done.stdout
+
+
+def need(tool, package=None):
+    found = shutil.which(tool)
+    if not found:
+        raise Skipped(f"{tool} is not installed" + (f" ({package})" if package else ""))
+    return found
+
+
+def environment(**extra):
+    """The caller's environment without what could lead Python or the build astray."""
+    dropped = ("PYTHONPATH", "PYTHONHOME", "MICROGPT_SIMD", "MICROGPT_BUILD", "CFLAGS", "CC", "VIRTUAL_ENV")
+    env = {name: value for name, value in os.environ.items() if name not in dropped}
+    return {**env, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_QUIET": "1",
+            "PYTHONDONTWRITEBYTECODE": "1", **extra}  # fmt: skip
+
+
+def find_pythons(given):
+    """[(version, path)], one interpreter for each version of CPython from 3.10 on."""
+    candidates = list(given)
+    if not given:
+        for folder in os.get_exec_path():
+            candidates += sorted(glob(os.path.join(folder, "python3.[0-9][0-9]")))
+            candidates += sorted(glob(os.path.join(folder, "python3.[0-9][0-9]t")))
+        if shutil.which("pyenv"):
+            root = sh("pyenv", "root").strip()
+            candidates += sorted(glob(os.path.join(root, "versions", "3.*", "bin", "python3")))
+        candidates.append(sys.executable)
+    question = ("import sys, sysconfig; print(sys.implementation.name, *sys.version_info[:2], "
+                "'t' if sysconfig.get_config_var('Py_GIL_DISABLED') else '')")  # fmt: skip
+    found = {}
+    for path in candidates:
+        try:
+            done = subprocess.run([path, "-c", question], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        words = done.stdout.split()
+        if done.returncode == 0 and words[0] == "cpython" and (int(words[1]), int(words[2])) >= (3, 10):
+            found.setdefault((int(words[1]), int(words[2]), "".join(words[3:])), path)
+    return [(f"{key[0]}.{key[1]}{key[2]}", path) for key, path in sorted(found.items())]
+
+
+class Bench:
+    """The temporary folder, and what several proofs need: made when it is first asked for."""
+
+    def __init__(self, folder, pythons):
+        self.folder, self.pythons = Path(folder), pythons
+        self._made = {}
+
+    def once(self, name, make):
+        if name not in self._made:
+            try:
+                self._made[name] = (make(), None)
+            except (Failed, Skipped) as error:
+                self._made[name] = (None, error)
+        value, error = self._made[name]
+        if error:
+            raise error
+        return value
+
+    def copy(self, name):
+        """The sources, as they would be committed, in a folder of that name."""
+        target = self.folder / name
+        if (ROOT / ".git").exists():
+            listed = sh("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT)
+            files = [file for file in listed.split("\0") if file and (ROOT / file).is_file()]
+        else:
+            keep_out = {"build", "dist", ".venv", "node_modules", "__pycache__", ".git"}
+            files = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")
+                     if p.is_file() and not keep_out & set(p.relative_to(ROOT).parts) and p.suffix != ".so"]  # fmt: skip
+        for file in files:
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, target / file)
+        return target
+
+    def venv(self, name, *requirements, python=None):
+        """The bin folder of a new virtual environment with these installed."""
+
+        def make():
+            folder = self.folder / f"venv-{name}"
+            sh(python or sys.executable, "-m", "venv", folder)
+            if requirements:
+                sh(folder / "bin/python", "-m", "pip", "install", "-q", *requirements, env=environment(), cwd=ROOT)
+            return folder / "bin"
+
+        return self.once(f"venv {name}", make)
+
+    def tools(self):
+        return self.venv("tools", "--require-hashes", "-r", ROOT / "tools/requirements/release.txt")
+
+    def sdist(self):
+        def make():
+            tools, source = self.tools(), self.copy("source")
+            env = environment(SOURCE_DATE_EPOCH=EPOCH, PIP_CONSTRAINT=str(self.build_constraint()))
+            sh(tools / "python", "-m", "build", "--sdist", "--outdir", self.folder / "sdist", source, env=env)
+            (found,) = (self.folder / "sdist").glob("*.tar.gz")
+            return found
+
+        return self.once("sdist", make)
+
+    def build_wheel(self, python, where, **env):
+        """A wheel from the sdist, built in isolation by pip in the folder `where`."""
+        folder = self.folder / where
+        (folder / "tmp").mkdir(parents=True)
+        env = environment(SOURCE_DATE_EPOCH=EPOCH, TMPDIR=str(folder / "tmp"),
+                          PIP_CONSTRAINT=str(self.build_constraint()), **env)  # fmt: skip
+        sh(python, "-m", "pip", "wheel", "-q", "--no-deps", "--no-cache-dir", "-w", folder, self.sdist(), env=env)
+        (found,) = folder.glob("*.whl")
+        return found
+
+    def wheel(self, version, python):
+        return self.once(f"wheel {version}", lambda: self.build_wheel(python, f"wheel-{version}"))
+
+    def repaired(self, version, python):
+        """The wheel under the name of the oldest policy that it meets, as auditwheel gives it."""
+
+        def make():
+            tools, folder = self.tools(), self.folder / f"repaired-{version}"
+            env = environment(PATH=f"{tools}{os.pathsep}{os.environ['PATH']}", SOURCE_DATE_EPOCH=EPOCH)
+            sh(tools / "auditwheel", "repair", "-w", folder, self.wheel(version, python), env=env)
+            (found,) = folder.glob("*.whl")
+            return found
+
+        return self.once(f"repaired {version}", make)
+
+    def inplace(self, variant):
+        """(folder, python): the sources built in place in a variant of setup.py, with everything to test them."""
+
+        def make():
+            bin = self.venv("tests", "-r", self.test_requirements())
+            source = self.copy(f"build-{variant or 'plain'}")
+            sh(bin / "python", "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=source,
+               env=environment(MICROGPT_BUILD=variant))  # fmt: skip
+            return source, bin / "python"
+
+        return self.once(f"inplace {variant}", make)
+
+    def build_constraint(self):
+        """The pinned versions of what compiles the package, for an isolated build, which takes no digests."""
+        file = self.folder / "build.txt"
+        pins = re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / "tools/requirements/build.txt").read_text(), re.M)
+        file.write_text("\n".join(pins) + "\n")
+        return file
+
+    def test_requirements(self):
+        """Everything that the tests import, and the pinned compiler's packages, in one file."""
+        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        lists = re.findall(r"^(?:dependencies|test) = \[(.*?)\]", text, re.M | re.S)
+        wanted = [item for found in lists for item in re.findall(r'"(.+?)"', found)]
+        wanted.append(self.build_constraint().read_text())
+        file = self.folder / "tests.txt"
+        file.write_text("\n".join(wanted) + "\n")
+        return file
+
+
+# ---- the proofs ----
+
+PROOFS = {}
+
+
+def proof(ci=False):
+    def register(function):
+        PROOFS[function.__name__] = (function, ci)
+        return function
+
+    return register
+
+
+def last_line(output):
+    return next((line for line in reversed(output.splitlines()) if line.strip()), "")
+
+
+@proof(ci=True)
+def sdist(bench):
+    """the sdist builds in isolation and holds every file of the sources"""
+    return last_line(sh(sys.executable, ROOT / "tools/check_dist.py", bench.sdist()))
+
+
+@proof(ci=True)
+def wheels(bench):
+    """a wheel for each Python is built from the sdist, in isolation, with the pinned compiler's packages"""
+    if not bench.pythons:
+        raise Skipped("no CPython from 3.10 on was found")
+    for version, python in bench.pythons:
+        bench.wheel(version, python)
+    return ", ".join(version for version, _ in bench.pythons)
+
+
+@proof(ci=True)
+def installed(bench):
+    """each wheel installs where there is no compiler, and passes the exactness tests on every instruction set"""
+    for version, python in bench.pythons:
+        bin = bench.venv(f"bare-{version}", python=python)
+        env = environment(PATH=str(bin))
+        if compiler := next((name for name in ("cc", "gcc", "clang", "cython") if shutil.which(name, path=bin)), None):
+            raise Failed(f"the bare environment has {compiler}")
+        sh(bin / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", f"{bench.wheel(version, python)}[test]",
+           env=env)  # fmt: skip
+        # The whole suite on the last one, the tests that an instruction set can change on all.
+        quick = [] if version == bench.pythons[-1][0] and not bench.ci else ["--quick"]
+        output = sh(bin / "python", ROOT / "tools/test_wheel.py", *quick, env=env, cwd=bench.folder)
+    passed = re.findall(r"\d+ passed", output)
+    return f"{', '.join(version for version, _ in bench.pythons)}; the last: {', '.join(passed)}"
+
+
+@proof(ci=True)
+def policy(bench):
+    """no wheel needs a symbol or a library outside a manylinux policy"""
+    tools, found = bench.tools(), {}
+    for version, python in bench.pythons:
+        output = sh(tools / "auditwheel", "show", bench.wheel(version, python), env=environment(PATH=f"{tools}:/usr/bin"))
+        match = re.search(r'consistent with\s+the following platform tag:\s+"(\w+)"', " ".join(output.split()))
+        if not match or not match[1].startswith(("manylinux", "musllinux")):
+            raise Failed(f"{version}: no policy is met\n{output}")
+        found[version] = match[1]
+    return ", ".join(sorted(set(found.values())))
+
+
+@proof()
+def released_policy(bench):
+    """a wheel compiled for the glibc of the released wheels (2.28) meets manylinux_2_28 and gives the same bits"""
+    version, python = bench.pythons[-1]
+    zig = bench.venv("zig", "--require-hashes", "-r", ROOT / "tools/requirements/targets.txt")
+    script = bench.folder / "zig-cc"
+    # What compiles csrc in tools/targets.py, for the wheel. It knows no -Wl options of some Pythons' configuration.
+    script.write_text(f'#!/bin/sh\nexec "{zig / "python"}" -m ziglang cc -target {platform.machine()}-linux-gnu.2.28 "$@"\n')
+    script.chmod(0o755)
+    wheel = bench.build_wheel(python, "wheel-zig", CC=str(script), LDSHARED=f"{script} -shared")
+    tools = bench.tools()
+    output = " ".join(sh(tools / "auditwheel", "show", wheel, env=environment(PATH=f"{tools}:/usr/bin")).split())
+    match = re.search(r'the following platform tag: "manylinux_2_(\d+)_', output)
+    if not match or int(match[1]) > 28:
+        raise Failed(output)
+    bin = bench.venv("zig-bare", python=python)
+    env = environment(PATH=str(bin))
+    sh(bin / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", f"{wheel}[test]", env=env)
+    output = sh(bin / "python", ROOT / "tools/test_wheel.py", "--quick", env=env, cwd=bench.folder)
+    return f"manylinux_2_{match[1]}; {', '.join(re.findall(r'[0-9]+ passed', output))}"
+
+
+@proof(ci=True)
+def contents(bench):
+    """each wheel holds what the sources call for and nothing else; its metadata are sound"""
+    files = [bench.repaired(version, python) for version, python in bench.pythons]
+    output = sh(sys.executable, ROOT / "tools/check_dist.py", *files)
+    tools = bench.tools()
+    sh(tools / "twine", "check", "--strict", *files, bench.sdist(), env=environment())
+    sh(tools / "check-wheel-contents", *files)
+    return last_line(output).split(": ", 1)[1]
+
+
+@proof()
+def reproducible(bench):
+    """a wheel that is built twice, in two folders at two times, has the same bytes"""
+    version, python = bench.pythons[-1]
+    first = bench.wheel(version, python).read_bytes()
+    second = bench.build_wheel(python, "again/somewhere/else").read_bytes()
+    if first != second:
+        raise Failed("the two differ")
+    return f"{len(first) // 1024} kB, Python {version}"
+
+
+@proof()
+def from_source(bench):
+    """pip installs the sdist where there is a compiler and nothing else, and the script runs"""
+    version, python = bench.pythons[0]
+    compiler = bench.folder / "compiler"
+    compiler.mkdir()
+    for name in ("gcc", "cc", "as", "ld", "ar", "ranlib"):
+        if found := shutil.which(name):
+            (compiler / name).symlink_to(found)
+    if not (compiler / "gcc").exists():
+        raise Skipped("gcc is not installed")
+    bin = bench.venv("from-source", python=python)
+    env = environment(PATH=f"{bin}{os.pathsep}{compiler}")
+    sh(bin / "python", "-m", "pip", "install", "-q", bench.sdist(), env=env)
+    printed = sh(bin / "python", "-m", "microgpt.train", "--steps", "5", "--quiet", "--samples", "3", cwd=bin.parent, env=env)
+    return f"Python {version}: {printed.split()[-1]}"
+
+
+@proof()
+def targets(bench):
+    """csrc compiles for every target of the wheel table, and gives the script's bits wherever it can run"""
+    bin = bench.venv("zig", "--require-hashes", "-r", ROOT / "tools/requirements/targets.txt")
+    sh(bin / "python", "-m", "pip", "install", "-q", "-r", bench.test_requirements(), env=environment())
+    output = sh(bin / "python", ROOT / "tools/targets.py", env=environment(PATH=f"{bin}{os.pathsep}{os.environ['PATH']}"))
+    print(output)
+    ran, compiled = output.count("compiled and ran"), output.count("do not run here")
+    return f"{ran} compiled and ran, {compiled} compiled only, {output.count(' skipped ')} skipped"
+
+
+@proof(ci=True)
+def processors(bench):
+    """the part of it that needs no download: this processor, musl, and another processor under an emulator"""
+    bin = bench.venv("tests", "-r", bench.test_requirements())
+    names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64"]
+    output = sh(bin / "python", ROOT / "tools/targets.py", *names)
+    if " ok " not in output:
+        raise Skipped("no compiler")
+    return "; ".join(re.findall(r"^(\S.*?) +ok", output, re.M))
+
+
+@proof(ci=True)
+def lint(bench):
+    """ruff, and the workflows by zizmor and actionlint"""
+    bin = bench.venv("lint", "--require-hashes", "-r", ROOT / "tools/requirements/lint.txt")
+    sh(bin / "ruff", "check", "--no-cache", ".", cwd=ROOT)
+    sh(bin / "zizmor", "--offline", "-q", ".github/workflows", cwd=ROOT)
+    if not shutil.which("npm"):
+        return "ruff, zizmor; npm is not installed"
+    folder = bench.copy("lint")
+    sh("npm", "ci", "--ignore-scripts", cwd=folder / "tools/lint", env=environment())
+    return "ruff, zizmor, " + last_line(sh("node", "workflows.mjs", cwd=folder / "tools/lint"))
+
+
+@proof()
+def sbom(bench):
+    """the list of what a release is made of is valid CycloneDX"""
+    for version, python in bench.pythons:
+        shutil.copy(bench.repaired(version, python), bench.sdist().parent)
+    file = bench.folder / "microgpt-exact.cdx.json"
+    printed = sh(sys.executable, ROOT / "tools/make_sbom.py", "--dist", bench.sdist().parent, "--output", file)
+    bin = bench.venv("sbom", "cyclonedx-python-lib[json-validation]")
+    check = ("import sys; from cyclonedx.validation.json import JsonStrictValidator as V; "
+             "from cyclonedx.schema import SchemaVersion as S; e = V(S.V1_6).validate_str(open(sys.argv[1]).read()); "
+             "sys.exit(str(e) if e else 0)")  # fmt: skip
+    sh(bin / "python", "-c", check, file)
+    return printed.split(": ")[-1].strip()
+
+
+# ---- sanitizers ----
+
+
+def run_tests(bench, variant, *arguments, python_options=(), **env):
+    folder, python = bench.inplace(variant)
+    output = sh(python, *python_options, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, cwd=folder,
+                env=environment(**env), limit=120)  # fmt: skip
+    return output
+
+
+def sanitizer_environment():
+    """What lets the sanitizers' library be loaded first, and see Python's own allocations."""
+    library = sh(need("gcc"), "-print-file-name=libasan.so").strip()
+    if not os.path.isabs(library):
+        raise Skipped("gcc has no libasan")
+    return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0"}  # fmt: skip
+
+
+# Tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for itself.
+NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--deselect", "tests/test_value_memory.py", "--deselect",
+                 "tests/test_leaks.py"]  # fmt: skip
+
+
+@proof()
+def sanitize(bench):
+    """the suite under AddressSanitizer and UndefinedBehaviorSanitizer"""
+    return last_line(run_tests(bench, "sanitize", *NOT_SANITIZED, **sanitizer_environment()))
+
+
+@proof()
+def debug(bench):
+    """the suite with checked indices, the tape's invariants walked, PYTHONMALLOC=debug and Python's development mode"""
+    return last_line(run_tests(bench, "debug", *NOT_SANITIZED, python_options=["-X", "dev"], PYTHONMALLOC="debug"))
+
+
+@proof()
+def refnanny(bench):
+    """Cython counts the references of every function"""
+    output = run_tests(bench, "refnanny", "-s", "tests/test_value.py", "tests/test_value_errors.py", "tests/test_model.py",
+                       "tests/test_fused.py", "tests/test_adam.py", "tests/test_stream.py", "tests/test_simd.py",
+                       "tests/test_threads.py", "tests/test_trainer.py")  # fmt: skip
+    if bad := re.search(r"^.*(References leaked|Too many decrefs|NULL argument|Acquired on lines).*$", output, re.M):
+        raise Failed(f"{bad[0]}\n{output[max(0, bad.start() - 2000) : bad.end() + 2000]}")
+    return last_line(output)
+
+
+@proof()
+def valgrind(bench):
+    """memcheck of a short run of every engine: no read of memory that was never written"""
+    need("valgrind")
+    folder, python = bench.inplace("symbols")
+    output = sh("valgrind", "-q", "--error-exitcode=9", f"--suppressions={ROOT / 'tools/valgrind.supp'}", python,
+                "tools/short_run.py", cwd=folder, env=environment(PYTHONMALLOC="malloc", PYTHONPATH=str(folder)), limit=120)  # fmt: skip
+    return last_line(output)
+
+
+@proof()
+def fuzz(bench):
+    """random programs on Value and on the reference at once; damaged checkpoints; under the sanitizers"""
+    folder, python = bench.inplace("sanitize")
+    seconds = os.environ.get("PROVE_SECONDS") or "60"
+    env = environment(**sanitizer_environment(), PYTHONPATH=str(folder))
+    return last_line(sh(python, "tools/fuzz.py", "--seconds", seconds, cwd=folder, env=env, timeout=None))
+
+
+@proof()
+def long(bench):
+    """the script's whole default run, every loss and sample of each engine against the reference"""
+    folder, python = bench.inplace("")
+    runs = {}
+    for engine in ("reference", "graph", "fused"):
+        runs[engine] = sh(python, "-m", "microgpt.train", "--engine", engine, cwd=folder.parent,
+                          env=environment(PYTHONPATH=str(folder)), timeout=None)  # fmt: skip
+    outputs = {engine: re.sub(r"^.*\r", "", text, flags=re.M) for engine, text in runs.items()}
+    if len(set(outputs.values())) != 1:
+        raise Failed("the engines print different things")
+    return f"{len(outputs['fused'].splitlines())} lines printed by all three"
+
+
+# ---- the table ----
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("proofs", nargs="*", metavar="PROOF")
+    parser.add_argument("--list", action="store_true", help="what there is to prove")
+    parser.add_argument("--ci", action="store_true", help="only what is proved for every commit, for one Python")
+    parser.add_argument("--python", action="append", default=[], metavar="PATH", help="an interpreter to build for")
+    parser.add_argument("--keep", action="store_true", help="keep the temporary folder")
+    args = parser.parse_args()
+    if unknown := set(args.proofs) - set(PROOFS):
+        parser.error(f"no such proof: {', '.join(sorted(unknown))}")
+    chosen = [name for name, (_, ci) in PROOFS.items() if name in args.proofs or not args.proofs and (ci or not args.ci)]
+    if args.list:
+        for name in chosen:
+            print(f"{name:16} {'ci ' if PROOFS[name][1] else '   '} {PROOFS[name][0].__doc__}")
+        return
+    if sys.platform != "linux":
+        sys.exit("this is for Linux; what the other systems prove is in .github/workflows")
+    folder = tempfile.mkdtemp(prefix="prove-")
+    bench = Bench(folder, find_pythons(args.python))
+    bench.ci = args.ci
+    if args.ci and not args.python:
+        bench.pythons = [found for found in bench.pythons if found[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    table = []
+    for name in chosen:
+        start = time.monotonic()
+        print(f"== {name}: {PROOFS[name][0].__doc__}", flush=True)
+        try:
+            result, what = "proved", PROOFS[name][0](bench)
+        except Skipped as reason:
+            result, what = "skipped", str(reason)
+        except Failed as error:
+            result, what = "FAILED", str(error).splitlines()[0]
+            print(error)
+        except subprocess.TimeoutExpired as error:
+            result, what = "FAILED", str(error)
+        table.append((name, result, time.monotonic() - start, what))
+        print(f"   {result}: {what}", flush=True)
+    if args.keep:
+        print(f"kept: {folder}")
+    else:
+        shutil.rmtree(folder)
+    print(f"\n{platform.platform()}, {platform.machine()}")
+    for name, result, seconds, what in table:
+        print(f"{name:16} {result:8} {seconds:6.0f} s  {what[:150]}")
+    print("elsewhere        only by workflow: wheels and tests on macOS and Windows, musllinux and aarch64 wheels, "
+          "free-threaded Pythons")  # fmt: skip
+    sys.exit(any(result == "FAILED" for _, result, _, _ in table))
+
+
+if __name__ == "__main__":
+    main()
