@@ -1,5 +1,6 @@
 """Fixtures: every engine, every instruction set that runs here, and the command in a process of its own."""
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # was built in place, and then the installed one is meant.
 if not list(ROOT.glob("microgpt/value.*.so")) and not list(ROOT.glob("microgpt/value.*.pyd")):
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
+
+# Where the tests are run as a background job, SIGINT is ignored, and children inherit that; some are there to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 
