@@ -4,6 +4,8 @@ One random stream serves the whole run, in the script's order: it shuffles the d
 then one number for each sampled token. An engine is three things behind one interface: train on documents, give the
 probabilities of the next token, and hold a model; what it computes is the same to the last bit.
 """
+from _thread import allocate_lock
+
 from .data import Tokenizer
 from .engines import ENGINE_CLASSES
 
@@ -63,6 +65,20 @@ def check_settings(num_steps: int, seed: int, engine: str, settings: "dict[str, 
         raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
 
 
+class _Alone:
+    """One thread at a time: whoever comes while another is at work is told so, and does not wait."""
+
+    def __init__(self):
+        self._lock = allocate_lock()
+
+    def __enter__(self):
+        if not self._lock.acquire(False):
+            raise RuntimeError("this trainer is at work in another thread")
+
+    def __exit__(self, *error):
+        self._lock.release()
+
+
 class Trainer:
     """A run of the script: its documents, its model, its optimizer and its random stream.
 
@@ -96,6 +112,7 @@ class Trainer:
         self.notes: dict[str, Any] = {}
         self.last_losses: list[float] = []
         self._docs_sha256: str | None = None
+        self._alone = _Alone()
         engine_class = ENGINE_CLASSES[engine]
         self.rng = engine_class.seeded(seed)
         self.docs: Any = docs  # list[str], or None where it only samples
@@ -125,16 +142,17 @@ class Trainer:
         """
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
-        left = self.num_steps - self.step_index
-        n = left if n is None else min(n, left)
-        losses: list[float] = []
-        self.last_losses = losses
-        docs, encode, start = self.docs, self.tokenizer.encode, self.step_index
-        # In slices, so that a long run does not hold all its documents' tokens at once.
-        for first in range(start, start + n, 4096):
-            documents = [encode(docs[step % len(docs)]) for step in range(first, min(first + 4096, start + n))]
-            self._engine.train(documents, losses)
-        return losses
+        with self._alone:
+            left = self.num_steps - self.step_index
+            n = left if n is None else min(n, left)
+            losses: list[float] = []
+            self.last_losses = losses
+            docs, encode, start = self.docs, self.tokenizer.encode, self.step_index
+            # In slices, so that a long run does not hold all its documents' tokens at once.
+            for first in range(start, start + n, 4096):
+                documents = [encode(docs[step % len(docs)]) for step in range(first, min(first + 4096, start + n))]
+                self._engine.train(documents, losses)
+            return losses
 
     def sample(
         self,
@@ -169,7 +187,8 @@ class Trainer:
         rng = self.rng if rng is None else rng
         if top_k is None and top_p is None and max_length is None:
             tokens = self._prompt_tokens(prompt, temperature)
-            return prompt + self.tokenizer.decode(self._engine.sample(rng, tokens, temperature))
+            with self._alone:
+                return prompt + self.tokenizer.decode(self._engine.sample(rng, tokens, temperature))
         return prompt + "".join(self._generate(prompt, temperature, top_k, top_p, max_length, rng))
 
     def generate(
@@ -221,7 +240,8 @@ class Trainer:
         """Write the whole run to a .safetensors file: see `microgpt.checkpoint.save`."""
         from .checkpoint import save
 
-        save(self, path)
+        with self._alone:
+            save(self, path)
 
     @classmethod
     def load(
