@@ -88,9 +88,10 @@ def find_pythons(given):
 class Bench:
     """The temporary folder, and what several proofs need: made when it is first asked for."""
 
-    def __init__(self, folder, pythons):
-        self.folder, self.pythons = Path(folder), pythons
+    def __init__(self, folder, pythons, ci=False):
+        self.folder, self.pythons, self.ci = Path(folder), pythons, ci
         self._made = {}
+        self.only = []  # tests to choose instead of the suite
 
     def once(self, name, make):
         if name not in self._made:
@@ -118,6 +119,11 @@ class Bench:
             shutil.copy2(ROOT / file, target / file)
         return target
 
+    @property
+    def source(self):
+        """A copy of the sources that nothing is built in."""
+        return self.once("source", lambda: self.copy("source"))
+
     def venv(self, name, *requirements, python=None):
         """The bin folder of a new virtual environment with these installed."""
 
@@ -135,7 +141,7 @@ class Bench:
 
     def sdist(self):
         def make():
-            tools, source = self.tools(), self.copy("source")
+            tools, source = self.tools(), self.source
             env = environment(SOURCE_DATE_EPOCH=EPOCH, PIP_CONSTRAINT=str(self.build_constraint()))
             sh(tools / "python", "-m", "build", "--sdist", "--outdir", self.folder / "sdist", source, env=env)
             (found,) = (self.folder / "sdist").glob("*.tar.gz")
@@ -218,7 +224,7 @@ def last_line(output):
 @proof(ci=True)
 def sdist(bench):
     """the sdist builds in isolation and holds every file of the sources"""
-    return last_line(sh(sys.executable, ROOT / "tools/check_dist.py", bench.sdist()))
+    return last_line(sh(sys.executable, bench.source / "tools/check_dist.py", bench.sdist()))
 
 
 @proof(ci=True)
@@ -243,7 +249,7 @@ def installed(bench):
            env=env)  # fmt: skip
         # The whole suite on the last one, the tests that an instruction set can change on all.
         quick = [] if version == bench.pythons[-1][0] and not bench.ci else ["--quick"]
-        output = sh(bin / "python", ROOT / "tools/test_wheel.py", *quick, env=env, cwd=bench.folder)
+        output = sh(bin / "python", bench.source / "tools/test_wheel.py", *quick, env=env, cwd=bench.folder)
     passed = re.findall(r"\d+ passed", output)
     return f"{', '.join(version for version, _ in bench.pythons)}; the last: {', '.join(passed)}"
 
@@ -279,7 +285,7 @@ def released_policy(bench):
     bin = bench.venv("zig-bare", python=python)
     env = environment(PATH=str(bin))
     sh(bin / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", f"{wheel}[test]", env=env)
-    output = sh(bin / "python", ROOT / "tools/test_wheel.py", "--quick", env=env, cwd=bench.folder)
+    output = sh(bin / "python", bench.source / "tools/test_wheel.py", "--quick", env=env, cwd=bench.folder)
     return f"manylinux_2_{match[1]}; {', '.join(re.findall(r'[0-9]+ passed', output))}"
 
 
@@ -287,7 +293,7 @@ def released_policy(bench):
 def contents(bench):
     """each wheel holds what the sources call for and nothing else; its metadata are sound"""
     files = [bench.repaired(version, python) for version, python in bench.pythons]
-    output = sh(sys.executable, ROOT / "tools/check_dist.py", *files)
+    output = sh(sys.executable, bench.source / "tools/check_dist.py", *files)
     tools = bench.tools()
     sh(tools / "twine", "check", "--strict", *files, bench.sdist(), env=environment())
     sh(tools / "check-wheel-contents", *files)
@@ -328,7 +334,7 @@ def targets(bench):
     """csrc compiles for every target of the wheel table, and gives the script's bits wherever it can run"""
     bin = bench.venv("zig", "--require-hashes", "-r", ROOT / "tools/requirements/targets.txt")
     sh(bin / "python", "-m", "pip", "install", "-q", "-r", bench.test_requirements(), env=environment())
-    output = sh(bin / "python", ROOT / "tools/targets.py", env=environment(PATH=f"{bin}{os.pathsep}{os.environ['PATH']}"))
+    output = sh(bin / "python", bench.source / "tools/targets.py", env=environment(PATH=f"{bin}{os.pathsep}{os.environ['PATH']}"))
     print(output)
     ran, compiled = output.count("compiled and ran"), output.count("do not run here")
     return f"{ran} compiled and ran, {compiled} compiled only, {output.count(' skipped ')} skipped"
@@ -339,7 +345,7 @@ def processors(bench):
     """the part of it that needs no download: this processor, musl, and another processor under an emulator"""
     bin = bench.venv("tests", "-r", bench.test_requirements())
     names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64"]
-    output = sh(bin / "python", ROOT / "tools/targets.py", *names)
+    output = sh(bin / "python", bench.source / "tools/targets.py", *names)
     if " ok " not in output:
         raise Skipped("no compiler")
     return "; ".join(re.findall(r"^(\S.*?) +ok", output, re.M))
@@ -349,8 +355,8 @@ def processors(bench):
 def lint(bench):
     """ruff, and the workflows by zizmor and actionlint"""
     bin = bench.venv("lint", "--require-hashes", "-r", ROOT / "tools/requirements/lint.txt")
-    sh(bin / "ruff", "check", "--no-cache", ".", cwd=ROOT)
-    sh(bin / "zizmor", "--offline", "-q", ".github/workflows", cwd=ROOT)
+    sh(bin / "ruff", "check", "--no-cache", ".", cwd=bench.source)
+    sh(bin / "zizmor", "--offline", "-q", ".github/workflows", cwd=bench.source)
     if not shutil.which("npm"):
         return "ruff, zizmor; npm is not installed"
     folder = bench.copy("lint")
@@ -364,7 +370,7 @@ def sbom(bench):
     for version, python in bench.pythons:
         shutil.copy(bench.repaired(version, python), bench.sdist().parent)
     file = bench.folder / "microgpt-exact.cdx.json"
-    printed = sh(sys.executable, ROOT / "tools/make_sbom.py", "--dist", bench.sdist().parent, "--output", file)
+    printed = sh(sys.executable, bench.source / "tools/make_sbom.py", "--dist", bench.sdist().parent, "--output", file)
     bin = bench.venv("sbom", "cyclonedx-python-lib[json-validation]")
     check = ("import sys; from cyclonedx.validation.json import JsonStrictValidator as V; "
              "from cyclonedx.schema import SchemaVersion as S; e = V(S.V1_6).validate_str(open(sys.argv[1]).read()); "
@@ -400,21 +406,21 @@ NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--deselect", "tests/test_va
 @proof()
 def sanitize(bench):
     """the suite under AddressSanitizer and UndefinedBehaviorSanitizer"""
-    return last_line(run_tests(bench, "sanitize", *NOT_SANITIZED, **sanitizer_environment()))
+    return last_line(run_tests(bench, "sanitize", *NOT_SANITIZED, *bench.only, **sanitizer_environment()))
 
 
 @proof()
 def debug(bench):
     """the suite with checked indices, the tape's invariants walked, PYTHONMALLOC=debug and Python's development mode"""
-    return last_line(run_tests(bench, "debug", *NOT_SANITIZED, python_options=["-X", "dev"], PYTHONMALLOC="debug"))
+    return last_line(run_tests(bench, "debug", *NOT_SANITIZED, *bench.only, python_options=["-X", "dev"],
+                               PYTHONMALLOC="debug"))  # fmt: skip
 
 
 @proof()
 def refnanny(bench):
     """Cython counts the references of every function"""
-    output = run_tests(bench, "refnanny", "-s", "tests/test_value.py", "tests/test_value_errors.py", "tests/test_model.py",
-                       "tests/test_fused.py", "tests/test_adam.py", "tests/test_stream.py", "tests/test_simd.py",
-                       "tests/test_threads.py", "tests/test_trainer.py")  # fmt: skip
+    output = run_tests(bench, "refnanny", "-s", *(bench.only or [f"tests/test_{name}.py" for name in (
+        "value", "value_errors", "model", "fused", "adam", "stream", "simd", "threads", "trainer")]))  # fmt: skip
     if bad := re.search(r"^.*(References leaked|Too many decrefs|NULL argument|Acquired on lines).*$", output, re.M):
         raise Failed(f"{bad[0]}\n{output[max(0, bad.start() - 2000) : bad.end() + 2000]}")
     return last_line(output)
@@ -425,7 +431,7 @@ def valgrind(bench):
     """memcheck of a short run of every engine: no read of memory that was never written"""
     need("valgrind")
     folder, python = bench.inplace("symbols")
-    output = sh("valgrind", "-q", "--error-exitcode=9", f"--suppressions={ROOT / 'tools/valgrind.supp'}", python,
+    output = sh("valgrind", "-q", "--error-exitcode=9", f"--suppressions={bench.source / 'tools/valgrind.supp'}", python,
                 "tools/short_run.py", cwd=folder, env=environment(PYTHONMALLOC="malloc", PYTHONPATH=str(folder)), limit=120)  # fmt: skip
     return last_line(output)
 
@@ -474,8 +480,7 @@ def main():
     if sys.platform != "linux":
         sys.exit("this is for Linux; what the other systems prove is in .github/workflows")
     folder = tempfile.mkdtemp(prefix="prove-")
-    bench = Bench(folder, find_pythons(args.python))
-    bench.ci = args.ci
+    bench = Bench(folder, find_pythons(args.python), args.ci)
     if args.ci and not args.python:
         bench.pythons = [found for found in bench.pythons if found[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"]
     table = []

@@ -1,0 +1,127 @@
+"""Can each proof fail? One mistake is put into a copy of the sources, and the proof that is to catch it must fail.
+
+    python tools/seeds.py [--list] [NAME ...]
+
+A seed is a replacement in one file, the proof of tools/prove.py that runs on it, and what its failure has to say.
+Exit status 1 if a mistake went unnoticed. Nothing outside a temporary folder is changed.
+"""
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import prove
+
+
+class Seed(NamedTuple):
+    name: str
+    proof: str
+    file: str
+    old: str
+    new: str
+    says: str  # a regular expression
+    only: tuple = ()  # the tests that are run, where the proof runs the suite
+
+
+SEEDS = [
+    Seed("a file is missing from the sdist", "sdist", "MANIFEST.in", "graft docs\n", "", "lacks docs/"),
+    Seed("a file is missing from the wheel", "contents", "pyproject.toml", ', "py.typed"', "", "lacks microgpt/py.typed"),
+    Seed("a file too many in the wheel", "contents", "pyproject.toml", "include-package-data = false", "",
+         r"holds microgpt/\w+\.pyx as well"),  # fmt: skip
+    Seed("debugging symbols, which name the folder", "reproducible", "setup.py", '["-g0"]', '["-g"]', "the two differ"),
+    Seed("a library outside the policies", "policy", "setup.py", '["-g0"], ["-lm"]',
+         '["-g0"], ["-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
+    Seed("a sum in another order", "processors", "csrc/kernels/rmsnorm.inc.h", "(vec_load(dx + i * LANES) + g) + g",
+         "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+ \[\d+\]: 0x"),  # fmt: skip
+    Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/rmsnorm.inc.h",
+         "(vec_load(dx + i * LANES) + g) + g",
+         "\n#ifdef __aarch64__\nvec_load(dx + i * LANES) + (g + g)\n#else\n(vec_load(dx + i * LANES) + g) + g\n#endif\n",
+         r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
+    Seed("multiplications fused with additions", "processors", "csrc/kernels/kernels.inc.h", "#include <math.h>\n",
+         '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
+    Seed("a kernel that is wrong, in an installed wheel", "installed", "csrc/kernels/rmsnorm.inc.h",
+         "(vec_load(dx + i * LANES) + g) + g", "vec_load(dx + i * LANES) + (g + g)", r"\d+ failed"),  # fmt: skip
+    Seed("an SBOM with a word that CycloneDX does not know", "sbom", "tools/make_sbom.py", '"scope": "required"',
+         '"scope": "needed"', "needed"),  # fmt: skip
+    Seed("a workflow with a property that does not exist", "lint", ".github/workflows/wheels.yml", "matrix.skip }}",
+         "matrix.skipp }}", 'property "skipp" is not defined'),  # fmt: skip
+    Seed("an action that is not pinned", "lint", ".github/workflows/wheels.yml",
+         "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1", "actions/checkout@v7", "unpinned-uses"),  # fmt: skip
+    Seed("memory that is too short", "sanitize", "csrc/engine.c", "malloc((size_t)size + ALIGN)",
+         "malloc((size_t)size / 2 + ALIGN)", "heap-buffer-overflow", ("tests/test_fused.py",)),  # fmt: skip
+    Seed("a sum that overflows", "sanitize", "csrc/engine.c", "    e->loss_factor = ",
+         "    int32_t most = INT32_MAX - 1;\n    e->n = e->n + 0 * (most += (int32_t)n + 1);\n    e->loss_factor = ",
+         "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
+    Seed("a reference that is not counted", "debug", "microgpt/value.pyx",
+         "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
+         "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
+         "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip
+    Seed("an allocation that is too short", "debug", "microgpt/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
+         "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block", ("tests/test_fused.py",)),  # fmt: skip
+    Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/stream.pyx",
+         "cdef class Stream:",
+         'cdef extern from *:\n    """\n    #undef __Pyx_DECREF\n    #define __Pyx_DECREF(r) Py_DECREF(r)\n    """\n\n\n'
+         "cdef class Stream:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
+    Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
+         "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
+    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "        if x > 0.0:\n            return wrap(new_unary(x, slot, 1.0))",
+         "        if x >= 0.0:\n            return wrap(new_unary(x, slot, 1.0))", "--program"),  # fmt: skip
+    Seed("memory that is not given back", "leaks", "microgpt/fused.pyx", "        mg_engine_free(self.engine)\n", "",
+         r"objects: grown by \d{7}"),  # fmt: skip
+]
+
+
+class SeededBench(prove.Bench):
+    """A bench on which every copy of the sources has the mistake in it."""
+
+    seed = None
+
+    def copy(self, name):
+        folder = super().copy(name)
+        file = folder / self.seed.file
+        text = file.read_text(encoding="utf-8")
+        if self.seed.old not in text:
+            raise SystemExit(f"{self.seed.name}: {self.seed.file} does not hold {self.seed.old!r} any more")
+        file.write_text(text.replace(self.seed.old, self.seed.new), encoding="utf-8")
+        return folder
+
+
+def leaks(bench):
+    """tests/test_leaks.py, which is part of the suite and no proof of its own."""
+    prove.run_tests(bench, "", "tests/test_leaks.py")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="seeds, or proofs, to try")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    chosen = [seed for seed in SEEDS if not args.names or {seed.name, seed.proof} & set(args.names)]
+    unnoticed = 0
+    pythons = [found for found in prove.find_pythons([]) if found[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    for seed in chosen:
+        if args.list:
+            print(f"{seed.proof:12} {seed.name}")
+            continue
+        folder, start = tempfile.mkdtemp(prefix="seed-"), time.monotonic()
+        bench = SeededBench(folder, pythons, ci=True)
+        bench.seed, bench.only = seed, seed.only
+        try:
+            (leaks if seed.proof == "leaks" else prove.PROOFS[seed.proof][0])(bench)
+            result = "UNNOTICED"
+        except prove.Skipped as reason:
+            result = f"skipped: {reason}"
+        except prove.Failed as error:
+            match = re.search(seed.says, str(error))
+            result = "caught" if match else f"FAILED OTHERWISE\n{error}"
+        unnoticed += not result.startswith(("caught", "skipped"))
+        shutil.rmtree(folder)
+        print(f"{seed.proof:12} {seed.name}: {result} ({time.monotonic() - start:.0f} s)", flush=True)
+    sys.exit(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    main()
