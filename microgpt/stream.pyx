@@ -26,7 +26,7 @@ cdef extern from "Python.h":
 cdef class Stream:
     """`random.Random(seed)` for a seed that is an integer: of any sign and any size.
 
-    The state is exchanged with `random.Random` in both directions: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
+    The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
     """
 
     def __init__(self, seed=42):
@@ -49,7 +49,7 @@ cdef class Stream:
         return mg_stream_random(&self.state)
 
     def gauss(self, double mu=0.0, double sigma=1.0):
-        """A normally distributed number, as `random.gauss(mu, sigma)` draws it: two at a time, one kept for the next call."""
+        """A normally distributed number, as `random.gauss(mu, sigma)` draws it: two at a time, one kept for later."""
         return mg_stream_gauss(&self.state, mu, sigma)
 
     cdef void fill_gauss(self, double *out, Py_ssize_t n, double mu, double sigma) noexcept nogil:
@@ -68,7 +68,7 @@ cdef class Stream:
     def choice_index(self, weights):
         """An index into weights, drawn as `random.choices(range(len(weights)), weights)[0]` draws it.
 
-        Raises ValueError, in CPython's words, if the weights' total is not positive or not finite. Nothing is drawn then.
+        Raises ValueError, in CPython's words, if the weights' total is not positive or not finite; draws nothing then.
         """
         cdef Py_ssize_t i = 0, n = len(weights)
         cdef int64_t index
@@ -93,7 +93,7 @@ cdef class Stream:
         return index
 
     def getstate(self):
-        """The state in the form of `random.Random.getstate()`: (3, (624 words and the position in them), spare gauss or None)."""
+        """The state as `random.Random.getstate()` has it: (3, (624 words, the position in them), spare gauss or None)."""
         words = tuple([self.state.key[i] for i in range(624)])
         return 3, (*words, self.state.pos), self.state.gauss_next if self.state.has_gauss else None
 

@@ -29,8 +29,8 @@ FUNCTIONS = {
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.0, 0.25, 5e-324, -5e-324, 2.2250738585072014e-308, 1e-310, 1e-200, 1e-154, 1e-103,
            1e-100, 1e-31, 1e-30, 1e-16, -1e-16, 1e15, 1e30, 1e31, 1e77, 1e100, 1e103, 1e154, 1.4e154, 1e200, 1.7e308,
-           -1e15, -1e200, math.inf, -math.inf, math.nan, 0.5, -0.5, 3.0, -3.0, 699.9, 700.1, 709.78, 709.79, 745.0, -699.9,
-           -700.1, -708.3, -708.5, -744.4, -745.1, -745.2, -746.0, -799.9, -800.0, -800.1, -1e10]  # fmt: skip
+           -1e15, -1e200, math.inf, -math.inf, math.nan, 0.5, -0.5, 3.0, -3.0, 699.9, 700.1, 709.78, 709.79, 745.0,
+           -699.9, -700.1, -708.3, -708.5, -744.4, -745.1, -745.2, -746.0, -799.9, -800.0, -800.1, -1e10]  # fmt: skip
 
 
 def value_in_c(name, x):
@@ -44,7 +44,8 @@ def value_in_c(name, x):
 
 
 def call(isa, name, x):
-    kernel = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(simd._kernels(isa)[f"{name}_array"])
+    kernel_type = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+    kernel = kernel_type(simd._kernels(isa)[f"{name}_array"])
     padded = np.ones(-(-len(x) // 8) * 8)  # a multiple of every width
     padded[: len(x)] = x
     out = np.full_like(padded, 7.0)
@@ -169,8 +170,8 @@ def test_another_c_library_is_not_trusted(tmp_path):
         }
     """)
     library = tmp_path / "other.so"
-    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-fno-builtin", "-shared", "-fPIC", "-o", library, source, "-ldl"],
-                   check=True)  # fmt: skip
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-O1", "-fno-builtin", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     code = "from microgpt import simd_info; print(simd_info()['math'])"
     for isa in simd_info()["supported"]:
         env = environment({"LD_PRELOAD": str(library), "MICROGPT_SIMD": isa})

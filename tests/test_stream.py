@@ -77,8 +77,8 @@ def test_choice_index():
 
 
 @pytest.mark.parametrize("weights", [[0.0], [-0.0, 0.0], [1.0, -2.0], [math.inf], [math.nan], [1.0, math.nan, 1.0],
-                                     [-math.inf, 3.0], [math.inf, -math.inf], [1e308, 1e308], [0, 0], [3, 4], [1, -1, 2],
-                                     [5e-324], [True, False], [2.0, -1.5, -0.25]])
+                                     [-math.inf, 3.0], [math.inf, -math.inf], [1e308, 1e308], [0, 0], [3, 4],
+                                     [1, -1, 2], [5e-324], [True, False], [2.0, -1.5, -0.25]])
 def test_choice_index_of_odd_weights(weights):
     expected, stream = random.Random(9), Stream(9)
     for _ in range(20):
@@ -158,5 +158,5 @@ def test_copies():
 
 
 def test_random_is_not_imported():
-    code = "import sys, microgpt.stream; sys.exit('random' in sys.modules)"
-    assert subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"]).returncode == 0
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import microgpt.stream; sys.exit('random' in sys.modules)"
+    assert subprocess.run([sys.executable, "-I", "-c", code]).returncode == 0

@@ -115,7 +115,8 @@ static void compare(const function *f, range r, long draws, int ring_only, tally
 static void prove_divisions(long draws)
 {
     for (long i = 0; i < draws; i += 64 * LANES) {
-        const double c = bits64() & 1 ? 1.0 - pow(uniform(0.5, 1.0), (double)(1 + bits64() % 4000)) : uniform(0x1p-20, 1.0);
+        const double c = bits64() & 1 ? 1.0 - pow(uniform(0.5, 1.0), (double)(1 + bits64() % 4000))
+                                      : uniform(0x1p-20, 1.0);
         if (c <= 0.0) continue;
         for (int j = 0; j < 64; j++) {
             double x[LANES] __attribute__((aligned(64)));
@@ -174,7 +175,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 20; i++) bits64();
     printf("%s: the C library %s the windows\n", MG_STRING(MG_NAME), vector_math(-1) ? "keeps to" : "DOES NOT KEEP TO");
     vector_math(1);
-    printf("  %-8s %12s %12s %10s %9s %22s\n", "", "draws", "compared", "mismatches", "asked, %", "seen across a tie, ulp");
+    printf("  %-8s %12s %12s %10s %9s %22s\n", "", "draws", "compared", "mismatches", "asked, %",
+           "seen across a tie, ulp");
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         const function *f = &functions[i];
         if (!wanted(argc, argv, f->name)) continue;

@@ -31,7 +31,8 @@ def main():
         for isa in simd_info()["supported"]:
             program = Path(folder) / f"prove_{isa}"
             command = [os.environ.get("CC", "cc"), *tables.EXACT, *tables.WARN, *tables.ISAS[isa], f"-DMG_NAME={isa}",
-                       f"-DMG_LANES={LANES[isa]}", "-Icsrc", "-Icsrc/kernels", "tools/prove_math.c", "-o", program, "-lm"]  # fmt: skip
+                       f"-DMG_LANES={LANES[isa]}", "-Icsrc", "-Icsrc/kernels", "tools/prove_math.c",
+                       "-o", program, "-lm"]  # fmt: skip
             subprocess.run(command, check=True)
             failed |= subprocess.run([program, draws, seed, *sys.argv[3:]]).returncode != 0
     return failed

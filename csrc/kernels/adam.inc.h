@@ -63,15 +63,16 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         vec_keep(c->beta1), vec_keep(c->one_minus_beta1), vec_keep(c->beta2), vec_keep(c->one_minus_beta2),
         vec_keep(c->m_scale), vec_keep(1.0 / c->m_scale), vec_keep(c->v_scale), vec_keep(1.0 / c->v_scale),
         vec_keep(c->lr_t), vec_keep(c->eps),
-        .square_stretch = vec_keep(1.0 + STRETCH(SQUARE_WINDOW)), .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
+        .square_stretch = vec_keep(1.0 + STRETCH(SQUARE_WINDOW)),
+        .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
         .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x1p-50 : 0x1p-49),
         .p_exponent = vec_keep(0x1p-895), .p_in_range = vec_keep(0x1p+513), /* 128 << 52, 0x600 << 52 */
         .root = root_prepare(POW_WINDOW),
     };
 }
 
-/* beta * x + 0.0 without the hundreds of cycles that a processor takes over a product with a subnormal number. 0 <= beta
- * <= 1. A subnormal number is its bits times 2**-1074, and so is its product. */
+/* beta * x + 0.0, 0 <= beta <= 1, without the hundreds of cycles that a processor takes over a product with a subnormal
+ * number. Such a number is its bits times 2**-1074, and so is its product. */
 ALWAYS vec decay(vec x, vec beta)
 {
 #if MG_FMA
@@ -89,9 +90,9 @@ ALWAYS vec decay(vec x, vec beta)
 }
 
 /* A vector of parameters: all of them are stored, and right in the lanes that are sound and not doubtful. (Two masks,
- * because to combine them takes the ports that the arithmetic needs.) What they were before is kept in
- * old_*. unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. sleepers: look for
- * parameters that have had no gradient for thousands of steps. */
+ * because to combine them takes the ports that the arithmetic needs.) What they were before is kept in old_*.
+ * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. sleepers: look for parameters
+ * that have had no gradient for thousands of steps. */
 ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepers, double *data, double *grad,
                        double *m, double *v, double *old_data, double *old_grad, double *old_m, double *old_v,
                        uint8_t *sound, uint8_t *doubtful)
@@ -188,10 +189,10 @@ ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
     return (ALL_LANES & ~(unsigned)old->sound[i / LANES]) | old->doubtful[i / LANES];
 }
 
-/* A vector whose moments may lie beyond what the proofs of adam_lanes ask for: the row of a letter that has not come up
- * yet, or not for thousands of steps, while its moments decay towards 0 without ever reaching it. Divisions and root are
- * the processor's, correctly rounded at any magnitude; pow may differ from the square and the root by a unit in the last
- * place, and the lanes of the mask returned are those where that leads nowhere else. */
+/* A vector whose moments may lie beyond what the proofs of adam_lanes ask for: the row of a letter that has not come
+ * up yet, or not for thousands of steps, while its moments decay towards 0 without ever reaching it. Divisions and root
+ * are the processor's, correctly rounded at any magnitude; pow may differ from the square and the root by a unit in the
+ * last place, and the lanes of the mask returned are those where that leads nowhere else. */
 ALWAYS unsigned adam_faded(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, double *data, double *m, double *v)
 {
     const vec p = vec_load(old->data + i), g = vec_load(old->grad + i);

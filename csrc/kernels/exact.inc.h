@@ -166,7 +166,7 @@ ALWAYS vec divide_by_constant(vec x, vec c, vec r)
 /* ---- how far the C library may be off ----
  *
  * The C library's pow and exp compute a number close to the exact result and round it to nearest. A window says how
- * close we take it to be, and our own number as well, in units in the last place of the result. glibc's (2.28 and later;
+ * close we take it to be, and our own number as well, in units in the last place of the result. glibc (2.28 and later;
  * musl, FreeBSD and newlib have the same functions) documents 0.011 for exp without fused multiply-adds, and for
  * pow(x, y) that plus |y * log(x)| * 1.5 * 2**-68 * 2**53. docs/exactness.md adds it up.
  *
@@ -202,13 +202,13 @@ ALWAYS root_constants root_prepare(double window)
     return k;
 }
 
-/* x ** 0.5 for 2**-200 <= x <= 2**140. Where not *doubtful, the root is what pow returns; elsewhere pow returns it or the
- * double next to it, above if *rest is positive, below if it is negative. */
+/* x ** 0.5 for 2**-200 <= x <= 2**140. Where not *doubtful, the root is what pow returns; elsewhere pow returns it or
+ * the double next to it, above if *rest is positive, below if it is negative. */
 ALWAYS vec root_by_residual(const root_constants *k, vec x, mask *doubtful, vec *rest)
 {
 #if MG_LANES == 8
-    /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to 54 bits and then
-     * rounded, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the roundings
+    /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
+     * the last place, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the roundings
      * of near + rest / 2 at both ends of the window. */
     const vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
     const vec t = x * y;

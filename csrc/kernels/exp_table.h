@@ -1,5 +1,5 @@
-/* Written by tools/exp_table.py: 2**(j/16), rounded to a double and what is missing to it; ln(2)/16, cut so that
- * its product with an integer below 2**14 is exact, and what is missing. */
+/* Written by tools/exp_table.py: 2**(j/16), rounded to a double and what is missing to it; ln(2)/16, cut so
+ * that its product with an integer below 2**14 is exact, and what is missing. */
 #ifndef MG_EXP_TABLE_H
 #define MG_EXP_TABLE_H
 

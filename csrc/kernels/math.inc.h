@@ -154,7 +154,8 @@ ALWAYS vec exact_exp(vec x, double wide, mask *decided)
 enum { MATH_CHUNK = 256 };
 
 /* n is a multiple of LANES. */
-ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*ask)(double), int64_t n, const double *x, double *out)
+ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*ask)(double), int64_t n, const double *x,
+                        double *out)
 {
     for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
         const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
@@ -198,8 +199,8 @@ MATH_ARRAY(pow_m2, mg_pow(x, -2.0))
 
 /* ---- is this C library one of those that the windows were made for? ----
  *
- * Looks for numbers whose results lie just outside of the window, up to twice its width, where a C library that keeps to
- * its bound must agree with us. One that computes in another way and less exactly errs there in a good part of the
+ * Looks for numbers whose results lie just outside of the window, up to twice its width, where a C library that keeps
+ * to its bound must agree with us. One that computes in another way and less exactly errs there in a good part of the
  * cases; the first such case means that the C library is called for everything. */
 
 ALWAYS int agrees(vec (*exact)(vec, double, mask *), double (*ask)(double), double low, double high, uint64_t *seed)
