@@ -49,7 +49,7 @@ static int backward_weight(mg_engine *e, int64_t nout, int64_t nin, const double
     const mg_kernels *k = e->kernels;
     const int64_t lanes = k->lanes, row = to_rows(e, nin, x);
     /* Blocks of positions, the last first, so that a block's rows stay in cache while all of dw passes by. */
-    const int64_t block = 16 * lanes;
+    const int64_t block = MG_BLOCK * lanes;
     for (int64_t first = (e->n - 1) / block * block; first >= 0; first -= block) {
         const int64_t count = e->n - first < block ? e->n - first : block, outs = mg_piece(nout, count * nin);
         const double *rows = e->rows + first * row;

@@ -94,7 +94,7 @@ static void lay_out(mg_engine *e, mg_carver *c, int64_t panels)
     e->dxa = mg_carve(c, activation, d);
     e->dr = mg_carve(c, mg_mul(4, activation), d);
     e->dqkv = mg_carve(c, mg_mul(3, activation), d);
-    e->list = mg_carve(c, positions > 4 * n_embd ? positions : 4 * n_embd, sizeof(int32_t));
+    e->list = mg_carve(c, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
     e->rows = mg_carve(c, mg_mul(positions, row), d);
     e->scratch = mg_carve(c, mg_mul(2 * lanes, positions), d);
     mg_carve(c, lanes * lanes, d); /* panels_to_rows may read beyond a panel */

@@ -57,7 +57,7 @@ struct mg_engine {
     double *head_total, *head_inverse, *head_power; /* [n_layer][panels][n_head][lanes] */
     double *loss_total, *loss_inverse, *loss_power, *prob, *dtarget; /* [panels][lanes] */
     double *dx, *dx0, *dxn, *dxa, *dr, *dqkv;      /* gradients of what they are named for */
-    int32_t *list;                                 /* [positions or 4 * n_embd, whichever is more] */
+    int32_t *list; /* for whatever is listed: [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
     double *rows;                                  /* [panels * lanes][4 * n_embd, rounded up, + lanes] */
     double *scratch;                               /* [2 * panels * lanes * lanes] */
 
@@ -77,6 +77,9 @@ int mg_forward(mg_engine *engine, const double *params, mg_poll *poll, double *l
 
 /* Multiplications in one call of a kernel, at most, if the shape allows: a few milliseconds without vectors. */
 enum { MG_PIECE = 1 << 24 };
+
+/* Panels whose positions are taken together when the gradients of weights are summed up. */
+enum { MG_BLOCK = 16 };
 
 /* How many of `count` things, `work` multiplications each, make a piece: a multiple of 16. */
 static inline int64_t mg_piece(int64_t count, int64_t work)

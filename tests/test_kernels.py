@@ -108,7 +108,8 @@ def test_products(kernels, n, nout, nin):
     kernels.linear_backward_weight(n, nout, nin, rows, stride, dys, nout * lanes, ours)
     same(ours, gradient)
     ours = unaligned(dw)
-    kernels.linear_backward_weight_sparse(n, nout, nin, rows, stride, dys, nout * lanes, ours, aligned(n, np.int32))
+    lists = aligned(stride // lanes * (n + 1), np.int32)
+    kernels.linear_backward_weight_sparse(n, nout, nin, rows, stride, dys, nout * lanes, ours, lists)
     same(ours, gradient)
 
 

@@ -72,7 +72,8 @@ struct mg_kernels {
     /* The same for one panel of n positions and those rows o alone that are listed. */
     void (*linear_backward_weight_live)(int64_t n, int64_t nlive, const int32_t *live, int64_t nin, const double *x,
                                         int64_t x_stride, const double *dy, double *dw);
-    /* The same as linear_backward_weight, passing over what is 0 in x, a vector's width of it at a time. live: [n]. */
+    /* The same as linear_backward_weight, passing over what is 0 in x, a vector's width of it at a time.
+     * live: [nin / lanes, rounded up][n + 1], to be used as one likes. */
     void (*linear_backward_weight_sparse)(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
                                           const double *dy, int64_t dy_stride, double *dw, int32_t *live);
 

@@ -239,8 +239,10 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *li
                         int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
 {
     vec sum[8];
-    UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int r = 0; r < rows; r++) {
         sum[r] = part ? vec_load_part(dw + r * nin, part) : vec_load_unaligned(dw + r * nin);
+        if (nin > 64) __builtin_prefetch(dw + (rows + r) * nin, 1);
+    }
     for (int64_t s = 0; s < nlive; s++) {
         const int64_t p = live[s];
         const double *g = dy + (int64_t)((uint64_t)p / LANES) * dy_stride + (int64_t)((uint64_t)p % LANES);
@@ -258,18 +260,26 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *li
 static void linear_backward_weight_sparse(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
                                           const double *dy, int64_t dy_stride, double *dw, int32_t *live)
 {
+    /* For each vector's width of columns, how many positions are not 0 there, and which, descending. */
     for (int64_t c = 0; c < nin; c += LANES) {
-        const int64_t part = nin - c < LANES ? nin - c : 0;
-        int64_t nlive = 0, o = 0;
+        int32_t *list = live + c / LANES * (n + 1);
+        int64_t nlive = 0;
         for (int64_t p = n - 1; p >= 0; p--) {
-            live[nlive] = (int32_t)p;
+            list[1 + nlive] = (int32_t)p;
             nlive += lanes_any(vec_differs(vec_load(x + p * x_stride + c), vec_set(0.0)));
         }
-        if (!nlive) continue;
-#define SPARSE(rows)                                                                                              \
-    sparse_tile(rows, part, nlive, live, nin, x + c, x_stride, dy + o * LANES, dy_stride, dw + o * nin + c)
-        for (; o + 8 <= nout; o += 8) SPARSE(8);
-        for (; o < nout; o++) SPARSE(1);
-#undef SPARSE
+        list[0] = (int32_t)nlive;
     }
+    int64_t o = 0;
+#define SPARSE(rows)                                                                                              \
+    for (int64_t c = 0; c < nin; c += LANES) {                                                                    \
+        const int32_t *list = live + c / LANES * (n + 1);                                                         \
+        const int64_t part = nin - c < LANES ? nin - c : 0;                                                       \
+        if (list[0])                                                                                              \
+            sparse_tile(rows, part, list[0], list + 1, nin, x + c, x_stride, dy + o * LANES, dy_stride,           \
+                        dw + o * nin + c);                                                                        \
+    }
+    for (; o + 8 <= nout; o += 8) SPARSE(8)
+    for (; o < nout; o++) SPARSE(1)
+#undef SPARSE
 }
