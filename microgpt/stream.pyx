@@ -34,7 +34,8 @@ cdef class Stream:
             raise TypeError(f"a seed is an integer, not {type(seed).__name__}")
         magnitude = abs(int(seed))  # -3 and 3 are the same seed, as they are in random.seed
         cdef Py_ssize_t i, num_digits = max(1, (magnitude.bit_length() + 31) // 32)
-        cdef const unsigned char[:] octets = magnitude.to_bytes(4 * num_digits, "little")
+        little_endian = magnitude.to_bytes(4 * num_digits, "little")
+        cdef const unsigned char *octets = little_endian
         cdef uint32_t *digits = <uint32_t *>PyMem_Malloc(num_digits * sizeof(uint32_t))
         if digits == NULL:
             raise MemoryError()

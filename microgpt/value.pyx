@@ -35,33 +35,63 @@ if reserve_tape() != MG_OK:
 # ---- working without the GIL ----
 #
 # Whoever works on the tape without the GIL sets busy first, under the GIL. Whoever has the GIL and finds it set waits,
-# and a Value that dies in the meantime is put down for later.
+# and a Value that dies in the meantime is put down for later. Who waited longest comes next: end() hands the tape to
+# the one that wakes up from `turn` and does not let go of it, because a thread that calls backward() in a loop would
+# otherwise have it again before anybody else is awake. held, waiting and busy are read and written under the GIL.
 
-cdef PyThread_type_lock tape_lock = PyThread_allocate_lock()
+cdef PyThread_type_lock turn = NULL
+cdef bint held = False  # somebody has the tape, or is being woken up to have it
+cdef Py_ssize_t waiting = 0
 cdef Slots deferred
 
-if tape_lock == NULL:
-    raise MemoryError()
+
+cdef int make_turn() except -1:
+    global turn
+    turn = PyThread_allocate_lock()
+    if turn == NULL:
+        raise MemoryError()
+    PyThread_acquire_lock(turn, WAIT_LOCK)
+    return 0
+
+
+make_turn()
+
+
+cdef void wait_turn() noexcept:
+    global waiting
+    waiting += 1
+    with nogil:
+        PyThread_acquire_lock(turn, WAIT_LOCK)
+
+
+cdef void give_up() noexcept:
+    global held, waiting
+    if waiting:
+        waiting -= 1
+        PyThread_release_lock(turn)
+    else:
+        held = False
 
 
 cdef int wait_for_tape() except -1:
-    while tape.busy:
-        with nogil:
-            PyThread_acquire_lock(tape_lock, WAIT_LOCK)
-            PyThread_release_lock(tape_lock)
+    if tape.busy:
+        wait_turn()
+        give_up()
     return 0
 
 
 cdef int begin() except -1:
-    wait_for_tape()
-    PyThread_acquire_lock(tape_lock, WAIT_LOCK)
+    global held
+    if held:
+        wait_turn()
+    held = True
     tape.busy = True
     return 0
 
 
 cdef int end() except -1:
     tape.busy = False
-    PyThread_release_lock(tape_lock)
+    give_up()
     while deferred.n:
         deferred.n -= 1
         let_go(deferred.items[deferred.n])
@@ -87,7 +117,14 @@ def _before_fork():
     begin()
 
 
-def _after_fork():
+def _after_fork_in_parent():
+    end()
+
+
+def _after_fork_in_child():
+    global waiting
+    waiting = 0  # the threads that waited are the parent's
+    make_turn()
     end()
 
 
@@ -96,7 +133,8 @@ try:
 except ImportError:  # this system does not fork
     pass
 else:
-    _register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    _register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent,
+                      after_in_child=_after_fork_in_child)
 
 
 # ---- making nodes ----

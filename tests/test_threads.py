@@ -90,11 +90,11 @@ def test_many_threads_on_one_engine():
 
 def test_many_threads_on_one_trainer():
     """Steps that are taken are whole steps; what is refused changes nothing: the losses are those of one thread."""
-    trainer = Trainer(DOCS, num_steps=300, **SETTINGS)
+    trainer = Trainer(DOCS, num_steps=60, **SETTINGS)
     refused = []
 
     def work():
-        while trainer.step_index < 300:
+        while trainer.step_index < 60:
             try:
                 trainer.run(1)
             except RuntimeError as error:
@@ -102,9 +102,9 @@ def test_many_threads_on_one_trainer():
                 refused.append(error)
 
     assert not in_threads(*[work] * 4)
-    expected = Trainer(DOCS, num_steps=300, **SETTINGS)
+    expected = Trainer(DOCS, num_steps=60, **SETTINGS)
     expected.run()
-    assert trainer.step_index == 300 and hexes(trainer.model.data) == hexes(expected.model.data)
+    assert trainer.step_index == 60 and hexes(trainer.model.data) == hexes(expected.model.data)
 
 
 def test_a_trainer_passed_from_thread_to_thread():
