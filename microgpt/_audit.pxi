@@ -130,6 +130,9 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
     if node.kind == BINARY:
         refer(audit, slot, node.child0)
         refer(audit, slot, node.child1)
+        if not leaves_grew and (node.flags & LEAF0 and tape.node[node.child0].kind != LEAF
+                                or node.flags & LEAF1 and tape.node[node.child1].kind != LEAF):
+            broken("a child is no leaf", slot)
     elif node.kind == UNARY:
         refer(audit, slot, node.child0)
     elif node.kind == NARY:
@@ -162,8 +165,8 @@ cdef int audit_tape() noexcept nogil:
     for slot in range(1, tape_end):
         node = &tape.node[slot]
         if audit.use[slot] != NODE:
-            if audit.use[slot] == FREE_SINGLE and (node.handle != NULL or node.flags):
-                broken("a free slot has a handle or a flag", slot)
+            if audit.use[slot] == FREE_SINGLE and (node.handle != NULL or node.flags & OPEN):
+                broken("a free slot has a handle or is open", slot)
         elif node.kind == REGION:
             audit_region(&audit, slot)
         elif node.owner == slot:

@@ -11,16 +11,6 @@
 # looks whether a child is. If so, the chain is unfolded into the script's explicit nodes, and the sort starts again.
 # No slot is open on behalf of two chains, because the inner one's visit has already closed the outer one.
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-    #define MG_PREFETCH(address) __builtin_prefetch(address)
-    #else
-    #define MG_PREFETCH(address) ((void)0)
-    #endif
-    """
-    void MG_PREFETCH(const void *address) nogil
-
 cdef struct Frame:
     uint32_t slot
     uint32_t next  # the child to look at next; of a chain, 2 * term + side
@@ -37,6 +27,7 @@ cdef size_t n_open = 0, open_capacity = 0
 cdef Slots order, to_unfold
 cdef uint64_t n_sorts = 0
 cdef uint32_t sort_number = 0  # its low 32 bits, never 0
+cdef bint leaves_grew = False  # some leaf was given children by a second __init__: LEAF0 and LEAF1 may be wrong now
 
 
 cdef int more_frames() noexcept nogil:
@@ -275,6 +266,8 @@ cdef int sort_once(uint32_t root) noexcept nogil:
             if depth == frames_capacity and more_frames() != MG_OK:
                 return MG_NO_MEMORY
             frames[depth].slot, frames[depth].next = child, 0
+            if child > 10:
+                MG_PREFETCH(&node[child - 10].mark)
             depth += 1
             if node[child].kind == CHAIN and enter_chain(child) != MG_OK:
                 return MG_NO_MEMORY
@@ -304,22 +297,25 @@ cdef int sort_once(uint32_t root) noexcept nogil:
             if child:
                 continue
         else:
+            # A child that was a leaf when its parent was made need not be looked at, which often means a cache miss.
             if frame.next == 0:
                 frame.next = 1
                 child = parent.child0
                 if parent.kind == BINARY:
-                    MG_PREFETCH(&node[parent.child1])
-                if node[child].flags & OPEN and conflict(child) != MG_OK:
-                    return MG_NO_MEMORY
-                if unvisited(child):
-                    continue
+                    MG_PREFETCH(&node[parent.child1].mark)
+                if n_open or leaves_grew or not parent.flags & LEAF0:
+                    if node[child].flags & OPEN and conflict(child) != MG_OK:
+                        return MG_NO_MEMORY
+                    if unvisited(child):
+                        continue
             if frame.next == 1 and parent.kind == BINARY:
                 frame.next = 2
                 child = parent.child1
-                if node[child].flags & OPEN and conflict(child) != MG_OK:
-                    return MG_NO_MEMORY
-                if unvisited(child):
-                    continue
+                if n_open or leaves_grew or not parent.flags & LEAF1:
+                    if node[child].flags & OPEN and conflict(child) != MG_OK:
+                        return MG_NO_MEMORY
+                    if unvisited(child):
+                        continue
             child = 0
         if push_slot(&order, frame.slot) != MG_OK:
             return MG_NO_MEMORY

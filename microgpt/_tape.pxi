@@ -2,7 +2,7 @@
 #
 # Slots for single nodes come from a last-in first-out list; when it is empty, from a slab. Runs of fewer than SMALL_RUN
 # slots are kept by size when freed and also come from slabs, so that neither cuts up the space of the large runs, whose
-# freed neighbours are joined again. Recycled slots keep two promises: handle is NULL and no flag is set.
+# freed neighbours are joined again. The handle of a recycled slot is NULL.
 
 cdef extern from "reserve.h" nogil:
     ctypedef struct mg_range:
@@ -15,6 +15,16 @@ cdef extern from "microgpt.h":
     enum:
         MG_OK
         MG_NO_MEMORY
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define MG_PREFETCH(address) __builtin_prefetch(address)
+    #else
+    #define MG_PREFETCH(address) ((void)0)
+    #endif
+    """
+    void MG_PREFETCH(const void *address) nogil
 
 cdef enum:
     SMALL_RUN = 512
@@ -207,45 +217,63 @@ cdef void release(uint32_t owner) noexcept nogil:
 cdef void free_owner(uint32_t owner) noexcept nogil:
     cdef Node *nodes = tape.node
     cdef Node *node
-    cdef uint32_t pending = 0  # owners without references, linked through refs, which they no longer need
-    cdef uint32_t slot = owner, i
+    # Owners without references wait in a queue, linked through refs, which they no longer need: first come, first
+    # served, so that the memory of a node's children has time to arrive before its turn.
+    cdef uint32_t last = owner, slot = owner, following, i
     cdef Nary *nary
     cdef Region *region
     while True:
         node = &nodes[slot]
+        region = NULL
         if node.kind == BINARY:
-            pending = drop(nodes[node.child1].owner, pending)
-            pending = drop(nodes[node.child0].owner, pending)
+            drop(nodes[node.child1].owner, &last)
+            drop(nodes[node.child0].owner, &last)
         elif node.kind == UNARY:
-            pending = drop(nodes[node.child0].owner, pending)
+            drop(nodes[node.child0].owner, &last)
         elif node.kind == NARY:
             nary = <Nary *>node.payload.pointer
             for i in range(nary.n_children):
-                pending = drop(nodes[nary.children[i]].owner, pending)
+                drop(nodes[nary.children[i]].owner, &last)
             free(nary)
         elif node.kind == REGION:
             region = <Region *>node.payload.pointer
             for i in range(region.n_kept):
-                pending = drop(region.kept[i], pending)
-            for i in range(region.n_runs):
-                give_run(region.runs[2 * i], region.runs[2 * i + 1])
-            give_run(region.base, region.n)
-            free(region.kept)
-            free(region.runs)
-            free(region.memory)
-            free(region)
-            slot = 0
-        if pending == 0 and freed.n == 0:  # the most frequent case: one node, its children live on
-            if slot:
-                give_slot(slot)
-            return
-        if slot and push_slot(&freed, slot) != MG_OK:
+                drop(region.kept[i], &last)
+        following = <uint32_t>node.refs
+        if region != NULL:
+            free_region(region)
+        elif following == 0 and freed.n == 0:  # the most frequent case: one node, its children live on
             give_slot(slot)
-        if pending == 0:
+        elif push_slot(&freed, slot) != MG_OK:
+            give_slot(slot)
+        if following == 0:
             break
-        slot = pending
-        pending = <uint32_t>nodes[slot].refs
-    give_freed()
+        slot = following
+    if freed.n:
+        give_freed()
+
+
+cdef inline void drop(uint32_t owner, uint32_t *last) noexcept nogil:
+    cdef Node *node = &tape.node[owner]
+    node.refs -= 1
+    if node.refs != 0:
+        return
+    tape.node[last[0]].refs = <int32_t>owner
+    last[0] = owner
+    if node.kind == BINARY:
+        MG_PREFETCH(&tape.node[node.child0].owner)
+        MG_PREFETCH(&tape.node[node.child1].owner)
+
+
+cdef void free_region(Region *region) noexcept nogil:
+    cdef uint32_t i
+    for i in range(region.n_runs):
+        give_run(region.runs[2 * i], region.runs[2 * i + 1])
+    give_run(region.base, region.n)
+    free(region.kept)
+    free(region.runs)
+    free(region.memory)
+    free(region)
 
 
 cdef void give_freed() noexcept nogil:
@@ -283,15 +311,6 @@ cdef void give_freed() noexcept nogil:
         freed.items, freed.capacity = NULL, 0
 
 
-cdef inline uint32_t drop(uint32_t owner, uint32_t pending) noexcept nogil:
-    cdef Node *node = &tape.node[owner]
-    node.refs -= 1
-    if node.refs != 0:
-        return pending
-    node.refs = <int32_t>pending
-    return owner
-
-
 # ---- regions ----
 
 cdef uint32_t make_region(uint32_t n, size_t memory_size, void **memory) noexcept nogil:
@@ -312,7 +331,7 @@ cdef uint32_t make_region(uint32_t n, size_t memory_size, void **memory) noexcep
         return 0
     region.base, region.n = base, n + 1
     header = &tape.node[base]
-    header.kind = REGION
+    header.kind, header.flags = REGION, 0
     header.payload.pointer = region
     header.owner = base
     header.refs = 1

@@ -20,6 +20,8 @@ cdef enum Kind:
 cdef enum Flag:
     OPEN = 1  # sorting: an operand of a term already passed, of a chain whose later term is being visited
     FLOWED = 2  # a chain that one backward has passed; local_grad0 is the gradient that flowed through it
+    LEAF0 = 4  # of a binary node made by an operator: child0 was a leaf, and still is unless leaves_grew
+    LEAF1 = 8  # the same of child1
 
 
 cdef union Payload:
@@ -27,15 +29,16 @@ cdef union Payload:
     void *pointer  # NARY: Nary*, CHAIN: Fold*, REGION: Region*
 
 
+# Three groups of 16 bytes, none of which a cache line's end can divide: what accumulates, what is sorted, what is counted.
 cdef struct Node:
     double local_grad0
     Payload payload  # local_grad1, where there is a second child
     uint32_t child0, child1
-    uint32_t owner  # the slot whose refs count for this one: itself, or the header of its region
-    int32_t refs  # parents and handles of all the nodes that this slot owns
     uint32_t mark  # the number of the last sort that visited this node, its low 32 bits
     uint8_t kind, flags
     uint16_t unused
+    uint32_t owner  # the slot whose refs count for this one: itself, or the header of its region
+    int32_t refs  # parents and handles of all the nodes that this slot owns
     PyObject *handle  # the one living Value of this node, borrowed, or NULL
 
 

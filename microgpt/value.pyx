@@ -183,6 +183,8 @@ cdef inline uint32_t new_binary(double data, uint32_t child0, uint32_t child1,
         return 0
     node.child0, node.child1 = child0, child1
     node.local_grad0, node.payload.local_grad = local_grad0, local_grad1
+    node.flags = <uint8_t>((LEAF0 if tape.node[child0].kind == LEAF else 0)
+                           | (LEAF1 if tape.node[child1].kind == LEAF else 0))
     retain(child0)
     retain(child1)
     return slot
@@ -592,6 +594,7 @@ def _sorted(Value root, bint known=True):
 
 cdef int reset(uint32_t slot, uint32_t fresh) except -1:
     """__init__ on a Value that has a node already: that node takes over what the fresh one is."""
+    global leaves_grew
     cdef Node *node = &tape.node[slot]
     cdef Node old = node[0]
     if old.owner != slot:
@@ -601,7 +604,9 @@ cdef int reset(uint32_t slot, uint32_t fresh) except -1:
     tape.node[slot].local_grad0 = tape.node[fresh].local_grad0
     tape.node[slot].payload = tape.node[fresh].payload
     tape.node[slot].child0, tape.node[slot].child1 = tape.node[fresh].child0, tape.node[fresh].child1
-    tape.node[slot].kind = tape.node[fresh].kind
+    tape.node[slot].kind, tape.node[slot].flags = tape.node[fresh].kind, 0
+    if old.kind == LEAF and node.kind != LEAF:
+        leaves_grew = True
     # The fresh slot goes, and takes the old children with it.
     tape.node[fresh].local_grad0, tape.node[fresh].payload = old.local_grad0, old.payload
     tape.node[fresh].child0, tape.node[fresh].child1 = old.child0, old.child1

@@ -127,6 +127,21 @@ def test_initialising_again(V):
 
 
 @BOTH
+def test_a_leaf_that_is_given_children_later(V):
+    """Whoever was computed from it when it was a leaf sends its gradient further down now."""
+    a, b = V(2.0), V(3.0)
+    c, d = a * b, b * a
+    a.__init__(7.0, (b,), (10.0,))
+    (c + d).backward()
+    assert (a.data, a.grad, b.grad) == (7.0, 6.0, 2.0 + 2.0 + 60.0)
+    b.__init__(1.0)  # and back again
+    e = b * b
+    e.backward()
+    assert (e.data, b.grad) == (1.0, 2.0)
+
+
+
+@BOTH
 def test_subclass(V):
     class Named(V):
         def __init__(self, data, name):
