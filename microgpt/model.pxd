@@ -9,5 +9,6 @@ cdef class GPT:
     cdef double *params_data  # [num_params], contiguous, in the script's order
     cdef double *params_grad  # [num_params]
     cdef uint32_t region  # the header of the parameters' slots
+    cdef uint32_t first  # the slot of params[0]
     cdef object matrices  # state_dict and params, once somebody has asked for them
     cdef list values

@@ -37,6 +37,7 @@ cdef extern from "microgpt.h":
 cdef enum:
     MG_MISCOUNTED = 1000  # a layer did not take what it said: a fault of ours
     MOST_NODES = 1 << 28
+    ALIGNMENT = 8  # slots: 64 bytes of doubles
 
 include "_layers.pxi"
 include "_gpt.pxi"
@@ -291,7 +292,7 @@ cdef class GPT:
 
     def __init__(self, vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None):
         cdef Py_ssize_t i
-        cdef uint32_t slot
+        cdef uint32_t slot, n
         cdef void *memory
         if self.region:
             raise TypeError("a GPT is initialised once")
@@ -304,21 +305,24 @@ cdef class GPT:
         if n_embd % n_head:
             raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
         num_params = n_embd * (2 * vocab_size + block_size + 12 * n_layer * n_embd)
-        if num_params >= MOST_NODES:
-            raise ValueError(f"{num_params} parameters are more than the graph can hold ({MOST_NODES - 1})")
+        if num_params + ALIGNMENT >= MOST_NODES:
+            raise ValueError(f"{num_params} parameters are more than the graph can hold ({MOST_NODES - ALIGNMENT - 1})")
         self.vocab_size, self.n_embd, self.n_head = vocab_size, n_embd, n_head
         self.n_layer, self.block_size, self.init_std = n_layer, block_size, init_std
         self.head_dim, self.num_params = self.n_embd // self.n_head, num_params
         wait_for_tape()
-        slot = make_region(<uint32_t>self.num_params, 0, &memory)
+        # Some slots more, so that the parameters can begin where a cache line does, as the kernels like it.
+        n = <uint32_t>self.num_params + ALIGNMENT - 1
+        slot = make_region(n, 0, &memory)
         if slot == 0:
             raise MemoryError("no memory for the parameters")
         self.region = slot
-        self.params_data, self.params_grad = tape.data + slot + 1, tape.grad + slot + 1
-        for i in range(self.num_params):
-            self.params_data[i] = self.params_grad[i] = 0.0
-            tape.node[slot + 1 + i].owner = slot
-            tape.node[slot + 1 + i].kind, tape.node[slot + 1 + i].flags = LEAF, 0
+        self.first = (slot + ALIGNMENT) // ALIGNMENT * ALIGNMENT
+        self.params_data, self.params_grad = tape.data + self.first, tape.grad + self.first
+        for i in range(slot + 1, slot + 1 + n):
+            tape.data[i] = tape.grad[i] = 0.0
+            tape.node[i].owner = slot
+            tape.node[i].kind, tape.node[i].flags = LEAF, 0
         draw(self, rng)
 
     def __dealloc__(self):
@@ -329,7 +333,7 @@ cdef class GPT:
     def params(self):
         """The parameters' Values in the script's order, a list."""
         if self.values is None:
-            self.values = handles(self.region + 1, self.num_params)
+            self.values = handles(self.first, self.num_params)
         return self.values
 
     @property
@@ -389,7 +393,7 @@ cdef Shape shape_of(GPT model) except *:
         raise TypeError("model must be a GPT")
     m.vocab_size, m.n_embd, m.n_head = <uint32_t>model.vocab_size, E, <uint32_t>model.n_head
     m.n_layer, m.block_size, m.head_dim = <uint32_t>model.n_layer, <uint32_t>model.block_size, <uint32_t>model.head_dim
-    m.num_params, m.params, m.data = <uint32_t>model.num_params, model.region + 1, NULL
+    m.num_params, m.params, m.data = <uint32_t>model.num_params, model.first, NULL
     m.wte = 0
     m.wpe = m.vocab_size * E
     m.lm_head = m.wpe + m.block_size * E

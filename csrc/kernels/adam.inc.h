@@ -65,7 +65,7 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         vec_keep(c->lr_t), vec_keep(c->eps),
         .square_stretch = vec_keep(1.0 + STRETCH(SQUARE_WINDOW)),
         .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
-        .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x1p-50 : 0x1p-49),
+        .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x3p-52 : 0x1p-49),
         .p_exponent = vec_keep(0x1p-895), .p_in_range = vec_keep(0x1p+513), /* 128 << 52, 0x600 << 52 */
         .root = root_prepare(POW_WINDOW),
     };
@@ -142,10 +142,12 @@ ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepe
     /* 2**-639 <= |new_p| < 2**897, and no nan, by its exponent: 128 more either overflows it or leaves it below 512
      * exactly outside. So no step was so small that it lost bits, or that did not matter, and none overflowed. */
     good &= mask_any_bit((ivec)new_p + (ivec)c->p_exponent, (ivec)c->p_in_range);
-    /* The other root, one unit in the last place above or below, moves root + eps by at most 2**-51 of itself and the
-     * step by at most 1.5 * 2**-51, the other way. Where a step that is 2**-50 shorter (or longer) gives the same
-     * parameter, so does every step in between. (Without fused multiply-adds the product is rounded and the margin is
-     * twice as wide.) */
+    /* The other root, one unit in the last place above or below, moves root + eps by at most two units in its last
+     * place, 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of
+     * them, and the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where
+     * s < 1.5 * 2**52, by 4 or 5 above, and so by at most 3 * 2**-52 of itself. Where a step that is so much shorter
+     * (or longer) gives the same parameter, so does every step in between. (Without fused multiply-adds the product is
+     * rounded, and the margin is wider.) */
     const vec other_step = vec_copysign(c->slack, rest) - c->one; /* times step, and negative */
     doubt = mask_unequal(doubt, new_p, nudge(step, other_step, p));
 
