@@ -61,4 +61,15 @@ if not _compiled(_os.path.dirname(_os.path.abspath(__file__))):
         raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder above it")
 
 if _os.environ.get("MICROGPT_SIMD"):
-    from . import simd as _simd  # noqa: F401  (an override that is unknown or unsupported fails here, at import)
+    try:
+        from . import simd as _simd  # noqa: F401  (an override that is unknown or unsupported fails here, at import)
+    except ImportError as error:
+        import sys as _sys
+
+        # Our own commands say what is wrong as they say everything: in one line, and with exit status 2.
+        _argv = _sys.orig_argv
+        _commands = ("microgpt", "microgpt.train", "microgpt.sample", "microgpt.eval", "microgpt.info", "microgpt.report")
+        if str(error).startswith("MICROGPT_SIMD: ") and "-m" in _argv and _argv[_argv.index("-m") + 1] in _commands:
+            print(f"microgpt: error: {error}", file=_sys.stderr)
+            raise SystemExit(2) from None
+        raise

@@ -55,6 +55,22 @@ def run(command: "Callable[[Any], None]", arguments: "Any") -> int:
     return EXIT_ERROR
 
 
+def parser(command: str, description: str, sparse: bool = False) -> "Any":
+    """The argparse.ArgumentParser of `python -m microgpt.COMMAND`, whose errors are one line.
+
+    sparse: flags that are not given are absent from what it returns.
+    """
+    from argparse import SUPPRESS, ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message):
+            say(f"error: {message} ({self.prog} --help lists the flags)")
+            raise SystemExit(EXIT_ERROR)
+
+    return Parser(prog=f"python -m microgpt.{command}", description=description,
+                  argument_default=SUPPRESS if sparse else None)  # fmt: skip
+
+
 def read_docs(path: "str | None") -> "tuple[list[str], str]":
     """(the documents, where they are from)."""
     from .data import describe_source, load_docs

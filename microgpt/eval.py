@@ -76,13 +76,9 @@ def position_losses(tokens: "Sequence[int]", decoder: "Decoder", block_size: int
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
-    import argparse
-
     from .trainer import ENGINES
 
-    p = argparse.ArgumentParser(
-        prog="python -m microgpt.eval", description="Measure how well a saved model predicts the documents of a text."
-    )
+    p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.")
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
                    "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip

@@ -1,6 +1,4 @@
 """The flags of `python -m microgpt.train`, and what can be said against them before anything is computed."""
-import argparse
-
 from . import cli
 from .trainer import ENGINES
 
@@ -11,11 +9,8 @@ VAL_EVERY = 100
 
 def parse(argv, defaults):
     """The arguments as a dict; those not given are absent, so that a resumed run knows what was asked for."""
-    p = argparse.ArgumentParser(
-        prog="python -m microgpt.train",
-        description="Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
-        argument_default=argparse.SUPPRESS,
-    )
+    p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
+                   sparse=True)  # fmt: skip
     p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
                    "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
     for name in ("steps", "seed", "n_embd", "n_head", "n_layer", "block_size"):

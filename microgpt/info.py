@@ -9,12 +9,7 @@ __all__ = ["main", "rows"]
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="python -m microgpt.info", description="Say what was built and what runs here: worth adding to a report."
-    )
-    parser.parse_args(argv)
+    cli.parser("info", "Say what was built and what runs here: worth adding to a report.").parse_args(argv)
     return cli.run(_info, None)
 
 

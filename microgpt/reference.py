@@ -86,19 +86,24 @@ def _topological_order(root):
 
     The order decides in which sequence contributions to one gradient are added, and so decides its last bits.
     """
-    order, visited, stack = [], set(), [root]
-    while stack:
-        node = stack.pop()
-        if node is None:  # all that stood above this mark has been visited: its node is next
-            order.append(stack.pop())
-        elif node not in visited:
-            visited.add(node)
-            if node._children:
-                stack += node, None
-                stack.extend(reversed(node._children))
-            else:
-                order.append(node)
-    return order
+    order, visited, above = [], {root}, []
+    node, children = root, iter(root._children)
+    while True:
+        for child in children:
+            if child not in visited:
+                visited.add(child)
+                if child._children:  # go down to it, and come back to the rest later
+                    above.append(node)
+                    above.append(children)
+                    node, children = child, iter(child._children)
+                    break
+                order.append(child)
+        else:  # no child is left to visit: this node's turn has come
+            order.append(node)
+            if not above:
+                return order
+            children = above.pop()
+            node = above.pop()
 
 
 def linear(x, w):

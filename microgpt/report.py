@@ -91,13 +91,8 @@ def facts(records: "list[dict[str, Any]]") -> "dict[str, str]":
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
-    import argparse
-
-    p = argparse.ArgumentParser(
-        prog="python -m microgpt.report",
-        description="Show a run, or two side by side, as one page that needs nothing else; "
-        "two runs are compared bit by bit as well.",
-    )
+    p = cli.parser("report", "Show a run, or two side by side, as one page that needs nothing else; "
+                   "two runs are compared bit by bit as well.")  # fmt: skip
     p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="one or two files written by microgpt.train --log")
     p.add_argument("-o", "--output", metavar="PAGE.html", help="default: the first log's name with .html")
     return cli.run(_report, vars(p.parse_args(argv)))

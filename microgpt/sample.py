@@ -14,13 +14,7 @@ def main(argv: "list[str] | None" = None) -> int:
 
 
 def _arguments(argv):
-    import argparse
-
-    p = argparse.ArgumentParser(
-        prog="python -m microgpt.sample",
-        description="Let a saved model write new documents, drawn as the script draws them.",
-        argument_default=argparse.SUPPRESS,
-    )
+    p = cli.parser("sample", "Let a saved model write new documents, drawn as the script draws them.", sparse=True)
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     cli.add_sampling(p, DEFAULTS)
     p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: go on with the saved run's stream, "

@@ -54,7 +54,8 @@ def text_file(tmp_path):
 def one_line_error(done, *parts):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    line = done.stderr.strip().splitlines()[-1]
+    *before, line = done.stderr.splitlines()  # before: which engine and data, where it got that far
+    assert line.startswith("microgpt: error: ") and not [x for x in before if "engine" not in x], done.stderr
     for part in parts:
         assert part in line, done.stderr
 

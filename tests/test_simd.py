@@ -8,11 +8,11 @@ import pytest
 from microgpt import simd, simd_info
 
 
-def run(code, value=None):
+def run(code, value=None, flag="-c"):
     env = {**os.environ, "MICROGPT_SIMD": value} if value is not None else dict(os.environ)
     if value is None:
         env.pop("MICROGPT_SIMD", None)
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    return subprocess.run([sys.executable, flag, code], env=env, capture_output=True, text=True)
 
 
 IN_USE = "import microgpt; print(microgpt.simd_info()['in_use'])"
@@ -44,6 +44,15 @@ def test_an_unknown_name_is_an_error_at_import():
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1] == (
             f"ImportError: MICROGPT_SIMD: unknown instruction set {name!r} (known: scalar, avx2, avx512, neon)"
+        )
+
+
+def test_a_command_says_so_in_one_line():
+    for command in ("train", "sample", "info"):
+        result = run(f"microgpt.{command}", "sse9", "-m")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == (
+            "microgpt: error: MICROGPT_SIMD: unknown instruction set 'sse9' (known: scalar, avx2, avx512, neon)\n"
         )
 
 
