@@ -15,11 +15,6 @@ class Saver(Watcher):
     """Saves a run to path every `every` steps, and inside `with` also when it is interrupted or terminated."""
 
     def __init__(self, trainer: "Trainer", path: str, every: "int | None") -> None:
-        # What a save needs is imported before the run: an interrupt that fell into an import would spoil the save that
-        # answers it, since NumPy cannot be imported twice.
-        import numpy  # noqa: F401
-        import safetensors.numpy  # noqa: F401
-
         self.trainer, self.path, self.every = trainer, path, every
 
     def look(self, record) -> None:

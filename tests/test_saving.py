@@ -97,11 +97,37 @@ sys.exit(train.main(["--steps", "4", "--n-embd", "4", "--save", sys.argv[1], "--
     assert (tmp_path / "whole").read_bytes() == path.read_bytes()
 
 
-def test_what_a_save_needs_is_imported_before_the_run():
-    """An interrupt within the import of NumPy would leave it half imported, and the save that answers would fail."""
-    done = child("import sys; from microgpt.saving import Saver; Saver(None, 'x', None); "
-                 "print('numpy' in sys.modules, 'safetensors.numpy' in sys.modules)")  # fmt: skip
-    assert done.stdout.split() == ["True", "True"], done.stderr
+INTERRUPTING = """
+import os, signal, sys
+class Interrupting:
+    done = False
+    def find_spec(self, name, *_):
+        if name.startswith("numpy.") and not self.done:
+            self.done = True
+            os.kill(os.getpid(), signal.SIGINT)
+            print("interrupted", "numpy" in sys.modules, flush=True)
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@on_posix
+@pytest.mark.parametrize("module", ["train", "sample", "eval"])
+def test_interrupted_import_of_numpy(tmp_path, module):
+    """NumPy would make an ImportError of it, and then no save could import it: the interrupt has to wait."""
+    Trainer(load_docs(BUNDLED), num_steps=2).save(tmp_path / "run.safetensors")
+    flags = ["--resume"] if module == "train" else []
+    done = child(f"{INTERRUPTING}from microgpt import {module}; sys.exit({module}.main(sys.argv[1:]))",
+                 *flags, tmp_path / "run.safetensors")  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "interrupted True\n"), done.stderr
+    assert done.stderr == "microgpt: interrupted\n"
+
+
+@on_posix
+def test_ignored_interrupt_stays_ignored():
+    """As in a background job of a shell."""
+    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt import cli\n"
+                 "cli.import_arrays(); print('alive')")  # fmt: skip
+    assert done.stdout == "interrupted True\nalive\n", done.stderr
 
 
 @on_posix
