@@ -83,11 +83,12 @@ def save(trainer: "Trainer", path: "str | os.PathLike[str]") -> None:
     content = serialize(tensors, metadata={"microgpt": json.dumps(about, sort_keys=True)})
     if int.from_bytes(content[:8], "little") > MAX_HEADER:
         raise CheckpointError(f"a model of so many layers cannot be saved: its header exceeds {MAX_HEADER} bytes")
-    _write_atomically(os.fspath(path), content)
+    write_atomically(path, content)
 
 
-def _write_atomically(path, content):
+def write_atomically(path: "str | os.PathLike[str]", content: bytes) -> None:
     """A new file beside the old one, flushed to the disk, moved over it, and the folder's entry flushed as well."""
+    path = os.fspath(path)
     target = os.path.realpath(path)
     mode = None
     if os.path.exists(target):

@@ -71,6 +71,34 @@ def parser(command: str, description: str, sparse: bool = False) -> "Any":
                   argument_default=SUPPRESS if sparse else None)  # fmt: skip
 
 
+def import_arrays() -> None:
+    """Import what reading and writing a checkpoint needs, and answer Ctrl-C only when that is done.
+
+    NumPy makes an ImportError of an interrupt, and cannot be imported a second time by the save that answers it.
+    """
+    import signal
+
+    def hold(number: int, frame: "Any") -> None:
+        held.append(number)
+
+    held: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        # What is ignored or handled in some other way stays so.
+        if previous is signal.default_int_handler:
+            signal.signal(signal.SIGINT, hold)
+    except ValueError:
+        pass  # not the main thread, to which interrupts go
+    try:
+        import numpy  # noqa: F401
+        import safetensors.numpy  # noqa: F401
+    finally:
+        if signal.getsignal(signal.SIGINT) is hold:
+            signal.signal(signal.SIGINT, previous)
+    if held:
+        raise KeyboardInterrupt
+
+
 def read_docs(path: "str | None") -> "tuple[list[str], str]":
     """(the documents, where they are from)."""
     from .data import describe_source, load_docs

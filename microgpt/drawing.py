@@ -1,5 +1,6 @@
 """`draw_graph(value)`: the graph below a Value as DOT text, and as a picture in a notebook that has graphviz."""
 import math
+import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ __all__ = ["Dot", "draw_graph", "operator"]
 
 #: How far a graph is walked to say what a drawing leaves out.
 COUNTED = 1_000_000
+#: The width of a picture, in points, at most.
+WIDEST = 650
 
 
 class Dot(str):
@@ -27,7 +30,7 @@ class Dot(str):
             svg = Source(str(self)).pipe(format="svg", encoding="utf-8")
         except ExecutableNotFound:
             raise OSError("a picture needs the program dot of Graphviz, which is not on the PATH") from None
-        return str(svg).replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)  # no wider than the notebook
+        return re.sub(r'<svg width="([\d.]+)pt" height="([\d.]+)pt"', _fitted, str(svg), count=1)
 
     def _repr_svg_(self) -> "str | None":
         try:
@@ -37,6 +40,14 @@ class Dot(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def _fitted(found: "re.Match[str]") -> str:
+    """The same picture no wider than a notebook: one embedded as an image would be cut off, whatever its style says."""
+    width, height = map(float, found.groups())
+    scale = min(1.0, WIDEST / width)
+    style = "max-width:100%;height:auto"
+    return f'<svg style="{style}" width="{width * scale:.0f}pt" height="{height * scale:.0f}pt"'
 
 
 def operator(value: "Any") -> str:

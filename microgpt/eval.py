@@ -90,6 +90,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 def _eval(given: "dict[str, str]") -> None:
     from .trainer import Trainer
 
+    cli.import_arrays()
     trainer = Trainer.load(given["model"], engine=given["engine"])
     docs, source = cli.read_docs(given["input"])
     cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {source}")

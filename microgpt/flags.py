@@ -77,6 +77,8 @@ def check(given):
     for name in ("save", "save_best", "log", "plot"):
         if name in given:
             cli.check_writable(given[name])
+    if given.keys() & {"save", "resume", "log", "plot"}:
+        cli.import_arrays()
     if "plot" in given:
         from .plotting import check_plot
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LossPlot", "check_plot", "plot_attention", "plot_embeddings", "plot_loss"]
 
-INK, FAINT, BLUE, ORANGE, GREEN = "#222222", "#c9d1dc", "#1f5fa8", "#d9631e", "#3a8f5c"
+INK, FAINT, GREY, BLUE, ORANGE, GREEN = "#222222", "#c0c9d5", "#8f9dae", "#1f5fa8", "#d9631e", "#3a8f5c"
 
 
 def check_plot(path: str) -> None:
@@ -56,7 +56,13 @@ def _figure(width, height):
 
 def _finish(figure, path):
     if path is not None:
-        figure.savefig(path, dpi=150)
+        from io import BytesIO
+
+        from .checkpoint import write_atomically
+
+        file = BytesIO()
+        figure.savefig(file, format=os.path.splitext(os.fspath(path))[1][1:] or "png", dpi=150)
+        write_atomically(path, file.getvalue())
     return figure
 
 
@@ -75,12 +81,15 @@ def plot_loss(
     figure = _figure(8, 4.6)
     axes = figure.add_subplot()
     steps = range(first_step, first_step + len(losses))
-    handles = axes.plot(steps, losses, color=FAINT, linewidth=0.6, label="loss of each step")
-    handles += axes.plot(steps, smoothed(losses), color=BLUE, linewidth=1.8, label="moving average")
+    few, dot = len(losses) <= 300, "o" if len(losses) == 1 else None  # a line needs two ends to be seen
+    each = {"color": GREY if few else FAINT, "linewidth": 1.0 if few else 0.6, "marker": dot}
+    handles = axes.plot(steps, losses, label="loss of each step", **each)
+    handles += axes.plot(steps, smoothed(losses), color=BLUE, linewidth=1.8, marker=dot, label="moving average")
     if validation:
         style = {"color": ORANGE, "marker": "o", "markersize": 3.5, "linewidth": 1.4}
         handles += axes.plot(*zip(*validation), label="validation", **style)
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.set_ylabel("loss (nats a token)")
     finite = sorted(loss for loss in losses if abs(loss) < float("inf"))
     if finite:
@@ -93,7 +102,8 @@ def plot_loss(
     axes.spines[["top", "right"]].set_visible(False)
     if learning_rates:
         right = axes.twinx()
-        handles += right.plot(steps, learning_rates, color=GREEN, linewidth=1, linestyle="--", label="learning rate")
+        style = {"color": GREEN, "linewidth": 1, "linestyle": "--", "marker": dot}
+        handles += right.plot(steps, learning_rates, label="learning rate", **style)
         right.set_ylabel("learning rate", color=GREEN)
         right.tick_params(axis="y", colors=GREEN)
         right.set_ylim(0, (max(learning_rates) or 1) * 1.05)
@@ -166,11 +176,12 @@ def plot_attention(model: "Trainer", text: str, path: "str | os.PathLike[str] | 
     figure = _figure(n_head * size + 0.9, n_layer * (size + 0.3) + 0.3)
     grid = figure.subplots(n_layer, n_head, squeeze=False)
     font = max(4, min(9, 150 / n))
+    upright = 90 if max(map(len, labels)) > 1 else 0  # numbers of characters would run into each other
     for layer in range(n_layer):
         for head in range(n_head):
             axes = grid[layer][head]
             image = axes.imshow(weights[layer, head], cmap="Blues", vmin=0, vmax=1)
-            axes.set_xticks(range(n), labels, fontsize=font)
+            axes.set_xticks(range(n), labels, fontsize=font, rotation=upright)
             axes.set_yticks(range(n), labels, fontsize=font)
             axes.tick_params(length=0)
             axes.set_title(f"layer {layer}, head {head}", fontsize=9)
@@ -179,6 +190,22 @@ def plot_attention(model: "Trainer", text: str, path: "str | os.PathLike[str] | 
     grid[-1][0].set_xlabel("looks back at", fontsize=9)
     figure.colorbar(image, ax=grid, shrink=0.8, aspect=25, pad=0.01, label="weight")
     return _finish(figure, path)
+
+
+def _apart(x, y, width, height, distance):
+    """Places for labels at x, y [n], moved until they are some `distance` points apart on width × height points."""
+    import numpy as np
+
+    scale = np.array([width / (np.ptp(x) or 1), height / (np.ptp(y) or 1)]) / 1.16
+    places = np.stack([x, y], axis=1) * scale + np.arange(len(x))[:, None] * 1e-6  # no two at the same place
+    if len(places) <= 400:  # more would not fit into the picture anyway
+        for _ in range(60):
+            away = places[:, None] - places
+            far = np.hypot(away[..., 0], away[..., 1])
+            np.fill_diagonal(far, np.inf)
+            push = np.clip(distance - far, 0, None) / far
+            places += (away * push[..., None]).sum(axis=1) / 4
+    return (places / scale).T
 
 
 def plot_embeddings(model: "Trainer", path: "str | os.PathLike[str] | None" = None, name: str = "wte") -> "Figure":
@@ -207,9 +234,13 @@ def plot_embeddings(model: "Trainer", path: "str | os.PathLike[str] | None" = No
     axes = figure.add_subplot()
     axes.axhline(0, color="#e6e9ee", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#e6e9ee", linewidth=0.8, zorder=0)
-    axes.scatter(x, y, s=190, color="#dbe7f5", edgecolor="#9db8d8", linewidth=0.6)
+    shown_x, shown_y = _apart(x, y, 410, 350, 14)
+    axes.plot([x, shown_x], [y, shown_y], color="#9db8d8", linewidth=0.8, zorder=1)
+    axes.scatter(x, y, s=4, color="#9db8d8", zorder=1)
+    axes.scatter(shown_x, shown_y, s=190, color="#dbe7f5", edgecolor="#9db8d8", linewidth=0.6, zorder=2)
     for i, label in enumerate(labels):
-        axes.annotate(label, (x[i], y[i]), ha="center", va="center", fontsize=10 if len(label) < 3 else 6, color=INK)
+        style = {"ha": "center", "va": "center", "fontsize": 10 if len(label) < 3 else 6, "color": INK}
+        axes.annotate(label, (shown_x[i], shown_y[i]), **style)
     axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
     axes.set_ylabel(f"second ({share[1]:.0%})")
     axes.set_title(f"{name}: {len(rows)} rows of {rows.shape[1]} numbers", loc="left", fontsize=10, color=INK)

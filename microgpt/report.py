@@ -7,6 +7,7 @@ import os
 import sys
 
 from . import cli
+from .checkpoint import write_atomically
 from .runlog import read_log
 
 TYPE_CHECKING = False
@@ -111,8 +112,7 @@ def _report(given: "dict[str, Any]") -> None:
     runs = [read_log(path) for path in logs]
     comparison = compare(*runs) if len(runs) == 2 else None
     html = page([os.path.basename(path) for path in logs], runs, comparison)
-    with open(output, "w", encoding="utf-8", newline="\n") as file:
-        file.write(html)
+    write_atomically(output, html.encode("utf-8", "backslashreplace"))
     if comparison:
         print(comparison)
     cli.say(f"wrote {output}")

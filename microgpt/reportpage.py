@@ -66,7 +66,7 @@ def _summary(names, runs):
     for name, records in zip(names, runs):
         last, run = records[-1], facts(records)
         text = (
-            f"step {last['step']:,} of {run.get('num_steps', '?')}, {run.get('engine', '?')} engine, "
+            f"step {last['step']} of {run.get('num_steps', '?')}, {run.get('engine', '?')} engine, "
             f"{run.get('num_params', '?')} parameters, {run.get('docs', '?')} documents of {run.get('text', '?')}; "
             f"last loss {_loss(last):.4f}"
         )
@@ -87,7 +87,7 @@ def _losses(names, runs):
         measured = [(r["step"], _loss(r, "val_loss")) for r in records if "val_loss" in r]
         if measured:
             curves.append((prefix + "validation loss", f"val{number}", measured))
-    return f"<h2>Loss</h2>\n{_chart('loss', curves, 330)}"
+    return f"<h2>Loss</h2>\n<p class=\"summary\">In nats a token.</p>\n{_chart('loss', curves, 330)}"
 
 
 def _rates(names, runs):
@@ -99,25 +99,28 @@ def _rates(names, runs):
     return _chart("rates", curves, 130, from_zero=True)
 
 
-def _ticks(low, high, about):
-    """Round numbers between low and high."""
+def _ticks(low, high, about, least=0.0):
+    """Round numbers between low and high, at least `least` apart."""
     span = (high - low) or 1.0
     size = 10.0 ** math.floor(math.log10(span / about))
-    step = next(size * m for m in (1, 2, 5, 10) if span / (size * m) <= about)
+    step = max(least, next(size * m for m in (1, 2, 5, 10) if span / (size * m) <= about))
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, int(math.floor(high / step + 1e-9)) + 1)]
 
 
 def _chart(name, curves, height, from_zero=False):
     """An SVG of (label, class, [(x, y)]) curves with axes and a legend, and its numbers for the script."""
-    shown = [(label, kind, [(x, y) for x, y in points if math.isfinite(y)]) for label, kind, points in curves]
+    shown = []
+    for label, kind, points in curves:
+        finite = [(x, y) for x, y in points if math.isfinite(y)]
+        shown.append((label, f"{kind} few" if len(finite) <= 300 else kind, finite))
     xs, ys = [x for _, _, points in shown for x, _ in points], [y for _, _, points in shown for _, y in points]
     if not xs:
         return "<p>There is no finite number to draw.</p>"
     x0, x1 = min(xs), max(xs)
     low, high = (0.0 if from_zero else min(ys)), max(ys)
     # A few hard documents may not squeeze everything else into a line.
-    if any(kind == "each" for _, kind, _ in shown) and len(ys) > 50:
+    if any(kind.startswith("each") for _, kind, _ in shown) and len(ys) > 50:
         high = sorted(ys)[int(0.998 * (len(ys) - 1))]
     room = 0.04 * (high - low) or 0.5
     low, high = (low if from_zero else low - room), high + room
@@ -134,14 +137,15 @@ def _chart(name, curves, height, from_zero=False):
         _, py = at(x0, y)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{py:.1f}" y2="{py:.1f}"/>'
                      f'<text class="tick" x="{_LEFT - 7}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')  # fmt: skip
-    for x in _ticks(x0, x1, 10):
+    parts.append(f'<text class="tick" x="0" y="{height - 8}">step</text>')
+    for x in _ticks(x0, x1, 10, least=1):
         px, _ = at(x, low)
-        parts.append(f'<text class="tick" x="{px:.1f}" y="{height - 8}" text-anchor="middle">{x:g}</text>')
+        parts.append(f'<text class="tick" x="{px:.1f}" y="{height - 8}" text-anchor="middle">{x:,.0f}</text>')
     for _, kind, points in shown:
         places = [at(x, y) for x, y in points]
         line = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
         parts.append(f'<polyline class="curve {kind}" clip-path="url(#clip-{name})" points="{line}"/>')
-        if kind.startswith("val"):
+        if kind.startswith("val") or len(points) == 1:  # a line needs two ends to be seen
             parts += [f'<circle class="dot {kind}" cx="{px:.1f}" cy="{py:.1f}" r="2.6"/>' for px, py in places]
     parts.append(f'<line class="cursor" y1="{_TOP}" y2="{_TOP + tall}" visibility="hidden"/></svg>')
     legend = "".join(

@@ -15,7 +15,7 @@ from .watching import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .trainer import Trainer
@@ -74,7 +74,7 @@ class RunLog(Watcher):
         try:
             self.write({})
         finally:
-            self.file.close()
+            self._put(self.file.close)
 
     def until_next(self) -> int:
         step = self.trainer.step_index
@@ -130,8 +130,14 @@ class RunLog(Watcher):
                     line.update(val_loss=_number(line["val_loss"]), val_loss_hex=line["val_loss"].hex())
             lines.append(json.dumps(line, separators=(",", ":")) + "\n")
         self.pending.clear()
-        self.file.write("".join(lines))
-        self.file.flush()
+        self._put(self.file.write, "".join(lines))
+        self._put(self.file.flush)
+
+    def _put(self, action: "Callable[..., Any]", *arguments: str) -> None:
+        try:
+            action(*arguments)
+        except OSError as error:  # say which file: a disk that is full may be one of several
+            raise OSError(error.errno, error.strerror, self.path) from None
 
 
 def _number(x):

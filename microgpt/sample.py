@@ -35,6 +35,7 @@ def _arguments(argv):
 def _sample(given):
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
+    cli.import_arrays()
     trainer = Trainer.load(options["model"], engine=options["engine"])
     if "seed" in given:
         trainer.rng = trainer._engine.seeded(given["seed"])

@@ -48,7 +48,7 @@ def _train(given):
     if watchers:
         with watchers:
             _steps(trainer, out, watchers, quiet)
-        watchers.finish()
+            watchers.finish()  # within: told to stop in the midst of its last save, a run saves again
     else:
         _steps(trainer, out, None, quiet)
     out.write("\n--- inference (new, hallucinated names) ---\n")

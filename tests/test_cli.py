@@ -225,5 +225,11 @@ def test_default_run_imports_only_what_it_uses(command):
     loaded = done.stderr.splitlines()[-1].split()
     assert loaded[0] == "0"
     for heavy in ("numpy", "tqdm", "safetensors", "argparse", "random", "socket", "ssl", "urllib", "http", "hashlib",
-                  "json", "typing", "dataclasses", "logging", "importlib.metadata", "microgpt.reference"):  # fmt: skip
+                  "json", "typing", "dataclasses", "logging", "importlib.metadata", "signal", "matplotlib", "graphviz",
+                  "microgpt.reference", "microgpt.checkpoint", "microgpt.flags", "microgpt.watching"):  # fmt: skip
         assert heavy not in loaded
+
+
+def test_import_alone_loads_nothing_else(command):
+    done = command("-c", "import sys; before = set(sys.modules); import microgpt; print(*set(sys.modules) - before)")
+    assert done.stdout.split() == ["microgpt"]

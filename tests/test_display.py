@@ -61,6 +61,7 @@ def test_trainer():
     trainer = Trainer(NAMES, num_steps=20, engine="reference", n_embd=4, n_head=2)
     before = trainer_html(trainer)
     WellFormed(before)
+    assert "16: &amp;;&lt;&gt;abe" in before  # the vocabulary is text, whatever it looks like
     assert "<svg" not in before and "0 of 20 (0%)" in before
     trainer.run(10)
     page = WellFormed(trainer._repr_html_())

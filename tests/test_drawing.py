@@ -7,7 +7,7 @@ import pytest
 
 import microgpt
 from microgpt import draw_graph, reference
-from microgpt.drawing import Dot, operator
+from microgpt.drawing import WIDEST, Dot, operator
 
 CLASSES = [microgpt.Value, reference.Value]
 
@@ -129,6 +129,12 @@ def test_picture_or_a_clear_message(monkeypatch, Value):
     graphviz = pytest.importorskip("graphviz")
     if shutil.which("dot"):
         assert "<svg" in dot.svg() and dot._repr_svg_() == dot.svg()
+        wide = Value(1.0)
+        for _ in range(12):
+            wide = wide.exp().log()
+        for picture, fits in ((dot.svg(), True), (draw_graph(wide).svg(), False)):
+            shown, drawn = (float(re.search(p, picture)[1]) for p in (r' width="(\d+)pt"', r'viewBox="\S+ \S+ (\S+)'))
+            assert shown == pytest.approx(drawn, abs=1) if fits else drawn > 900 and shown == WIDEST
 
     def missing(*arguments, **options):
         raise graphviz.ExecutableNotFound(["dot"])

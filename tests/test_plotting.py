@@ -40,6 +40,25 @@ def test_attention(trainer, tmp_path):
 
 
 @needs_matplotlib
+def test_numbers_of_characters_stand_upright(trainer):
+    """Four digits side by side would run into each other."""
+    for text, rotation in (("emma", 0), ("안나", 90)):
+        labels = plot_attention(trainer, text).axes[0].get_xticklabels()
+        assert {label.get_rotation() for label in labels} == {rotation}
+
+
+@needs_matplotlib
+def test_labels_do_not_cover_each_other():
+    from microgpt.plotting import _apart
+
+    x, y = np.array([0.0, 0.0, 0.001, 1.0, 0.5]), np.array([0.0, 0.0, 0.001, 1.0, 0.2])
+    shown_x, shown_y = _apart(x, y, 116, 116, 14)
+    far = 100 * np.hypot(shown_x[:, None] - shown_x, shown_y[:, None] - shown_y) + 99 * np.eye(5)
+    assert far.min() > 11
+    assert (shown_x[3:], shown_y[3:]) == (pytest.approx(x[3:], abs=1e-6), pytest.approx(y[3:], abs=1e-6))
+
+
+@needs_matplotlib
 @pytest.mark.parametrize("name, rows", [("wte", None), ("lm_head", None), ("wpe", 8)])
 def test_embeddings(trainer, tmp_path, name, rows):
     figure = plot_embeddings(trainer, tmp_path / "e.svg", name)
@@ -76,6 +95,21 @@ def test_loss(tmp_path):
     for odd in ([], [2.0], [float("nan")] * 3, [1.0, float("inf"), 2.0], [1.0, 1.0]):
         plot_loss(odd)
     plot_loss([1.0], [(1, float("inf"))])
+    for losses, marker in (([2.0], "o"), ([2.0, 1.0], "None")):  # one step alone is no line
+        assert {line.get_marker() for axes in plot_loss(losses, (), losses).axes for line in axes.lines} == {marker}
+
+
+@needs_matplotlib
+def test_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "loss.png").write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        plot_loss([1.0, 2.0], path=tmp_path / "loss.png")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("loss.png", b"old")]
 
 
 def test_smoothed():

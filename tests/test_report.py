@@ -200,6 +200,31 @@ def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
     assert (logs / "long.html").stat().st_size < 300_000
 
 
+@pytest.mark.parametrize("steps, ticks, circles", [(1, ["1"], 3), (2, ["1", "2"], 0), (12, ["2", "4"], 0)])
+def test_steps_are_whole_and_one_alone_is_seen(logs, steps, ticks, circles):
+    from microgpt.reportpage import page
+
+    records = [{name: value for name, value in record.items() if name != "val_loss"} for record in
+               read_log(logs / "one.jsonl")[:steps]]  # fmt: skip
+    found = WellFormed(page(["one"], [records], None))
+    assert sum(tag == "circle" for tag, _ in found.tags) == circles
+    first = found.text.index("step")
+    assert found.text[first + 1 : first + 1 + len(ticks)] == ticks
+
+
+def test_page_that_cannot_be_written_leaves_the_old_one(logs, monkeypatch, capsys):
+    from microgpt import report
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (logs / "kept.html").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(os, "fsync", full)
+    assert report.main([str(logs / "one.jsonl"), "-o", str(logs / "kept.html")]) == 2
+    assert "kept.html: No space left on device" in capsys.readouterr().err
+    assert (logs / "kept.html").read_text(encoding="utf-8") == "old"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_in_a_browser(command, logs, scheme):

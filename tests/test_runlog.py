@@ -119,6 +119,17 @@ def test_file_that_is_no_log_is_not_continued(train, tmp_path):
         assert (tmp_path / "notes.txt").read_bytes() == content
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a limit of POSIX")
+def test_disk_that_fills_up(command, tmp_path):
+    """Here by a limit on the file's size: one line that names the file; what was written of it can be read."""
+    code = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); "
+            "from microgpt import train; "
+            "sys.exit(train.main(['--steps', '30', '--n-embd', '4', '--log', 'run.jsonl']))")  # fmt: skip
+    done = command("-c", code)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == "microgpt: error: run.jsonl: File too large"
+    assert 0 < len(read_log(tmp_path / "run.jsonl")) < 30
+
+
 def test_log_of_a_diverging_run_is_valid_json(train, tmp_path):
     train(*SMALL, "--steps", "60", "--learning-rate", "1e3", "--log", "run.jsonl", status=2)
 

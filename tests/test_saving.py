@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment, hexes
 
-from microgpt import Trainer
+from microgpt import Trainer, load_docs
+from microgpt.data import BUNDLED
 from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
@@ -65,6 +66,68 @@ def test_killed_while_saving():
                           timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "12 kills" in done.stdout
+
+
+@on_posix
+@pytest.mark.parametrize("number, status", [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("save", [1, 2, 3])
+def test_told_to_stop_in_the_midst_of_a_save(tmp_path, number, status, save):
+    """It saves once more; in the last save of a run, too. The first three writes to the disk here are three saves."""
+    code = f"""
+import os, signal, sys
+from microgpt import train
+calls, fsync = [], os.fsync
+def interrupted(fd):
+    import stat
+    calls.append(stat.S_ISREG(os.fstat(fd).st_mode))
+    if calls.count(True) == {save} and calls[-1]:
+        os.kill(os.getpid(), signal.{number})
+    fsync(fd)
+os.fsync = interrupted
+sys.exit(train.main(["--steps", "4", "--n-embd", "4", "--save", sys.argv[1], "--save-every", "2"]))
+"""
+    path = tmp_path / "run.safetensors"
+    done = child(code, path)
+    step = {1: 2, 2: 4, 3: 4}[save]
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    assert f"saved step {step} to {path}" in done.stderr and os.listdir(tmp_path) == [path.name]
+    whole = Trainer(load_docs(BUNDLED), num_steps=4, n_embd=4)
+    whole.run(step)
+    whole.save(tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == path.read_bytes()
+
+
+INTERRUPTING = """
+import os, signal, sys
+class Interrupting:
+    done = False
+    def find_spec(self, name, *_):
+        if name.startswith("numpy.") and not self.done:
+            self.done = True
+            os.kill(os.getpid(), signal.SIGINT)
+            print("interrupted", "numpy" in sys.modules, flush=True)
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@on_posix
+@pytest.mark.parametrize("module", ["train", "sample", "eval"])
+def test_interrupted_import_of_numpy(tmp_path, module):
+    """NumPy would make an ImportError of it, and then no save could import it: the interrupt has to wait."""
+    Trainer(load_docs(BUNDLED), num_steps=2).save(tmp_path / "run.safetensors")
+    flags = ["--resume"] if module == "train" else []
+    done = child(f"{INTERRUPTING}from microgpt import {module}; sys.exit({module}.main(sys.argv[1:]))",
+                 *flags, tmp_path / "run.safetensors")  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "interrupted True\n"), done.stderr
+    assert done.stderr == "microgpt: interrupted\n"
+
+
+@on_posix
+def test_ignored_interrupt_stays_ignored():
+    """As in a background job of a shell."""
+    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt import cli\n"
+                 "cli.import_arrays(); print('alive')")  # fmt: skip
+    assert done.stdout == "interrupted True\nalive\n", done.stderr
 
 
 @on_posix

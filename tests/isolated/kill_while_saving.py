@@ -16,6 +16,7 @@ from microgpt import Trainer
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 STEPS, AHEAD = 1_000_000, 3
+SPAN = {"fused": 0.05, "graph": 0.05, "reference": 0.5}  # seconds in which the kill comes: some saves of each engine
 
 
 def state(trainer):
@@ -59,7 +60,7 @@ def killed_child(folder, path, engine, rng):
     while written(path) in (None, before):
         assert child.poll() is None, child.stderr.read().decode()
         time.sleep(0.0005)
-    time.sleep(rng.uniform(0, 0.05))
+    time.sleep(rng.uniform(0, SPAN[engine]))
     child.kill()
     child.stderr.close()
     child.wait()
