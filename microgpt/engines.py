@@ -53,6 +53,7 @@ class _ScalarEngine(_Engine):
                 loss = self.document_loss(tokens, self.model)
                 loss.backward()
                 losses.append(float(loss.data))
+                del loss  # its graph, before the next one is built: half the memory, and a warmer cache
                 self.update()
             except BaseException:
                 # An interrupt may come between any two of these; the optimizer knows which steps are whole.
