@@ -75,9 +75,13 @@ SEEDS = [
 
 
 class SeededBench(prove.Bench):
-    """A bench on which every copy of the sources has the mistake in it."""
+    """A bench on which every copy of the sources has the mistake in it. Environments of tools are another's."""
 
-    seed = None
+    seed = library = None
+
+    def venv(self, name, *requirements, python=None):
+        owner = self.library if name in ("tools", "tests", "lint", "sbom") else super()
+        return owner.venv(name, *requirements, python=python)
 
     def copy(self, name):
         folder = super().copy(name)
@@ -100,15 +104,15 @@ def main():
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     chosen = [seed for seed in SEEDS if not args.names or {seed.name, seed.proof} & set(args.names)]
-    unnoticed = 0
-    pythons = [found for found in prove.find_pythons([]) if found[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    unnoticed, pythons = 0, prove.find_pythons([sys.executable])
+    library = prove.Bench(tempfile.mkdtemp(prefix="seeds-"), pythons)
     for seed in chosen:
         if args.list:
             print(f"{seed.proof:12} {seed.name}")
             continue
         folder, start = tempfile.mkdtemp(prefix="seed-"), time.monotonic()
         bench = SeededBench(folder, pythons, ci=True)
-        bench.seed, bench.only = seed, seed.only
+        bench.seed, bench.library, bench.only = seed, library, seed.only
         try:
             (leaks if seed.proof == "leaks" else prove.PROOFS[seed.proof][0])(bench)
             result = "UNNOTICED"
@@ -120,6 +124,7 @@ def main():
         unnoticed += not result.startswith(("caught", "skipped"))
         shutil.rmtree(folder)
         print(f"{seed.proof:12} {seed.name}: {result} ({time.monotonic() - start:.0f} s)", flush=True)
+    shutil.rmtree(library.folder)
     sys.exit(unnoticed > 0)
 
 
