@@ -60,15 +60,16 @@ SEEDS = [
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
          "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip
     Seed("an allocation that is too short", "debug", "microgpt/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
-         "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block", ("tests/test_fused.py",)),  # fmt: skip
+         "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block",
+         ("tests/test_fused.py",)),  # fmt: skip
     Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/stream.pyx",
          "cdef class Stream:",
          'cdef extern from *:\n    """\n    #undef __Pyx_DECREF\n    #define __Pyx_DECREF(r) Py_DECREF(r)\n    """\n\n\n'
          "cdef class Stream:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
     Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
          "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
-    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "        if x > 0.0:\n            return wrap(new_unary(x, slot, 1.0))",
-         "        if x >= 0.0:\n            return wrap(new_unary(x, slot, 1.0))", "--program"),  # fmt: skip
+    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
+         "if x >= 0.0:\n            return wrap(new_unary(x", "--program"),  # fmt: skip
     Seed("memory that is not given back", "leaks", "microgpt/fused.pyx", "        mg_engine_free(self.engine)\n", "",
          r"objects: grown by \d{7}"),  # fmt: skip
 ]
