@@ -401,8 +401,8 @@ def sanitizer_environment():
 
 # Without the tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for
 # itself; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly.
-NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--deselect", "tests/test_value_memory.py", "--deselect",
-                 "tests/test_leaks.py", "-k", "not [reference"]  # fmt: skip
+NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--ignore", "tests/test_golden_reference.py",
+                 "--deselect", "tests/test_value_memory.py", "--deselect", "tests/test_leaks.py", "-k", "not [reference"]
 
 
 @proof()
