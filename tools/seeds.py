@@ -38,7 +38,8 @@ SEEDS = [
          "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+ \[\d+\]: 0x"),  # fmt: skip
     Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/rmsnorm.inc.h",
          "(vec_load(dx + i * LANES) + g) + g",
-         "\n#ifdef __aarch64__\nvec_load(dx + i * LANES) + (g + g)\n#else\n(vec_load(dx + i * LANES) + g) + g\n#endif\n",
+         "\n#define TEXT(name) #name\n#define TEXT_OF(name) TEXT(name)\n(TEXT_OF(MG_NAME)[0] == 'n' ? "
+         "vec_load(dx + i * LANES) + (g + g) : (vec_load(dx + i * LANES) + g) + g)\n",
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
     Seed("multiplications fused with additions", "processors", "csrc/kernels/kernels.inc.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
