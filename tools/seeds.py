@@ -65,7 +65,8 @@ SEEDS = [
          ("tests/test_fused.py",)),  # fmt: skip
     Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/stream.pyx",
          "cdef class Stream:",
-         'cdef extern from *:\n    """\n    #undef __Pyx_DECREF\n    #define __Pyx_DECREF(r) Py_DECREF(r)\n    """\n\n\n'
+         'cdef extern from *:\n    void take "__Pyx_GOTREF"(object o)\n\n\n'
+         "def take_and_keep(x):\n    y = [x]\n    take(y)\n\n\ntake_and_keep(0)\n\n\n"
          "cdef class Stream:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
     Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
          "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
