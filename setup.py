@@ -43,7 +43,8 @@ elif VARIANTS:
 else:
     VARIANT_FLAGS, LINK = ["-g0"], ["-lm"]
 if "sanitize" in VARIANTS:
-    VARIANT_FLAGS += ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    # Python's own -fwrapv would make overflows of signed integers legal.
+    VARIANT_FLAGS += ["-O1", "-fno-wrapv", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     LINK += ["-fsanitize=address,undefined"]
 if "debug" in VARIANTS:
     VARIANT_FLAGS += ["-O1", "-UNDEBUG", "-DMG_DEBUG=1"]

@@ -53,7 +53,7 @@ cdef void claim_free(Audit *audit) noexcept nogil:
     cdef uint32_t n, base
     for k in range(free_slots.n):
         claim(audit, free_slots.items[k], 1, FREE_SINGLE)
-    for n in range(1, SMALL_RUN):
+    for n in range(1, <uint32_t>SMALL_RUN):
         base = small_runs[n]
         while base:
             claim(audit, base, n, FREE_RUN)

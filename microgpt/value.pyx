@@ -12,7 +12,8 @@ from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from cpython.number cimport PyNumber_Add, PyNumber_Multiply
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock,
+    WAIT_LOCK,
 )
 from libc.float cimport DBL_MIN
 from libc.math cimport fabs, floor, fmod, isfinite
@@ -34,43 +35,59 @@ if reserve_tape() != MG_OK:
 
 # ---- working without the GIL ----
 #
-# Whoever works on the tape without the GIL sets busy first, under the GIL. Whoever has the GIL and finds it set waits,
-# and a Value that dies in the meantime is put down for later. Who waited longest comes next: end() hands the tape to
-# the one that wakes up from `turn` and does not let go of it, because a thread that calls backward() in a loop would
-# otherwise have it again before anybody else is awake. held, waiting and busy are read and written under the GIL.
+# Whoever works on the tape without the GIL takes it first and sets busy, under the GIL. Whoever has the GIL and finds it
+# busy waits, and a Value that dies in the meantime is put down for later. Who waits stands in a line, each with a lock
+# of its own: give_up() hands the tape, held as it is, to the first in it and wakes that one alone. With one lock for
+# all, a thread that calls backward() in a loop would have it again before anybody else is awake. held, busy and the line
+# are read and written under the GIL.
 
-cdef PyThread_type_lock turn = NULL
+cdef struct Waiter:
+    PyThread_type_lock turn  # released when the tape is this thread's
+    Waiter *next
+
 cdef bint held = False  # somebody has the tape, or is being woken up to have it
-cdef Py_ssize_t waiting = 0
+cdef Waiter *first_waiting = NULL
+cdef Waiter *last_waiting = NULL
 cdef Slots deferred
 
 
-cdef int make_turn() except -1:
-    global turn
-    turn = PyThread_allocate_lock()
-    if turn == NULL:
+cdef int wait_turn() except -1:
+    """Wait until the tape is handed to this thread."""
+    global first_waiting, last_waiting
+    cdef Waiter me
+    me.turn, me.next = PyThread_allocate_lock(), NULL
+    if me.turn == NULL:
         raise MemoryError()
-    PyThread_acquire_lock(turn, WAIT_LOCK)
+    PyThread_acquire_lock(me.turn, WAIT_LOCK)
+    if first_waiting == NULL:
+        first_waiting = &me
+    else:
+        last_waiting.next = &me
+    last_waiting = &me
+    with nogil:
+        PyThread_acquire_lock(me.turn, WAIT_LOCK)
+    # Who released it had the GIL then, which is here now: nobody touches the lock any more.
+    PyThread_release_lock(me.turn)
+    PyThread_free_lock(me.turn)
     return 0
 
 
-make_turn()
-
-
-cdef void wait_turn() noexcept:
-    global waiting
-    waiting += 1
-    with nogil:
-        PyThread_acquire_lock(turn, WAIT_LOCK)
+cdef int take_tape() except -1:
+    global held
+    if held:
+        wait_turn()
+    held = True
+    return 0
 
 
 cdef void give_up() noexcept:
-    global held, waiting
-    if waiting:
-        waiting -= 1
-        PyThread_release_lock(turn)
-    else:
+    global held, first_waiting
+    cdef Waiter *next_one = first_waiting
+    if next_one == NULL:
         held = False
+        return
+    first_waiting = next_one.next
+    PyThread_release_lock(next_one.turn)
 
 
 cdef int wait_for_tape() except -1:
@@ -81,10 +98,7 @@ cdef int wait_for_tape() except -1:
 
 
 cdef int begin() except -1:
-    global held
-    if held:
-        wait_turn()
-    held = True
+    take_tape()
     tape.busy = True
     return 0
 
@@ -111,21 +125,29 @@ cdef void let_go(uint32_t slot) noexcept:
 
 
 # A process is forked when the tape is at rest: whoever forks takes it first, and gives it back on both sides. Otherwise
-# the child could find it taken for ever by a thread that it does not have.
+# the child could find it taken for ever by a thread that it does not have. It is not made busy: what others do at a
+# fork (and finalizers that run then) may use Values.
+
+cdef bint forking = False
+
 
 def _before_fork():
-    begin()
+    global forking
+    take_tape()
+    forking = True
 
 
 def _after_fork_in_parent():
-    end()
+    global forking
+    if forking:  # if there was no memory to wait for it, it is not ours to give
+        forking = False
+        end()
 
 
 def _after_fork_in_child():
-    global waiting
-    waiting = 0  # the threads that waited are the parent's
-    make_turn()
-    end()
+    global first_waiting
+    first_waiting = NULL  # the threads that waited are the parent's
+    _after_fork_in_parent()
 
 
 try:
@@ -568,8 +590,13 @@ cdef class Value:
 
 
 def _tape_state():
-    """For the tests: whether somebody works without the GIL, and how many dead Values wait for that to end."""
-    return bool(tape.busy), deferred.n
+    """For the tests: whether somebody works without the GIL, how many dead Values and how many threads wait for that to
+    end."""
+    cdef Waiter *waiter = first_waiting
+    cdef int n_waiting = 0
+    while waiter != NULL:
+        n_waiting, waiter = n_waiting + 1, waiter.next
+    return bool(tape.busy), deferred.n, n_waiting
 
 
 def _sorted(Value root, bint known=True):

@@ -183,6 +183,25 @@ for engine in ("fused", "graph"):
 
 
 @needs_fork
+def test_values_in_what_others_do_at_a_fork():
+    """The tape is held while a process is forked, but not against the thread that forks."""
+    child(FORK + """
+results = []
+def at_fork():
+    results.append((Value(2.0) * 3.0).data)
+# Before microgpt registers what it does: so this comes last before the fork, and first after it.
+os.register_at_fork(before=at_fork, after_in_parent=at_fork, after_in_child=at_fork)
+from microgpt import Value
+def in_the_child():
+    assert results == [6.0, 6.0]
+    Value(1.0).backward()
+in_child(in_the_child)
+assert results == [6.0, 6.0]
+Value(1.0).backward()
+""", timeout=60)
+
+
+@needs_fork
 def test_fork_beside_threads_at_work():
     """The graph's memory is whole in the child, and nobody holds it, whatever other threads did when it was forked."""
     child(FORK + """

@@ -119,10 +119,35 @@ def test_what_dies_while_the_tape_is_taken_is_put_down_for_later():
         while thread.is_alive() and not _tape_state()[0]:
             pass
         del victim
-        busy, n_deferred = _tape_state()
+        busy, n_deferred, _ = _tape_state()
         thread.join()
-        assert _tape_state() == (False, 0)
+        assert _tape_state() == (False, 0, 0)
         if busy:
             assert n_deferred == 1
             return
     raise AssertionError("never saw the tape taken")
+
+
+def test_who_waited_longest_comes_next():
+    """Three threads wait for a long backward to end, and then take their turns in the order in which they came."""
+    gradients = [1.0, -1e16, 3.0]  # added to 1e16 in this order they make 3.0, in any other 4.0 or 5.0
+    long = Value(1.0)
+    for _ in range(500_000):
+        long = long + 1.0
+    for _ in range(50):
+        a = Value(1.0)
+        a.grad = 1e16
+        threads = [threading.Thread(target=long.backward), *(threading.Thread(target=(a * g).backward) for g in gradients)]
+        seen = []
+        for n, thread in enumerate(threads):
+            thread.start()
+            while thread.is_alive() and _tape_state()[::2] != (True, n):
+                pass
+            seen.append(_tape_state()[::2])
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads) and _tape_state() == (False, 0, 0)
+        if seen == [(True, n) for n in range(4)]:
+            assert a.grad == 3.0
+            return
+    raise AssertionError("never saw three threads wait")

@@ -38,7 +38,8 @@ SEEDS = [
          "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+ \[\d+\]: 0x"),  # fmt: skip
     Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/rmsnorm.inc.h",
          "(vec_load(dx + i * LANES) + g) + g",
-         "\n#ifdef __aarch64__\nvec_load(dx + i * LANES) + (g + g)\n#else\n(vec_load(dx + i * LANES) + g) + g\n#endif\n",
+         "\n#define TEXT(name) #name\n#define TEXT_OF(name) TEXT(name)\n(TEXT_OF(MG_NAME)[0] == 'n' ? "
+         "vec_load(dx + i * LANES) + (g + g) : (vec_load(dx + i * LANES) + g) + g)\n",
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
     Seed("multiplications fused with additions", "processors", "csrc/kernels/kernels.inc.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
@@ -60,24 +61,30 @@ SEEDS = [
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
          "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip
     Seed("an allocation that is too short", "debug", "microgpt/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
-         "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block", ("tests/test_fused.py",)),  # fmt: skip
+         "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block",
+         ("tests/test_fused.py",)),  # fmt: skip
     Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/stream.pyx",
          "cdef class Stream:",
-         'cdef extern from *:\n    """\n    #undef __Pyx_DECREF\n    #define __Pyx_DECREF(r) Py_DECREF(r)\n    """\n\n\n'
+         'cdef extern from *:\n    void take "__Pyx_GOTREF"(object o)\n\n\n'
+         "def take_and_keep(x):\n    y = [x]\n    take(y)\n\n\ntake_and_keep(0)\n\n\n"
          "cdef class Stream:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
     Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
          "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
-    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "        if x > 0.0:\n            return wrap(new_unary(x, slot, 1.0))",
-         "        if x >= 0.0:\n            return wrap(new_unary(x, slot, 1.0))", "--program"),  # fmt: skip
+    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
+         "if x >= 0.0:\n            return wrap(new_unary(x", "--program"),  # fmt: skip
     Seed("memory that is not given back", "leaks", "microgpt/fused.pyx", "        mg_engine_free(self.engine)\n", "",
          r"objects: grown by \d{7}"),  # fmt: skip
 ]
 
 
 class SeededBench(prove.Bench):
-    """A bench on which every copy of the sources has the mistake in it."""
+    """A bench on which every copy of the sources has the mistake in it. Environments of tools are another's."""
 
-    seed = None
+    seed = library = None
+
+    def venv(self, name, *requirements, python=None):
+        owner = self.library if name in ("tools", "tests", "lint", "sbom") else super()
+        return owner.venv(name, *requirements, python=python)
 
     def copy(self, name):
         folder = super().copy(name)
@@ -100,15 +107,15 @@ def main():
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     chosen = [seed for seed in SEEDS if not args.names or {seed.name, seed.proof} & set(args.names)]
-    unnoticed = 0
-    pythons = [found for found in prove.find_pythons([]) if found[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"]
+    unnoticed, pythons = 0, prove.find_pythons([sys.executable])
+    library = prove.Bench(tempfile.mkdtemp(prefix="seeds-"), pythons)
     for seed in chosen:
         if args.list:
             print(f"{seed.proof:12} {seed.name}")
             continue
         folder, start = tempfile.mkdtemp(prefix="seed-"), time.monotonic()
         bench = SeededBench(folder, pythons, ci=True)
-        bench.seed, bench.only = seed, seed.only
+        bench.seed, bench.library, bench.only = seed, library, seed.only
         try:
             (leaks if seed.proof == "leaks" else prove.PROOFS[seed.proof][0])(bench)
             result = "UNNOTICED"
@@ -120,6 +127,7 @@ def main():
         unnoticed += not result.startswith(("caught", "skipped"))
         shutil.rmtree(folder)
         print(f"{seed.proof:12} {seed.name}: {result} ({time.monotonic() - start:.0f} s)", flush=True)
+    shutil.rmtree(library.folder)
     sys.exit(unnoticed > 0)
 
 

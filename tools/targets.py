@@ -99,10 +99,13 @@ def isas(target):
 
 
 def check_assembly(text, source):
-    """No fused multiply-add outside the functions where it may decide; labels are `name:`, with or without a _."""
+    """No fused multiply-add outside the functions where it may decide.
+
+    Labels are `name:`, with or without a _ before, or with what a compiler calls its copies behind (`name.constprop.0`).
+    """
     function, found = "", set()
     for line in text.splitlines():
-        if match := re.match(r'^"?_?([A-Za-z]\w*)"?:', line):
+        if match := re.match(r'^"?_?([A-Za-z][\w.$]*)"?:', line):
             if not match[1].startswith(("L", "BB")):
                 function = match[1]
         elif FUSED_MULTIPLY_ADD.match(line) and not MAY_DECIDE.search(function):
@@ -131,16 +134,16 @@ def compile_all(target, folder):
 
 def prove(target, folder):
     """What was seen: (ran, digests of libm by name, output)."""
-    objects = compile_all(target, folder)
     program = os.path.join(folder, "test_csrc.exe" if target.name.startswith("win") else "test_csrc")
-    sh([*target.compiler, *objects, "-o", program, *target.link])
+    if not os.path.exists(program):
+        sh([*target.compiler, *compile_all(target, folder), "-o", program, *target.link])
     if target.run is None or not all(map(shutil.which, target.run[:1])):
         return False, {}, ""
     output = sh([*target.run, program], env={**os.environ, **target.env})
     return True, dict(re.findall(r"(\S+)=([0-9a-f]{8})", output)), output
 
 
-def main():
+def main(scratch):
     chosen = sys.argv[1:] or [target.name for target in TARGETS]
     if unknown := set(chosen) - {target.name for target in TARGETS}:
         sys.exit(f"no such target: {', '.join(sorted(unknown))}")
@@ -152,13 +155,16 @@ def main():
             print(f"{target.name:24} skipped   {reason}")
             continue
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                ran, libm[target.name], output = prove(target, folder)
-            except RuntimeError as error:
-                failed += 1
-                print(f"{target.name:24} FAILED\n{error}")
-                continue
+        # Targets that differ only in where they run share what was compiled.
+        alike = next(t for t in TARGETS if (t.compiler, t.link) == (target.compiler, target.link))
+        folder = os.path.join(scratch, alike.name)
+        os.makedirs(folder, exist_ok=True)
+        try:
+            ran, libm[target.name], output = prove(target, folder)
+        except RuntimeError as error:
+            failed += 1
+            print(f"{target.name:24} FAILED\n{error}")
+            continue
         names = re.findall(r"isa (\w+): lanes", output)
         what = f"compiled and ran: {', '.join(names)}" if ran else "compiled; its programs do not run here"
         print(f"{target.name:24} ok {time.monotonic() - start:5.1f} s   {what}", flush=True)
@@ -171,4 +177,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as scratch:
+        main(scratch)
