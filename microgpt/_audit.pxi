@@ -165,6 +165,7 @@ cdef int audit_tape() noexcept nogil:
     for slot in range(1, tape_end):
         node = &tape.node[slot]
         if audit.use[slot] != NODE:
+            # Other flags stay, of what it was; whoever takes the slot clears them.
             if audit.use[slot] == FREE_SINGLE and (node.handle != NULL or node.flags & OPEN):
                 broken("a free slot has a handle or is open", slot)
         elif node.kind == REGION:
