@@ -28,7 +28,7 @@ class Seed(NamedTuple):
 
 SEEDS = [
     Seed("a file is missing from the sdist", "sdist", "MANIFEST.in", "graft docs\n", "", "lacks docs/"),
-    Seed("a file is missing from the wheel", "contents", "pyproject.toml", ', "py.typed"', "", "lacks microgpt/py.typed"),
+    Seed("a file is missing from the wheel", "contents", "pyproject.toml", ', "names.txt"', "", "lacks microgpt/names.txt"),
     Seed("a file too many in the wheel", "contents", "pyproject.toml", "include-package-data = false", "",
          r"holds microgpt/\w+\.pyx as well"),  # fmt: skip
     Seed("debugging symbols, which name the folder", "reproducible", "setup.py", '["-g0"]', '["-g"]', "the two differ"),
