@@ -112,7 +112,7 @@ ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepe
     if (sleepers) {
         asleep = ~mask_any_bit((ivec)g | ((ivec)mm & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
         if (mask_bits(asleep)) {
-            asleep &= mask_any_bit((ivec)p + (ivec)c->p_exponent, (ivec)c->p_in_range)
+            asleep &= mask_any_bit(ivec_add((ivec)p, (ivec)c->p_exponent), (ivec)c->p_in_range)
                       & mask_between(vv, vec_set(0.0), c->v_high);
             any_asleep = mask_bits(asleep) != 0;
             asleep_m = decay(mm, c->beta1);
@@ -141,7 +141,7 @@ ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepe
     vec new_p = p - step;
     /* 2**-639 <= |new_p| < 2**897, and no nan, by its exponent: 128 more either overflows it or leaves it below 512
      * exactly outside. So no step was so small that it lost bits, or that did not matter, and none overflowed. */
-    good &= mask_any_bit((ivec)new_p + (ivec)c->p_exponent, (ivec)c->p_in_range);
+    good &= mask_any_bit(ivec_add((ivec)new_p, (ivec)c->p_exponent), (ivec)c->p_in_range);
     /* The other root, one unit in the last place above or below, moves root + eps by at most two units in its last
      * place, 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of
      * them, and the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where

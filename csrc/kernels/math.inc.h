@@ -142,7 +142,8 @@ ALWAYS vec exact_exp(vec x, double wide, mask *decided)
     const vec sum = t + tr;
     const vec rest = ((t - sum) + tr) + (product_error(t, r, tr) + nudge(t, small, nudge(t_low, r, t_low)));
     const vec result = round_sum(sum, rest, wide * EXP_WINDOW, decided);
-    const vec scaled = (vec)((ivec)result + ((k & ivec_set(~15LL)) << 48)); /* times 2**(k >> 4), by the exponent */
+    /* times 2**(k >> 4), by the exponent */
+    const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(k & ivec_set(~15LL), 48));
     /* Far below the least double the result is 0, as for the -inf that stands for what softmax must not see. */
     const mask vanishes = mask_at_most(x, vec_set(-800.0));
     *decided = (*decided & mask_between(x, vec_set(-700.0), vec_set(700.0))) | vanishes;

@@ -19,7 +19,12 @@
 
 typedef double vec __attribute__((vector_size(MG_LANES * 8), may_alias));
 typedef int64_t ivec __attribute__((vector_size(MG_LANES * 8), may_alias));
+typedef uint64_t uvec __attribute__((vector_size(MG_LANES * 8), may_alias));
 typedef double vec_unaligned __attribute__((vector_size(MG_LANES * 8), may_alias, aligned(8)));
+
+/* Modulo 2**64, which signed arithmetic in C is not. */
+ALWAYS ivec ivec_add(ivec a, ivec b) { return (ivec)((uvec)a + (uvec)b); }
+ALWAYS ivec ivec_shift_left(ivec a, int bits) { return (ivec)((uvec)a << bits); }
 
 ALWAYS vec vec_load(const double *p) { return *(const vec *)p; }
 ALWAYS void vec_store(double *p, vec v) { *(vec *)p = v; }
