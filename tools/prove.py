@@ -461,7 +461,8 @@ def long(bench):
     for engine in ("reference", "graph", "fused"):
         runs[engine] = sh(python, "-m", "microgpt.train", "--engine", engine, cwd=folder.parent,
                           env=environment(PYTHONPATH=str(folder)), timeout=None)  # fmt: skip
-    outputs = {engine: re.sub(r"^.*\r", "", text, flags=re.M) for engine, text in runs.items()}
+    # What goes to stderr, here among the lines of stdout, names the engine.
+    outputs = {engine: re.sub(r"^microgpt: .*\n", "", text, flags=re.M) for engine, text in runs.items()}
     if len(set(outputs.values())) != 1:
         raise Failed("the engines print different things")
     return f"{len(outputs['fused'].splitlines())} lines printed by all three"
