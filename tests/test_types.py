@@ -10,6 +10,7 @@ from conftest import ROOT, environment
 import microgpt
 
 pytest.importorskip("mypy", reason="the extra `types` is not installed")
+pytest.importorskip("matplotlib", reason="the extra `types` is not installed")  # which plotting.py speaks of
 PACKAGE = Path(microgpt.__file__).parent
 
 
