@@ -176,6 +176,20 @@ DAMAGES = [truncated, extended, flipped, flipped, overwritten, other_length, hug
 RARE = {huge_header: 0.05}  # slow ones are tried this part of their turns
 
 
+def outcome(path, docs=None, engine="fused"):
+    """What comes of a file, in words; an exception if it is nothing that may."""
+    try:
+        trainer = Trainer.load(path, docs, engine=engine)
+    except CheckpointError as error:
+        assert "\n" not in str(error) and str(path) in str(error), error
+        return "refused"
+    try:
+        trainer.sample(1)
+    except (ValueError, ArithmeticError):  # numbers that no sampling can have; it says so
+        return "loaded, but cannot sample"
+    return "loaded"
+
+
 def fuzz(count, seed):
     """Try count files; returns how many were refused, loaded, or loaded but could not sample."""
     rng, files, counts = random.Random(seed), good_files(), Counter()
@@ -191,17 +205,7 @@ def fuzz(count, seed):
             os.truncate(path, len(content) + 2**40)  # a file that claims a terabyte, and takes none
         if hasattr(signal, "alarm"):
             signal.alarm(SECONDS)  # ends the program
-        try:
-            trainer = Trainer.load(path, rng.choice([None, DOCS]), engine=rng.choice(["fused", "fused", "graph"]))
-        except CheckpointError as error:
-            assert "\n" not in str(error) and str(path) in str(error), error
-            counts["refused"] += 1
-            continue
-        try:
-            trainer.sample(1)
-            counts["loaded"] += 1
-        except (ValueError, ArithmeticError):
-            counts["loaded, but cannot sample"] += 1
+        counts[outcome(path, rng.choice([None, DOCS]), rng.choice(["fused", "fused", "graph"]))] += 1
     if hasattr(signal, "alarm"):
         signal.alarm(0)
     path.unlink()

@@ -208,8 +208,8 @@ ALWAYS vec root_by_residual(const root_constants *k, vec x, mask *doubtful, vec 
 {
 #if MG_LANES == 8
     /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
-     * the last place, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the roundings
-     * of near + rest / 2 at both ends of the window. */
+     * the last place, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the
+     * roundings of near + rest / 2 at both ends of the window. */
     const vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
     const vec t = x * y;
     const vec e = vec_fma(-t, y, k->one);
