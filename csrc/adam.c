@@ -34,7 +34,11 @@ int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *c
 int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                    double *m, double *v, int libm)
 {
-    return (libm ? kernels->adam_update_libm : kernels->adam_update)(coefs, n, data, grad, m, v);
+    if (libm) return kernels->adam_update_libm(coefs, n, data, grad, m, v);
+    /* An error needs a gradient whose square overflows (2 and more have the highest bit of the exponent set) or a
+     * negative v, if the coefficients are everyday ones. */
+    const int may_fail = (kernels->or_of_bits(n, grad) >> 62 & 1) || kernels->or_of_bits(n, v) >> 63;
+    return kernels->adam_update(coefs, may_fail, n, data, grad, m, v);
 }
 
 int mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,

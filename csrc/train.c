@@ -83,13 +83,14 @@ static int may_fail(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, c
 static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
                            double *m, double *v, int negative_v)
 {
-    if (!may_fail(e, coefs, n, grad, negative_v)) return mg_adam_update(e->kernels, coefs, n, params, grad, m, v, 0);
+    if (!may_fail(e, coefs, n, grad, negative_v)) 
+        return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
     double *const arrays[3] = {params, m, v};
     const size_t size = (size_t)n * sizeof(double);
     char *copies = (size_t)n <= SIZE_MAX / sizeof(double) / 3 ? malloc(3 * size) : NULL;
     if (!copies) return MG_NO_MEMORY;
     for (int a = 0; a < 3; a++) memcpy(copies + a * size, arrays[a], size);
-    const int status = mg_adam_update(e->kernels, coefs, n, params, grad, m, v, 0);
+    const int status = e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
     for (int a = 0; a < 3 && status; a++) memcpy(arrays[a], copies + a * size, size);
     free(copies);
     return status;

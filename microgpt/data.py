@@ -64,7 +64,8 @@ def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
 class Tokenizer:
     """Characters to token ids and back (`microgpt.py`, `uchars`, `BOS`, `vocab_size`).
 
-    uchars: the characters of the documents in order of their code points; a character's index is its token id.
+    uchars: the characters of the documents in order of their code points; a character's index is its token id, and
+    ids the dict from the one to the other.
     BOS: the id after the last, which stands before and after every document.  vocab_size: len(uchars) + 1, also
     given by len().
     """
@@ -91,7 +92,7 @@ class Tokenizer:
         self.uchars = uchars
         self.BOS = len(uchars)
         self.vocab_size = len(uchars) + 1
-        self._ids = {ch: i for i, ch in enumerate(uchars)}
+        self.ids = {ch: i for i, ch in enumerate(uchars)}
 
     def encode(self, doc: str) -> "list[int]":
         """The token ids of a document, BOS on both sides: str -> list[int], len(doc) + 2 of them.
@@ -99,7 +100,7 @@ class Tokenizer:
         Raises ValueError for a character that is not in the vocabulary.
         """
         try:
-            return [self.BOS, *map(self._ids.__getitem__, doc), self.BOS]
+            return [self.BOS, *map(self.ids.__getitem__, doc), self.BOS]
         except KeyError as error:
             ch = error.args[0]
             raise ValueError(

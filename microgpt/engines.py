@@ -46,11 +46,11 @@ class _Engine:
 class _ScalarEngine(_Engine):
     """An engine that builds the graph: the loop is the script's own, over `model`, `adam` and three functions."""
 
-    def train(self, documents, losses):
+    def train(self, docs, tokenizer, losses):
         done = len(losses) - self.adam.step_index
-        for tokens in documents:
+        for doc in docs:
             try:
-                loss = self.document_loss(tokens, self.model)
+                loss = self.document_loss(tokenizer.encode(doc), self.model)
                 loss.backward()
                 losses.append(float(loss.data))
                 del loss  # its graph, before the next one is built: half the memory, and a warmer cache
@@ -171,8 +171,8 @@ class _FusedEngine(_CompiledEngine):
 
         self.fused = FusedEngine(self.model)
 
-    def train(self, documents, losses):
-        self.fused.train(documents, self.adam, losses)
+    def train(self, docs, tokenizer, losses):
+        self.fused.train(docs, self.adam, losses, tokenizer.ids)
 
     def sample(self, rng, tokens, temperature):
         return self.fused.sample(rng, temperature, prompt=tokens[1:])

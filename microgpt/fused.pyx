@@ -124,6 +124,37 @@ cdef class FusedEngine:
             raise ValueError("Total of weights must be finite")
         raise_adam(status)
 
+    cdef int learn(self, dict ids) except -1:
+        """Fill the table of the first 256 characters' token ids, -1 for those that are not in ids."""
+        cdef Py_ssize_t token
+        self.ids = None
+        for code in range(256):
+            token = ids.get(chr(code), -1)
+            if not -1 <= token < self.model.vocab_size - 1:
+                raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
+            self.latin[code] = <int32_t>token
+        self.ids = ids
+        return 0
+
+    cdef Py_ssize_t take_text(self, str text, Py_ssize_t at) except -1:
+        """`take` for BOS, the characters of text by self.ids, and BOS."""
+        cdef Py_ssize_t i = at, length = len(text), room = min(length, self.model.block_size), token
+        cdef int32_t bos = <int32_t>(self.model.vocab_size - 1)
+        cdef Py_UCS4 ch
+        self.reserve(at + room + 2)
+        self.tokens[at] = bos
+        for ch in text:
+            token = self.latin[ch] if ch < 256 else self.ids.get(chr(ch), -1)
+            if not 0 <= token < bos:
+                raise ValueError(f"character {chr(ch)!r} (U+{<long>ch:04X}) at index {i - at} is not in the vocabulary")
+            i += 1
+            if i - at <= room:
+                self.tokens[i] = <int32_t>token
+        if room < self.model.block_size:
+            room += 1
+            self.tokens[at + room] = bos
+        return room
+
     def loss_and_grad(self, tokens):
         """`loss = document_loss(tokens, model); loss.backward()`: the loss, a float; adds to `model.grad`.
 
@@ -169,12 +200,12 @@ cdef class FusedEngine:
             PyMem_Free(losses)
             self.lock.release()
 
-    def train(self, documents, Adam adam not None, list losses not None):
+    def train(self, documents, Adam adam not None, list losses not None, dict ids=None):
         """For each document: the loss, its gradient, one step of adam. Appends each loss to `losses` as it goes.
 
-        documents: an iterable of lists of token ids, as for `loss_and_grad`. If it raises in the midst of a document,
-        that document is as if it had never been: parameters, gradients, moments and `losses` are those after the one
-        before it.
+        documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
+        its token id that does not change, of str. If it raises in the midst of a document, that document is as if it
+        had never been: parameters, gradients, moments and `losses` are those after the one before it.
         """
         if adam.model is not self.model:
             raise ValueError("this Adam belongs to another model")
@@ -184,9 +215,14 @@ cdef class FusedEngine:
         cdef int64_t count = 0
         starts[0] = 0
         try:
+            if ids is not None and ids is not self.ids:
+                self.learn(ids)
             for document in documents:
                 try:
-                    starts[count + 1] = starts[count] + self.take(document, starts[count]) + 1
+                    if ids is not None:
+                        starts[count + 1] = starts[count] + self.take_text(document, starts[count]) + 1
+                    else:
+                        starts[count + 1] = starts[count] + self.take(document, starts[count]) + 1
                 except BaseException:
                     self.train_batch(starts, count, adam, losses)  # those before it are sound
                     raise

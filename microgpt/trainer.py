@@ -147,11 +147,9 @@ class Trainer:
             n = left if n is None else min(n, left)
             losses: list[float] = []
             self.last_losses = losses
-            docs, encode, start = self.docs, self.tokenizer.encode, self.step_index
-            # In slices, so that a long run does not hold all its documents' tokens at once.
-            for first in range(start, start + n, 4096):
-                documents = [encode(docs[step % len(docs)]) for step in range(first, min(first + 4096, start + n))]
-                self._engine.train(documents, losses)
+            docs, start = self.docs, self.step_index
+            steps = (docs[step % len(docs)] for step in range(start, start + n))
+            self._engine.train(steps, self.tokenizer, losses)
             return losses
 
     def sample(

@@ -7,14 +7,13 @@
 
 /* ---- one at a time ---- */
 
-/* One parameter, exactly as the script does it. libm: ask the C library for the square and the root in any case; else
- * only where it matters. */
-ALWAYS int adam_one(const mg_adam_coefs *c, int libm, double *data, double *grad, double *m, double *v)
+/* One parameter, exactly as the script does it, but for m, which is the new one already. libm: ask the C library for the
+ * square and the root in any case; else only where it matters. */
+ALWAYS int adam_rest(const mg_adam_coefs *c, int libm, double *data, double *grad, const double *m, double *v)
 {
     const double g = *grad, p = *data;
     double other;
 
-    *m = c->beta1 * *m + c->one_minus_beta1 * g;
     const double square = libm ? other = mg_pow(g, 2.0) : square_of(g, &other);
     if (isinf(square) && isfinite(g)) return MG_POW_RANGE;
     const double decayed_v = c->beta2 * *v;
@@ -36,7 +35,8 @@ ALWAYS int adam_one(const mg_adam_coefs *c, int libm, double *data, double *grad
 ALWAYS int adam_each(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m, double *v)
 {
     for (int64_t i = 0; i < n; i++) {
-        const int status = adam_one(c, libm, data + i, grad + i, m + i, v + i);
+        m[i] = c->beta1 * m[i] + c->one_minus_beta1 * grad[i];
+        const int status = adam_rest(c, libm, data + i, grad + i, m + i, v + i);
         if (status) return status;
     }
     return MG_OK;
@@ -89,19 +89,18 @@ ALWAYS vec decay(vec x, vec beta)
 #endif
 }
 
-/* A vector of parameters: all of them are stored, and right in the lanes that are sound and not doubtful. (Two masks,
- * because to combine them takes the ports that the arithmetic needs.) What they were before is kept in old_*.
+/* A vector of parameters. m is right in all lanes, the rest in those that are sound and not doubtful. (Two masks, because
+ * to combine them takes the ports that the arithmetic needs.) What was before is kept in old_*.
  * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. sleepers: look for parameters
  * that have had no gradient for thousands of steps. */
 ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepers, double *data, double *grad,
-                       double *m, double *v, double *old_data, double *old_grad, double *old_m, double *old_v,
-                       uint8_t *sound, uint8_t *doubtful)
+                       double *m, double *v, double *old_data, double *old_grad, double *old_v, uint8_t *sound,
+                       uint8_t *doubtful)
 {
     const vec p = vec_load_unaligned(data), g = vec_load_unaligned(grad);
     vec mm = vec_load_unaligned(m), vv = vec_load_unaligned(v);
     vec_store(old_data, p);
     vec_store(old_grad, g);
-    vec_store(old_m, mm);
     vec_store(old_v, vv);
 
     /* With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps is 2**-40 or more) and does not move a p of 2**-639 or
@@ -166,11 +165,11 @@ ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepe
     mask_store_bits(doubtful, doubt);
 }
 
-#define ADAM_CHUNK 256 /* parameters between one look at the leftovers and the next; a multiple of 64 */
+#define ADAM_CHUNK 256 /* parameters between one look at what was left open and the next; a multiple of 64 */
 
-/* Parameters before their update, and of each vector the bits of those lanes whose update is sound, or doubtful. */
+/* A chunk before its update, and of each vector the bits of those lanes whose update is sound, or doubtful. */
 typedef struct {
-    double data[ADAM_CHUNK], grad[ADAM_CHUNK], m[ADAM_CHUNK], v[ADAM_CHUNK];
+    double data[ADAM_CHUNK], grad[ADAM_CHUNK], v[ADAM_CHUNK];
     uint8_t sound[ADAM_CHUNK / LANES], doubtful[ADAM_CHUNK / LANES];
 } __attribute__((aligned(64))) adam_chunk;
 
@@ -191,68 +190,115 @@ ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
     return (ALL_LANES & ~(unsigned)old->sound[i / LANES]) | old->doubtful[i / LANES];
 }
 
-/* A vector whose moments may lie beyond what the proofs of adam_lanes ask for: the row of a letter that has not come
- * up yet, or not for thousands of steps, while its moments decay towards 0 without ever reaching it. Divisions and root
- * are the processor's, correctly rounded at any magnitude; pow may differ from the square and the root by a unit in the
- * last place, and the lanes of the mask returned are those where that leads nowhere else. */
-ALWAYS unsigned adam_faded(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, double *data, double *m, double *v)
-{
-    const vec p = vec_load(old->data + i), g = vec_load(old->grad + i);
-    const vec new_m = c->beta1 * vec_load(old->m + i) + c->one_minus_beta1 * g;
-    const vec square = g * g, decayed_v = c->beta2 * vec_load(old->v + i);
-    const vec new_v = decayed_v + c->one_minus_beta2 * square;
-    const vec m_hat = new_m / c->m_scale, v_hat = new_v / c->v_scale;
-    const vec step = c->lr_t * m_hat / (vec_sqrt(v_hat) + c->eps);
-    vec_store(data, p - step);
-    vec_store(m, new_m);
-    vec_store(v, new_v);
+/* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */
+enum { ADAM_PENDING = 2 * ADAM_CHUNK };
+typedef struct {
+    int64_t count, at[ADAM_PENDING];
+    double data[ADAM_PENDING + LANES], grad[ADAM_PENDING + LANES], v[ADAM_PENDING + LANES];
+} __attribute__((aligned(64))) adam_pending;
 
-    /* In these ranges a unit in the last place is at most 2**-52 of the square and of the root; pow(0, y) is 0. A step
-     * so small that its own last place is coarser (below 2**-960) does not move a parameter of 2**-900 or more. */
-    const ivec in_range = ((g == 0.0) | ((vec_abs(g) >= 0x1p-480) & (vec_abs(g) < 0x1p+250))) & (vec_abs(p) >= 0x1p-900)
-                          & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
-    const ivec same_v = decayed_v + c->one_minus_beta2 * (square * (1.0 + 0x1p-51))
-                        == decayed_v + c->one_minus_beta2 * (square * (1.0 - 0x1p-51));
-    const ivec same_p = p - step * (1.0 + 0x1p-49) == p - step * (1.0 - 0x1p-49);
-    return mask_bits(mask_any_bit(in_range & same_v & same_p, ivec_set(-1)));
+/* Whether g, m and v are all +0.0: the row of a letter, or a position, that has not come up yet. They stay so, and the
+ * parameter stays what it is if lr_t is positive (p - 0.0 is p, but -0.0 - -0.0 is not). */
+ALWAYS int adam_idle(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, const double *m)
+{
+    const ivec any = (ivec)vec_load(old->grad + i) | (ivec)vec_load_unaligned(m) | (ivec)vec_load(old->v + i);
+    return c->lr_t > 0.0 && !mask_bits(mask_any_bit(any, ivec_set(-1)));
 }
 
-/* Do again what the vectors could not answer for. If the script would raise an error at one of the parameters, undo
- * the whole chunk and go through it as the script does. */
-static __attribute__((noinline)) int adam_leftovers(const mg_adam_coefs *c, const adam_chunk *old, int64_t n,
-                                                    double *data, double *grad, double *m, double *v)
+/* Put what is open of a chunk, the n parameters from `first`, on the list. */
+static __attribute__((noinline)) void adam_collect(const mg_adam_coefs *c, const adam_chunk *old, int64_t first, int64_t n,
+                                                   double *data, const double *m, double *v, adam_pending *pending)
 {
+    int64_t count = pending->count;
     for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++)
     for (uint64_t left = adam_left(old, k); left; left &= left - 1) {
         const int64_t i = LANES * (8 * k + (int64_t)__builtin_ctzll(left) / 8);
-        unsigned open = adam_open(old, i);
-        if (open & (open - 1) && n - i >= LANES) { /* one lane alone is sooner done by itself */
-            double faded[3][LANES] __attribute__((aligned(64)));
-            const unsigned right = open & adam_faded(c, old, i, faded[0], faded[1], faded[2]);
-            for (unsigned todo = right; todo; todo &= todo - 1) {
-                const int lane = __builtin_ctz(todo);
-                data[i + lane] = faded[0][lane];
-                m[i + lane] = faded[1][lane];
-                v[i + lane] = faded[2][lane];
-            }
-            open &= ~right;
+        if (n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
+            vec_store_unaligned(data + first + i, vec_load(old->data + i));
+            vec_store_unaligned(v + first + i, vec_set(0.0));
+            continue;
         }
-        for (; open; open &= open - 1) {
+        for (unsigned open = adam_open(old, i); open; open &= open - 1) {
             const int64_t j = i + __builtin_ctz(open);
-            if (j >= n) break;
-            double new_data = old->data[j], new_grad = old->grad[j];
-            m[j] = old->m[j];
-            v[j] = old->v[j];
-            if (adam_one(c, 0, &new_data, &new_grad, m + j, v + j) != MG_OK) {
-                memcpy(data, old->data, (size_t)n * sizeof *data);
-                memcpy(grad, old->grad, (size_t)n * sizeof *grad);
-                memcpy(m, old->m, (size_t)n * sizeof *m);
-                memcpy(v, old->v, (size_t)n * sizeof *v);
-                return adam_each(c, 0, n, data, grad, m, v);
-            }
-            data[j] = new_data;
+            pending->at[count] = first + j;
+            pending->data[count] = old->data[j];
+            pending->grad[count] = old->grad[j];
+            pending->v[count] = old->v[j];
+            count += j < n;
         }
     }
+    pending->count = count;
+}
+
+/* A vector of the list, its m loaded: data and v become the new ones. Divisions and root are the processor's, correctly
+ * rounded at any magnitude. pow may return another double than the square and the root rounded to nearest: where that
+ * would lead elsewhere, and nowhere else, the C library is asked. Returns the lanes that are right; the others are out
+ * of the ranges in which this is so. */
+ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *grad, const double *m, double *v)
+{
+    const vec p = vec_load(data), g = vec_load(grad), new_m = vec_load(m);
+    const vec square = g * g, decayed_v = c->beta2 * vec_load(v);
+    vec new_v = decayed_v + c->one_minus_beta2 * square;
+    /* A unit in the last place of the square is at most 2**-52 of it, in the wide range; pow(0, y) is 0. */
+    const ivec wide = (g == 0.0) | ((vec_abs(g) >= 0x1p-480) & (vec_abs(g) < 0x1p+250));
+    const ivec near = (vec_abs(g) >= 0x1p-150) & (vec_abs(g) < 0x1p+70);
+    const ivec same_v = decayed_v + c->one_minus_beta2 * (square * (1.0 + 0x1p-51))
+                        == decayed_v + c->one_minus_beta2 * (square * (1.0 - 0x1p-51));
+    const vec other_square = nudge(product_error(g, g, square), vec_set(1.0 + STRETCH(SQUARE_WINDOW)), square);
+    const ivec near_same_v = decayed_v + c->one_minus_beta2 * other_square == new_v;
+    ivec right = (wide & same_v) | near;
+    for (unsigned ask = mask_bits(mask_any_bit(near & ~same_v & ~near_same_v, ivec_set(-1))); ask; ask &= ask - 1) {
+        const int l = __builtin_ctz(ask);
+        new_v[l] = decayed_v[l] + c->one_minus_beta2 * mg_pow(g[l], 2.0);
+    }
+
+    const vec v_hat = new_v / c->v_scale, root = vec_sqrt(v_hat), scaled_m = c->lr_t * (new_m / c->m_scale);
+    const vec step = scaled_m / (root + c->eps);
+    vec new_p = p - step;
+    /* The same for the root. A step so small that its own last place is coarser (below 2**-960) does not move a parameter
+     * of 2**-900 or more. */
+    right &= (vec_abs(p) >= 0x1p-900) & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
+    const ivec same_p = p - step * (1.0 + 0x1p-49) == p - step * (1.0 - 0x1p-49);
+    const ivec near_root = (v_hat >= 0x1p-200) & (v_hat < 0x1p+140);
+    const vec other_root = nudge(root_rest(v_hat, root) / root, vec_set(0.5 * (1.0 + STRETCH(POW_WINDOW))), root);
+    const ivec near_same_p = p - scaled_m / (other_root + c->eps) == new_p;
+    right &= same_p | near_root;
+    for (unsigned ask = mask_bits(mask_any_bit(near_root & ~same_p & ~near_same_p, ivec_set(-1))); ask; ask &= ask - 1) {
+        const int l = __builtin_ctz(ask);
+        new_p[l] = p[l] - scaled_m[l] / (mg_pow(v_hat[l], 0.5) + c->eps);
+    }
+    vec_store(data, new_p);
+    vec_store(v, new_v);
+    return mask_bits(mask_any_bit(right, ivec_set(-1)));
+}
+
+/* Settle what is on the list. */
+static __attribute__((noinline)) int adam_settle(const mg_adam_coefs *c, adam_pending *pending, double *data, double *m,
+                                                 double *v)
+{
+    for (int l = 0; l < LANES; l++) /* there is nothing to do beyond the end, but something must stand there */
+        pending->data[pending->count + l] = pending->grad[pending->count + l] = pending->v[pending->count + l] = 1.0;
+    for (int64_t k = 0; k < pending->count; k += LANES) {
+        double new_data[LANES] __attribute__((aligned(64))), new_v[LANES] __attribute__((aligned(64)));
+        double new_m[LANES] __attribute__((aligned(64))) = {0.0};
+        const int lanes = pending->count - k < LANES ? (int)(pending->count - k) : LANES;
+        for (int l = 0; l < lanes; l++) new_m[l] = m[pending->at[k + l]];
+        memcpy(new_data, pending->data + k, sizeof new_data);
+        memcpy(new_v, pending->v + k, sizeof new_v);
+        const unsigned right = adam_again(c, new_data, pending->grad + k, new_m, new_v);
+        for (int l = 0; l < lanes; l++) {
+            const int64_t j = pending->at[k + l];
+            if (!(right >> l & 1)) {
+                new_data[l] = pending->data[k + l];
+                new_v[l] = pending->v[k + l];
+                const int status = adam_rest(c, 0, new_data + l, pending->grad + k + l, m + j, new_v + l);
+                if (status) return status;
+            }
+            data[j] = new_data[l];
+            v[j] = new_v[l];
+        }
+    }
+    pending->count = 0;
     return MG_OK;
 }
 
@@ -264,41 +310,82 @@ static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int sleeper
     double *const whole[4] = {data, grad, m, v};
     for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
     adam_lanes(c, unit_m, unit_v, sleepers, part[0], part[1], part[2], part[3], old->data + i, old->grad + i,
-               old->m + i, old->v + i, old->sound + i / LANES, old->doubtful + i / LANES);
+               old->v + i, old->sound + i / LANES, old->doubtful + i / LANES);
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 
-ALWAYS int adam_vectors_update(const mg_adam_coefs *coefs, int unit_m, int unit_v, int sleepers, int64_t n,
-                               double *data, double *grad, double *m, double *v)
+ALWAYS int adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int sleepers, int64_t n, double *data,
+                       double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
     adam_chunk old;
-    for (; n > 0; n -= ADAM_CHUNK, data += ADAM_CHUNK, grad += ADAM_CHUNK, m += ADAM_CHUNK, v += ADAM_CHUNK) {
-        const int64_t count = n < ADAM_CHUNK ? n : ADAM_CHUNK;
+    adam_pending pending;
+    pending.count = 0;
+    for (int64_t first = 0; first < n; first += ADAM_CHUNK) {
+        const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
+        double *const d = data + first, *const g = grad + first, *const mm = m + first, *const vv = v + first;
         int64_t i = 0;
         if (count < ADAM_CHUNK) { /* there is nothing to do beyond the end */
             memset(old.sound, ALL_LANES, sizeof old.sound);
             memset(old.doubtful, 0, sizeof old.doubtful);
         }
         for (; i + LANES <= count; i += LANES)
-            adam_lanes(&c, unit_m, unit_v, sleepers, data + i, grad + i, m + i, v + i, old.data + i, old.grad + i,
-                       old.m + i, old.v + i, old.sound + i / LANES, old.doubtful + i / LANES);
-        if (i < count)
-            adam_part(&c, unit_m, unit_v, sleepers, count - i, data + i, grad + i, m + i, v + i, &old, i);
-        const int status = adam_leftovers(coefs, &old, count, data, grad, m, v);
-        if (status) return status;
+            adam_lanes(&c, unit_m, unit_v, sleepers, d + i, g + i, mm + i, vv + i, old.data + i, old.grad + i, old.v + i,
+                       old.sound + i / LANES, old.doubtful + i / LANES);
+        if (i < count) adam_part(&c, unit_m, unit_v, sleepers, count - i, d + i, g + i, mm + i, vv + i, &old, i);
+        adam_collect(coefs, &old, first, count, data, m, v, &pending);
+        if (pending.count > ADAM_PENDING - ADAM_CHUNK) {
+            const int status = adam_settle(coefs, &pending, data, m, v);
+            if (status) return status;
+        }
+    }
+    return adam_settle(coefs, &pending, data, m, v);
+}
+
+typedef int adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
+#define ADAM_KERNEL(name, unit_m, unit_v, sleepers)                                                             \
+    static int name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)              \
+    {                                                                                                                 \
+        return adam_chunks(c, unit_m, unit_v, sleepers, n, data, grad, m, v);                                          \
+    }
+ADAM_KERNEL(adam_update_early, 0, 0, 0)
+ADAM_KERNEL(adam_update_unit_m, 1, 0, 0)
+ADAM_KERNEL(adam_update_unit, 1, 1, 0)
+ADAM_KERNEL(adam_update_unit_m_sleepers, 1, 0, 1)
+ADAM_KERNEL(adam_update_unit_sleepers, 1, 1, 1)
+#undef ADAM_KERNEL
+
+static adam_kernel *adam_choose(const mg_adam_coefs *c)
+{
+    if (c->m_scale != 1.0) return adam_update_early;
+    if (c->sleepers) return c->v_scale != 1.0 ? adam_update_unit_m_sleepers : adam_update_unit_sleepers;
+    return c->v_scale != 1.0 ? adam_update_unit_m : adam_update_unit;
+}
+
+/* If the script would raise an error at one of the parameters, a piece must be undone, and gone through as the script
+ * does it. */
+static int adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int64_t n, double *data, double *grad,
+                               double *m, double *v)
+{
+    enum { PIECE = 256 };
+    double old[4][PIECE];
+    double *const whole[4] = {data, grad, m, v};
+    for (int64_t i = 0; i < n; i += PIECE) {
+        const int64_t count = n - i < PIECE ? n - i : PIECE;
+        for (int a = 0; a < 4; a++) memcpy(old[a], whole[a] + i, (size_t)count * sizeof(double));
+        if (update(c, count, data + i, grad + i, m + i, v + i)) {
+            for (int a = 0; a < 4; a++) memcpy(whole[a] + i, old[a], (size_t)count * sizeof(double));
+            return adam_each(c, 0, count, data + i, grad + i, m + i, v + i);
+        }
     }
     return MG_OK;
 }
 
-static int adam_update(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
+static int adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m, double *v)
 {
     if (!exact_is_known) return adam_each(c, 1, n, data, grad, m, v);
     if (!c->vectorizable) return adam_each(c, 0, n, data, grad, m, v);
-    if (c->m_scale != 1.0) return adam_vectors_update(c, 0, 0, 0, n, data, grad, m, v);
-    if (!c->sleepers)
-        return c->v_scale != 1.0 ? adam_vectors_update(c, 1, 0, 0, n, data, grad, m, v)
-                                 : adam_vectors_update(c, 1, 1, 0, n, data, grad, m, v);
-    return c->v_scale != 1.0 ? adam_vectors_update(c, 1, 0, 1, n, data, grad, m, v)
-                             : adam_vectors_update(c, 1, 1, 1, n, data, grad, m, v);
+    adam_kernel *const update = adam_choose(c);
+    if (may_fail) return adam_update_or_undo(update, c, n, data, grad, m, v);
+    return update(c, n, data, grad, m, v);
 }

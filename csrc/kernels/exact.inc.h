@@ -40,8 +40,14 @@ ALWAYS mask mask_at_most(vec x, vec high) { return _mm512_cmp_pd_mask((__m512d)x
 ALWAYS mask mask_any_bit(ivec a, ivec b) { return _mm512_test_epi64_mask((__m512i)a, (__m512i)b); }
 ALWAYS unsigned mask_bits(mask m) { return m; }
 ALWAYS void mask_store_bits(uint8_t *p, mask m) { _store_mask8((__mmask8 *)p, m); }
+ALWAYS mask mask_but(mask a, mask b) { return _kandn_mask8(b, a); } /* a and not b */
 ALWAYS vec mask_select(mask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
-ALWAYS void mask_store(double *p, mask m, vec a) { _mm512_mask_storeu_pd(p, m, (__m512d)a); }
+/* Store a in the lanes of m; the others hold b and keep it. */
+ALWAYS void mask_store(double *p, mask m, vec a, vec b)
+{
+    (void)b;
+    _mm512_mask_storeu_pd(p, m, (__m512d)a);
+}
 #else
 typedef ivec mask; /* all ones or all zeros */
 #define MASK_ALL (~(ivec){0})
@@ -61,11 +67,9 @@ ALWAYS unsigned mask_bits(mask m)
 #endif
 }
 ALWAYS void mask_store_bits(uint8_t *p, mask m) { *p = (uint8_t)mask_bits(m); }
+ALWAYS mask mask_but(mask a, mask b) { return a & ~b; }
 ALWAYS vec mask_select(mask m, vec a, vec b) { return vec_select(m, a, b); }
-ALWAYS void mask_store(double *p, mask m, vec a)
-{
-    vec_store_unaligned(p, vec_select(m, a, vec_load_unaligned(p)));
-}
+ALWAYS void mask_store(double *p, mask m, vec a, vec b) { vec_store_unaligned(p, vec_select(m, a, b)); }
 #endif
 
 ALWAYS ivec ivec_set(int64_t x) { return (ivec){0} + x; }
@@ -137,6 +141,17 @@ ALWAYS vec product_error(vec a, vec b, vec product)
     const vec a1 = ta - (ta - a), b1 = tb - (tb - b);
     const vec a2 = a - a1, b2 = b - b1;
     return ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2;
+#endif
+}
+
+/* x - root**2 where root is the square root of x, rounded; exactly, and 2 * root times the distance from the exact root. */
+ALWAYS vec root_rest(vec x, vec root)
+{
+#if MG_FMA
+    return vec_fma(-root, root, x);
+#else
+    const vec square = root * root;
+    return (x - square) - product_error(root, root, square);
 #endif
 }
 
@@ -220,14 +235,8 @@ ALWAYS vec root_by_residual(const root_constants *k, vec x, mask *doubtful, vec 
     *doubtful = mask_unequal(MASK_ALL, root, far);
     return root;
 #else
-    /* x - root**2 is exact, and it is 2 * root times the distance from the exact root. */
     const vec root = vec_sqrt(x);
-#if MG_FMA
-    *rest = vec_fma(-root, root, x);
-#else
-    const vec square = root * root;
-    *rest = (x - square) - product_error(root, root, square);
-#endif
+    *rest = root_rest(x, root);
     const ivec magnitude = ivec_set(INT64_MAX), exponent = ivec_set(0x7ff0000000000000);
     const vec binade = (vec)((ivec)root & exponent); /* 2**52 units in the last place of root */
     *doubtful = (vec)((ivec)*rest & magnitude) >= root * k->last_place * binade;

@@ -160,8 +160,10 @@ struct mg_kernels {
 
     /* ---- adam.inc.h ---- */
 
-    /* mg_adam_update, and the same asking the C library for every power. */
-    int (*adam_update)(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
+    /* mg_adam_update, and the same asking the C library for every power. may_fail: the script's error at some parameter
+     * is possible, and the arrays must be as the script leaves them then; else, should one happen, they are worthless. */
+    int (*adam_update)(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m,
+                       double *v);
     int (*adam_update_libm)(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
 };
 
