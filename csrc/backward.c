@@ -42,12 +42,21 @@ static int64_t to_rows(mg_engine *e, int64_t nin, const double *x)
     return stride;
 }
 
-/* dw += the gradient of w in w x. x, dy: panels. sparse: pass over zeros in x. */
-static int backward_weight(mg_engine *e, int64_t nout, int64_t nin, const double *x, const double *dy, double *dw,
-                           int sparse, mg_poll *poll)
+/* Adam on `count` parameters whose gradient is complete: g, which is 0 afterwards. dw: their place in the gradients. */
+static int update(mg_engine *e, const double *dw, int64_t count, double *g)
+{
+    const mg_update *u = e->update;
+    if (!u) return MG_OK;
+    const int64_t at = dw - u->grad;
+    return e->kernels->adam_update(u->coefs, 0, count, u->params + at, g, u->m + at, u->v + at);
+}
+
+/* dw += the gradient of `nout` rows of w in w x; rows of x in e->rows, `row` apart. sparse: pass over zeros in x. */
+static int weight_rows(mg_engine *e, int64_t nout, int64_t nin, int64_t row, const double *dy, int64_t dy_stride,
+                       double *dw, int sparse, mg_poll *poll)
 {
     const mg_kernels *k = e->kernels;
-    const int64_t lanes = k->lanes, row = to_rows(e, nin, x);
+    const int64_t lanes = k->lanes;
     /* Blocks of positions, the last first, so that a block's rows stay in cache while all of dw passes by. */
     const int64_t block = MG_BLOCK * lanes;
     for (int64_t first = (e->n - 1) / block * block; first >= 0; first -= block) {
@@ -55,14 +64,30 @@ static int backward_weight(mg_engine *e, int64_t nout, int64_t nin, const double
         const double *rows = e->rows + first * row;
         for (int64_t o = 0; o < nout; o += outs) {
             const int64_t some = nout - o < outs ? nout - o : outs;
-            const double *dyo = dy + first * nout + o * lanes;
+            const double *dyo = dy + first / lanes * dy_stride + o * lanes;
             if (sparse)
-                k->linear_backward_weight_sparse(count, some, nin, rows, row, dyo, nout * lanes, dw + o * nin, e->list);
+                k->linear_backward_weight_sparse(count, some, nin, rows, row, dyo, dy_stride, dw + o * nin, e->list);
             else
-                k->linear_backward_weight(count, some, nin, rows, row, dyo, nout * lanes, dw + o * nin);
+                k->linear_backward_weight(count, some, nin, rows, row, dyo, dy_stride, dw + o * nin);
             const int status = mg_poll_work(poll, count * some * nin);
             if (status) return status;
         }
+    }
+    return MG_OK;
+}
+
+/* dw += the gradient of w in w x; or, with e->update, w is updated, some rows at a time, by a gradient that does not
+ * leave the cache. x, dy: panels. */
+static int backward_weight(mg_engine *e, int64_t nout, int64_t nin, const double *x, const double *dy, double *dw,
+                           int sparse, mg_poll *poll)
+{
+    const int64_t lanes = e->kernels->lanes, row = to_rows(e, nin, x), outs = e->update ? mg_chunk(nin) : nout;
+    for (int64_t o = 0; o < nout; o += outs) {
+        const int64_t some = nout - o < outs ? nout - o : outs;
+        double *g = e->update ? e->chunk : dw;
+        int status = weight_rows(e, some, nin, row, dy + o * lanes, nout * lanes, g, sparse, poll);
+        if (!status) status = update(e, dw + o * nin, some * nin, g);
+        if (status) return status;
     }
     return MG_OK;
 }
@@ -124,7 +149,7 @@ static int backward_mlp_in(mg_engine *e, const mg_layer *layer, int sparse, cons
             if (status) return status;
         }
     }
-    return MG_OK;
+    return update(e, dw, hidden * n_embd, dw);
 }
 
 static void backward_norm(mg_engine *e, int64_t norm, const double *x, const double *dout, double *dx)
@@ -245,5 +270,5 @@ int mg_backward(mg_engine *e, const double *params, double *grad, mg_poll *poll)
         k->embed_backward(count, n_embd, e->tokens + first, e->dx0 + first * n_embd, grad + e->at.wte,
                           grad + e->at.wpe + first * n_embd);
     }
-    return MG_OK;
+    return update(e, grad, e->at.lm_head, grad);
 }

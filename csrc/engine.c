@@ -2,6 +2,7 @@
 #include "engine.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "mg_math.h"
@@ -43,6 +44,13 @@ void *mg_carve_from(mg_carver *c)
     void *block = malloc((size_t)size + ALIGN);
     if (block) c->base = (char *)(((uintptr_t)block + ALIGN - 1) / ALIGN * ALIGN);
     return block;
+}
+
+/* Room for mg_chunk(nin) rows of nin columns, where nin is n_embd or 4 * n_embd. */
+int64_t mg_most_in_chunk(int64_t n_embd)
+{
+    const int64_t hidden = 4 * n_embd, small = mg_chunk(n_embd) * n_embd, large = mg_chunk(hidden) * hidden;
+    return small > large ? small : large;
 }
 
 static void lay_out(mg_engine *e, mg_carver *c, int64_t panels)
@@ -97,6 +105,7 @@ static void lay_out(mg_engine *e, mg_carver *c, int64_t panels)
     e->list = mg_carve(c, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
     e->rows = mg_carve(c, mg_mul(positions, row), d);
     e->scratch = mg_carve(c, mg_mul(2 * lanes, positions), d);
+    e->chunk = mg_carve(c, mg_most_in_chunk(n_embd), d);
     mg_carve(c, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
 }
 
@@ -118,6 +127,7 @@ static int reserve(mg_engine *e, int64_t n)
     e->arena = mg_carve_from(&carver);
     if (!e->arena) return MG_NO_MEMORY;
     lay_out(e, &carver, wanted);
+    memset(e->chunk, 0, (size_t)mg_most_in_chunk(e->config.n_embd) * sizeof *e->chunk);
     e->capacity = wanted;
     return MG_OK;
 }
@@ -181,6 +191,7 @@ void mg_engine_free(mg_engine *e)
     if (!e) return;
     free(e->order);
     free(e->arena);
+    free(e->before);
     mg_sampler_free(e->sampler);
     free(e);
 }

@@ -30,6 +30,12 @@ typedef struct {
 
 typedef struct mg_sampler mg_sampler; /* sample.c */
 
+/* Adam, to follow as soon as a matrix's gradient is known. */
+typedef struct {
+    const mg_adam_coefs *coefs;
+    double *params, *grad, *m, *v;
+} mg_update;
+
 struct mg_engine {
     mg_config config;
     const mg_kernels *kernels;
@@ -44,6 +50,7 @@ struct mg_engine {
     int64_t n, panels;
     double loss_factor; /* 1 / n */
     int minus_zero;     /* whether some gradient to be added to is -0.0 */
+    const mg_update *update; /* NULL: the backward pass leaves the gradients as they are */
 
     /* Memory for `capacity` panels. */
     int64_t capacity;
@@ -60,7 +67,9 @@ struct mg_engine {
     int32_t *list; /* for whatever is listed: [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
     double *rows;                                  /* [panels * lanes][4 * n_embd, rounded up, + lanes] */
     double *scratch;                               /* [2 * panels * lanes * lanes] */
+    double *chunk;                                 /* some rows of a gradient on their way to Adam, else 0 [mg_chunk] */
 
+    double *before;      /* parameters and moments to go back to, [3][num_params]; NULL until mg_train needs it */
     mg_sampler *sampler; /* NULL until something is sampled */
 };
 
@@ -88,8 +97,12 @@ static inline int64_t mg_piece(int64_t count, int64_t work)
     return things < count ? things : count;
 }
 
-/* The gradients of the forward pass just done, added to grad. */
+/* The gradients of the forward pass just done, added to grad; or, with engine->update, the parameters updated by them,
+ * while grad stays 0. */
 int mg_backward(mg_engine *engine, const double *params, double *grad, mg_poll *poll);
+
+/* Rows of nin columns, or numbers (nin = 1), that go to Adam together: few enough to stay in cache meanwhile. */
+static inline int64_t mg_chunk(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
 
 /* ---- engine.c ---- */
 
@@ -103,6 +116,8 @@ int64_t mg_mul(int64_t a, int64_t b); /* of counts; saturates at INT64_MAX */
 void *mg_carve(mg_carver *carver, int64_t count, int64_t size);
 /* The block, once the sizes are known, and the carver ready to hand it out; NULL if there is no such memory. */
 void *mg_carve_from(mg_carver *carver);
+
+int64_t mg_most_in_chunk(int64_t n_embd); /* the length of mg_engine.chunk */
 
 void mg_sampler_free(mg_sampler *sampler); /* sample.c */
 

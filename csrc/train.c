@@ -96,17 +96,55 @@ static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64
     return status;
 }
 
+/* Steps of one call from which on it pays to keep a copy of what they change. */
+enum { MG_WORTH_A_COPY = 16 };
+
+/* Parameters from which on Adam follows matrix by matrix: below, all of them stay in cache until the backward pass is
+ * done. */
+enum { MG_LARGE = 1 << 16 };
+
+/* Parameters and moments into e->before; whether there was memory for it. */
+static int keep(mg_engine *e, int64_t num_params, double *const arrays[3])
+{
+    const size_t size = (size_t)num_params * sizeof(double);
+    if (!e->before && (size_t)num_params <= SIZE_MAX / sizeof(double) / 3) e->before = malloc(3 * size);
+    for (int a = 0; a < 3 && e->before; a++) memcpy(e->before + a * num_params, arrays[a], size);
+    return e->before != NULL;
+}
+
+static void go_back(mg_engine *e, int64_t num_params, double *const arrays[3], double *grad)
+{
+    for (int a = 0; a < 3; a++) memcpy(arrays[a], e->before + a * num_params, (size_t)num_params * sizeof(double));
+    memset(grad, 0, (size_t)num_params * sizeof(double));
+    memset(e->chunk, 0, (size_t)mg_most_in_chunk(e->config.n_embd) * sizeof(double));
+}
+
+/* Backward and Adam without knowing beforehand that Adam will not fail, which is seen only when it has. */
+static int step_at_once(mg_engine *e, const mg_adam_coefs *coefs, int64_t num_params, double *params, double *grad,
+                        double *m, double *v)
+{
+    const mg_update following = {coefs, params, grad, m, v};
+    const int large = num_params >= MG_LARGE;
+    e->update = large ? &following : NULL;
+    const int status = mg_backward(e, params, grad, NULL);
+    e->update = NULL;
+    return status || large ? status : e->kernels->adam_update(coefs, 0, num_params, params, grad, m, v);
+}
+
 int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
              double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll, double *losses,
              int64_t *done)
 {
     const int64_t num_params = mg_count_params(&e->config);
+    double *const arrays[3] = {params, m, v};
     double *before; /* grad as the caller left it; after a step of Adam it is 0 */
     *done = 0;
     int status = remember(e, grad, num_params, &before);
     if (status) return status;
     e->minus_zero = before && has_minus_zero(grad, num_params);
     const int negative_v = e->kernels->or_of_bits(num_params, v) >> 63; /* or a -0.0, or some nan */
+    int daring = documents >= MG_WORTH_A_COPY && !negative_v;
+    int64_t kept = -1; /* the number of documents done when e->before was written */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];
         const int64_t n = starts[*done + 1] - starts[*done] - 1;
@@ -115,11 +153,25 @@ int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *p
         mg_adam_coefs coefs;
         status = mg_adam_prepare(config, step + *done, &coefs);
         if (status) break;
-        status = mg_backward(e, params, grad, is_long(e, n) ? poll : NULL);
-        if (!status) status = adam_or_nothing(e, &coefs, num_params, params, grad, m, v, negative_v);
-        if (status) {
-            restore(grad, num_params, before);
-            break;
+        if (daring && kept < 0) {
+            daring = keep(e, num_params, arrays);
+            kept = *done;
+        }
+        if (daring && !before && coefs.vectorizable && !is_long(e, n)) {
+            if (step_at_once(e, &coefs, num_params, params, grad, m, v)) {
+                /* The square of some gradient overflows. Go back and come here again, cautiously. */
+                go_back(e, num_params, arrays, grad);
+                *done = kept;
+                daring = 0;
+                continue;
+            }
+        } else {
+            status = mg_backward(e, params, grad, is_long(e, n) ? poll : NULL);
+            if (!status) status = adam_or_nothing(e, &coefs, num_params, params, grad, m, v, negative_v);
+            if (status) {
+                restore(grad, num_params, before);
+                break;
+            }
         }
         free(before);
         before = NULL;

@@ -1,0 +1,80 @@
+"""Many steps in one call of the fused engine: it takes them without looking first whether Adam can fail, Adam follows the
+gradient matrix by matrix in a large model, and if a gradient's square does overflow it goes back. The same bits as one
+step in a call, which looks first, and as the graph's."""
+import random
+
+import pytest
+from conftest import hexes
+
+from microgpt import GPT, Adam, Trainer
+from microgpt.fused import FusedEngine
+
+SMALL, LARGE = 16, 10_000  # block sizes that make a model of few or of many parameters
+
+
+class Run:
+    """A model without layers, whose gradients of the embeddings are tame for some documents and beyond all bounds for
+    others: column 0 of lm_head is huge, but what it is multiplied by is 0 until Adam moves it, by next to nothing."""
+
+    def __init__(self, block_size):
+        rng = random.Random(1)
+        self.model = GPT(vocab_size=6, n_embd=8, n_head=2, n_layer=0, block_size=block_size)
+        data = self.model.data
+        wte, wpe, lm_head = data[:48].reshape(6, 8), data[48:-48], data[-48:].reshape(6, 8)
+        wpe[:] = 0.0
+        for row in wte:
+            row[:] = [0.0] + [rng.choice([-1e150, 1e150]) for _ in range(7)]  # rmsnorm divides gradients by as much
+        wte[4] = 0.0  # but not those of token 4
+        lm_head[:, 0] = [1e160, 2e160, -3e160, 1e160, -2e160, 4e160]
+        self.adam = Adam(self.model, learning_rate=2e-15, num_steps=100)
+        self.engine = FusedEngine(self.model)
+        self.losses = []
+
+    def train(self, documents):
+        self.engine.train(documents, self.adam, self.losses)
+
+    def state(self):
+        model, adam = self.model, self.adam
+        return (hexes(model.data), hexes(model.grad), hexes(adam.m), hexes(adam.v), hexes(self.losses), adam.step_index)
+
+
+@pytest.mark.parametrize("block_size", [SMALL, LARGE])
+@pytest.mark.parametrize("good", [0, 1, 15, 30])
+def test_a_step_that_fails_is_undone_and_those_before_it_are_not(isa, block_size, good):
+    rng = random.Random(good)
+    documents = [[5, rng.randrange(4), rng.randrange(4), 5] for _ in range(40)]
+    documents[good] = [5, 1, 2, 4, 5]
+    together, apart = Run(block_size), Run(block_size)
+    with pytest.raises(OverflowError):
+        together.train(documents)
+    with pytest.raises(OverflowError):
+        for document in documents:
+            apart.train([document])
+    assert together.adam.step_index == good == len(together.losses)
+    assert together.state() == apart.state()
+    assert not together.model.grad.any()
+    # And it goes on as if nothing had been.
+    together.train(documents[good + 1 :])
+    for document in documents[good + 1 :]:
+        apart.train([document])
+    assert together.adam.step_index == 39
+    assert together.state() == apart.state()
+
+
+@pytest.mark.parametrize("settings", [{"n_embd": 80, "n_head": 8}, {"n_embd": 40, "n_head": 4, "n_layer": 4},
+                                      {"n_embd": 12, "n_head": 2, "block_size": 6000},
+                                      {"n_embd": 76, "n_head": 1, "init_std": 0.2}], ids=str)  # fmt: skip
+def test_a_large_model_is_updated_matrix_by_matrix_to_the_same_bits(isa, settings):
+    rng = random.Random(3)
+    docs = ["".join(rng.choices("abcdefgh", k=rng.choice([1, 3, 7, 8, 15, 40]))) for _ in range(30)]
+    at_once, by_step, graph = (
+        Trainer(docs, num_steps=40, engine=engine, **settings) for engine in ("fused", "fused", "graph")
+    )
+    assert at_once.model.num_params >= 1 << 16
+    losses = at_once.run()
+    assert hexes(losses) == hexes(by_step.step() for _ in range(40)) == hexes(graph.run())
+    for other in (by_step, graph):
+        assert at_once.model.data.tobytes() == other.model.data.tobytes()
+        assert at_once.adam.m.tobytes() == other.adam.m.tobytes()
+        assert at_once.adam.v.tobytes() == other.adam.v.tobytes()
+    assert not at_once.model.grad.any()
