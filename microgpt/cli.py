@@ -102,11 +102,11 @@ def import_arrays() -> None:
         raise KeyboardInterrupt
 
 
-def read_docs(path: "str | None") -> "tuple[list[str], str]":
-    """(the documents, where they are from)."""
-    from .data import describe_source, load_docs
+def read_docs(path: "str | None", lines: bool = False) -> "tuple[Any, str]":
+    """(the documents, where they are from). lines: they need not be a list."""
+    from .data import describe_source, load_docs, load_lines
 
-    return load_docs(path), describe_source(path)
+    return (load_lines if lines else load_docs)(path), describe_source(path)
 
 
 def check_writable(path: str) -> None:

@@ -17,6 +17,7 @@ from microgpt._csrc cimport (
     mg_stream_random,
     mg_stream_seed,
 )
+from microgpt.lines cimport Lines
 
 
 cdef extern from "Python.h":
@@ -57,8 +58,16 @@ cdef class Stream:
         """n calls of gauss into out[0:n]."""
         mg_stream_fill_gauss(&self.state, out, n, mu, sigma)
 
-    def shuffle(self, list x not None):
-        """Shuffle the list x in place, as `random.shuffle(x)` does."""
+    def shuffle(self, x not None):
+        """Shuffle x, a list or `microgpt.lines.Lines`, in place, as `random.shuffle(x)` does."""
+        if isinstance(x, Lines):
+            (<Lines>x).shuffle(&self.state)
+        elif isinstance(x, list):
+            self.shuffle_list(x)
+        else:
+            raise TypeError(f"only a list can be shuffled, not {type(x).__name__}")
+
+    cdef shuffle_list(self, list x):
         # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
         cdef PyObject **items = PySequence_Fast_ITEMS(x)
         cdef Py_ssize_t i, j

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from .lines import Lines
     from .sampling import Token
 
 __all__ = ["ENGINES", "SETTINGS", "Trainer"]
@@ -98,9 +99,16 @@ class Trainer:
         check_settings(num_steps, seed, engine, settings)
         self._set_up(_check_docs(docs), None, num_steps, seed, engine, settings)
 
+    @classmethod
+    def _of_lines(cls, lines: "Lines", num_steps: int, seed: int, engine: str, settings: "dict[str, Any]") -> "Trainer":
+        """Trainer(lines, ...) for the command's own defaults: the lines stay lines, and are not copied."""
+        self = cls.__new__(cls)
+        self._set_up(lines, Tokenizer.of_lines(lines), num_steps, seed, engine, settings)
+        return self
+
     def _set_up(
         self,
-        docs: "list[str] | None",
+        docs: "list[str] | Lines | None",
         tokenizer: "Tokenizer | None",
         num_steps: int,
         seed: int,
@@ -277,7 +285,9 @@ def _check_docs(docs):
     docs = list(docs)
     if not docs:
         raise ValueError("there are no documents to train on")
-    for doc in docs:
-        if not isinstance(doc, str):
-            raise TypeError(f"docs must hold str, not {type(doc).__name__}")
+    try:
+        "".join(docs)  # four times faster than looking at each
+    except TypeError:
+        wrong = next(doc for doc in docs if not isinstance(doc, str))
+        raise TypeError(f"docs must hold str, not {type(wrong).__name__}") from None
     return docs

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "stream", "value", "model", "adam", "fused"]
+MODULES = ["simd", "lines", "stream", "value", "model", "adam", "fused"]
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # A fused multiply-add may decide, in the functions whose results are proved or else asked of libm (docs/exactness.md).
 MAY_DECIDE = re.compile(r"adam|exact|_array")

@@ -1,0 +1,74 @@
+"""The documents of a plain text without the strings: each is made when it is asked for.
+
+The script's default run uses 1,000 of the names it reads. To make strings of the others takes a tenth of a process that
+trains on them, and to take these apart again nearly as long.
+"""
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.stdint cimport INT32_MAX, int32_t
+
+from microgpt._csrc cimport mg_stream, mg_stream_below
+
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+cdef class Lines:
+    """text.split(), for an ASCII text whose only white space are newlines: a sequence of str that can be shuffled.
+
+    `Stream.shuffle` shuffles it as it would the list. text: as given. Raises ValueError for any other text.
+    """
+
+    def __init__(self, str text not None):
+        cdef Py_ssize_t size, i, room
+        cdef int32_t start = 0
+        if not text.isascii() or len(text) > INT32_MAX:
+            raise ValueError("not an ASCII text, or one of more than 2**31 characters")
+        cdef const char *characters = PyUnicode_AsUTF8AndSize(text, &size)
+        cdef unsigned char ch
+        self.text = text
+        self.count = 0
+        PyMem_Free(self.lines)
+        self.lines = NULL
+        room = 0
+        for i in range(size + 1):
+            ch = <unsigned char>characters[i] if i < size else c"\n"
+            if ch > 32:
+                continue
+            if ch == c"\n" or ch == c"\r":
+                if i > start:
+                    if self.count == room:
+                        room = 2 * room + size // 8 + 1
+                        self.grow(room)
+                    self.lines[self.count] = Line(start, <int32_t>i - start)
+                    self.count += 1
+                start = <int32_t>i + 1
+            elif 9 <= ch <= 12 or 28 <= ch:
+                raise ValueError("there is white space within a line")
+
+    cdef int grow(self, Py_ssize_t room) except -1:
+        grown = PyMem_Realloc(self.lines, room * sizeof(Line))
+        if grown == NULL:
+            raise MemoryError()
+        self.lines = <Line *>grown
+        return 0
+
+    def __dealloc__(self):
+        PyMem_Free(self.lines)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, Py_ssize_t index):
+        if index < 0:
+            index += self.count
+        if not 0 <= index < self.count:
+            raise IndexError("there is no such document")
+        cdef Line line = self.lines[index]
+        return self.text[line.start : line.start + line.length]
+
+    cdef void shuffle(self, mg_stream *stream) noexcept nogil:
+        cdef Py_ssize_t i, j
+        for i in range(self.count - 1, 0, -1):
+            j = <Py_ssize_t>mg_stream_below(stream, i + 1)
+            self.lines[i], self.lines[j] = self.lines[j], self.lines[i]
