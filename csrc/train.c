@@ -71,7 +71,7 @@ int mg_document_gradient(mg_engine *e, const double *params, double *grad, const
     return status;
 }
 
-/* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_one): an overflow of grad**2, a division
+/* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_rest): an overflow of grad**2, a division
  * by a sum of 0, a negative v. With everyday settings and gradients it cannot. */
 static int may_fail(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, const double *grad, int negative_v)
 {

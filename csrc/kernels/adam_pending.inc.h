@@ -1,0 +1,140 @@
+/* Adam: the parameters that adam_lanes could not answer for, some in a thousand. They are put on a list, as they were
+ * before, and done again in vectors of their own, which ask the C library. To do each where it is found would be slower:
+ * a processor cannot foretell where that is. */
+
+#define ADAM_CHUNK 256 /* parameters between one look at what was left open and the next; a multiple of 64 */
+
+/* A chunk before its update, and of each vector the bits of those lanes whose update is sound, or doubtful. */
+typedef struct {
+    double data[ADAM_CHUNK], grad[ADAM_CHUNK], v[ADAM_CHUNK];
+    uint8_t sound[ADAM_CHUNK / LANES], doubtful[ADAM_CHUNK / LANES];
+} __attribute__((aligned(64))) adam_chunk;
+
+/* Eight vectors at a time: a bit in the byte of each that has something left. */
+ALWAYS uint64_t adam_left(const adam_chunk *old, int k)
+{
+    const uint64_t bytes = 0x0101010101010101u;
+    uint64_t sound, doubtful;
+    memcpy(&sound, old->sound + 8 * k, 8);
+    memcpy(&doubtful, old->doubtful + 8 * k, 8);
+    const uint64_t open = (~sound & bytes * ALL_LANES) | doubtful;
+    return (((open & bytes * 0x7f) + bytes * 0x7f) | open) & bytes * 0x80; /* the high bit of each byte that is not 0 */
+}
+
+/* The lanes of a vector that must be done again. */
+ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
+{
+    return (ALL_LANES & ~(unsigned)old->sound[i / LANES]) | old->doubtful[i / LANES];
+}
+
+/* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */
+enum { ADAM_PENDING = 2 * ADAM_CHUNK };
+typedef struct {
+    int64_t count, at[ADAM_PENDING];
+    double data[ADAM_PENDING + LANES], grad[ADAM_PENDING + LANES], v[ADAM_PENDING + LANES];
+} __attribute__((aligned(64))) adam_pending;
+
+/* Whether g, m and v are all +0.0: the row of a letter, or a position, that has not come up yet. They stay so, and the
+ * parameter stays what it is if lr_t is positive (p - 0.0 is p, but -0.0 - -0.0 is not). */
+ALWAYS int adam_idle(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, const double *m)
+{
+    const ivec any = (ivec)vec_load(old->grad + i) | (ivec)vec_load_unaligned(m) | (ivec)vec_load(old->v + i);
+    return c->lr_t > 0.0 && !mask_bits(mask_any_bit(any, ivec_set(-1)));
+}
+
+/* Put what is open of a chunk, the n parameters from `first`, on the list. */
+static __attribute__((noinline)) void adam_collect(const mg_adam_coefs *c, const adam_chunk *old, int64_t first, int64_t n,
+                                                   double *data, const double *m, double *v, adam_pending *pending)
+{
+    int64_t count = pending->count;
+    for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++)
+    for (uint64_t left = adam_left(old, k); left; left &= left - 1) {
+        const int64_t i = LANES * (8 * k + (int64_t)__builtin_ctzll(left) / 8);
+        if (n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
+            vec_store_unaligned(data + first + i, vec_load(old->data + i));
+            vec_store_unaligned(v + first + i, vec_set(0.0));
+            continue;
+        }
+        for (unsigned open = adam_open(old, i); open; open &= open - 1) {
+            const int64_t j = i + __builtin_ctz(open);
+            pending->at[count] = first + j;
+            pending->data[count] = old->data[j];
+            pending->grad[count] = old->grad[j];
+            pending->v[count] = old->v[j];
+            count += j < n;
+        }
+    }
+    pending->count = count;
+}
+
+/* A vector of the list, its m loaded: data and v become the new ones. Divisions and root are the processor's, correctly
+ * rounded at any magnitude. pow may return another double than the square and the root rounded to nearest: where that
+ * would lead elsewhere, and nowhere else, the C library is asked. Returns the lanes that are right; the others are out
+ * of the ranges in which this is so. */
+ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *grad, const double *m, double *v)
+{
+    const vec p = vec_load(data), g = vec_load(grad), new_m = vec_load(m);
+    const vec square = g * g, decayed_v = c->beta2 * vec_load(v);
+    vec new_v = decayed_v + c->one_minus_beta2 * square;
+    /* A unit in the last place of the square is at most 2**-52 of it, in the wide range; pow(0, y) is 0. */
+    const ivec wide = (g == 0.0) | ((vec_abs(g) >= 0x1p-480) & (vec_abs(g) < 0x1p+250));
+    const ivec near = (vec_abs(g) >= 0x1p-150) & (vec_abs(g) < 0x1p+70);
+    const ivec same_v = decayed_v + c->one_minus_beta2 * (square * (1.0 + 0x1p-51))
+                        == decayed_v + c->one_minus_beta2 * (square * (1.0 - 0x1p-51));
+    const vec other_square = nudge(product_error(g, g, square), vec_set(1.0 + STRETCH(SQUARE_WINDOW)), square);
+    const ivec near_same_v = decayed_v + c->one_minus_beta2 * other_square == new_v;
+    ivec right = (wide & same_v) | near;
+    for (unsigned ask = mask_bits(mask_any_bit(near & ~same_v & ~near_same_v, ivec_set(-1))); ask; ask &= ask - 1) {
+        const int l = __builtin_ctz(ask);
+        new_v[l] = decayed_v[l] + c->one_minus_beta2 * mg_pow(g[l], 2.0);
+    }
+
+    const vec v_hat = new_v / c->v_scale, root = vec_sqrt(v_hat), scaled_m = c->lr_t * (new_m / c->m_scale);
+    const vec step = scaled_m / (root + c->eps);
+    vec new_p = p - step;
+    /* The same for the root. A step so small that its own last place is coarser (below 2**-960) does not move a parameter
+     * of 2**-900 or more. */
+    right &= (vec_abs(p) >= 0x1p-900) & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
+    const ivec same_p = p - step * (1.0 + 0x1p-49) == p - step * (1.0 - 0x1p-49);
+    const ivec near_root = (v_hat >= 0x1p-200) & (v_hat < 0x1p+140);
+    const vec other_root = nudge(root_rest(v_hat, root) / root, vec_set(0.5 * (1.0 + STRETCH(POW_WINDOW))), root);
+    const ivec near_same_p = p - scaled_m / (other_root + c->eps) == new_p;
+    right &= same_p | near_root;
+    for (unsigned ask = mask_bits(mask_any_bit(near_root & ~same_p & ~near_same_p, ivec_set(-1))); ask; ask &= ask - 1) {
+        const int l = __builtin_ctz(ask);
+        new_p[l] = p[l] - scaled_m[l] / (mg_pow(v_hat[l], 0.5) + c->eps);
+    }
+    vec_store(data, new_p);
+    vec_store(v, new_v);
+    return mask_bits(mask_any_bit(right, ivec_set(-1)));
+}
+
+/* Settle what is on the list. */
+static __attribute__((noinline)) int adam_settle(const mg_adam_coefs *c, adam_pending *pending, double *data, double *m,
+                                                 double *v)
+{
+    for (int l = 0; l < LANES; l++) /* there is nothing to do beyond the end, but something must stand there */
+        pending->data[pending->count + l] = pending->grad[pending->count + l] = pending->v[pending->count + l] = 1.0;
+    for (int64_t k = 0; k < pending->count; k += LANES) {
+        double new_data[LANES] __attribute__((aligned(64))), new_v[LANES] __attribute__((aligned(64)));
+        double new_m[LANES] __attribute__((aligned(64))) = {0.0};
+        const int lanes = pending->count - k < LANES ? (int)(pending->count - k) : LANES;
+        for (int l = 0; l < lanes; l++) new_m[l] = m[pending->at[k + l]];
+        memcpy(new_data, pending->data + k, sizeof new_data);
+        memcpy(new_v, pending->v + k, sizeof new_v);
+        const unsigned right = adam_again(c, new_data, pending->grad + k, new_m, new_v);
+        for (int l = 0; l < lanes; l++) {
+            const int64_t j = pending->at[k + l];
+            if (!(right >> l & 1)) {
+                new_data[l] = pending->data[k + l];
+                new_v[l] = pending->v[k + l];
+                const int status = adam_rest(c, 0, new_data + l, pending->grad + k + l, m + j, new_v + l);
+                if (status) return status;
+            }
+            data[j] = new_data[l];
+            v[j] = new_v[l];
+        }
+    }
+    pending->count = 0;
+    return MG_OK;
+}
