@@ -67,6 +67,11 @@ cdef class Lines:
         cdef Line line = self.lines[index]
         return self.text[line.start : line.start + line.length]
 
+    def __iter__(self):
+        cdef Py_ssize_t index
+        for index in range(self.count):
+            yield self[index]
+
     cdef void shuffle(self, mg_stream *stream) noexcept nogil:
         cdef Py_ssize_t i, j
         for i in range(self.count - 1, 0, -1):

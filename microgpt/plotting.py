@@ -125,8 +125,9 @@ class LossPlot(Watcher):
         self.losses += losses
 
     def finish(self) -> None:
-        from .runlog import learning_rate
+        from .runlog import learning_rate, missed
 
+        self.losses += [loss for _, loss in missed(self.trainer, self.first_step - 1 + len(self.losses))]
         if not self.losses:
             return
         trainer, s = self.trainer, self.trainer.settings

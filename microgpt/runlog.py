@@ -37,6 +37,12 @@ def learning_rate(trainer: "Trainer", step: int) -> float:
     return rate * (1 - (step - 1) / trainer.num_steps)
 
 
+def missed(trainer: "Trainer", noted: int) -> "list[tuple[int, float]]":
+    """(step, loss) of the steps after step `noted` that are done: an interrupt may have come before they were noted."""
+    count = trainer.step_index - noted
+    return [*enumerate(trainer.last_losses[-count:], noted + 1)] if count > 0 else []
+
+
 def tensor_digests(trainer: "Trainer") -> "dict[str, str]":
     """name -> 16 hexadecimal digits that change when any bit of that weight does."""
     values, first, found = trainer._engine.get_data(), 0, {}
@@ -62,10 +68,14 @@ class RunLog(Watcher):
         self.digest_every = digest_every
         self.pending: list[tuple[int, float]] = []
         self.started = time.perf_counter()
-        self.about: dict[str, Any] | None = _about(trainer, source)
+        self.about, self.first = _about(trainer, source), trainer.step_index + 1
+        self.record: tuple[int, dict[str, Any]] = (0, {})  # what a step's line says beside its loss
         kept = _length_until(path, trainer.step_index) if trainer.step_index and os.path.exists(path) else 0
         self.file = open(path, "a", encoding="utf-8", newline="\n")
         self.file.truncate(kept)
+        #: The bytes of the file that are whole lines, and the step of the last. One attribute, because an interrupt may
+        #: come between any two; whatever the file holds beyond it is written again.
+        self.kept = kept, trainer.step_index
 
     def __enter__(self) -> "RunLog":
         return self
@@ -111,10 +121,14 @@ class RunLog(Watcher):
         return {"text": text, "weights": triangles}
 
     def write(self, record: "dict[str, Any]") -> None:
-        if not self.pending:
-            return
+        self.pending += missed(self.trainer, self.pending[-1][0] if self.pending else self.kept[1])
+        if record:
+            self.record = self.trainer.step_index, record
+        size, last = self.kept
         seconds, lines = round(time.perf_counter() - self.started, 6), []
         for step, loss in self.pending:
+            if step <= last:
+                continue
             line: dict[str, Any] = {
                 "step": step,
                 "loss": _number(loss),
@@ -122,18 +136,21 @@ class RunLog(Watcher):
                 "learning_rate": learning_rate(self.trainer, step),
                 "seconds": seconds,
             }
-            if self.about:
-                line["run"], self.about = self.about, None
-            if step == self.pending[-1][0]:
-                line.update(record)
+            if step == self.first:
+                line["run"] = self.about
+            if step == self.record[0]:
+                line.update(self.record[1])
                 if "val_loss" in line:
                     line.update(val_loss=_number(line["val_loss"]), val_loss_hex=line["val_loss"].hex())
             lines.append(json.dumps(line, separators=(",", ":")) + "\n")
+        if lines:
+            self._put(self.file.truncate, size)
+            self._put(self.file.write, "".join(lines))
+            self._put(self.file.flush)
+            self.kept = os.fstat(self.file.fileno()).st_size, self.pending[-1][0]
         self.pending.clear()
-        self._put(self.file.write, "".join(lines))
-        self._put(self.file.flush)
 
-    def _put(self, action: "Callable[..., Any]", *arguments: str) -> None:
+    def _put(self, action: "Callable[..., Any]", *arguments: "str | int") -> None:
         try:
             action(*arguments)
         except OSError as error:  # say which file: a disk that is full may be one of several

@@ -97,7 +97,7 @@ class _Lines:
             done, num_steps = self.trainer.step_index - self.first, self.trainer.num_steps
             losses = enumerate(self.trainer.last_losses[:done], self.first + 1)
             middle = f" / {num_steps:4d} | loss "
-            queue = ["step %4d%s%.4f\n" % (step, middle, loss) for step, loss in losses]  # faster than an f-string
+            queue = [f"step {step:4d}{middle}{loss:.4f}\n" for step, loss in losses]
             self.queue = [None, *reversed(queue)]
         if self.queue and not self.blocked:
             # One call that takes a line off the queue and writes it: an interrupt comes before or after, or, where the

@@ -12,7 +12,7 @@ from conftest import environment, hexes
 
 from microgpt import Trainer
 from microgpt.inside import attention
-from microgpt.runlog import LogError, read_log, tensor_digests
+from microgpt.runlog import LogError, RunLog, read_log, tensor_digests
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 SETTINGS = dict(n_embd=4, n_head=2, n_layer=2, block_size=6)
@@ -172,6 +172,61 @@ def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, 
     assert [record["step"] for record in records] == list(range(1, saved.step_index + 1))
     whole = Trainer(NAMES, num_steps=1000000, **SETTINGS)
     assert [record["loss_hex"] for record in records] == hexes(whole.run(len(records)))
+
+
+@pytest.mark.parametrize("place", ["before a note", "before a write", "in a write", "in a flush", "after a flush",
+                                   "after all"])  # fmt: skip
+def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, place):
+    trainer, path = Trainer(NAMES, num_steps=20, **SETTINGS), tmp_path / "run.jsonl"
+    interrupted = []
+
+    def interrupt(*arguments):
+        if not interrupted:
+            interrupted.append(place)
+            raise KeyboardInterrupt
+
+    class File:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, text):
+            if place == "in a write" and not interrupted:
+                self.file.write(text[: len(text) // 2])
+                interrupt()
+            self.file.write(text)
+
+        def flush(self):
+            if place == "in a flush":
+                interrupt()
+            self.file.flush()
+
+        def fileno(self):
+            if place == "after a flush":
+                interrupt()
+            return self.file.fileno()
+
+    losses = []
+    with pytest.raises(KeyboardInterrupt), RunLog(trainer, str(path), "names") as log:
+        for first in range(0, 20, 4):
+            losses += trainer.run(4)
+            if first == 8:
+                log.file = File(log.file)
+                if place == "before a note":
+                    interrupt()
+            log.note(first, trainer.last_losses)
+            if first == 8 and place == "before a write":
+                interrupt()
+            log.write({"samples": [str(first)]})
+        interrupt()
+    records = read_log(path)
+    assert [record["step"] for record in records] == list(range(1, len(losses) + 1))
+    assert hexes(losses) == [record["loss_hex"] for record in records]
+    assert ["run" in record for record in records] == [True] + [False] * (len(losses) - 1)
+    looked = [record["samples"] for record in records if "samples" in record]
+    assert looked == [["0"], ["4"], ["8"], ["12"], ["16"]][: 2 if place.startswith("before") else len(losses) // 4]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
