@@ -83,7 +83,7 @@ static int may_fail(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, c
 static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
                            double *m, double *v, int negative_v)
 {
-    if (!may_fail(e, coefs, n, grad, negative_v)) 
+    if (!may_fail(e, coefs, n, grad, negative_v))
         return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
     double *const arrays[3] = {params, m, v};
     const size_t size = (size_t)n * sizeof(double);
@@ -96,18 +96,20 @@ static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64
     return status;
 }
 
-/* Steps of one call from which on it pays to keep a copy of what they change. */
-enum { MG_WORTH_A_COPY = 16 };
+/* Steps of one call from which on it pays to keep a copy of what they change, and the parameters up to which: 24 MB. */
+enum { MG_WORTH_A_COPY = 16, MG_MOST_COPIED = 1 << 20 };
 
 /* Parameters from which on Adam follows matrix by matrix: below, all of them stay in cache until the backward pass is
- * done. */
-enum { MG_LARGE = 1 << 16 };
+ * done. (tools/targets.py sets less, so that the small models of its tests go both ways.) */
+#ifndef MG_LARGE
+#define MG_LARGE (1 << 16)
+#endif
 
 /* Parameters and moments into e->before; whether there was memory for it. */
 static int keep(mg_engine *e, int64_t num_params, double *const arrays[3])
 {
     const size_t size = (size_t)num_params * sizeof(double);
-    if (!e->before && (size_t)num_params <= SIZE_MAX / sizeof(double) / 3) e->before = malloc(3 * size);
+    if (!e->before) e->before = malloc(3 * size);
     for (int a = 0; a < 3 && e->before; a++) memcpy(e->before + a * num_params, arrays[a], size);
     return e->before != NULL;
 }
@@ -143,8 +145,8 @@ int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *p
     if (status) return status;
     e->minus_zero = before && has_minus_zero(grad, num_params);
     const int negative_v = e->kernels->or_of_bits(num_params, v) >> 63; /* or a -0.0, or some nan */
-    int daring = documents >= MG_WORTH_A_COPY && !negative_v;
-    int64_t kept = -1; /* the number of documents done when e->before was written */
+    int daring = documents >= MG_WORTH_A_COPY && num_params <= MG_MOST_COPIED && !negative_v;
+    int64_t kept = -1; /* the number of documents done when e->before was written; grad was 0 then */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];
         const int64_t n = starts[*done + 1] - starts[*done] - 1;
@@ -153,11 +155,12 @@ int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *p
         mg_adam_coefs coefs;
         status = mg_adam_prepare(config, step + *done, &coefs);
         if (status) break;
-        if (daring && kept < 0) {
+        const int at_once = daring && !before && coefs.vectorizable && !is_long(e, n);
+        if (at_once && kept < 0) {
             daring = keep(e, num_params, arrays);
             kept = *done;
         }
-        if (daring && !before && coefs.vectorizable && !is_long(e, n)) {
+        if (at_once && daring) {
             if (step_at_once(e, &coefs, num_params, params, grad, m, v)) {
                 /* The square of some gradient overflows. Go back and come here again, cautiously. */
                 go_back(e, num_params, arrays, grad);

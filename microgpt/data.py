@@ -43,7 +43,7 @@ def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
 def load_lines(path: "str | os.PathLike[str] | None" = None) -> "Sequence[str]":
     """`load_docs(path)`, as `microgpt.lines.Lines` if the text is plain enough: then no strings are made yet."""
     text = _read(path)
-    if not _is_plain(text) or len(text) >= 2**31:
+    if not _is_plain(text) or len(text) >= 2**31 - 1:
         return _not_none(_split(text), path)
     from .lines import Lines
 

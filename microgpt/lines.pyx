@@ -22,8 +22,8 @@ cdef class Lines:
     def __init__(self, str text not None):
         cdef Py_ssize_t size, i, room
         cdef int32_t start = 0
-        if not text.isascii() or len(text) > INT32_MAX:
-            raise ValueError("not an ASCII text, or one of more than 2**31 characters")
+        if not text.isascii() or len(text) >= INT32_MAX:
+            raise ValueError("not an ASCII text, or one of 2**31 characters or more")
         cdef const char *characters = PyUnicode_AsUTF8AndSize(text, &size)
         cdef unsigned char ch
         self.text = text

@@ -45,6 +45,8 @@ def test_a_step_that_fails_is_undone_and_those_before_it_are_not(isa, block_size
     documents = [[5, rng.randrange(4), rng.randrange(4), 5] for _ in range(40)]
     documents[good] = [5, 1, 2, 4, 5]
     together, apart = Run(block_size), Run(block_size)
+    for run in (together, apart):
+        run.model.grad[7] = 1e-3 * (good > 0)  # the first step adds to what is there
     with pytest.raises(OverflowError):
         together.train(documents)
     with pytest.raises(OverflowError):
@@ -52,7 +54,6 @@ def test_a_step_that_fails_is_undone_and_those_before_it_are_not(isa, block_size
             apart.train([document])
     assert together.adam.step_index == good == len(together.losses)
     assert together.state() == apart.state()
-    assert not together.model.grad.any()
     # And it goes on as if nothing had been.
     together.train(documents[good + 1 :])
     for document in documents[good + 1 :]:

@@ -116,7 +116,7 @@ def check_assembly(text, source):
 
 def compile_all(target, folder):
     """Assembly and objects of every C file; the objects."""
-    macros = [f"-DMG_HAVE_{isa.upper()}" for isa in isas(target)]
+    macros = ["-DMG_LARGE=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas(target))]
     kernels = [(f"csrc/kernels/kernels_{isa}.c", flags) for isa, flags in isas(target).items()]
     objects, calls = [], set()
     for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:

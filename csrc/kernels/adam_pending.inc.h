@@ -29,9 +29,9 @@ ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
 
 /* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */
 enum { ADAM_PENDING = 2 * ADAM_CHUNK };
-typedef struct {
-    int64_t count, at[ADAM_PENDING];
+typedef struct { /* the numbers first, so that each array begins where a vector may be loaded */
     double data[ADAM_PENDING + LANES], grad[ADAM_PENDING + LANES], v[ADAM_PENDING + LANES];
+    int64_t count, at[ADAM_PENDING];
 } __attribute__((aligned(64))) adam_pending;
 
 /* Whether g, m and v are all +0.0: the row of a letter, or a position, that has not come up yet. They stay so, and the

@@ -71,7 +71,7 @@ static const mg_config shapes[] = {
     {17, 7, 7, 1, 3},   {8, 8, 2, 2, 16},  {27, 16, 4, 1, 16}, {4, 9, 3, 1, 10}, {11, 12, 4, 2, 7}, {33, 17, 1, 1, 6},
     {64, 24, 3, 1, 12}, {10, 32, 4, 1, 5},
 };
-enum { SHAPES = sizeof shapes / sizeof shapes[0], DOCUMENTS = 4 };
+enum { SHAPES = sizeof shapes / sizeof shapes[0], DOCUMENTS = 18 }; /* as many as mg_train takes steps at once for */
 
 static uint64_t test_documents(const mg_kernels *kernels, uint64_t d)
 {
