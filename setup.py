@@ -92,7 +92,7 @@ LIBRARIES = [
 # Extension module -> its C sources beside the .pyx.
 MODULES = {
     "simd": ["csrc/dispatch.c"],
-    "lines": ["csrc/mt19937.c"],
+    "lines": [],
     "stream": ["csrc/mt19937.c"],
     "value": ["csrc/reserve.c"],
     "model": [],

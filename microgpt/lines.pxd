@@ -1,7 +1,5 @@
 from libc.stdint cimport int32_t
 
-from microgpt._csrc cimport mg_stream
-
 
 cdef struct Line:
     int32_t start, length
@@ -13,4 +11,3 @@ cdef class Lines:
     cdef Py_ssize_t count
 
     cdef int grow(self, Py_ssize_t room) except -1
-    cdef void shuffle(self, mg_stream *stream) noexcept nogil

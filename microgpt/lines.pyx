@@ -6,8 +6,6 @@ trains on them, and to take these apart again nearly as long.
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport INT32_MAX, int32_t
 
-from microgpt._csrc cimport mg_stream, mg_stream_below
-
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -71,9 +69,3 @@ cdef class Lines:
         cdef Py_ssize_t index
         for index in range(self.count):
             yield self[index]
-
-    cdef void shuffle(self, mg_stream *stream) noexcept nogil:
-        cdef Py_ssize_t i, j
-        for i in range(self.count - 1, 0, -1):
-            j = <Py_ssize_t>mg_stream_below(stream, i + 1)
-            self.lines[i], self.lines[j] = self.lines[j], self.lines[i]

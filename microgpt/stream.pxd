@@ -4,5 +4,4 @@ from microgpt._csrc cimport mg_stream
 cdef class Stream:
     cdef mg_stream state
 
-    cdef shuffle_list(self, list x)
     cdef void fill_gauss(self, double *out, Py_ssize_t n, double mu, double sigma) noexcept nogil

@@ -17,7 +17,7 @@ from microgpt._csrc cimport (
     mg_stream_random,
     mg_stream_seed,
 )
-from microgpt.lines cimport Lines
+from microgpt.lines cimport Line, Lines
 
 
 cdef extern from "Python.h":
@@ -60,20 +60,22 @@ cdef class Stream:
 
     def shuffle(self, x not None):
         """Shuffle x, a list or `microgpt.lines.Lines`, in place, as `random.shuffle(x)` does."""
+        cdef PyObject **items = NULL
+        cdef Line *lines = NULL
+        cdef Py_ssize_t i, j
         if isinstance(x, Lines):
-            (<Lines>x).shuffle(&self.state)
+            lines = (<Lines>x).lines
         elif isinstance(x, list):
-            self.shuffle_list(x)
+            # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
+            items = PySequence_Fast_ITEMS(x)
         else:
             raise TypeError(f"only a list can be shuffled, not {type(x).__name__}")
-
-    cdef shuffle_list(self, list x):
-        # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
-        cdef PyObject **items = PySequence_Fast_ITEMS(x)
-        cdef Py_ssize_t i, j
         for i in range(len(x) - 1, 0, -1):
             j = <Py_ssize_t>mg_stream_below(&self.state, i + 1)
-            items[i], items[j] = items[j], items[i]
+            if lines != NULL:
+                lines[i], lines[j] = lines[j], lines[i]
+            else:
+                items[i], items[j] = items[j], items[i]
 
     def choice_index(self, weights):
         """An index into weights, drawn as `random.choices(range(len(weights)), weights)[0]` draws it.
