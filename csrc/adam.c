@@ -1,7 +1,6 @@
 /* Adam: the coefficients of one update (reference.py, class Adam; microgpt.py, "Adam optimizer update"). The update
  * itself is kernels/adam.inc.h. */
-#include "microgpt.h"
-#include "kernels/kernels.h"
+#include "engine.h"
 #include "mg_math.h"
 
 static int between(double x, double low, double high) { return low <= x && x <= high; }
@@ -31,14 +30,20 @@ int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *c
     return MG_OK;
 }
 
+int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad,
+                     int negative_v)
+{
+    if (negative_v || !coefs->vectorizable) return 1;
+    /* A number of 2 or more has the highest bit of the exponent set; if there is one, look more closely. */
+    return (kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(kernels->sum_of_magnitudes(n, grad) < MG_TAME);
+}
+
 int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                    double *m, double *v, int libm)
 {
     if (libm) return kernels->adam_update_libm(coefs, n, data, grad, m, v);
-    /* An error needs a gradient whose square overflows (2 and more have the highest bit of the exponent set) or a
-     * negative v, if the coefficients are everyday ones. */
-    const int may_fail = (kernels->or_of_bits(n, grad) >> 62 & 1) || kernels->or_of_bits(n, v) >> 63;
-    return kernels->adam_update(coefs, may_fail, n, data, grad, m, v);
+    const int negative_v = kernels->or_of_bits(n, v) >> 63; /* or a -0.0, or some nan */
+    return kernels->adam_update(coefs, mg_adam_may_fail(kernels, coefs, n, grad, negative_v), n, data, grad, m, v);
 }
 
 int mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,

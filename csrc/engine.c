@@ -46,13 +46,6 @@ void *mg_carve_from(mg_carver *c)
     return block;
 }
 
-/* Room for mg_chunk(nin) rows of nin columns, where nin is n_embd or 4 * n_embd. */
-int64_t mg_most_in_chunk(int64_t n_embd)
-{
-    const int64_t hidden = 4 * n_embd, small = mg_chunk(n_embd) * n_embd, large = mg_chunk(hidden) * hidden;
-    return small > large ? small : large;
-}
-
 static void lay_out(mg_engine *e, mg_carver *c, int64_t panels)
 {
     const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd, n_layer = e->config.n_layer;

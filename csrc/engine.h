@@ -67,7 +67,7 @@ struct mg_engine {
     int32_t *list; /* for whatever is listed: [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
     double *rows;                                  /* [panels * lanes][4 * n_embd, rounded up, + lanes] */
     double *scratch;                               /* [2 * panels * lanes * lanes] */
-    double *chunk;                                 /* some rows of a gradient on their way to Adam, else 0 [mg_chunk] */
+    double *chunk;                                 /* some rows of a gradient on their way to Adam, else 0 [mg_most_in_chunk] */
 
     double *before;      /* parameters and moments to go back to, [3][num_params]; NULL until mg_train needs it */
     mg_sampler *sampler; /* NULL until something is sampled */
@@ -101,8 +101,15 @@ static inline int64_t mg_piece(int64_t count, int64_t work)
  * while grad stays 0. */
 int mg_backward(mg_engine *engine, const double *params, double *grad, mg_poll *poll);
 
-/* Rows of nin columns, or numbers (nin = 1), that go to Adam together: few enough to stay in cache meanwhile. */
+/* Rows of nin columns that go to Adam together, few enough to stay in cache meanwhile, and the most numbers that they
+ * are, nin being n_embd or 4 * n_embd. */
 static inline int64_t mg_chunk(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
+static inline int64_t mg_most_in_chunk(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
+
+/* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_rest): an overflow of grad**2, a division
+ * by a sum of 0, a negative v. With everyday settings and gradients it cannot. (adam.c) */
+int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad,
+                     int negative_v);
 
 /* ---- engine.c ---- */
 
@@ -116,8 +123,6 @@ int64_t mg_mul(int64_t a, int64_t b); /* of counts; saturates at INT64_MAX */
 void *mg_carve(mg_carver *carver, int64_t count, int64_t size);
 /* The block, once the sizes are known, and the carver ready to hand it out; NULL if there is no such memory. */
 void *mg_carve_from(mg_carver *carver);
-
-int64_t mg_most_in_chunk(int64_t n_embd); /* the length of mg_engine.chunk */
 
 void mg_sampler_free(mg_sampler *sampler); /* sample.c */
 

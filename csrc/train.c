@@ -71,28 +71,29 @@ int mg_document_gradient(mg_engine *e, const double *params, double *grad, const
     return status;
 }
 
-/* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_rest): an overflow of grad**2, a division
- * by a sum of 0, a negative v. With everyday settings and gradients it cannot. */
-static int may_fail(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, const double *grad, int negative_v)
+/* [3][n] numbers: parameters and moments, kept to go back to. */
+static void copy_to(double *copy, int64_t n, double *const arrays[3])
 {
-    if (negative_v || !coefs->vectorizable) return 1;
-    /* A number of 2 or more has the highest bit of the exponent set; if there is one, look more closely. */
-    return (e->kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(e->kernels->sum_of_magnitudes(n, grad) < MG_TAME);
+    for (int a = 0; a < 3; a++) memcpy(copy + a * n, arrays[a], (size_t)n * sizeof *copy);
+}
+
+static void copy_back(const double *copy, int64_t n, double *const arrays[3])
+{
+    for (int a = 0; a < 3; a++) memcpy(arrays[a], copy + a * n, (size_t)n * sizeof *copy);
 }
 
 static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
                            double *m, double *v, int negative_v)
 {
-    if (!may_fail(e, coefs, n, grad, negative_v))
+    if (!mg_adam_may_fail(e->kernels, coefs, n, grad, negative_v))
         return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
     double *const arrays[3] = {params, m, v};
-    const size_t size = (size_t)n * sizeof(double);
-    char *copies = (size_t)n <= SIZE_MAX / sizeof(double) / 3 ? malloc(3 * size) : NULL;
-    if (!copies) return MG_NO_MEMORY;
-    for (int a = 0; a < 3; a++) memcpy(copies + a * size, arrays[a], size);
+    double *copy = (size_t)n <= SIZE_MAX / sizeof(double) / 3 ? malloc(3 * (size_t)n * sizeof *copy) : NULL;
+    if (!copy) return MG_NO_MEMORY;
+    copy_to(copy, n, arrays);
     const int status = e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
-    for (int a = 0; a < 3 && status; a++) memcpy(arrays[a], copies + a * size, size);
-    free(copies);
+    if (status) copy_back(copy, n, arrays);
+    free(copy);
     return status;
 }
 
@@ -108,15 +109,14 @@ enum { MG_WORTH_A_COPY = 16, MG_MOST_COPIED = 1 << 20 };
 /* Parameters and moments into e->before; whether there was memory for it. */
 static int keep(mg_engine *e, int64_t num_params, double *const arrays[3])
 {
-    const size_t size = (size_t)num_params * sizeof(double);
-    if (!e->before) e->before = malloc(3 * size);
-    for (int a = 0; a < 3 && e->before; a++) memcpy(e->before + a * num_params, arrays[a], size);
+    if (!e->before) e->before = malloc(3 * (size_t)num_params * sizeof *e->before);
+    if (e->before) copy_to(e->before, num_params, arrays);
     return e->before != NULL;
 }
 
 static void go_back(mg_engine *e, int64_t num_params, double *const arrays[3], double *grad)
 {
-    for (int a = 0; a < 3; a++) memcpy(arrays[a], e->before + a * num_params, (size_t)num_params * sizeof(double));
+    copy_back(e->before, num_params, arrays);
     memset(grad, 0, (size_t)num_params * sizeof(double));
     memset(e->chunk, 0, (size_t)mg_most_in_chunk(e->config.n_embd) * sizeof(double));
 }

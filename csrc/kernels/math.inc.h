@@ -76,8 +76,7 @@ ALWAYS vec exact_pow_m2(vec x, double wide, mask *decided)
 ALWAYS vec exact_root(vec x, vec *rest)
 {
     const vec root = vec_sqrt(x);
-    const vec square = root * root;
-    *rest = ((x - square) - product_error(root, root, square)) * (0.5 / root);
+    *rest = root_rest(x, root) * (0.5 / root);
     return root;
 }
 
