@@ -190,3 +190,15 @@ def test_repr_says_where_the_run_stands():
     trainer.run(2)
     assert "reference engine, step 2 of 7" in repr(trainer)
     assert ENGINES[0] == "fused"
+
+
+@pytest.mark.parametrize("doc", ["xa", "a\u00e9b", "a\u4e2db", "a" * 40 + "X"])
+def test_a_document_changed_afterwards_is_refused_in_the_tokenizers_words(engine, doc):
+    trainer = Trainer(["ab", "ba"] * 3, num_steps=6, engine=engine, n_embd=4, n_head=2, block_size=4)
+    trainer.docs[3] = doc
+    with pytest.raises(ValueError) as expected:
+        trainer.tokenizer.encode(doc)
+    with pytest.raises(ValueError) as caught:
+        trainer.run()
+    assert str(caught.value) == str(expected.value)
+    assert trainer.step_index == len(trainer.last_losses) == 3
