@@ -1,9 +1,10 @@
 """Builds tools/prove_math.c for every instruction set of this processor and runs it: the tables of docs/exactness.md.
 
-    python tools/prove_math.py [DRAWS [SEED [NAME ...]]]      (10**7 draws take a minute; 10**8 are those of the tables)
+    python tools/prove_math.py [DRAWS [SEED [NAME ...]]]
 
 Exit status 1 if one result differs from the C library's.
 """
+import argparse
 import os
 import platform
 import subprocess
@@ -21,11 +22,17 @@ LANES = {"scalar": 2, "neon": 2, "avx2": 4, "avx512": 8}
 
 
 def main():
-    draws = sys.argv[1] if len(sys.argv) > 1 else "10000000"
-    seed = sys.argv[2] if len(sys.argv) > 2 else "1"
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("draws", nargs="?", type=int, default=10**7,
+                        help="10**7, the default, take two minutes; 10**8 are those of the tables")  # fmt: skip
+    parser.add_argument("seed", nargs="?", type=int, default=1)
+    parser.add_argument("name", nargs="*", help="of a function, as in the tables; all of them")
+    args = parser.parse_args()
+    if args.draws < 1:
+        parser.error("draws must be positive")
     from microgpt import simd_info
 
-    print(f"{platform.machine()}, {' '.join(platform.libc_ver())}, {draws} draws, seed {seed}", flush=True)
+    print(f"{platform.machine()}, {' '.join(platform.libc_ver())}, {args.draws} draws, seed {args.seed}", flush=True)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         for isa in simd_info()["supported"]:
@@ -34,7 +41,7 @@ def main():
                        f"-DMG_LANES={LANES[isa]}", "-Icsrc", "-Icsrc/kernels", "tools/prove_math.c",
                        "-o", program, "-lm"]  # fmt: skip
             subprocess.run(command, check=True)
-            failed |= subprocess.run([program, draws, seed, *sys.argv[3:]]).returncode != 0
+            failed |= subprocess.run([program, str(args.draws), str(args.seed), *args.name]).returncode != 0
     return failed
 
 

@@ -89,30 +89,36 @@ ALWAYS vec decay(vec x, vec beta)
 #endif
 }
 
-/* A vector of parameters. m is right in all lanes, the rest in those that are sound and not doubtful. (Two masks, because
- * to combine them takes the ports that the arithmetic needs.) What was before is kept in old_*.
+#include "adam_pending.inc.h"
+
+/* An update is three steps, each of which takes a vector's results from the one before. What it leaves in memory is
+ * right in the lanes that it says it answers for (a mask for each question: to combine them takes the ports that the
+ * arithmetic needs), m in all lanes. What was there before is kept in `old`, from old + i on.
  * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. sleepers: look for parameters
  * that have had no gradient for thousands of steps. */
-ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepers, double *data, double *grad,
-                       double *m, double *v, double *old_data, double *old_grad, double *old_v, uint8_t *sound,
-                       uint8_t *doubtful)
+
+typedef struct {
+    vec m, v_hat;
+} adam_first;
+
+/* Both moments. */
+ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, double *grad, double *m, double *v,
+                               adam_chunk *old, int64_t i)
 {
-    const vec p = vec_load_unaligned(data), g = vec_load_unaligned(grad);
+    const vec g = vec_load_unaligned(grad);
     vec mm = vec_load_unaligned(m), vv = vec_load_unaligned(v);
-    vec_store(old_data, p);
-    vec_store(old_grad, g);
-    vec_store(old_v, vv);
+    vec_store(old->grad + i, g);
+    vec_store(old->v + i, vv);
 
     /* With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps is 2**-40 or more) and does not move a p of 2**-639 or
-     * more. m, and in the end v, become subnormal, and are kept out of the arithmetic. */
+     * more. m, and in the end v, become subnormal, and are kept out of the arithmetic: p - 0.0 is p. */
     mask asleep = MASK_ALL;
     int any_asleep = 0;
     vec asleep_m = {0}, asleep_v = {0};
     if (sleepers) {
         asleep = ~mask_any_bit((ivec)g | ((ivec)mm & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
         if (mask_bits(asleep)) {
-            asleep &= mask_any_bit(ivec_add((ivec)p, (ivec)c->p_exponent), (ivec)c->p_in_range)
-                      & mask_between(vv, vec_set(0.0), c->v_high);
+            asleep &= mask_between(vv, vec_set(0.0), c->v_high);
             any_asleep = mask_bits(asleep) != 0;
             asleep_m = decay(mm, c->beta1);
             asleep_v = decay(vv, c->beta2);
@@ -129,53 +135,90 @@ ALWAYS void adam_lanes(const adam_vectors *c, int unit_m, int unit_v, int sleepe
     const vec decayed_v = c->beta2 * vv;
     vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
-    mask good = mask_between(new_v, c->v_low, c->v_high) & mask_equal(new_v, other_v);
+    mask_store_bits(old->v_sound + i / LANES, mask_between(new_v, c->v_low, c->v_high) & mask_equal(new_v, other_v));
+    const adam_first first = {new_m, unit_v ? new_v : divide_by_constant(new_v, c->v_scale, c->v_inverse)};
 
-    const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
-    const vec v_hat = unit_v ? new_v : divide_by_constant(new_v, c->v_scale, c->v_inverse);
-    mask doubt;
-    vec rest;
-    const vec root = root_by_residual(&c->root, v_hat, &doubt, &rest);
-    const vec step = c->lr_t * m_hat / (root + c->eps);
-    vec new_p = p - step;
+    if (sleepers && any_asleep) {
+        new_m = mask_select(asleep, asleep_m, new_m);
+        new_v = mask_select(asleep, asleep_v, new_v);
+    }
+    vec_store_unaligned(grad, vec_set(0.0));
+    vec_store_unaligned(m, new_m);
+    vec_store_unaligned(v, new_v);
+    return first;
+}
+
+typedef struct {
+    vec m;
+    root_answer root;
+} adam_second;
+
+ALWAYS adam_second adam_root(const adam_vectors *c, adam_first first)
+{
+    return (adam_second){first.m, root_by_residual(&c->root, first.v_hat)};
+}
+
+/* The parameters. */
+ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, adam_second second, double *data, adam_chunk *old,
+                            int64_t i)
+{
+    const vec p = vec_load_unaligned(data);
+    vec_store(old->data + i, p);
+    const root_answer *a = &second.root;
+    const vec m_hat = unit_m ? second.m : divide_by_constant(second.m, c->m_scale, c->m_inverse);
+    const vec step = c->lr_t * m_hat / (a->root + c->eps);
+    const vec new_p = p - step;
+    vec_store_unaligned(data, new_p);
     /* 2**-639 <= |new_p| < 2**897, and no nan, by its exponent: 128 more either overflows it or leaves it below 512
      * exactly outside. So no step was so small that it lost bits, or that did not matter, and none overflowed. */
-    good &= mask_any_bit(ivec_add((ivec)new_p, (ivec)c->p_exponent), (ivec)c->p_in_range);
+    const mask in_range = mask_any_bit(ivec_add((ivec)new_p, (ivec)c->p_exponent), (ivec)c->p_in_range);
+    mask_store_bits(old->p_in_range + i / LANES, in_range);
     /* The other root, one unit in the last place above or below, moves root + eps by at most two units in its last
      * place, 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of
      * them, and the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where
      * s < 1.5 * 2**52, by 4 or 5 above, and so by at most 3 * 2**-52 of itself. Where a step that is so much shorter
      * (or longer) gives the same parameter, so does every step in between. (Without fused multiply-adds the product is
      * rounded, and the margin is wider.) */
-    const vec other_step = vec_copysign(c->slack, rest) - c->one; /* times step, and negative */
-    doubt = mask_unequal(doubt, new_p, nudge(step, other_step, p));
-
-    if (sleepers && any_asleep) {
-        new_p = mask_select(asleep, p, new_p);
-        new_m = mask_select(asleep, asleep_m, new_m);
-        new_v = mask_select(asleep, asleep_v, new_v);
-        good |= asleep;
-        doubt &= ~asleep;
-    }
-    vec_store_unaligned(data, new_p);
-    vec_store_unaligned(grad, vec_set(0.0));
-    vec_store_unaligned(m, new_m);
-    vec_store_unaligned(v, new_v);
-    mask_store_bits(sound, good);
-    mask_store_bits(doubtful, doubt);
+    const vec other_step = vec_copysign(c->slack, a->rest) - c->one; /* times step, and negative */
+    const mask doubtful = mask_unequal(root_is_doubtful(a), new_p, nudge(step, other_step, p));
+    mask_store_bits(old->p_doubtful + i / LANES, doubtful);
 }
 
-#include "adam_pending.inc.h"
+/* The vectors of a chunk, the three steps for three of them in each turn, one behind the other. A vector's whole chain
+ * of operations takes a hundred cycles, and a processor runs out of registers after four of them. */
+ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int sleepers, int64_t count, double *data,
+                          double *grad, double *m, double *v, adam_chunk *old)
+{
+    const int64_t whole = count / LANES * LANES, behind = 2 * LANES;
+    adam_first first = {c->one, c->one};
+    adam_second second = {0};
+    int64_t i = 0;
+    for (; i < whole && i < behind; i += LANES) {
+        second = adam_root(c, first);
+        first = adam_moments(c, unit_v, sleepers, grad + i, m + i, v + i, old, i);
+    }
+    for (; i < whole; i += LANES) {
+        const adam_first next = adam_moments(c, unit_v, sleepers, grad + i, m + i, v + i, old, i);
+        adam_parameters(c, unit_m, second, data + i - behind, old, i - behind);
+        second = adam_root(c, first);
+        first = next;
+    }
+    for (; i < whole + behind; i += LANES) {
+        if (i >= behind) adam_parameters(c, unit_m, second, data + i - behind, old, i - behind);
+        second = adam_root(c, first);
+    }
+    return whole;
+}
 
-/* The last vector, of which `lanes` lanes exist. */
+/* What is left after them, fewer than a vector. */
 static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int sleepers, int64_t lanes, double *data,
                       double *grad, double *m, double *v, adam_chunk *old, int64_t i)
 {
     double part[4][LANES] = {{0.0}};
     double *const whole[4] = {data, grad, m, v};
     for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
-    adam_lanes(c, unit_m, unit_v, sleepers, part[0], part[1], part[2], part[3], old->data + i, old->grad + i,
-               old->v + i, old->sound + i / LANES, old->doubtful + i / LANES);
+    const adam_first first = adam_moments(c, unit_v, sleepers, part[1], part[2], part[3], old, i);
+    adam_parameters(c, unit_m, adam_root(c, first), part[0], old, i);
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 
@@ -189,14 +232,8 @@ ALWAYS int adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int s
     for (int64_t first = 0; first < n; first += ADAM_CHUNK) {
         const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
         double *const d = data + first, *const g = grad + first, *const mm = m + first, *const vv = v + first;
-        int64_t i = 0;
-        if (count < ADAM_CHUNK) { /* there is nothing to do beyond the end */
-            memset(old.sound, ALL_LANES, sizeof old.sound);
-            memset(old.doubtful, 0, sizeof old.doubtful);
-        }
-        for (; i + LANES <= count; i += LANES)
-            adam_lanes(&c, unit_m, unit_v, sleepers, d + i, g + i, mm + i, vv + i, old.data + i, old.grad + i, old.v + i,
-                       old.sound + i / LANES, old.doubtful + i / LANES);
+        if (count < ADAM_CHUNK) adam_nothing_open(&old); /* there is nothing to do beyond the end */
+        const int64_t i = adam_whole(&c, unit_m, unit_v, sleepers, count, d, g, mm, vv, &old);
         if (i < count) adam_part(&c, unit_m, unit_v, sleepers, count - i, d + i, g + i, mm + i, vv + i, &old, i);
         adam_collect(coefs, &old, first, count, data, m, v, &pending);
         if (pending.count > ADAM_PENDING - ADAM_CHUNK) {

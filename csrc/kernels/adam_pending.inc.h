@@ -1,30 +1,40 @@
-/* Adam: the parameters that adam_lanes could not answer for, some in a thousand. They are put on a list, as they were
+/* Adam: the parameters that the vectors could not answer for, some in a thousand. They are put on a list, as they were
  * before, and done again in vectors of their own, which ask the C library. To do each where it is found would be slower:
  * a processor cannot foretell where that is. */
 
 #define ADAM_CHUNK 256 /* parameters between one look at what was left open and the next; a multiple of 64 */
 
-/* A chunk before its update, and of each vector the bits of those lanes whose update is sound, or doubtful. */
+/* A chunk before its update, and for each vector in which lanes the new v is right, the new parameter in range, and in
+ * which it hangs on the root's last bit. */
 typedef struct {
     double data[ADAM_CHUNK], grad[ADAM_CHUNK], v[ADAM_CHUNK];
-    uint8_t sound[ADAM_CHUNK / LANES], doubtful[ADAM_CHUNK / LANES];
+    uint8_t v_sound[ADAM_CHUNK / LANES], p_in_range[ADAM_CHUNK / LANES], p_doubtful[ADAM_CHUNK / LANES];
 } __attribute__((aligned(64))) adam_chunk;
+
+ALWAYS void adam_nothing_open(adam_chunk *old)
+{
+    memset(old->v_sound, ALL_LANES, sizeof old->v_sound);
+    memset(old->p_in_range, ALL_LANES, sizeof old->p_in_range);
+    memset(old->p_doubtful, 0, sizeof old->p_doubtful);
+}
 
 /* Eight vectors at a time: a bit in the byte of each that has something left. */
 ALWAYS uint64_t adam_left(const adam_chunk *old, int k)
 {
     const uint64_t bytes = 0x0101010101010101u;
-    uint64_t sound, doubtful;
-    memcpy(&sound, old->sound + 8 * k, 8);
-    memcpy(&doubtful, old->doubtful + 8 * k, 8);
-    const uint64_t open = (~sound & bytes * ALL_LANES) | doubtful;
+    uint64_t sound, in_range, doubtful;
+    memcpy(&sound, old->v_sound + 8 * k, 8);
+    memcpy(&in_range, old->p_in_range + 8 * k, 8);
+    memcpy(&doubtful, old->p_doubtful + 8 * k, 8);
+    const uint64_t open = (~(sound & in_range) & bytes * ALL_LANES) | doubtful;
     return (((open & bytes * 0x7f) + bytes * 0x7f) | open) & bytes * 0x80; /* the high bit of each byte that is not 0 */
 }
 
 /* The lanes of a vector that must be done again. */
 ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
 {
-    return (ALL_LANES & ~(unsigned)old->sound[i / LANES]) | old->doubtful[i / LANES];
+    const unsigned sound = old->v_sound[i / LANES], in_range = old->p_in_range[i / LANES];
+    return (ALL_LANES & ~(sound & in_range)) | old->p_doubtful[i / LANES];
 }
 
 /* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */

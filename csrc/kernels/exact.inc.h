@@ -217,10 +217,30 @@ ALWAYS root_constants root_prepare(double window)
     return k;
 }
 
-/* x ** 0.5 for 2**-200 <= x <= 2**140. Where not *doubtful, the root is what pow returns; elsewhere pow returns it or
- * the double next to it, above if *rest is positive, below if it is negative. */
-ALWAYS vec root_by_residual(const root_constants *k, vec x, mask *doubtful, vec *rest)
+/* x ** 0.5 rounded to nearest, and what tells whether pow may return something else: the double next to it, above if
+ * rest is positive, below if it is negative. */
+typedef struct {
+    vec root, rest;
+#if MG_LANES == 8
+    vec other; /* the root or, where doubtful, its neighbour */
+#else
+    mask doubtful;
+#endif
+} root_answer;
+
+ALWAYS mask root_is_doubtful(const root_answer *a)
 {
+#if MG_LANES == 8
+    return mask_unequal(MASK_ALL, a->root, a->other);
+#else
+    return a->doubtful;
+#endif
+}
+
+/* For 2**-200 <= x <= 2**140. */
+ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
+{
+    root_answer a;
 #if MG_LANES == 8
     /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
      * the last place, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the
@@ -229,19 +249,17 @@ ALWAYS vec root_by_residual(const root_constants *k, vec x, mask *doubtful, vec 
     const vec t = x * y;
     const vec e = vec_fma(-t, y, k->one);
     const vec near = vec_fma(t * e, vec_fma(e, vec_fma(e, k->fourth, k->third), k->half), t);
-    *rest = vec_fma(-near, near, x) * y;
-    const vec far = vec_fma(*rest, k->stretch, near);
-    const vec root = vec_fma(*rest, k->shrink, near);
-    *doubtful = mask_unequal(MASK_ALL, root, far);
-    return root;
+    a.rest = vec_fma(-near, near, x) * y;
+    a.other = vec_fma(a.rest, k->stretch, near);
+    a.root = vec_fma(a.rest, k->shrink, near);
 #else
-    const vec root = vec_sqrt(x);
-    *rest = root_rest(x, root);
+    a.root = vec_sqrt(x);
+    a.rest = root_rest(x, a.root);
     const ivec magnitude = ivec_set(INT64_MAX), exponent = ivec_set(0x7ff0000000000000);
-    const vec binade = (vec)((ivec)root & exponent); /* 2**52 units in the last place of root */
-    *doubtful = (vec)((ivec)*rest & magnitude) >= root * k->last_place * binade;
-    return root;
+    const vec binade = (vec)((ivec)a.root & exponent); /* 2**52 units in the last place of root */
+    a.doubtful = (vec)((ivec)a.rest & magnitude) >= a.root * k->last_place * binade;
 #endif
+    return a;
 }
 
 /* The same for one number x of any size: x ** 2 and x ** 0.5 rounded to nearest, and in *other what pow may return

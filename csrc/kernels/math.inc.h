@@ -36,11 +36,9 @@ ALWAYS vec exact_pow_2(vec x, double wide, mask *decided)
 ALWAYS vec exact_pow_05(vec x, double wide, mask *decided)
 {
     const root_constants k = root_prepare(wide * POW_WINDOW);
-    mask doubtful;
-    vec rest;
-    const vec root = root_by_residual(&k, x, &doubtful, &rest);
-    *decided = ~doubtful & mask_between(x, vec_set(0x1p-200), vec_set(0x1p+140));
-    return root;
+    const root_answer a = root_by_residual(&k, x);
+    *decided = ~root_is_doubtful(&a) & mask_between(x, vec_set(0x1p-200), vec_set(0x1p+140));
+    return a.root;
 }
 
 /* 1 / x */
