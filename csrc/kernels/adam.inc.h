@@ -53,9 +53,26 @@ static int adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, dou
 typedef struct {
     vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
     vec square_stretch, v_low, v_high, one, slack;
-    vec p_exponent, p_in_range; /* bit patterns */
+    vec moderate_shift, moderate_bit; /* bit patterns */
     root_constants root;
 } adam_vectors;
+
+/* Whether 2**-511 <= |p| < 2**513, for mask_store_bits. 512 more make the exponent's 11 bits 1024 or more, and do not
+ * overflow them, exactly in this range. */
+#if MG_LANES == 8 || !defined(__SSE2__)
+#define MODERATE_SHIFT 0x1p-511 /* the bit pattern 512 << 52 */
+ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
+{
+    return mask_any_bit(ivec_add((ivec)p, (ivec)c->moderate_shift), (ivec)c->moderate_bit);
+}
+#else
+#define MODERATE_SHIFT 2.0 /* 512 << 53 */
+ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
+{
+    /* Here the store looks at the sign bit alone. Twice the bits bring the exponent's first there. */
+    return ivec_add(ivec_add((ivec)p, (ivec)p), (ivec)c->moderate_shift);
+}
+#endif
 
 ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
 {
@@ -66,7 +83,7 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         .square_stretch = vec_keep(1.0 + STRETCH(SQUARE_WINDOW)),
         .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
         .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x3p-52 : 0x1p-49),
-        .p_exponent = vec_keep(0x1p-895), .p_in_range = vec_keep(0x1p+513), /* 128 << 52, 0x600 << 52 */
+        .moderate_shift = vec_keep(MODERATE_SHIFT), .moderate_bit = vec_keep(2.0), /* 1 << 62 */
         .root = root_prepare(POW_WINDOW),
     };
 }
@@ -110,7 +127,7 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     vec_store(old->grad + i, g);
     vec_store(old->v + i, vv);
 
-    /* With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps is 2**-40 or more) and does not move a p of 2**-639 or
+    /* With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps is 2**-40 or more) and does not move a p of 2**-511 or
      * more. m, and in the end v, become subnormal, and are kept out of the arithmetic: p - 0.0 is p. */
     mask asleep = MASK_ALL;
     int any_asleep = 0;
@@ -169,10 +186,8 @@ ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, adam_second secon
     const vec step = c->lr_t * m_hat / (a->root + c->eps);
     const vec new_p = p - step;
     vec_store_unaligned(data, new_p);
-    /* 2**-639 <= |new_p| < 2**897, and no nan, by its exponent: 128 more either overflows it or leaves it below 512
-     * exactly outside. So no step was so small that it lost bits, or that did not matter, and none overflowed. */
-    const mask in_range = mask_any_bit(ivec_add((ivec)new_p, (ivec)c->p_exponent), (ivec)c->p_in_range);
-    mask_store_bits(old->p_in_range + i / LANES, in_range);
+    /* Then no step was so small that it lost bits, or else it did not matter, and none overflowed. */
+    mask_store_bits(old->p_moderate + i / LANES, adam_is_moderate(c, new_p));
     /* The other root, one unit in the last place above or below, moves root + eps by at most two units in its last
      * place, 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of
      * them, and the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where

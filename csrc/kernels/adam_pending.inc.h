@@ -4,17 +4,17 @@
 
 #define ADAM_CHUNK 256 /* parameters between one look at what was left open and the next; a multiple of 64 */
 
-/* A chunk before its update, and for each vector in which lanes the new v is right, the new parameter in range, and in
- * which it hangs on the root's last bit. */
+/* A chunk before its update, and for each vector in which lanes the new v is right, the new parameter neither tiny nor
+ * huge, and in which it hangs on the last bit of the root. */
 typedef struct {
     double data[ADAM_CHUNK], grad[ADAM_CHUNK], v[ADAM_CHUNK];
-    uint8_t v_sound[ADAM_CHUNK / LANES], p_in_range[ADAM_CHUNK / LANES], p_doubtful[ADAM_CHUNK / LANES];
+    uint8_t v_sound[ADAM_CHUNK / LANES], p_moderate[ADAM_CHUNK / LANES], p_doubtful[ADAM_CHUNK / LANES];
 } __attribute__((aligned(64))) adam_chunk;
 
 ALWAYS void adam_nothing_open(adam_chunk *old)
 {
     memset(old->v_sound, ALL_LANES, sizeof old->v_sound);
-    memset(old->p_in_range, ALL_LANES, sizeof old->p_in_range);
+    memset(old->p_moderate, ALL_LANES, sizeof old->p_moderate);
     memset(old->p_doubtful, 0, sizeof old->p_doubtful);
 }
 
@@ -22,19 +22,19 @@ ALWAYS void adam_nothing_open(adam_chunk *old)
 ALWAYS uint64_t adam_left(const adam_chunk *old, int k)
 {
     const uint64_t bytes = 0x0101010101010101u;
-    uint64_t sound, in_range, doubtful;
+    uint64_t sound, moderate, doubtful;
     memcpy(&sound, old->v_sound + 8 * k, 8);
-    memcpy(&in_range, old->p_in_range + 8 * k, 8);
+    memcpy(&moderate, old->p_moderate + 8 * k, 8);
     memcpy(&doubtful, old->p_doubtful + 8 * k, 8);
-    const uint64_t open = (~(sound & in_range) & bytes * ALL_LANES) | doubtful;
+    const uint64_t open = (~(sound & moderate) & bytes * ALL_LANES) | doubtful;
     return (((open & bytes * 0x7f) + bytes * 0x7f) | open) & bytes * 0x80; /* the high bit of each byte that is not 0 */
 }
 
 /* The lanes of a vector that must be done again. */
 ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
 {
-    const unsigned sound = old->v_sound[i / LANES], in_range = old->p_in_range[i / LANES];
-    return (ALL_LANES & ~(sound & in_range)) | old->p_doubtful[i / LANES];
+    const unsigned sound = old->v_sound[i / LANES], moderate = old->p_moderate[i / LANES];
+    return (ALL_LANES & ~(sound & moderate)) | old->p_doubtful[i / LANES];
 }
 
 /* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */

@@ -51,11 +51,30 @@ ALWAYS void mask_store(double *p, mask m, vec a, vec b)
 #else
 typedef ivec mask; /* all ones or all zeros */
 #define MASK_ALL (~(ivec){0})
+#if defined(__SSE2__) && !defined(__AVX2__)
+/* GCC takes 64-bit truth values through general registers, one by one, if it is left to it. */
+ALWAYS mask mask_equal(vec a, vec b) { return (mask)_mm_cmpeq_pd((__m128d)a, (__m128d)b); }
+ALWAYS mask mask_unequal(mask where, vec a, vec b)
+{
+    return (mask)_mm_and_pd((__m128d)where, _mm_cmpneq_pd((__m128d)a, (__m128d)b));
+}
+ALWAYS mask mask_at_most(vec x, vec high) { return (mask)_mm_cmple_pd((__m128d)x, (__m128d)high); }
+ALWAYS mask mask_between(vec x, vec low, vec high)
+{
+    return (mask)_mm_and_pd(_mm_cmple_pd((__m128d)low, (__m128d)x), _mm_cmplt_pd((__m128d)x, (__m128d)high));
+}
+ALWAYS mask mask_any_bit(ivec a, ivec b)
+{
+    const __m128i none = _mm_cmpeq_epi32(_mm_and_si128((__m128i)a, (__m128i)b), _mm_setzero_si128()); /* by halves */
+    return ~(mask)_mm_and_si128(none, _mm_shuffle_epi32(none, 0xb1));
+}
+#else
 ALWAYS mask mask_equal(vec a, vec b) { return a == b; }
 ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & (a != b); }
 ALWAYS mask mask_between(vec x, vec low, vec high) { return (x >= low) & (x < high); }
 ALWAYS mask mask_at_most(vec x, vec high) { return x <= high; }
 ALWAYS mask mask_any_bit(ivec a, ivec b) { return (a & b) != 0; }
+#endif
 ALWAYS unsigned mask_bits(mask m)
 {
 #if defined(__AVX2__)
@@ -130,28 +149,30 @@ ALWAYS vec vec_sqrt(vec x)
 #endif
 }
 
-/* a * b - product, exactly, where product is a * b rounded (and nothing over- or underflows). */
+/* The first 26 bits of a number, and so the square is exact. What is missing has 27. */
+ALWAYS vec high_half(vec x) { return (vec)((ivec)x & ivec_set(~((1LL << 27) - 1))); }
+
+/* a * b - product, where product is a * b rounded (and nothing over- or underflows): exactly, or without fused
+ * multiply-adds but for the rounding of a2 * b2, 2**-52 units in the last place of the product. */
 ALWAYS vec product_error(vec a, vec b, vec product)
 {
 #if MG_FMA
     return vec_fma(a, b, -product);
 #else
-    /* Dekker's product over Veltkamp's split into halves of 26 bits. */
-    const vec ta = 134217729.0 * a, tb = 134217729.0 * b;
-    const vec a1 = ta - (ta - a), b1 = tb - (tb - b);
-    const vec a2 = a - a1, b2 = b - b1;
+    const vec a1 = high_half(a), b1 = high_half(b), a2 = a - a1, b2 = b - b1;
     return ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2;
 #endif
 }
 
-/* x - root**2 where root is the square root of x, rounded; exactly, and 2 * root times the distance from the exact root. */
+/* x - root**2 where root is the square root of x, rounded: 2 * root times the distance from the exact root; exactly, or
+ * but for the rounding of r2 * r2. */
 ALWAYS vec root_rest(vec x, vec root)
 {
 #if MG_FMA
     return vec_fma(-root, root, x);
 #else
-    const vec square = root * root;
-    return (x - square) - product_error(root, root, square);
+    const vec r1 = high_half(root), r2 = root - r1;
+    return ((x - r1 * r1) - (r1 + r1) * r2) - r2 * r2;
 #endif
 }
 
@@ -257,7 +278,7 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
     a.rest = root_rest(x, a.root);
     const ivec magnitude = ivec_set(INT64_MAX), exponent = ivec_set(0x7ff0000000000000);
     const vec binade = (vec)((ivec)a.root & exponent); /* 2**52 units in the last place of root */
-    a.doubtful = (vec)((ivec)a.rest & magnitude) >= a.root * k->last_place * binade;
+    a.doubtful = mask_at_most(a.root * k->last_place * binade, (vec)((ivec)a.rest & magnitude));
 #endif
     return a;
 }
