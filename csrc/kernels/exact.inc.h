@@ -51,30 +51,19 @@ ALWAYS void mask_store(double *p, mask m, vec a, vec b)
 #else
 typedef ivec mask; /* all ones or all zeros */
 #define MASK_ALL (~(ivec){0})
-#if defined(__SSE2__) && !defined(__AVX2__)
-/* GCC takes 64-bit truth values through general registers, one by one, if it is left to it. */
-ALWAYS mask mask_equal(vec a, vec b) { return (mask)_mm_cmpeq_pd((__m128d)a, (__m128d)b); }
-ALWAYS mask mask_unequal(mask where, vec a, vec b)
-{
-    return (mask)_mm_and_pd((__m128d)where, _mm_cmpneq_pd((__m128d)a, (__m128d)b));
-}
-ALWAYS mask mask_at_most(vec x, vec high) { return (mask)_mm_cmple_pd((__m128d)x, (__m128d)high); }
-ALWAYS mask mask_between(vec x, vec low, vec high)
-{
-    return (mask)_mm_and_pd(_mm_cmple_pd((__m128d)low, (__m128d)x), _mm_cmplt_pd((__m128d)x, (__m128d)high));
-}
+ALWAYS mask mask_equal(vec a, vec b) { return vec_equals(a, b); }
+ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & vec_differs(a, b); }
+ALWAYS mask mask_between(vec x, vec low, vec high) { return vec_at_least(x, low) & vec_greater(high, x); }
+ALWAYS mask mask_at_most(vec x, vec high) { return vec_at_least(high, x); }
 ALWAYS mask mask_any_bit(ivec a, ivec b)
 {
+#if defined(__SSE2__) && !defined(__AVX__)
     const __m128i none = _mm_cmpeq_epi32(_mm_and_si128((__m128i)a, (__m128i)b), _mm_setzero_si128()); /* by halves */
     return ~(mask)_mm_and_si128(none, _mm_shuffle_epi32(none, 0xb1));
-}
 #else
-ALWAYS mask mask_equal(vec a, vec b) { return a == b; }
-ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & (a != b); }
-ALWAYS mask mask_between(vec x, vec low, vec high) { return (x >= low) & (x < high); }
-ALWAYS mask mask_at_most(vec x, vec high) { return x <= high; }
-ALWAYS mask mask_any_bit(ivec a, ivec b) { return (a & b) != 0; }
+    return (a & b) != 0;
 #endif
+}
 ALWAYS unsigned mask_bits(mask m)
 {
 #if defined(__AVX2__)

@@ -77,8 +77,18 @@ ALWAYS lane_mask lanes_from(int64_t first) { return first > 0 ? (lane_mask)(0xff
 ALWAYS lane_mask lanes_to(int64_t last) { return last < 7 ? (lane_mask)((2 << last) - 1) : 0xff; }
 #else
 typedef ivec lane_mask;
+#if defined(__SSE2__) && !defined(__AVX__)
+/* Left to itself GCC takes truth values of 64 bits through general registers, one by one. */
+ALWAYS lane_mask vec_greater(vec a, vec b) { return (lane_mask)_mm_cmpgt_pd((__m128d)a, (__m128d)b); }
+ALWAYS lane_mask vec_at_least(vec a, vec b) { return (lane_mask)_mm_cmpge_pd((__m128d)a, (__m128d)b); }
+ALWAYS lane_mask vec_equals(vec a, vec b) { return (lane_mask)_mm_cmpeq_pd((__m128d)a, (__m128d)b); }
+ALWAYS lane_mask vec_differs(vec a, vec b) { return (lane_mask)_mm_cmpneq_pd((__m128d)a, (__m128d)b); }
+#else
 ALWAYS lane_mask vec_greater(vec a, vec b) { return a > b; }
+ALWAYS lane_mask vec_at_least(vec a, vec b) { return a >= b; }
+ALWAYS lane_mask vec_equals(vec a, vec b) { return a == b; }
 ALWAYS lane_mask vec_differs(vec a, vec b) { return a != b; }
+#endif
 ALWAYS int lanes_any(lane_mask mask)
 {
 #if MG_LANES == 4 && defined(__AVX__)
@@ -99,12 +109,12 @@ ALWAYS vec vec_select(lane_mask mask, vec a, vec b) { return bits_select(mask, a
  * 0.0.) */
 ALWAYS vec vec_add_where(lane_mask mask, vec sum, vec a) { return sum + vec_where(mask, a); }
 
-/* Lanes at or after `first`, lanes up to `last`. */
+/* Lanes at or after `first`, lanes up to `last`: as doubles, which SSE2 can compare. */
 #define VEC_ITEM(l) l
-static const int64_t lane_index[MG_LANES] __attribute__((aligned(64))) = VEC_LIST(VEC_ITEM);
+static const double lane_index[MG_LANES] __attribute__((aligned(64))) = VEC_LIST(VEC_ITEM);
 #undef VEC_ITEM
-ALWAYS lane_mask lanes_from(int64_t first) { return *(const ivec *)lane_index >= first; }
-ALWAYS lane_mask lanes_to(int64_t last) { return *(const ivec *)lane_index <= last; }
+ALWAYS lane_mask lanes_from(int64_t first) { return vec_at_least(vec_load(lane_index), vec_set((double)first)); }
+ALWAYS lane_mask lanes_to(int64_t last) { return vec_at_least(vec_set((double)last), vec_load(lane_index)); }
 #endif
 
 /* The same where `only` (a constant) asks for it, else plainly. */
