@@ -32,10 +32,10 @@ static int has_minus_zero(const double *grad, int64_t num_params)
     return 0;
 }
 
-/* Multiplications of a backward pass below which nobody is asked during it: milliseconds without vectors. */
+/* Multiplications of a backward pass below which nobody is asked during it: 25 ms without vectors. */
 static int is_long(const mg_engine *e, int64_t n)
 {
-    return (double)mg_count_params(&e->config) * 2.0 * (double)n > (double)(1 << 24);
+    return (double)mg_count_params(&e->config) * 2.0 * (double)n > (double)(1 << 27);
 }
 
 int mg_document_loss(mg_engine *e, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll, double *loss)
