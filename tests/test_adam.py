@@ -191,6 +191,23 @@ def test_parameters_that_have_had_no_gradient_for_long(isa, kept):
             pair.step(grad)
 
 
+@pytest.mark.parametrize("beta1", [0.85, 0.0, 0.5, 0.75, 0.999, 1 - 2**-53])
+def test_moments_that_have_come_to_rest(isa, beta1):
+    """A multiple of the least number that is so small that beta1 times it, rounded, is itself; and the next one."""
+    rng = random.Random(17)
+    least = 5e-324
+    rest = next(k for k in range(1, 1000) if beta1 * (k * least) != k * least or k == 999) - 1
+    n = 160
+    for few in (0, 0.05):
+        m = [rng.choice([0, 0, 1, rest, rest // 2, (rest + 1) * (rng.random() < few)]) for _ in range(n)]
+        m = [k * least * rng.choice([-1, 1]) for k in m]
+        v = [1e-305 if rng.random() < few else rng.choice([0.0, -0.0, 1e-20, 1e-3]) for _ in range(n)]
+        pair = Pair([rng.gauss(0, 1) for _ in range(n)], m, v, 10**6, num_steps=10**7, beta1=beta1)
+        grad = [1e-3 if rng.random() < few else 0.0 for _ in range(n)]
+        for _ in range(3):
+            pair.step(grad)
+
+
 @pytest.mark.parametrize("n", [15, 16, 31, 300, 600])
 def test_a_square_that_overflows_stops_where_the_script_stops(isa, n):
     rng = random.Random(15)

@@ -54,6 +54,7 @@ typedef struct {
     vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
     vec square_stretch, v_low, v_high, one, slack;
     vec moderate_shift, moderate_bit; /* bit patterns */
+    vec still;                         /* see adam_still */
     root_constants root;
 } adam_vectors;
 
@@ -74,6 +75,15 @@ ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
 }
 #endif
 
+/* A number of that size or less is beta1 times itself, rounded: a small multiple of the least of all, 2**-1074. There m
+ * ends that has had no gradient for a thousand steps or so. */
+ALWAYS double adam_still(double one_minus_beta1)
+{
+    double multiple = 0.49 / one_minus_beta1;
+    if (!(multiple < 0x1p+51)) multiple = 0x1p+51;
+    return (double)(int64_t)multiple * 0x1p-1074;
+}
+
 ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
 {
     return (adam_vectors){
@@ -84,6 +94,7 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
         .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x3p-52 : 0x1p-49),
         .moderate_shift = vec_keep(MODERATE_SHIFT), .moderate_bit = vec_keep(2.0), /* 1 << 62 */
+        .still = vec_set(adam_still(c->one_minus_beta1)),
         .root = root_prepare(POW_WINDOW),
     };
 }
@@ -104,6 +115,27 @@ ALWAYS vec decay(vec x, vec beta)
 #else
     return beta * x + 0.0;
 #endif
+}
+
+/* Parameters that have had no gradient for thousands of steps. With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps
+ * is 2**-40 or more) and does not move a p of 2**-511 or more. m, and in the end v, become subnormal, and are kept out of
+ * the arithmetic. */
+ALWAYS mask adam_asleep(vec g, vec m)
+{
+    return ~mask_any_bit((ivec)g | ((ivec)m & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
+}
+
+/* Their new moments. */
+ALWAYS void adam_decay(const adam_vectors *c, mask asleep, vec *m, vec *v)
+{
+    const mask still = mask_at_most(vec_abs(*m), c->still);
+    if (mask_bits(asleep & (~still | mask_between(*v, vec_set(0x1p-1074), vec_set(0x1p-1000))))) {
+        *m = decay(*m, c->beta1);
+        *v = decay(*v, c->beta2);
+    } else {
+        *m += 0.0; /* it may be -0.0 */
+        *v = c->beta2 * *v + 0.0;
+    }
 }
 
 #include "adam_pending.inc.h"
@@ -127,21 +159,14 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     vec_store(old->grad + i, g);
     vec_store(old->v + i, vv);
 
-    /* With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps is 2**-40 or more) and does not move a p of 2**-511 or
-     * more. m, and in the end v, become subnormal, and are kept out of the arithmetic: p - 0.0 is p. */
-    mask asleep = MASK_ALL;
-    int any_asleep = 0;
-    vec asleep_m = {0}, asleep_v = {0};
-    if (sleepers) {
-        asleep = ~mask_any_bit((ivec)g | ((ivec)mm & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
-        if (mask_bits(asleep)) {
-            asleep &= mask_between(vv, vec_set(0.0), c->v_high);
-            any_asleep = mask_bits(asleep) != 0;
-            asleep_m = decay(mm, c->beta1);
-            asleep_v = decay(vv, c->beta2);
-            mm = mask_select(asleep, vec_set(0.0), mm);
-            vv = mask_select(asleep, vec_set(1.0), vv);
-        }
+    mask asleep = sleepers ? adam_asleep(g, mm) : ~MASK_ALL;
+    const int any_asleep = sleepers && mask_bits(asleep);
+    vec asleep_m = mm, asleep_v = vv;
+    if (any_asleep) {
+        asleep &= mask_between(vv, vec_set(0.0), c->v_high);
+        adam_decay(c, asleep, &asleep_m, &asleep_v);
+        mm = mask_select(asleep, vec_set(0.0), mm);
+        vv = mask_select(asleep, vec_set(1.0), vv);
     }
     vec new_m = c->beta1 * mm + c->one_minus_beta1 * g;
 
@@ -155,7 +180,7 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     mask_store_bits(old->v_sound + i / LANES, mask_between(new_v, c->v_low, c->v_high) & mask_equal(new_v, other_v));
     const adam_first first = {new_m, unit_v ? new_v : divide_by_constant(new_v, c->v_scale, c->v_inverse)};
 
-    if (sleepers && any_asleep) {
+    if (any_asleep) {
         new_m = mask_select(asleep, asleep_m, new_m);
         new_v = mask_select(asleep, asleep_v, new_v);
     }
