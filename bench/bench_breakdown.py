@@ -4,7 +4,8 @@
 
 Time by function comes from `perf` (samples of the processor's clock), instructions by function from valgrind's
 callgrind, which repeat to the digit where times do not. Either is left out where it is not installed. Both look at
-whole processes that take N and then many more steps; the difference is the steps' own.
+whole processes, in which the default run of 1,000 steps is begun some times over; once it goes on for a few steps, then
+to its end. The difference is the steps' own.
 """
 import argparse
 import os
@@ -36,9 +37,11 @@ RUN = """
 import sys
 from microgpt import Trainer
 from microgpt.data import BUNDLED, load_docs
-trainer = Trainer(load_docs(BUNDLED), num_steps=1_000_000, engine=sys.argv[1])
-trainer.run(int(sys.argv[2]))
+docs = load_docs(BUNDLED)
+for _ in range(int(sys.argv[2])):
+    Trainer(docs, num_steps=1000, engine=sys.argv[1]).run(int(sys.argv[3]))
 """
+FEW, ALL = 10, 1000
 REPEATS = 7
 
 
@@ -139,14 +142,14 @@ def _difference(few, many, steps):
 def _perf(args, core, seconds):
     if machine.tool("perf") is None:
         raise Unavailable("perf is not installed")
-    steps = int((1.0 if args.quick else 5.0) / seconds)
-    return _difference(_perf_samples(args, core, 10), _perf_samples(args, core, 10 + steps), steps)
+    runs = max(1, round((1.0 if args.quick else 5.0) / (ALL * seconds)))
+    return _difference(_perf_samples(args, core, runs, FEW), _perf_samples(args, core, runs, ALL), runs * (ALL - FEW))
 
 
-def _perf_samples(args, core, steps):
+def _perf_samples(args, core, runs, steps):
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder, "perf.data"))
-        command = ["perf", "record", "-q", "-o", data, "-e", "cpu-clock", "-F", "5000", *_run(args, steps)]
+        command = ["perf", "record", "-q", "-o", data, "-e", "cpu-clock", "-F", "5000", *_run(args, runs, steps)]
         subprocess.run(
             command, check=True, capture_output=True, env=machine.child_environment(), cwd=folder, preexec_fn=_pin(core)
         )
@@ -163,15 +166,15 @@ def _perf_samples(args, core, steps):
 def _callgrind(args, core, seconds):
     if machine.tool("valgrind") is None:
         raise Unavailable("valgrind is not installed")
-    few, many = (50, 150) if args.quick else (100, 1100)
-    return _difference(_callgrind_counts(args, few), _callgrind_counts(args, many), many - few)
+    most = 110 if args.quick else ALL
+    return _difference(_callgrind_counts(args, FEW), _callgrind_counts(args, most), most - FEW)
 
 
 def _callgrind_counts(args, steps):
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder, "callgrind.out"))
         command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}", "--compress-strings=no",
-                   "--compress-pos=no", *_run(args, steps)]  # fmt: skip
+                   "--compress-pos=no", *_run(args, 1, steps)]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, env=machine.child_environment(), cwd=folder)
         return read_callgrind(out)
 
@@ -194,8 +197,8 @@ def read_callgrind(path):
     return counts
 
 
-def _run(args, steps):
-    return [sys.executable, "-c", RUN, args.engine, str(steps)]
+def _run(args, runs, steps):
+    return [sys.executable, "-c", RUN, args.engine, str(runs), str(steps)]
 
 
 def _pin(core):
