@@ -159,7 +159,7 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     vec_store(old->grad + i, g);
     vec_store(old->v + i, vv);
 
-    mask asleep = sleepers ? adam_asleep(g, mm) : ~MASK_ALL;
+    mask asleep = sleepers ? adam_asleep(g, mm) : MASK_NONE;
     const int any_asleep = sleepers && mask_bits(asleep);
     vec asleep_m = mm, asleep_v = vv;
     if (any_asleep) {

@@ -26,6 +26,7 @@ enum { ALL_LANES = (1 << LANES) - 1 };
 #if MG_LANES == 8
 typedef __mmask8 mask;
 #define MASK_ALL ((mask)0xff)
+#define MASK_NONE ((mask)0)
 ALWAYS mask mask_equal(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
 ALWAYS mask mask_unequal(mask where, vec a, vec b)
 {
@@ -51,6 +52,7 @@ ALWAYS void mask_store(double *p, mask m, vec a, vec b)
 #else
 typedef ivec mask; /* all ones or all zeros */
 #define MASK_ALL (~(ivec){0})
+#define MASK_NONE ((ivec){0})
 ALWAYS mask mask_equal(vec a, vec b) { return vec_equals(a, b); }
 ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & vec_differs(a, b); }
 ALWAYS mask mask_between(vec x, vec low, vec high) { return vec_at_least(x, low) & vec_greater(high, x); }
