@@ -32,7 +32,7 @@ static int has_minus_zero(const double *grad, int64_t num_params)
     return 0;
 }
 
-/* Multiplications of a backward pass below which nobody is asked during it: 25 ms without vectors. */
+/* Multiplications of a backward pass below which nobody is asked during it: some 25 ms without vectors. */
 static int is_long(const mg_engine *e, int64_t n)
 {
     return (double)mg_count_params(&e->config) * 2.0 * (double)n > (double)(1 << 27);

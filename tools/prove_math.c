@@ -168,10 +168,16 @@ static int wanted(int argc, char **argv, const char *name)
     return argc <= 3;
 }
 
+static const struct {
+    const char *name;
+    void (*prove)(long);
+} others[] = {{"x/c", prove_divisions}, {"Adam", prove_adam}};
+
 /* Whether it is the name of something to prove. */
 static int known(const char *name)
 {
-    if (!strcmp(name, "x/c") || !strcmp(name, "Adam")) return 1;
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(others[i].name, name)) return 1;
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
         if (!strcmp(functions[i].name, name)) return 1;
     return 0;
@@ -205,10 +211,6 @@ int main(int argc, char **argv)
                plain.farthest * f->window, f->window);
         fflush(stdout);
     }
-    static const struct {
-        const char *name;
-        void (*prove)(long);
-    } others[] = {{"x/c", prove_divisions}, {"Adam", prove_adam}};
     for (int i = 0; i < 2; i++) {
         if (!wanted(argc, argv, others[i].name)) continue;
         const long before = failures;

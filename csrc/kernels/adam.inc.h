@@ -128,7 +128,7 @@ ALWAYS mask adam_asleep(vec g, vec m)
 /* Their new moments. */
 ALWAYS void adam_decay(const adam_vectors *c, mask asleep, vec *m, vec *v)
 {
-    const mask still = mask_at_most(vec_abs(*m), c->still);
+    const mask still = vec_at_least(c->still, vec_abs(*m));
     if (mask_bits(asleep & (~still | mask_between(*v, vec_set(0x1p-1074), vec_set(0x1p-1000))))) {
         *m = decay(*m, c->beta1);
         *v = decay(*v, c->beta2);
@@ -165,8 +165,8 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     if (any_asleep) {
         asleep &= mask_between(vv, vec_set(0.0), c->v_high);
         adam_decay(c, asleep, &asleep_m, &asleep_v);
-        mm = mask_select(asleep, vec_set(0.0), mm);
-        vv = mask_select(asleep, vec_set(1.0), vv);
+        mm = vec_select(asleep, vec_set(0.0), mm);
+        vv = vec_select(asleep, vec_set(1.0), vv);
     }
     vec new_m = c->beta1 * mm + c->one_minus_beta1 * g;
 
@@ -177,12 +177,12 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     const vec decayed_v = c->beta2 * vv;
     vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
-    mask_store_bits(old->v_sound + i / LANES, mask_between(new_v, c->v_low, c->v_high) & mask_equal(new_v, other_v));
+    mask_store_bits(old->v_sound + i / LANES, mask_between(new_v, c->v_low, c->v_high) & vec_equals(new_v, other_v));
     const adam_first first = {new_m, unit_v ? new_v : divide_by_constant(new_v, c->v_scale, c->v_inverse)};
 
     if (any_asleep) {
-        new_m = mask_select(asleep, asleep_m, new_m);
-        new_v = mask_select(asleep, asleep_v, new_v);
+        new_m = vec_select(asleep, asleep_m, new_m);
+        new_v = vec_select(asleep, asleep_v, new_v);
     }
     vec_store_unaligned(grad, vec_set(0.0));
     vec_store_unaligned(m, new_m);
@@ -225,7 +225,7 @@ ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, adam_second secon
 }
 
 /* The vectors of a chunk, the three steps for three of them in each turn, one behind the other. A vector's whole chain
- * of operations takes a hundred cycles, and a processor runs out of registers after four of them. */
+ * of operations is long, and a processor seems to keep only a few of them under way; thirds of it leave more to do. */
 ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int sleepers, int64_t count, double *data,
                           double *grad, double *m, double *v, adam_chunk *old)
 {

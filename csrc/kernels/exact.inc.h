@@ -19,44 +19,30 @@
 #define MG_FMA 0
 #endif
 
-/* ---- masks: one truth value a lane ---- */
+/* ---- masks: one truth value a lane, as vec.inc.h's comparisons return them ---- */
 
+typedef lane_mask mask;
 enum { ALL_LANES = (1 << LANES) - 1 };
 
 #if MG_LANES == 8
-typedef __mmask8 mask;
 #define MASK_ALL ((mask)0xff)
 #define MASK_NONE ((mask)0)
-ALWAYS mask mask_equal(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
 ALWAYS mask mask_unequal(mask where, vec a, vec b)
 {
     return _mm512_mask_cmp_pd_mask(where, (__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
 }
 ALWAYS mask mask_between(vec x, vec low, vec high) /* low <= x < high, false for a nan */
 {
-    return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask((__m512d)x, (__m512d)low, _CMP_GE_OQ), (__m512d)x, (__m512d)high,
-                                   _CMP_LT_OQ);
+    return _mm512_mask_cmp_pd_mask(vec_at_least(x, low), (__m512d)x, (__m512d)high, _CMP_LT_OQ);
 }
-ALWAYS mask mask_at_most(vec x, vec high) { return _mm512_cmp_pd_mask((__m512d)x, (__m512d)high, _CMP_LE_OQ); }
 ALWAYS mask mask_any_bit(ivec a, ivec b) { return _mm512_test_epi64_mask((__m512i)a, (__m512i)b); }
 ALWAYS unsigned mask_bits(mask m) { return m; }
 ALWAYS void mask_store_bits(uint8_t *p, mask m) { _store_mask8((__mmask8 *)p, m); }
-ALWAYS mask mask_but(mask a, mask b) { return _kandn_mask8(b, a); } /* a and not b */
-ALWAYS vec mask_select(mask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
-/* Store a in the lanes of m; the others hold b and keep it. */
-ALWAYS void mask_store(double *p, mask m, vec a, vec b)
-{
-    (void)b;
-    _mm512_mask_storeu_pd(p, m, (__m512d)a);
-}
 #else
-typedef ivec mask; /* all ones or all zeros */
-#define MASK_ALL (~(ivec){0})
-#define MASK_NONE ((ivec){0})
-ALWAYS mask mask_equal(vec a, vec b) { return vec_equals(a, b); }
+#define MASK_ALL (~(mask){0})
+#define MASK_NONE ((mask){0})
 ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & vec_differs(a, b); }
 ALWAYS mask mask_between(vec x, vec low, vec high) { return vec_at_least(x, low) & vec_greater(high, x); }
-ALWAYS mask mask_at_most(vec x, vec high) { return vec_at_least(high, x); }
 ALWAYS mask mask_any_bit(ivec a, ivec b)
 {
 #if defined(__SSE2__) && !defined(__AVX__)
@@ -77,9 +63,6 @@ ALWAYS unsigned mask_bits(mask m)
 #endif
 }
 ALWAYS void mask_store_bits(uint8_t *p, mask m) { *p = (uint8_t)mask_bits(m); }
-ALWAYS mask mask_but(mask a, mask b) { return a & ~b; }
-ALWAYS vec mask_select(mask m, vec a, vec b) { return vec_select(m, a, b); }
-ALWAYS void mask_store(double *p, mask m, vec a, vec b) { vec_store_unaligned(p, vec_select(m, a, b)); }
 #endif
 
 ALWAYS ivec ivec_set(int64_t x) { return (ivec){0} + x; }
@@ -267,9 +250,8 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
 #else
     a.root = vec_sqrt(x);
     a.rest = root_rest(x, a.root);
-    const ivec magnitude = ivec_set(INT64_MAX), exponent = ivec_set(0x7ff0000000000000);
-    const vec binade = (vec)((ivec)a.root & exponent); /* 2**52 units in the last place of root */
-    a.doubtful = mask_at_most(a.root * k->last_place * binade, (vec)((ivec)a.rest & magnitude));
+    const vec binade = (vec)((ivec)a.root & ivec_set(0x7ff0000000000000)); /* 2**52 units in the last place of root */
+    a.doubtful = vec_at_least(vec_abs(a.rest), a.root * k->last_place * binade);
 #endif
     return a;
 }

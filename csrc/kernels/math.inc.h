@@ -12,13 +12,13 @@ ALWAYS vec round_sum(vec big, vec small, double window, mask *decided)
 {
     const vec high = big + small;
     const vec low = (big - high) + small; /* exact */
-    *decided = mask_equal(nudge(low, vec_set(1.0 + STRETCH(window)), high), high);
+    *decided = vec_equals(nudge(low, vec_set(1.0 + STRETCH(window)), high), high);
     return high;
 }
 
 ALWAYS mask mask_magnitude_between(vec x, double low, double high)
 {
-    return mask_between((vec)((ivec)x & ivec_set(INT64_MAX)), vec_set(low), vec_set(high));
+    return mask_between(vec_abs(x), vec_set(low), vec_set(high));
 }
 
 /* ---- the functions, a vector at a time: a value, and whether it is known to be the C library's ----
@@ -30,7 +30,7 @@ ALWAYS vec exact_pow_2(vec x, double wide, mask *decided)
 {
     const vec square = x * x;
     const vec other = nudge(product_error(x, x, square), vec_set(1.0 + STRETCH(wide * SQUARE_WINDOW)), square);
-    *decided = mask_equal(square, other) & mask_between(square, vec_set(0x1p-300), vec_set(0x1p+140));
+    *decided = vec_equals(square, other) & mask_between(square, vec_set(0x1p-300), vec_set(0x1p+140));
     return square;
 }
 ALWAYS vec exact_pow_05(vec x, double wide, mask *decided)
@@ -142,9 +142,9 @@ ALWAYS vec exact_exp(vec x, double wide, mask *decided)
     /* times 2**(k >> 4), by the exponent */
     const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(k & ivec_set(~15LL), 48));
     /* Far below the least double the result is 0, as for the -inf that stands for what softmax must not see. */
-    const mask vanishes = mask_at_most(x, vec_set(-800.0));
+    const mask vanishes = vec_at_least(vec_set(-800.0), x);
     *decided = (*decided & mask_between(x, vec_set(-700.0), vec_set(700.0))) | vanishes;
-    return mask_select(vanishes, vec_set(0.0), scaled);
+    return vec_select(vanishes, vec_set(0.0), scaled);
 }
 
 /* ---- arrays ---- */

@@ -65,6 +65,8 @@ ALWAYS vec bits_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) 
 #if MG_LANES == 8 && defined(__AVX512F__)
 typedef __mmask8 lane_mask;
 ALWAYS lane_mask vec_greater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
+ALWAYS lane_mask vec_at_least(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ); }
+ALWAYS lane_mask vec_equals(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
 ALWAYS lane_mask vec_differs(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ); }
 ALWAYS int lanes_any(lane_mask mask) { return mask != 0; }
 ALWAYS vec vec_where(lane_mask mask, vec a) { return (vec)_mm512_maskz_mov_pd(mask, (__m512d)a); }
