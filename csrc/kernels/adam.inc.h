@@ -52,7 +52,8 @@ static int adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, dou
 /* The coefficients, and the constants of the algorithm, in every lane. */
 typedef struct {
     vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
-    vec square_stretch, v_low, v_high, one, slack;
+    vec square_stretch, v_low, v_high, one;
+    vec slack; /* see adam_other: a factor, or a bit pattern */
     vec moderate_shift, moderate_bit; /* bit patterns */
     vec still;                         /* see adam_still */
     root_constants root;
@@ -90,9 +91,9 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         vec_keep(c->beta1), vec_keep(c->one_minus_beta1), vec_keep(c->beta2), vec_keep(c->one_minus_beta2),
         vec_keep(c->m_scale), vec_keep(1.0 / c->m_scale), vec_keep(c->v_scale), vec_keep(1.0 / c->v_scale),
         vec_keep(c->lr_t), vec_keep(c->eps),
-        .square_stretch = vec_keep(1.0 + STRETCH(SQUARE_WINDOW)),
+        .square_stretch = vec_keep(-1.0 - STRETCH(SQUARE_WINDOW)),
         .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
-        .one = vec_keep(1.0), .slack = vec_keep(MG_FMA ? 0x3p-52 : 0x1p-49),
+        .one = vec_keep(1.0), .slack = MG_FMA ? vec_keep(0x3p-52) : (vec)ivec_set(-13),
         .moderate_shift = vec_keep(MODERATE_SHIFT), .moderate_bit = vec_keep(2.0), /* 1 << 62 */
         .still = vec_set(adam_still(c->one_minus_beta1)),
         .root = root_prepare(POW_WINDOW),
@@ -173,7 +174,7 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     /* v with the square rounded to nearest, and with the double that pow may return instead. Squares too small for an
      * exact error are too small to move a v that is in range. */
     const vec square = g * g;
-    const vec other_square = nudge(product_error(g, g, square), c->square_stretch, square);
+    const vec other_square = nudge(square_rest(square, g), c->square_stretch, square);
     const vec decayed_v = c->beta2 * vv;
     vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
@@ -200,27 +201,41 @@ ALWAYS adam_second adam_root(const adam_vectors *c, adam_first first)
     return (adam_second){first.m, root_by_residual(&c->root, first.v_hat)};
 }
 
+/* p less a step that is as far from this one as any that the other root may lead to. Where that gives the same
+ * parameter, so does every step in between.
+ *
+ * The other root, one unit in the last place above or below, moves root + eps by at most two units in its last place,
+ * 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of them, and
+ * the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where s < 1.5 * 2**52, by
+ * 4 or 5 above, and so by at most 3 * 2**-52 of itself. */
+ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec rest)
+{
+#if MG_FMA
+    return vec_fma(step, vec_copysign(c->slack, rest) - c->one, p);
+#else
+    /* 5 to 7 units less where rest is positive, 9 to 11 more where it is negative, 5 being enough (from a power of two
+     * downwards, where they are halves, as well). In doubt 2**-254 <= |rest| < 2**90, so that the upper four of its
+     * exponent's bits are 6, 7 or 8; with the sign before them 22, 23 or 24. */
+    return p - (vec)ivec_add((ivec)step, ivec_add((ivec)((uvec)rest >> 59), (ivec)c->slack));
+#endif
+}
+
 /* The parameters. */
-ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, adam_second second, double *data, adam_chunk *old,
-                            int64_t i)
+ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, int sleepers, adam_second second, double *data,
+                            const double *m, adam_chunk *old, int64_t i)
 {
     const vec p = vec_load_unaligned(data);
     vec_store(old->data + i, p);
     const root_answer *a = &second.root;
-    const vec m_hat = unit_m ? second.m : divide_by_constant(second.m, c->m_scale, c->m_inverse);
+    /* From memory: to hand it on takes two copies of a register. But not what is subnormal (see adam_asleep). */
+    const vec new_m = sleepers ? second.m : vec_load_unaligned(m);
+    const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
     const vec step = c->lr_t * m_hat / (a->root + c->eps);
     const vec new_p = p - step;
     vec_store_unaligned(data, new_p);
     /* Then no step was so small that it lost bits, or else it did not matter, and none overflowed. */
     mask_store_bits(old->p_moderate + i / LANES, adam_is_moderate(c, new_p));
-    /* The other root, one unit in the last place above or below, moves root + eps by at most two units in its last
-     * place, 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of
-     * them, and the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where
-     * s < 1.5 * 2**52, by 4 or 5 above, and so by at most 3 * 2**-52 of itself. Where a step that is so much shorter
-     * (or longer) gives the same parameter, so does every step in between. (Without fused multiply-adds the product is
-     * rounded, and the margin is wider.) */
-    const vec other_step = vec_copysign(c->slack, a->rest) - c->one; /* times step, and negative */
-    const mask doubtful = mask_unequal(root_is_doubtful(a), new_p, nudge(step, other_step, p));
+    const mask doubtful = mask_unequal(root_is_doubtful(a), new_p, adam_other(c, p, step, a->rest));
     mask_store_bits(old->p_doubtful + i / LANES, doubtful);
 }
 
@@ -239,12 +254,13 @@ ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int sle
     }
     for (; i < whole; i += LANES) {
         const adam_first next = adam_moments(c, unit_v, sleepers, grad + i, m + i, v + i, old, i);
-        adam_parameters(c, unit_m, second, data + i - behind, old, i - behind);
+        adam_parameters(c, unit_m, sleepers, second, data + i - behind, m + i - behind, old, i - behind);
         second = adam_root(c, first);
         first = next;
     }
     for (; i < whole + behind; i += LANES) {
-        if (i >= behind) adam_parameters(c, unit_m, second, data + i - behind, old, i - behind);
+        if (i >= behind)
+            adam_parameters(c, unit_m, sleepers, second, data + i - behind, m + i - behind, old, i - behind);
         second = adam_root(c, first);
     }
     return whole;
@@ -258,7 +274,7 @@ static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int sleeper
     double *const whole[4] = {data, grad, m, v};
     for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
     const adam_first first = adam_moments(c, unit_v, sleepers, part[1], part[2], part[3], old, i);
-    adam_parameters(c, unit_m, adam_root(c, first), part[0], old, i);
+    adam_parameters(c, unit_m, sleepers, adam_root(c, first), part[0], part[2], old, i);
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 

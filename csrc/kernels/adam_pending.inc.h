@@ -91,7 +91,7 @@ ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *g
     const ivec near = (vec_abs(g) >= 0x1p-150) & (vec_abs(g) < 0x1p+70);
     const ivec same_v = decayed_v + c->one_minus_beta2 * (square * (1.0 + 0x1p-51))
                         == decayed_v + c->one_minus_beta2 * (square * (1.0 - 0x1p-51));
-    const vec other_square = nudge(product_error(g, g, square), vec_set(1.0 + STRETCH(SQUARE_WINDOW)), square);
+    const vec other_square = nudge(square_rest(square, g), vec_set(-1.0 - STRETCH(SQUARE_WINDOW)), square);
     const ivec near_same_v = decayed_v + c->one_minus_beta2 * other_square == new_v;
     ivec right = (wide & same_v) | near;
     for (unsigned ask = mask_bits(mask_any_bit(near & ~same_v & ~near_same_v, ivec_set(-1))); ask; ask &= ask - 1) {
@@ -107,7 +107,7 @@ ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *g
     right &= (vec_abs(p) >= 0x1p-900) & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
     const ivec same_p = p - step * (1.0 + 0x1p-49) == p - step * (1.0 - 0x1p-49);
     const ivec near_root = (v_hat >= 0x1p-200) & (v_hat < 0x1p+140);
-    const vec other_root = nudge(root_rest(v_hat, root) / root, vec_set(0.5 * (1.0 + STRETCH(POW_WINDOW))), root);
+    const vec other_root = nudge(square_rest(v_hat, root) / root, vec_set(0.5 * (1.0 + STRETCH(POW_WINDOW))), root);
     const ivec near_same_p = p - scaled_m / (other_root + c->eps) == new_p;
     right &= same_p | near_root;
     for (unsigned ask = mask_bits(mask_any_bit(near_root & ~same_p & ~near_same_p, ivec_set(-1))); ask; ask &= ask - 1) {

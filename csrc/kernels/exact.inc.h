@@ -138,15 +138,15 @@ ALWAYS vec product_error(vec a, vec b, vec product)
 #endif
 }
 
-/* x - root**2 where root is the square root of x, rounded: 2 * root times the distance from the exact root; exactly, or
- * but for the rounding of r2 * r2. */
-ALWAYS vec root_rest(vec x, vec root)
+/* y - x * x, where y is next to x * x (and nothing over- or underflows): exactly, or without fused multiply-adds but for
+ * the rounding of (x - x1) * (x + x1), which is that much smaller than x * x: 2**-23 units in the last place of y. */
+ALWAYS vec square_rest(vec y, vec x)
 {
 #if MG_FMA
-    return vec_fma(-root, root, x);
+    return vec_fma(-x, x, y);
 #else
-    const vec r1 = high_half(root), r2 = root - r1;
-    return ((x - r1 * r1) - (r1 + r1) * r2) - r2 * r2;
+    const vec x1 = high_half(x);
+    return (y - x1 * x1) - (x - x1) * (x + x1);
 #endif
 }
 
@@ -249,7 +249,7 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
     a.root = vec_fma(a.rest, k->shrink, near);
 #else
     a.root = vec_sqrt(x);
-    a.rest = root_rest(x, a.root);
+    a.rest = square_rest(x, a.root);
     const vec binade = (vec)((ivec)a.root & ivec_set(0x7ff0000000000000)); /* 2**52 units in the last place of root */
     a.doubtful = vec_at_least(vec_abs(a.rest), a.root * k->last_place * binade);
 #endif

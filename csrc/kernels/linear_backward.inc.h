@@ -55,9 +55,9 @@ ALWAYS void input_cols(int panels, int64_t first, int64_t last, int64_t nout, in
         for (; c + 16 <= ncols; c += 16) INPUT(16);
     if (panels * 8 <= TILE_SUMS)
         for (; c + 8 <= ncols; c += 8) INPUT(8);
-    for (; c + 4 <= ncols; c += 4) INPUT(4);
-    switch (ncols - c) {
-    case 3: INPUT(3); break;
+    for (; c + TILE_ROWS(panels) <= ncols; c += TILE_ROWS(panels)) INPUT(TILE_ROWS(panels));
+    switch (ncols - c) { /* fewer than TILE_ROWS(panels) */
+    case 3: INPUT(TILE_ROWS(panels) - 1); break;
     case 2: INPUT(2); break;
     case 1: INPUT(1); break;
     }
@@ -67,15 +67,21 @@ ALWAYS void input_cols(int panels, int64_t first, int64_t last, int64_t nout, in
 ALWAYS void input_panels(int64_t panels, int64_t block, int64_t nout, int64_t ncols, const double *w, int64_t w_stride,
                          const int32_t *order, const double *dy, int64_t dy_stride, double *dx, int64_t dx_stride)
 {
-    for (int64_t b = 0; b < panels; b += 2) {
+    for (int64_t b = 0, step; b < panels; b += step) {
         const double *dyb = dy + b * dy_stride;
         double *dxb = dx + b * dx_stride;
+        step = MG_LANES == 2 && b + 4 <= panels ? 4 : b + 2 <= panels ? 2 : 1;
         for (int64_t first = 0; first < nout || first == 0; first += block) {
             const int64_t last = nout - first < block ? nout : first + block;
-            if (b + 1 < panels)
-                input_cols(2, first, last, nout, ncols, w, w_stride, order, NULL, dyb, dy_stride, dxb, dx_stride);
-            else
-                input_cols(1, first, last, nout, ncols, w, w_stride, order, NULL, dyb, dy_stride, dxb, dx_stride);
+#define COLS(count) input_cols(count, first, last, nout, ncols, w, w_stride, order, NULL, dyb, dy_stride, dxb, dx_stride)
+            switch (step) {
+#if MG_LANES == 2
+            case 4: COLS(4); break;
+#endif
+            case 2: COLS(2); break;
+            case 1: COLS(1); break;
+            }
+#undef COLS
         }
     }
 }

@@ -9,6 +9,13 @@
 #else
 #define TILE_SUMS 8
 #endif
+/* Panels that share a tile's weights. Without AVX a weight that is to stand in every lane takes an instruction more. */
+#if MG_LANES == 4
+#define TILE_PANELS 2
+#else
+#define TILE_PANELS 4
+#endif
+#define TILE_ROWS(panels) ((panels)*4 <= TILE_SUMS ? 4 : 2)
 
 /* out[o] = sum of w[o][i] * x[i], i ascending: all nin of them, or those listed in live. */
 ALWAYS void forward_tile(int rows, int panels, int64_t nin, const double *w, int64_t w_stride, const int32_t *live,
@@ -48,10 +55,10 @@ ALWAYS void forward_rows(int panels, int64_t nout, int64_t nin, const double *w,
             o += 4;
         }
     } else {
-        for (; o + 4 <= nout; o += 4) FORWARD(4);
+        for (; o + TILE_ROWS(panels) <= nout; o += TILE_ROWS(panels)) FORWARD(TILE_ROWS(panels));
     }
-    switch (nout - o) {
-    case 3: FORWARD(3); break;
+    switch (nout - o) { /* fewer than TILE_ROWS(panels) */
+    case 3: FORWARD(TILE_ROWS(panels) - 1); break;
     case 2: FORWARD(2); break;
     case 1: FORWARD(1); break;
     }
@@ -63,9 +70,9 @@ ALWAYS void forward_panels(int64_t panels, int64_t nout, int64_t nin, const doub
 {
     while (panels > 0) {
         int step;
-        if (panels >= TILE_SUMS / 4) {
-            step = TILE_SUMS / 4;
-            forward_rows(TILE_SUMS / 4, nout, nin, w, nin, NULL, x, x_stride, residual, out, out_stride);
+        if (panels >= TILE_PANELS) {
+            step = TILE_PANELS;
+            forward_rows(TILE_PANELS, nout, nin, w, nin, NULL, x, x_stride, residual, out, out_stride);
         } else if (panels >= 2) {
             step = 2;
             forward_rows(2, nout, nin, w, nin, NULL, x, x_stride, residual, out, out_stride);

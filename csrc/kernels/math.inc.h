@@ -29,7 +29,7 @@ ALWAYS mask mask_magnitude_between(vec x, double low, double high)
 ALWAYS vec exact_pow_2(vec x, double wide, mask *decided)
 {
     const vec square = x * x;
-    const vec other = nudge(product_error(x, x, square), vec_set(1.0 + STRETCH(wide * SQUARE_WINDOW)), square);
+    const vec other = nudge(square_rest(square, x), vec_set(-1.0 - STRETCH(wide * SQUARE_WINDOW)), square);
     *decided = vec_equals(square, other) & mask_between(square, vec_set(0x1p-300), vec_set(0x1p+140));
     return square;
 }
@@ -65,7 +65,7 @@ ALWAYS vec round_inverse(vec big, vec small, double wide, mask *decided)
 ALWAYS vec exact_pow_m2(vec x, double wide, mask *decided)
 {
     const vec square = x * x;
-    const vec result = round_inverse(square, product_error(x, x, square), wide, decided);
+    const vec result = round_inverse(square, -square_rest(square, x), wide, decided);
     *decided &= mask_magnitude_between(x, 0x1p-50, 0x1p+50);
     return result;
 }
@@ -74,7 +74,7 @@ ALWAYS vec exact_pow_m2(vec x, double wide, mask *decided)
 ALWAYS vec exact_root(vec x, vec *rest)
 {
     const vec root = vec_sqrt(x);
-    *rest = root_rest(x, root) * (0.5 / root);
+    *rest = square_rest(x, root) * (0.5 / root);
     return root;
 }
 
