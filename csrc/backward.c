@@ -270,5 +270,5 @@ int mg_backward(mg_engine *e, const double *params, double *grad, mg_poll *poll)
         k->embed_backward(count, n_embd, e->tokens + first, e->dx0 + first * n_embd, grad + e->at.wte,
                           grad + e->at.wpe + first * n_embd);
     }
-    return update(e, grad, e->at.lm_head, grad);
+    return e->update ? update(e, grad, mg_embeddings_awake(e, e->update->coefs), grad) : MG_OK;
 }

@@ -69,6 +69,7 @@ struct mg_engine {
     double *scratch;                               /* [2 * panels * lanes * lanes] */
     double *chunk;                                 /* some rows of a gradient on their way to Adam, else 0 [mg_most_in_chunk] */
 
+    int64_t reached;     /* positions whose rows of wpe Adam may have changed: see mg_embeddings_awake */
     double *before;      /* parameters and moments to go back to, [3][num_params]; NULL until mg_train needs it */
     mg_sampler *sampler; /* NULL until something is sampled */
 };
@@ -105,6 +106,14 @@ int mg_backward(mg_engine *engine, const double *params, double *grad, mg_poll *
  * are, nin being n_embd or 4 * n_embd. */
 static inline int64_t mg_chunk(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
 static inline int64_t mg_most_in_chunk(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
+
+/* The embeddings that an update can change: wte and the rows of wpe up to the last position that a document has reached.
+ * Beyond, gradient and moments are +0.0, stay so, and take nothing from the parameter (if lr_t is positive: p - 0.0 is p,
+ * but -0.0 - -0.0 is not). */
+static inline int64_t mg_embeddings_awake(const mg_engine *e, const mg_adam_coefs *coefs)
+{
+    return coefs->vectorizable && coefs->lr_t > 0.0 ? e->at.wpe + e->reached * e->config.n_embd : e->at.lm_head;
+}
 
 /* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_rest): an overflow of grad**2, a division
  * by a sum of 0, a negative v. With everyday settings and gradients it cannot. (adam.c) */

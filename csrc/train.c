@@ -82,16 +82,43 @@ static void copy_back(const double *copy, int64_t n, double *const arrays[3])
     for (int a = 0; a < 3; a++) memcpy(arrays[a], copy + a * n, (size_t)n * sizeof *copy);
 }
 
+/* Parameters to be passed over below which it costs more to begin Adam twice. */
+enum { MG_WORTH_A_GAP = 256 };
+
+/* Adam over all that it can change. */
+static int adam(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad, double *m,
+                double *v)
+{
+    const int64_t awake = mg_embeddings_awake(e, coefs), rest = e->at.lm_head;
+    if (rest - awake < MG_WORTH_A_GAP) return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
+    const int status = e->kernels->adam_update(coefs, 0, awake, params, grad, m, v);
+    if (status) return status;
+    return e->kernels->adam_update(coefs, 0, n - rest, params + rest, grad + rest, m + rest, v + rest);
+}
+
+/* Positions up to the last whose row of wpe has moments. */
+static int64_t reached(const mg_engine *e, const double *m, const double *v)
+{
+    const int64_t n_embd = e->config.n_embd;
+    int64_t n = e->config.block_size;
+    for (const double *mm = m + e->at.lm_head, *vv = v + e->at.lm_head; n; n--) {
+        mm -= n_embd;
+        vv -= n_embd;
+        if (e->kernels->or_of_bits(n_embd, mm) | e->kernels->or_of_bits(n_embd, vv)) break;
+    }
+    return n;
+}
+
 static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
                            double *m, double *v, int negative_v)
 {
     if (!mg_adam_may_fail(e->kernels, coefs, n, grad, negative_v))
-        return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
+        return adam(e, coefs, n, params, grad, m, v);
     double *const arrays[3] = {params, m, v};
     double *copy = (size_t)n <= SIZE_MAX / sizeof(double) / 3 ? malloc(3 * (size_t)n * sizeof *copy) : NULL;
     if (!copy) return MG_NO_MEMORY;
     copy_to(copy, n, arrays);
-    const int status = e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
+    const int status = adam(e, coefs, n, params, grad, m, v);
     if (status) copy_back(copy, n, arrays);
     free(copy);
     return status;
@@ -130,7 +157,7 @@ static int step_at_once(mg_engine *e, const mg_adam_coefs *coefs, int64_t num_pa
     e->update = large ? &following : NULL;
     const int status = mg_backward(e, params, grad, NULL);
     e->update = NULL;
-    return status || large ? status : e->kernels->adam_update(coefs, 0, num_params, params, grad, m, v);
+    return status || large ? status : adam(e, coefs, num_params, params, grad, m, v);
 }
 
 int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
@@ -145,6 +172,7 @@ int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *p
     if (status) return status;
     e->minus_zero = before && has_minus_zero(grad, num_params);
     const int negative_v = e->kernels->or_of_bits(num_params, v) >> 63; /* or a -0.0, or some nan */
+    e->reached = before ? e->config.block_size : reached(e, m, v);
     int daring = documents >= MG_WORTH_A_COPY && num_params <= MG_MOST_COPIED && !negative_v;
     int64_t kept = -1; /* the number of documents done when e->before was written; grad was 0 then */
     while (!status && *done < documents) {
@@ -152,6 +180,7 @@ int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *p
         const int64_t n = starts[*done + 1] - starts[*done] - 1;
         status = mg_document_loss(e, params, document, n, poll, losses + *done);
         if (status) break;
+        if (e->reached < n) e->reached = n;
         mg_adam_coefs coefs;
         status = mg_adam_prepare(config, step + *done, &coefs);
         if (status) break;

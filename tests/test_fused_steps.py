@@ -79,3 +79,28 @@ def test_a_large_model_is_updated_matrix_by_matrix_to_the_same_bits(isa, setting
         assert at_once.adam.m.tobytes() == other.adam.m.tobytes()
         assert at_once.adam.v.tobytes() == other.adam.v.tobytes()
     assert not at_once.model.grad.any()
+
+
+@pytest.mark.parametrize("block_size", [200, 6000])
+@pytest.mark.parametrize("touched", ["nothing", "m", "v", "grad", "rate"])
+def test_positions_that_no_document_has_reached(isa, block_size, touched):
+    """Adam passes over their embeddings, unless something stands there, or -0.0 and a negative rate make 0.0 of them."""
+    docs = ["ab" * k for k in (1, 3, 2, 9, 5, 20, 1, 30)] * 3
+    rate = -0.01 if touched == "rate" else 0.01
+    at_once, by_step, graph = trainers = [
+        Trainer(docs, num_steps=40, block_size=block_size, learning_rate=rate, engine=engine)
+        for engine in ("fused", "fused", "graph")
+    ]
+    model, adam = at_once.model, at_once.adam
+    row = (model.vocab_size + 100) * model.n_embd  # of wpe, far beyond the longest document
+    for trainer in trainers:
+        trainer.model.data[row : row + 5] = -0.0
+        array = {"m": trainer.adam.m, "v": trainer.adam.v, "grad": trainer.model.grad}.get(touched)
+        if array is not None:
+            array[row : row + 3] = [1e-3, 2e-300, 3e-5]
+    losses = at_once.run(24)
+    assert hexes(losses) == hexes(by_step.step() for _ in range(24)) == hexes(graph.run(24))
+    for other in (by_step, graph):
+        assert model.data.tobytes() == other.model.data.tobytes()
+        assert adam.m.tobytes() == other.adam.m.tobytes()
+        assert adam.v.tobytes() == other.adam.v.tobytes()
