@@ -141,6 +141,7 @@ static int keep(mg_engine *e, int64_t num_params, double *const arrays[3])
     return e->before != NULL;
 }
 
+/* What is left in e->chunk is the gradient at which Adam stopped, and what stood behind it. */
 static void go_back(mg_engine *e, int64_t num_params, double *const arrays[3], double *grad)
 {
     copy_back(e->before, num_params, arrays);

@@ -94,3 +94,8 @@ class Kernels:
         lanes = self.lanes
         view = panels[: self.panels_of(n) * size * lanes].reshape(-1, size, lanes)
         return np.array([view[p // lanes, :, p % lanes] for p in range(n)])
+
+
+def vector_math(isa, choice):
+    """Whether exp and powers are computed in vectors: 1, or 0 to ask the C library for all; -1 to see. Returns what was."""
+    return ctypes.CFUNCTYPE(INT, INT)(simd._kernels(isa)["vector_math"])(choice)

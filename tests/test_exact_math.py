@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import environment
+from kernels import vector_math
 
 from microgpt import simd, simd_info
 
@@ -65,10 +66,6 @@ def check(isa, name, x, expected):
     found = call(isa, name, x)
     wrong = np.flatnonzero(~same_bits(found, expected))
     assert not len(wrong), [(float(x[i]).hex(), found[i].hex(), expected[i].hex()) for i in wrong[:5]]
-
-
-def vector_math(isa, choice):
-    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["vector_math"])(choice)
 
 
 @pytest.fixture

@@ -18,23 +18,14 @@ ALWAYS void adam_nothing_open(adam_chunk *old)
     memset(old->p_doubtful, 0, sizeof old->p_doubtful);
 }
 
-/* Eight vectors at a time: a bit in the byte of each that has something left. */
-ALWAYS uint64_t adam_left(const adam_chunk *old, int k)
+/* The lanes of eight vectors that must be done again, a byte for each vector. */
+ALWAYS uint64_t adam_open(const adam_chunk *old, int k)
 {
-    const uint64_t bytes = 0x0101010101010101u;
     uint64_t sound, moderate, doubtful;
     memcpy(&sound, old->v_sound + 8 * k, 8);
     memcpy(&moderate, old->p_moderate + 8 * k, 8);
     memcpy(&doubtful, old->p_doubtful + 8 * k, 8);
-    const uint64_t open = (~(sound & moderate) & bytes * ALL_LANES) | doubtful;
-    return (((open & bytes * 0x7f) + bytes * 0x7f) | open) & bytes * 0x80; /* the high bit of each byte that is not 0 */
-}
-
-/* The lanes of a vector that must be done again. */
-ALWAYS unsigned adam_open(const adam_chunk *old, int64_t i)
-{
-    const unsigned sound = old->v_sound[i / LANES], moderate = old->p_moderate[i / LANES];
-    return (ALL_LANES & ~(sound & moderate)) | old->p_doubtful[i / LANES];
+    return (~(sound & moderate) & 0x0101010101010101u * ALL_LANES) | doubtful;
 }
 
 /* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */
@@ -57,21 +48,23 @@ static __attribute__((noinline)) void adam_collect(const mg_adam_coefs *c, const
                                                    double *data, const double *m, double *v, adam_pending *pending)
 {
     int64_t count = pending->count;
-    for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++)
-    for (uint64_t left = adam_left(old, k); left; left &= left - 1) {
-        const int64_t i = LANES * (8 * k + (int64_t)__builtin_ctzll(left) / 8);
-        if (n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
-            vec_store_unaligned(data + first + i, vec_load(old->data + i));
-            vec_store_unaligned(v + first + i, vec_set(0.0));
-            continue;
-        }
-        for (unsigned open = adam_open(old, i); open; open &= open - 1) {
-            const int64_t j = i + __builtin_ctz(open);
+    for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++) {
+        uint64_t open = adam_open(old, k);
+        while (open) {
+            const int bit = __builtin_ctzll(open), from = bit & ~7;
+            const int64_t i = LANES * (8 * k + bit / 8), j = i + bit % 8;
+            if ((open >> from & ALL_LANES) == ALL_LANES && n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
+                vec_store_unaligned(data + first + i, vec_load(old->data + i));
+                vec_store_unaligned(v + first + i, vec_set(0.0));
+                open &= ~((uint64_t)ALL_LANES << from);
+                continue;
+            }
             pending->at[count] = first + j;
             pending->data[count] = old->data[j];
             pending->grad[count] = old->grad[j];
             pending->v[count] = old->v[j];
             count += j < n;
+            open &= open - 1;
         }
     }
     pending->count = count;
