@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import hexes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +15,6 @@ from microgpt.stream import Stream
 
 SEEDS = [0, 1, 42, -1, -42, 2**31, 2**32 - 1, 2**32, -(2**32), 2**63, 2**64 - 1, 10**50, -(10**50), 7**9000, True]
 SEEDS += [2 ** (32 * 624) - 1, 2 ** (32 * 625), 3 ** (32 * 700)]  # as many digits as the state has words, and more
-
-
-def hexes(numbers):
-    return [x.hex() for x in numbers]
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"{seed.bit_length()}-bit{'-' if seed < 0 else ''}")

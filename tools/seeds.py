@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 import prove
+from workshop import Bench, Failed, Skipped, find_pythons
 
 
 class Seed(NamedTuple):
@@ -77,7 +78,7 @@ SEEDS = [
 ]
 
 
-class SeededBench(prove.Bench):
+class SeededBench(Bench):
     """A bench on which every copy of the sources has the mistake in it. Environments of tools are another's."""
 
     seed = library = None
@@ -107,8 +108,8 @@ def main():
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     chosen = [seed for seed in SEEDS if not args.names or {seed.name, seed.proof} & set(args.names)]
-    unnoticed, pythons = 0, prove.find_pythons([sys.executable])
-    library = prove.Bench(tempfile.mkdtemp(prefix="seeds-"), pythons)
+    unnoticed, pythons = 0, find_pythons([sys.executable])
+    library = Bench(tempfile.mkdtemp(prefix="seeds-"), pythons)
     for seed in chosen:
         if args.list:
             print(f"{seed.proof:12} {seed.name}")
@@ -119,9 +120,9 @@ def main():
         try:
             (leaks if seed.proof == "leaks" else prove.PROOFS[seed.proof][0])(bench)
             result = "UNNOTICED"
-        except prove.Skipped as reason:
+        except Skipped as reason:
             result = f"skipped: {reason}"
-        except prove.Failed as error:
+        except Failed as error:
             match = re.search(seed.says, str(error))
             result = "caught" if match else f"FAILED OTHERWISE\n{error}"
         unnoticed += not result.startswith(("caught", "skipped"))

@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 # Tests of the sources and of what came out of the compiler, which need the repository and binutils.
 OF_SOURCES = ["test_build.py"]
 # Every bit that an instruction set can change; these go through all of them by themselves.
-EXACT = ["test_fused.py", "test_adam.py", "test_exact_math.py", "test_kernels.py", "test_model.py"]
+EXACT = ["test_fused.py", "test_fused_special.py", "test_adam.py", "test_exact_math.py", "test_kernels.py", "test_model.py"]
 # Whole runs, on the instruction set that the package chose or was told to; the reference knows none.
 TRACES, RUNS = ["test_golden.py"], ["test_golden.py", "test_trainer.py"]
 COMPILED = ["-k", "not [reference"]
