@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +65,25 @@ def environment(extra=None):
     env = {**os.environ, "PYTHONUTF8": "1", **(extra or {})}
     env["PYTHONPATH"] = os.pathsep.join([str(Path(microgpt.__file__).parent.parent), env.get("PYTHONPATH", "")])
     return env
+
+
+def in_threads(*functions):
+    """Calls them all at once, each in a thread of its own. The exceptions that they raised."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(f,)) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    return errors
 
 
 def hexes(numbers):

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import environment, hexes
+from conftest import environment, hexes, in_threads
 
 from microgpt import GPT, Adam, Trainer, Value
 from microgpt.fused import FusedEngine
@@ -16,24 +16,6 @@ from microgpt.stream import Stream
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=8)
-
-
-def in_threads(*functions):
-    errors = []
-
-    def guarded(function):
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(f,)) for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-    return errors
 
 
 def child(code, *arguments, timeout=120):

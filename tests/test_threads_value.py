@@ -2,6 +2,7 @@
 import random
 import threading
 
+from conftest import in_threads
 from graphs import bits
 
 from microgpt import model, reference
@@ -9,23 +10,9 @@ from microgpt.model import GPT, document_loss
 from microgpt.value import Value, _audits, _tape_state
 
 
-def in_threads(*functions):
-    errors = []
-
-    def guarded(function):
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(f,)) for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-    if errors:
-        raise errors[0]
+def together(*functions):
+    for error in in_threads(*functions):
+        raise error
 
 
 def test_models_in_threads_give_what_they_give_alone():
@@ -40,7 +27,7 @@ def test_models_in_threads_give_what_they_give_alone():
         results[seed] = [bits(p.data) for p in gpt.params]
 
     ours, theirs = {}, {}
-    in_threads(*[lambda seed=seed: train(seed, model, ours) for seed in range(4)])
+    together(*[lambda seed=seed: train(seed, model, ours) for seed in range(4)])
     train(2, reference, theirs)
     alone = {}
     for seed in range(4):
@@ -79,7 +66,7 @@ def test_operators_backward_and_layers_at_once():
         for _ in range(200):
             assert bits(document_loss([8, 1, 2, 3, 8], gpt).data) == expected
 
-    in_threads(operators, operators, chains, layers, documents, documents)
+    together(operators, operators, chains, layers, documents, documents)
 
 
 def test_values_dropped_while_another_thread_is_at_work():
@@ -103,7 +90,7 @@ def test_values_dropped_while_another_thread_is_at_work():
             model.softmax(held)
         assert held == [] or held[3].data == 6.0
 
-    in_threads(work, drop)
+    together(work, drop)
     assert kept == [30.0]
 
 
