@@ -55,7 +55,7 @@ SEEDS = [
     Seed("memory that is too short", "sanitize", "csrc/engine.c", "malloc((size_t)size + ALIGN)",
          "malloc((size_t)size / 2 + ALIGN)", "heap-buffer-overflow", ("tests/test_fused.py",)),  # fmt: skip
     Seed("a sum that overflows", "sanitize", "csrc/engine.c", "    e->loss_factor = ",
-         "    int32_t most = INT32_MAX - 1;\n    e->n = e->n + 0 * (most += (int32_t)n + 1);\n    e->loss_factor = ",
+         "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->loss_factor = ",
          "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
     Seed("a reference that is not counted", "debug", "microgpt/_nodes.pxi",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
