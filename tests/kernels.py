@@ -97,5 +97,5 @@ class Kernels:
 
 
 def vector_math(isa, choice):
-    """Whether exp and powers are computed in vectors: 1, or 0 to ask the C library for all; -1 to see. Returns what was."""
+    """Whether exp and powers are computed in vectors: 1, or 0 to ask the C library for all; -1 to see. Returns what is so then."""
     return ctypes.CFUNCTYPE(INT, INT)(simd._kernels(isa)["vector_math"])(choice)

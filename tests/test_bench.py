@@ -303,6 +303,15 @@ def test_the_arithmetic_is_counted_from_the_shape():
     assert arithmetic.flops(1, **model) == 3 * (2 * 3504 + 64) + 14 * 4192
 
 
+def test_positions_that_no_document_reaches_are_no_work():
+    from bench_scaling import _arithmetic
+
+    shape = {"vocab_size": 27, "n_embd": 16, "n_layer": 1, "positions": 8}
+    short, long = (_arithmetic({**shape, "block_size": block_size}) for block_size in (8, 4096))
+    assert long.pop("num_params") - short.pop("num_params") == 16 * (4096 - 8)
+    assert long == short
+
+
 # ---- the other scripts ----
 
 SCRIPTS = {
