@@ -24,7 +24,6 @@ import microgpt  # noqa: E402
 from microgpt.simd import simd_info  # noqa: E402
 from microgpt.trainer import ENGINES  # noqa: E402
 
-
 profiles.register_and_load()
 
 #: The engines that are compared with the reference. To compare the reference with itself would show nothing.
