@@ -107,6 +107,15 @@ def _trained(docs, num_steps, steps, seed, settings):
 # ---- a reference.GPT whose parameters a test may have set to anything ----
 
 
+def twin(trainer):
+    """A reference.GPT with the parameters that a Trainer has now."""
+    shape = {name: trainer.settings[name] for name in ("n_embd", "n_head", "n_layer", "block_size")}
+    made = reference.GPT(trainer.tokenizer.vocab_size, **shape)
+    for p, value in zip(made.params, trainer.model.params):
+        p.data = value.data
+    return made
+
+
 def _digest(twin, *what):
     """Of the model's shape, parameters and gradients, by bits, and of what is asked of it."""
     hashed = hashlib.sha256(repr((twin.vocab_size, twin.n_embd, twin.n_head, twin.n_layer, twin.block_size, what)).encode())
@@ -115,7 +124,7 @@ def _digest(twin, *what):
     return hashed.digest()
 
 
-_documents, _samples = {}, {}
+_documents, _samples, _rows = {}, {}, {}
 
 
 def loss_and_grad(twin, tokens):
@@ -142,6 +151,18 @@ def _loss_and_grad(twin, tokens):
         return None, None, error.with_traceback(None)  # which would keep the graph
     loss.backward()
     return float(loss.data), array("d", [p.grad for p in twin.params]), None
+
+
+def probabilities(twin, tokens, temperature=1.0):
+    """Of each token of the vocabulary after each of `tokens`, [len(tokens)][vocab_size], as tuples of float."""
+    key = _digest(twin, tokens, temperature, "probabilities")
+    if key not in _rows:
+        with collector_off():
+            keys, values = [[] for _ in range(twin.n_layer)], [[] for _ in range(twin.n_layer)]
+            logits = [reference.gpt(token_id, pos_id, keys, values, twin) for pos_id, token_id in enumerate(tokens)]
+            rows = [reference.softmax([l / temperature for l in row]) for row in logits]
+            _rows[key] = tuple(tuple(p.data for p in row) for row in rows)
+    return _rows[key]
 
 
 def sample(twin, rng, temperature, max_tokens=None, prompt=()):

@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import oracle
 import pytest
 from conftest import environment, hexes
 from safetensors.numpy import load_file, save_file
@@ -28,9 +29,8 @@ def outcome(trainer):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    trainer = Trainer(DOCS, num_steps=STEPS, engine="reference", **SETTINGS)
-    losses = hexes(trainer.run())
-    return losses, outcome(trainer)
+    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    return hexes(trainer.last_losses), outcome(trainer)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, STEPS - 1, STEPS])

@@ -1,5 +1,6 @@
 """The NumPy forward pass that shows attention: its logits have the bits of gpt's."""
 import numpy as np
+import oracle
 import pytest
 from conftest import hexes
 
@@ -16,9 +17,7 @@ def test_logits_have_the_bits_of_the_script(engine, settings, init_std):
     trainer = Trainer(NAMES, num_steps=3, engine=engine, init_std=init_std, **settings)
     trainer.run(2)
     tokens = trainer.tokenizer.encode("olivia")[:-1]
-    model = reference.GPT(trainer.tokenizer.vocab_size, **{"n_embd": 16, "n_head": 4, **settings})
-    for p, value in zip(model.params, trainer._engine.get_data().tolist()):
-        p.data = value
+    model = oracle.twin(trainer)
     keys, values = [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
     found = forward(trainer.model, tokens)
     for pos_id, token_id in enumerate(tokens):

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import oracle
 import pytest
 from conftest import ROOT, environment, hexes
 
@@ -42,8 +43,8 @@ for path in paths:
 @pytest.mark.parametrize("first", ENGINES)
 @pytest.mark.parametrize("second", ENGINES)
 def test_resumed_in_a_new_process(tmp_path, first, second):
-    whole = Trainer(DOCS, num_steps=STEPS, engine="reference", **SETTINGS)
-    losses = hexes(whole.run())
+    whole = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    losses = hexes(whole.last_losses)
     expected = [" ".join(hexes(x)) for x in (whole._engine.get_data(), whole.adam.m, whole.adam.v)]
     expected.append(f"{whole.sample(3)} {whole.sample(2, temperature=1.0, prompt='em')}")
     begun, paths = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS), []
