@@ -124,7 +124,7 @@ def _digest(twin, *what):
     return hashed.digest()
 
 
-_documents, _samples, _rows = {}, {}, {}
+_documents, _logits, _samples = {}, {}, {}
 
 
 def loss_and_grad(twin, tokens):
@@ -153,16 +153,22 @@ def _loss_and_grad(twin, tokens):
     return float(loss.data), array("d", [p.grad for p in twin.params]), None
 
 
-def probabilities(twin, tokens, temperature=1.0):
-    """Of each token of the vocabulary after each of `tokens`, [len(tokens)][vocab_size], as tuples of float."""
-    key = _digest(twin, tokens, temperature, "probabilities")
-    if key not in _rows:
+def logits(twin, tokens):
+    """Of the token after each of `tokens`, [len(tokens)][vocab_size], as tuples of float."""
+    key = _digest(twin, tokens)
+    if key not in _logits:
         with collector_off():
             keys, values = [[] for _ in range(twin.n_layer)], [[] for _ in range(twin.n_layer)]
-            logits = [reference.gpt(token_id, pos_id, keys, values, twin) for pos_id, token_id in enumerate(tokens)]
-            rows = [reference.softmax([l / temperature for l in row]) for row in logits]
-            _rows[key] = tuple(tuple(p.data for p in row) for row in rows)
-    return _rows[key]
+            rows = [reference.gpt(token_id, pos_id, keys, values, twin) for pos_id, token_id in enumerate(tokens)]
+            _logits[key] = tuple(tuple(logit.data for logit in row) for row in rows)
+    return _logits[key]
+
+
+def probabilities(twin, tokens, temperature=1.0):
+    """Of each token of the vocabulary after each of `tokens`, [len(tokens)][vocab_size], as lists of float."""
+    Value = reference.Value
+    rows = [reference.softmax([Value(l) / temperature for l in row]) for row in logits(twin, tokens)]
+    return [[p.data for p in row] for row in rows]
 
 
 def sample(twin, rng, temperature, max_tokens=None, prompt=()):

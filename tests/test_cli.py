@@ -163,6 +163,7 @@ def test_reader_that_leaves_is_no_traceback(text_file):
     assert child.returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("size", [[], ["--n-embd", "512", "--n-head", "8", "--n-layer", "4", "--block-size", "512"]])
 def test_interrupt_ends_with_130(engine, size, tmp_path):

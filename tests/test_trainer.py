@@ -32,7 +32,11 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize("seed", [42, -7, 2**80 + 1])
+@pytest.mark.parametrize(
+    "engine, seed",
+    [(engine, seed) for engine in ENGINES for seed in (42, -7, 2**80 + 1) if engine != "reference" or seed == 42],
+    indirect=["engine"],
+)
 def test_engine_is_the_script_written_out(engine, name, seed):
     docs, settings = CONFIGURATIONS[name]
     script = oracle.run(docs, 4, seed, **settings)
