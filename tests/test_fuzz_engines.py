@@ -28,6 +28,12 @@ def test_training_has_the_same_bits_on_every_engine(seed):
     fuzz_engines.check("training", seed, 0)
 
 
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
+@given(SEEDS)
+def test_step_whose_square_overflows_is_undone_on_every_engine(seed):
+    fuzz_engines.check("overflow", seed, 0)
+
+
 @pytest.mark.parametrize("kind", fuzz_engines.KINDS)
 def test_one_bit_is_seen(kind, monkeypatch):
     """In one number of one array, of whatever the fused engine made; a number that is nan has no bits to compare."""

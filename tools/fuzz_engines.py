@@ -23,9 +23,7 @@ SMALL = 400  # parameters times positions up to which the reference runs, too: s
 
 @dataclass
 class Case:
-    """shape: of GPT; data, grad, m, v: functions that change a NumPy array in place; adam: settings; parts: the number
-    of documents in each call of train.
-    """
+    """data: (index, value) of special parameters; grad, moments: of odd_array; parts: documents in each call of train."""
 
     shape: dict
     init_std: float
@@ -116,11 +114,34 @@ def training_case(rng):
                 parts=rng.choice([[], [], [1], [rng.randrange(1, 9) for _ in range(9)]]))  # fmt: skip
 
 
+def overflow_case(rng):
+    """A gradient whose square overflows in some documents only, after steps that were taken without looking.
+
+    Column 0 of lm_head is huge, but what it is multiplied by is 0. rmsnorm divides its gradient by the size of a token's
+    embedding, which is huge as well; but for token 0, which few documents hold, all of it is 0.
+    """
+    n_embd, vocab_size = rng.choice([2, 4, 8, 9]), rng.choice([3, 6, 9])
+    block_size = rng.choice([5, 5, 5, 16, 16, 16, 16, 10_000])  # of few or of many parameters
+    shape = dict(vocab_size=vocab_size, n_embd=n_embd, n_head=1, n_layer=0, block_size=block_size)
+    rare = rng.choice([0.0, 0.02, 0.1])
+    bos, documents = vocab_size - 1, []
+    for _ in range(rng.choice([5, 40])):
+        tokens = [0 if rng.random() < rare else rng.randrange(1, bos + 1) for _ in range(rng.randrange(1, 4))]
+        documents.append([bos, *tokens, bos])
+    data = [(index, 0.0) for index in range((vocab_size + block_size) * n_embd)]
+    for token in range(1, vocab_size):
+        data += [(token * n_embd + i, rng.choice([-1e150, 1e150])) for i in range(1, n_embd)]
+    lm_head = (vocab_size + block_size) * n_embd
+    data += [(lm_head + token * n_embd, rng.choice([-3, -2, 1, 2, 4]) * 1e160) for token in range(vocab_size)]
+    return Case(shape, 0.08, rng.randrange(2**32), documents, data=data, grad=rng.choice(["zero", "zero", "tiny"]),
+                adam=dict(learning_rate=2e-15, num_steps=100), parts=rng.choice([[], [3], [1] * 20]))  # fmt: skip
+
+
 # ---- running a case: what comes out is a dict of arrays, and what was raised ----
 
 
 def numbers(values):
-    return np.array([float(x) for x in values])
+    return np.array(values if isinstance(values, np.ndarray) else [float(x) for x in values])
 
 
 def graph_document(case, module=None):
@@ -160,7 +181,8 @@ def optimizer(case, model, module=None):
 
 
 def stand(model, adam, losses):
-    return {"data": numbers(p.data for p in model.params), "m": numbers(adam.m), "v": numbers(adam.v),
+    data = model.data if isinstance(model, GPT) else (p.data for p in model.params)
+    return {"data": numbers(data), "m": numbers(adam.m), "v": numbers(adam.v),
             "losses": numbers(losses), "steps": numbers([adam.step_index])}  # fmt: skip
 
 
@@ -205,6 +227,7 @@ def fused_training(case):
 KINDS = {
     "document": (document_case, graph_document, fused_document),
     "training": (training_case, graph_training, fused_training),
+    "overflow": (overflow_case, graph_training, fused_training),
 }
 
 
