@@ -16,16 +16,40 @@ if not list(ROOT.glob("microgpt/value.*.so")) and not list(ROOT.glob("microgpt/v
 # Where the tests are run as a background job, SIGINT is ignored, and children inherit that; some are there to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import oracle  # noqa: E402
+import profiles  # noqa: E402
 import pytest  # noqa: E402
 
 import microgpt  # noqa: E402
 from microgpt.simd import simd_info  # noqa: E402
 from microgpt.trainer import ENGINES  # noqa: E402
 
+profiles.register_and_load()
+
+#: The engines that are compared with the reference. To compare the reference with itself would show nothing.
+COMPILED = tuple(name for name in ENGINES if name != "reference")
+
 
 @pytest.fixture(params=ENGINES)
 def engine(request):
-    """The name of an engine; a test that takes it runs on all of them."""
+    """The name of an engine; a test that takes it runs on all of them. The collector is off for the reference."""
+    if request.param == "reference":
+        with oracle.collector_off():
+            yield request.param
+    else:
+        yield request.param
+
+
+@pytest.fixture
+def collector_off():
+    """For tests that run the reference themselves and do not ask which engine: see oracle.py."""
+    with oracle.collector_off():
+        yield
+
+
+@pytest.fixture(params=COMPILED)
+def compiled_engine(request):
+    """The name of an engine that is compared with the reference."""
     return request.param
 
 

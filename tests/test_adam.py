@@ -10,6 +10,7 @@ import pytest
 from conftest import environment, hexes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from microgpt import GPT, Adam, reference, simd, simd_info
 
@@ -244,7 +245,7 @@ positive = st.one_of(st.floats(0, 1), st.floats(0, math.inf), st.just(0.0))
 rate = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.85, 0.99]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(st.tuples(number, number, number, positive), min_size=15, max_size=40), st.floats(1e-6, 1), rate, rate,
        st.floats(0, 1), st.integers(0, 5000))  # fmt: skip
 def test_anything(numbers, learning_rate, beta1, beta2, eps, step_index):

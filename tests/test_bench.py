@@ -117,6 +117,7 @@ def run_compare(command, tmp_path, *arguments):
     return made, {row["name"]: row for row in made["rows"]}, done
 
 
+@pytest.mark.slow
 def test_a_kernel_broken_by_one_ulp_is_told(command, tmp_path):
     """From end to end: the first output of every matrix product, as it is, one ulp off, and far off."""
     changes = {"as it is": "out[0].data", "one ulp": "math.nextafter(out[0].data, 9.0)", "another": "out[0].data + 0.1"}
@@ -160,6 +161,7 @@ def script(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_script_is_timed_and_not_touched(command, tmp_path, script):
     before = hashlib.sha256(script.read_bytes()).hexdigest()
     made, rows, done = run_compare(
@@ -178,6 +180,7 @@ def test_the_script_is_timed_and_not_touched(command, tmp_path, script):
     assert done.stdout.count("the processor's time, not the clock's") == 1
 
 
+@pytest.mark.slow
 def test_the_script_with_its_class_swapped(command, tmp_path, script):
     """To its end, with each class: the same output; and its first steps, timed."""
     path = tmp_path / "value.json"
@@ -323,6 +326,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_ends_well_and_says_what_it_did(command, tmp_path, name):
     path = tmp_path / f"{name}.json"
@@ -385,7 +389,6 @@ def test_durations_choose_their_unit():
 
 @pytest.mark.parametrize("name", ["compare", "scaling"])
 def test_pictures_are_drawn_from_the_data(tmp_path, name):
-    pytest.importorskip("matplotlib")
     import plots
 
     made = report.read(BENCH / "results" / f"{name}.json")

@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import oracle
 import pytest
 from conftest import environment, hexes
 from safetensors.numpy import load_file, save_file
@@ -28,14 +29,14 @@ def outcome(trainer):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    trainer = Trainer(DOCS, num_steps=STEPS, engine="reference", **SETTINGS)
-    losses = hexes(trainer.run())
-    return losses, outcome(trainer)
+    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    return hexes(trainer.last_losses), outcome(trainer)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, STEPS - 1, STEPS])
 @pytest.mark.parametrize("first", ENGINES)
 @pytest.mark.parametrize("second", ENGINES)
+@pytest.mark.usefixtures("collector_off")
 def test_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, uninterrupted, first, second, stop):
     path = tmp_path / "run.safetensors"
     begun = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS)
@@ -294,6 +295,7 @@ def test_sample_command_refuses_in_one_line(command, tmp_path):
     assert good.returncode == 0 and good.stdout == again.stdout and good.stdout.count(": em") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_saves_a_whole_step(tmp_path, engine, number, status):

@@ -8,6 +8,8 @@ from conftest import ROOT
 from microgpt import Trainer, load_docs
 from microgpt.data import BUNDLED
 
+pytestmark = pytest.mark.slow
+
 PAGES = ["train-on-my-text.md", "resume.md", "sample.md", "checkpoints.md", "look-inside.md"]
 SHORTER = {"5000": "60", "100000": "60", "1000": "30", "100": "20"}
 
@@ -32,8 +34,6 @@ def folder(tmp_path):
 def test_programs_run(command, folder, page):
     found = [block for block in blocks(page, "python") if not block.startswith("# needs: torch")]
     assert found
-    if "plot_" in "".join(found):
-        pytest.importorskip("matplotlib")
     done = command("-c", "\n".join(found))
     assert done.returncode == 0, done.stderr
     if page == "look-inside.md":
@@ -47,8 +47,6 @@ def test_commands_run(command, folder, page):
     for line in lines:
         words = shlex.split(line)
         assert words[:2] == ["python", "-m"]
-        if "--plot" in words:
-            pytest.importorskip("matplotlib")
         done = command(*(SHORTER.get(word, word) for word in words[1:]))
         assert done.returncode == 0, (line, done.stderr)
 

@@ -2,10 +2,11 @@
 import json
 import math
 
+import oracle
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, evaluate, reference
+from microgpt import Trainer, evaluate
 from microgpt.eval import Evaluation
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
@@ -19,15 +20,11 @@ def trainer(engine):
 
 
 def test_position_losses_are_those_of_the_script(trainer):
-    model = reference.GPT(trainer.tokenizer.vocab_size, 8, 2, 2, 6)
-    for p, value in zip(model.params, trainer._engine.get_data().tolist()):
-        p.data = value
+    model = oracle.twin(trainer)
     for doc in ("a", "emma", "sophia", "isabella"):
         tokens = trainer.tokenizer.encode(doc)
-        keys, values, expected = [[], []], [[], []], []
-        for pos_id in range(min(6, len(tokens) - 1)):
-            probs = reference.softmax(reference.gpt(tokens[pos_id], pos_id, keys, values, model))
-            expected.append((-probs[tokens[pos_id + 1]].log()).data)
+        rows = oracle.probabilities(model, tokens[: min(6, len(tokens) - 1)])
+        expected = [-math.log(row[token_id]) for row, token_id in zip(rows, tokens[1:])]
         assert hexes(trainer._engine.position_losses(tokens)) == hexes(expected)
 
 
@@ -46,9 +43,9 @@ def test_evaluation_leaves_the_trainer_where_it_stood(trainer, engine):
     assert trainer.sample(3) == twin.sample(3)
 
 
+@oracle.collector_off()
 def test_engines_agree(trainer):
-    twin = Trainer(NAMES, num_steps=9, engine="reference", n_embd=8, n_head=2, n_layer=2, block_size=6)
-    twin.run(5)
+    twin = oracle.trainer(NAMES, num_steps=9, steps=5, n_embd=8, n_head=2, n_layer=2, block_size=6)
     found, expected = evaluate(trainer, NAMES), evaluate(twin, NAMES)
     assert {name: float(x).hex() for name, x in vars(found).items()} == {
         name: float(x).hex() for name, x in vars(expected).items()

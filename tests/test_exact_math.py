@@ -149,6 +149,7 @@ def test_info_says_how(isa):
     vector_math(isa, before)
 
 
+@pytest.mark.slow
 def test_another_c_library_is_not_trusted(tmp_path):
     """With a pow that is often one unit off, vectors are not used."""
     if sys.platform != "linux":

@@ -3,10 +3,9 @@ import ast
 import json
 import re
 import runpy
-import sys
 
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT
 
 import microgpt
 from microgpt import reference
@@ -65,6 +64,7 @@ def test_one_import(command, tmp_path):
         example["with_our_value"]("x = 1\n")
 
 
+@pytest.mark.slow
 def test_two_moons(command):
     done = command(EXAMPLES / "two_moons.py")
     assert done.returncode == 0, done.stderr
@@ -77,6 +77,7 @@ def test_two_moons(command):
     assert outputs[0] == outputs[1] and "0x1." in outputs[0]
 
 
+@pytest.mark.slow
 def test_own_text(command, tmp_path):
     done = command(EXAMPLES / "own_text.py")
     assert done.returncode == 0, done.stderr
@@ -89,6 +90,7 @@ def test_own_text(command, tmp_path):
     assert command(EXAMPLES / "own_text.py", "text.txt", "x.safetensors").returncode == 0
 
 
+@pytest.mark.slow
 def test_tied_embeddings(command):
     """By the graph engine and by the reference: the same losses, to the bit."""
     done = command(EXAMPLES / "tied_embeddings.py", "4")
@@ -120,7 +122,6 @@ def notebook_cells():
 
 def test_notebook_cells_run_from_top_to_bottom(monkeypatch, tmp_path):
     """As a notebook would: one namespace, the last expression of each cell shown in whatever form it offers."""
-    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     namespace, shown = {"__name__": "__main__"}, []
     for source in notebook_cells():
@@ -139,20 +140,3 @@ def test_notebook_is_stored_without_outputs():
     notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
-
-
-def test_notebook_under_nbconvert(tmp_path):
-    """The real thing, where the extra `notebook` is installed."""
-    pytest.importorskip("nbconvert")
-    pytest.importorskip("ipykernel")
-    pytest.importorskip("matplotlib")
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", str(tmp_path),
-         str(EXAMPLES / "tour.ipynb")],
-        capture_output=True, text=True, env=environment(), timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "tour.html").read_text(encoding="utf-8")
-    assert len(re.findall(r'<img[^>]*src="data:image/png', page)) == 3 and "0x1." in page

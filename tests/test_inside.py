@@ -1,9 +1,10 @@
 """The NumPy forward pass that shows attention: its logits have the bits of gpt's."""
 import numpy as np
+import oracle
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, reference
+from microgpt import Trainer
 from microgpt.inside import attention, forward, weights
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
@@ -16,14 +17,10 @@ def test_logits_have_the_bits_of_the_script(engine, settings, init_std):
     trainer = Trainer(NAMES, num_steps=3, engine=engine, init_std=init_std, **settings)
     trainer.run(2)
     tokens = trainer.tokenizer.encode("olivia")[:-1]
-    model = reference.GPT(trainer.tokenizer.vocab_size, **{"n_embd": 16, "n_head": 4, **settings})
-    for p, value in zip(model.params, trainer._engine.get_data().tolist()):
-        p.data = value
-    keys, values = [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
+    model = oracle.twin(trainer)
     found = forward(trainer.model, tokens)
-    for pos_id, token_id in enumerate(tokens):
-        logits = reference.gpt(token_id, pos_id, keys, values, model)
-        assert hexes(found["logits"][pos_id]) == hexes(logit.data for logit in logits)
+    for row, expected in zip(found["logits"], oracle.logits(model, tokens), strict=True):
+        assert hexes(row) == hexes(expected)
     n = len(tokens)
     assert found["attention"].shape == (model.n_layer, model.n_head, n, n)
     assert found["residual"].shape == (model.n_layer + 1, n, model.n_embd)

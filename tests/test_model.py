@@ -292,7 +292,8 @@ def test_impossible_settings(settings, said):
 
 
 def test_views():
-    np = pytest.importorskip("numpy")
+    import numpy as np
+
     m = GPT(5, n_embd=4)
     assert m.data.dtype == m.grad.dtype == np.float64 and m.data.shape == (m.num_params,) == m.grad.shape
     m.data[3], m.grad[4] = 7.5, -2.0
@@ -302,7 +303,6 @@ def test_views():
 
 
 def test_a_view_keeps_the_model_alive():
-    pytest.importorskip("numpy")
     m = GPT(5, n_embd=4)
     data, grad = m.data, m.grad
     first, expected = m.params[0], m.data.tolist()

@@ -11,11 +11,6 @@ from microgpt.inside import attention
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "zoë sky", "안나", "😀a\u200d"]
 PNG = b"\x89PNG\r\n"
 
-needs_matplotlib = pytest.mark.skipif(
-    __import__("importlib.util").util.find_spec("matplotlib") is None, reason="the extra `plot` is not installed"
-)
-
-
 @pytest.fixture
 def trainer():
     trainer = Trainer(NAMES, num_steps=5, n_embd=8, n_head=2, n_layer=2, block_size=8)
@@ -23,7 +18,6 @@ def trainer():
     return trainer
 
 
-@needs_matplotlib
 def test_attention(trainer, tmp_path):
     figure = plot_attention(trainer, "zoë sky", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG) and figure._repr_png_().startswith(PNG)
@@ -39,7 +33,6 @@ def test_attention(trainer, tmp_path):
         plot_attention(Trainer(NAMES, n_layer=0), "emma")
 
 
-@needs_matplotlib
 def test_numbers_of_characters_stand_upright(trainer):
     """Four digits side by side would run into each other."""
     for text, rotation in (("emma", 0), ("안나", 90)):
@@ -47,7 +40,6 @@ def test_numbers_of_characters_stand_upright(trainer):
         assert {label.get_rotation() for label in labels} == {rotation}
 
 
-@needs_matplotlib
 def test_labels_do_not_cover_each_other():
     from microgpt.plotting import _apart
 
@@ -58,7 +50,6 @@ def test_labels_do_not_cover_each_other():
     assert (shown_x[3:], shown_y[3:]) == (pytest.approx(x[3:], abs=1e-6), pytest.approx(y[3:], abs=1e-6))
 
 
-@needs_matplotlib
 @pytest.mark.parametrize("name, rows", [("wte", None), ("lm_head", None), ("wpe", 8)])
 def test_embeddings(trainer, tmp_path, name, rows):
     figure = plot_embeddings(trainer, tmp_path / "e.svg", name)
@@ -73,14 +64,12 @@ def test_embeddings(trainer, tmp_path, name, rows):
         plot_embeddings(trainer, name="attn_wq")
 
 
-@needs_matplotlib
 def test_embeddings_of_one_dimension_or_one_character():
     plot_embeddings(Trainer(NAMES, n_embd=1, n_head=1, num_steps=1))
     plot_embeddings(Trainer(["aa"], n_embd=4, n_head=1, num_steps=1), name="wte")
     plot_embeddings(Trainer(["aa"], n_embd=4, n_head=1, block_size=1, num_steps=1), name="wpe")
 
 
-@needs_matplotlib
 def test_loss(tmp_path):
     losses = [3.0 - i / 50 for i in range(50)]
     figure = plot_loss(losses, [(10, 2.9), (50, 2.2)], [0.01] * 50, 1, tmp_path / "loss.pdf", "a title")
@@ -99,7 +88,6 @@ def test_loss(tmp_path):
         assert {line.get_marker() for axes in plot_loss(losses, (), losses).axes for line in axes.lines} == {marker}
 
 
-@needs_matplotlib
 def test_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     (tmp_path / "loss.png").write_bytes(b"old")
 
@@ -128,7 +116,6 @@ def test_thinned():
     assert thinned(values[:10], 200) == list(enumerate(values[:10]))
 
 
-@needs_matplotlib
 def test_plot_flag(command, tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES), encoding="utf-8")
     flags = ["-m", "microgpt.train", "--input", "text.txt", "--steps", "6", "--n-embd", "4", "--samples", "2"]

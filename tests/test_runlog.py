@@ -152,6 +152,7 @@ def test_reading(tmp_path):
             read_log(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, engine):
@@ -229,6 +230,7 @@ def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, plac
     assert looked == [["0"], ["4"], ["8"], ["12"], ["16"]][: 2 if place.startswith("before") else len(losses) // 4]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_interrupt_while_nobody_reads_costs_the_log_no_step(train, tmp_path):
     """The child stands in the midst of writing to a full pipe; those steps are done, saved, and must be logged."""

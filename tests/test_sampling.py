@@ -2,10 +2,11 @@
 import math
 import random
 
+import oracle
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, reference
+from microgpt import Trainer
 from microgpt.sampling import Token, generate, keep_likely, perplexity
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
@@ -21,20 +22,13 @@ def trainer(engine):
 @pytest.fixture
 def twin():
     """The same run by the reference engine."""
-    trainer = Trainer(NAMES, num_steps=6, engine="reference", n_embd=8, n_head=2, block_size=9)
-    trainer.run()
-    return trainer
+    with oracle.collector_off():
+        yield oracle.trainer(NAMES, num_steps=6, n_embd=8, n_head=2, block_size=9)
 
 
 def probabilities(trainer, text, temperature=1.0):
     """Those of what follows text, from the live reference."""
-    model = reference.GPT(trainer.tokenizer.vocab_size, 8, 2, 1, 9)
-    for p, value in zip(model.params, trainer._engine.get_data().tolist()):
-        p.data = value
-    keys, values = [[]], [[]]
-    for pos_id, token_id in enumerate(trainer.tokenizer.encode(text)[:-1]):
-        logits = reference.gpt(token_id, pos_id, keys, values, model)
-    return [p.data for p in reference.softmax([logit / temperature for logit in logits])]
+    return oracle.probabilities(oracle.twin(trainer), trainer.tokenizer.encode(text)[:-1], temperature)[-1]
 
 
 def test_streamed_is_what_sample_writes(trainer, twin):
@@ -165,8 +159,7 @@ def test_compiled_model_has_it_as_a_method():
 
 
 def test_command(command, tmp_path):
-    trainer = Trainer(NAMES, num_steps=6, engine="reference", n_embd=8, n_head=2)
-    trainer.run()
+    trainer = oracle.trainer(NAMES, num_steps=6, n_embd=8, n_head=2)
     saved = tmp_path / "run.safetensors"
     trainer.save(saved)
     common = [saved, "--seed", "5", "--samples", "4", "--prompt", "em"]

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import oracle
 import pytest
 from conftest import ROOT, environment, hexes
 
@@ -27,9 +28,10 @@ def child(code, *arguments, **kwargs):
 
 
 RESUME = f"""
-import sys
+import gc, sys
 from microgpt import Trainer
 engine, *paths = sys.argv[1:]
+gc.disable()  # as in oracle.py
 for path in paths:
     trainer = Trainer.load(path, {DOCS!r}, engine=engine)
     losses = trainer.run()
@@ -41,9 +43,11 @@ for path in paths:
 
 @pytest.mark.parametrize("first", ENGINES)
 @pytest.mark.parametrize("second", ENGINES)
+@pytest.mark.usefixtures("collector_off")
+@pytest.mark.slow
 def test_resumed_in_a_new_process(tmp_path, first, second):
-    whole = Trainer(DOCS, num_steps=STEPS, engine="reference", **SETTINGS)
-    losses = hexes(whole.run())
+    whole = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    losses = hexes(whole.last_losses)
     expected = [" ".join(hexes(x)) for x in (whole._engine.get_data(), whole.adam.m, whole.adam.v)]
     expected.append(f"{whole.sample(3)} {whole.sample(2, temperature=1.0, prompt='em')}")
     begun, paths = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS), []
@@ -59,6 +63,7 @@ def test_resumed_in_a_new_process(tmp_path, first, second):
 
 
 @on_posix
+@pytest.mark.slow
 def test_killed_while_saving():
     """Twelve kills; `python tests/isolated/kill_while_saving.py 200` does more."""
     script = ROOT / "tests" / "isolated" / "kill_while_saving.py"
@@ -262,6 +267,7 @@ def test_read_only_folder(tmp_path):
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_damaged_files_end_in_the_documented_error(seed):
     """Some hundred of them; `python tools/fuzz_checkpoint.py 100000` does more, within a limit on memory."""

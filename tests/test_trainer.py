@@ -1,47 +1,16 @@
 """Trainer: the three engines are one program, and each is the live reference written out by hand."""
-import random
 import threading
 
+import oracle
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, reference
+from microgpt import Trainer
 from microgpt.trainer import ENGINES
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 NON_ASCII = ["zoë", "håkon", "αθηνά", "łucja", "안나", "😀a", "e\u0301", "é"]
 LONG = ["abcabcbacbcabbacbacbcabca" * 3, "a", "cab"]
-
-
-def by_hand(docs, num_steps, seed, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, samples=2, **adam):
-    """The script's top level over microgpt.reference: losses, parameters, moments and samples."""
-    rng = random.Random(seed)
-    docs = list(docs)
-    rng.shuffle(docs)
-    uchars = sorted(set("".join(docs)))
-    bos = len(uchars)
-    model = reference.GPT(bos + 1, n_embd, n_head, n_layer, block_size, init_std, rng)
-    optimizer = reference.Adam(model, num_steps=num_steps, **adam)
-    losses = []
-    for step in range(num_steps):
-        tokens = [bos] + [uchars.index(ch) for ch in docs[step % len(docs)]] + [bos]
-        loss = reference.document_loss(tokens, model)
-        loss.backward()
-        losses.append(loss.data)
-        optimizer.step()
-    written = []
-    for _ in range(samples):
-        keys, values = [[] for _ in range(n_layer)], [[] for _ in range(n_layer)]
-        token_id, sample = bos, []
-        for pos_id in range(block_size):
-            logits = reference.gpt(token_id, pos_id, keys, values, model)
-            probs = reference.softmax([logit / 0.5 for logit in logits])
-            token_id = rng.choices(range(bos + 1), weights=[p.data for p in probs])[0]
-            if token_id == bos:
-                break
-            sample.append(uchars[token_id])
-        written.append("".join(sample))
-    return losses, [p.data for p in model.params], optimizer.m, optimizer.v, written
 
 
 CONFIGURATIONS = {
@@ -63,17 +32,20 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize("seed", [42, -7, 2**80 + 1])
+@pytest.mark.parametrize(
+    "engine, seed",
+    [(engine, seed) for engine in ENGINES for seed in (42, -7, 2**80 + 1) if engine != "reference" or seed == 42],
+    indirect=["engine"],
+)
 def test_engine_is_the_script_written_out(engine, name, seed):
     docs, settings = CONFIGURATIONS[name]
-    renamed = {("eps" if key == "eps_adam" else key): value for key, value in settings.items()}
-    losses, params, m, v, samples = by_hand(docs, 4, seed, **renamed)
+    script = oracle.run(docs, 4, seed, **settings)
     trainer = Trainer(docs, num_steps=4, seed=seed, engine=engine, **settings)
-    assert hexes(trainer.run()) == hexes(losses)
-    assert hexes(p.data for p in trainer.model.params) == hexes(params)
-    assert hexes(trainer.adam.m) == hexes(m)
-    assert hexes(trainer.adam.v) == hexes(v)
-    assert trainer.sample(2) == samples
+    assert hexes(trainer.run()) == hexes(script.losses)
+    assert hexes(p.data for p in trainer.model.params) == hexes(script.params)
+    assert hexes(trainer.adam.m) == hexes(script.m)
+    assert hexes(trainer.adam.v) == hexes(script.v)
+    assert trainer.sample(2) == list(script.written)
 
 
 def test_steps_one_by_one_are_the_run(engine):
@@ -97,8 +69,7 @@ def test_documents_are_copied_and_repeat(engine):
 def test_prompt_begins_every_sample(engine):
     trainer = Trainer(NAMES, num_steps=3, engine=engine, n_embd=8)
     trainer.run()
-    other = Trainer(NAMES, num_steps=3, engine="reference", n_embd=8)
-    other.run()
+    other = oracle.trainer(NAMES, num_steps=3, n_embd=8)
     samples = trainer.sample(4, temperature=0.8, prompt="ol")
     assert samples == other.sample(4, temperature=0.8, prompt="ol")
     assert all(sample.startswith("ol") for sample in samples)

@@ -9,8 +9,7 @@ from conftest import ROOT, environment
 
 import microgpt
 
-pytest.importorskip("mypy", reason="the extra `types` is not installed")
-pytest.importorskip("matplotlib", reason="the extra `types` is not installed")  # which plotting.py speaks of
+pytestmark = pytest.mark.slow
 PACKAGE = Path(microgpt.__file__).parent
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from graphs import child_environment
 
+pytestmark = pytest.mark.slow
+
 
 def run(name, *arguments):
     script = Path(__file__).parent / "isolated" / name

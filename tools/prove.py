@@ -214,9 +214,10 @@ def sanitizer_environment():
 
 
 # Without the tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for
-# itself; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What a
+# itself; without mypy; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What a
 # sanitizer writes before it ends the process must not go where pytest would have shown it later.
 NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--ignore", "tests/test_golden_reference.py",
+                 "--ignore", "tests/test_types.py",
                  "--deselect", "tests/test_value_memory.py", "--deselect", "tests/test_leaks.py", "-k", "not [reference",
                  "--capture=sys", "-x"]  # fmt: skip
 
@@ -258,11 +259,26 @@ def valgrind(bench):
 
 @proof()
 def fuzz(bench):
-    """random programs on Value and on the reference at once; damaged checkpoints; under the sanitizers"""
+    """random programs on Value, documents and runs of the fused engine, damaged checkpoints; under the sanitizers"""
     folder, python = bench.inplace("sanitize")
     seconds = os.environ.get("PROVE_SECONDS") or "60"
     env = environment(**sanitizer_environment(), PYTHONPATH=str(folder))
     return last_line(sh(python, "tools/fuzz.py", "--seconds", seconds, cwd=folder, env=env, timeout=None))
+
+
+@proof()
+def notebook(bench):
+    """examples/tour.ipynb runs under nbconvert, in a kernel of its own, and shows its pictures"""
+    folder, _ = bench.inplace("")
+    listed = re.search(r"^notebook = \[(.*?)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+    bin = bench.venv("notebook", *re.findall(r'"(.+?)"', listed), "-r", bench.test_requirements())
+    sh(bin / "python", "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", bench.folder,
+       folder / "examples/tour.ipynb", env=environment(PYTHONPATH=str(folder)))  # fmt: skip
+    page = (bench.folder / "tour.html").read_text(encoding="utf-8")
+    pictures = len(re.findall(r'<img[^>]*src="data:image/png', page))
+    if pictures != 3 or "0x1." not in page:
+        raise Failed(f"{pictures} pictures are shown, not 3, or no loss is")
+    return f"{pictures} pictures"
 
 
 @proof()
