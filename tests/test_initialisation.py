@@ -186,7 +186,7 @@ def test_a_model_is_not_seen_before_it_is_whole():
 
     def look():
         try:
-            m.data
+            assert m.data is None
         except RuntimeError as error:
             seen.append(str(error))
 
