@@ -2,7 +2,8 @@
 # the tape. Part of model.pyx.
 #
 # Other threads may change a list while we wait for the tape. So everything that can run Python code comes before
-# begin(), and whether the items are Values is looked at after it, in one go with taking their slots.
+# begin(), and whether the items are Values is looked at after it, in one go with taking their slots. What comes between
+# begin() and end() is one function that cannot raise: an exception there would leave the tape taken for ever.
 
 cdef object sequence(object items):
     """items as a list or tuple."""
@@ -55,34 +56,46 @@ def linear(x, w):
     cdef object xs = sequence(x)
     cdef list rows = [sequence(row) for row in w]
     cdef Build b
-    cdef Vector inputs, weights
-    cdef Py_ssize_t nin, r, nout = len(rows)
     cdef uint32_t first = 0
-    cdef uint32_t *slots
-    cdef double *data
-    cdef size_t n
     cdef int code
     begin()
-    nin = row_length(xs, rows)
-    if nin == 0:
-        end()
+    code = build_linear(&b, xs, rows, &first)
+    end()
+    if code == MG_NOT_VALUES:
         return [sum([wi * xi for wi, xi in zip(row, xs)]) for row in rows]
-    n = nout * nin + nin
-    code = start(&b, nout, n * (sizeof(double) + sizeof(uint32_t)) + nout * sizeof(double) + sizeof(Fold))
-    if code == MG_OK:
-        data = room(&b, n)
-        slots = <uint32_t *>(b.memory + nout * sizeof(double) + sizeof(Fold))
-        code = collect(b.owner, xs, nin, slots, data)
-        for r in range(nout):
-            if code == MG_OK:
-                code = collect(b.owner, rows[r], nin, slots + (r + 1) * nin, data + (r + 1) * nin)
+    return finish(&b, code, first, len(rows))
+
+
+cdef int build_linear(Build *b, object xs, list rows, uint32_t *first) noexcept:
+    """linear's nodes in a region of their own; its results are those from *first on. Runs no Python code."""
+    cdef Vector inputs, weights
+    cdef size_t nin = row_length(xs, rows), nout = PyList_GET_SIZE(rows), n = nout * nin + nin, r
+    cdef uint32_t *slots
+    cdef double *data
+    cdef int code
+    b.owner = 0
+    if nin == 0:
+        return MG_NOT_VALUES
+    if nin >= MOST_NODES:
+        return MG_NO_MEMORY
+    code = start(b, nout, n * (sizeof(double) + sizeof(uint32_t)) + nout * sizeof(double) + sizeof(Fold))
+    if code != MG_OK:
+        return code
+    data = room(b, n)
+    slots = <uint32_t *>(b.memory + nout * sizeof(double) + sizeof(Fold))
+    code = collect(b.owner, xs, nin, slots, data)
+    for r in range(nout):
         if code == MG_OK:
-            with nogil:
-                inputs = operands(slots, data, nin)
-                weights = operands(slots + nin, data + nin, nout * nin)
-                first = take(&b, <uint32_t>nout)
-                linear_layer(&b, &weights, &inputs, <uint32_t>nout, <uint32_t>nin, first, room(&b, nout))
-    return finish(&b, code, first, nout)
+            row = <object>PyList_GET_ITEM(rows, r)
+            code = collect(b.owner, row, nin, slots + (r + 1) * nin, data + (r + 1) * nin)
+    if code != MG_OK:
+        return give_back(b, code)
+    with nogil:
+        inputs = operands(slots, data, nin)
+        weights = operands(slots + nin, data + nin, nout * nin)
+        first[0] = take(b, <uint32_t>nout)
+        linear_layer(b, &weights, &inputs, <uint32_t>nout, <uint32_t>nin, first[0], room(b, nout))
+    return MG_OK
 
 
 cdef Py_ssize_t row_length(object xs, list rows) noexcept:
@@ -111,70 +124,99 @@ cdef int start(Build *b, size_t n, size_t size) noexcept:
     return MG_OK if b.owner else MG_NO_MEMORY
 
 
+cdef int give_back(Build *b, int code) noexcept:
+    """Free the region of a layer that could not be built: its nodes are not filled in. -> code"""
+    release(b.owner)
+    b.owner = 0
+    return code
+
+
 cdef list finish(Build *b, int code, uint32_t first, Py_ssize_t n):
     """The Values of the nodes first, ..., after which the region lives as long as they do."""
-    end()
+    check(code)
     try:
-        check(code)
         return handles(first, n)
     finally:
-        if b.owner:
-            let_go(b.owner)
+        let_go(b.owner)
 
 
 def softmax(logits):
     """Probabilities from logits, [n] -> [n]; the largest logit is subtracted as a number (the script's softmax)."""
     cdef object xs = sequence(logits)
-    cdef Py_ssize_t n
     cdef Build b
-    cdef Vector x
-    cdef Vector probs = vector(0, NULL, 0)
+    cdef uint32_t first = 0
+    cdef Py_ssize_t n = 0
     cdef int code
-    cdef double *data
-    cdef uint32_t *slots
     begin()
-    if not are_values(xs):
-        end()
+    code = build_softmax(&b, xs, &first, &n)
+    end()
+    if code == MG_NOT_VALUES:
         largest_logit = max([logit.data for logit in xs])
         exps = [(logit - largest_logit).exp() for logit in xs]
         total = sum(exps)
         return [e / total for e in exps]
-    n = len(xs)
-    code = start(&b, 5 * n + 1, n * (3 * sizeof(double) + sizeof(uint32_t)) + sizeof(Fold))
-    if code == MG_OK:
-        data = room(&b, n)
-        slots = <uint32_t *>(b.memory + 2 * n * sizeof(double) + sizeof(Fold))
-        code = collect(b.owner, xs, n, slots, data)
-        if code == MG_OK:
-            with nogil:
-                x = operands(slots, data, n)
-                probs = softmax_layer(&b, &x, <uint32_t>n)
-    return finish(&b, code, probs.base, n)
+    return finish(&b, code, first, n)
+
+
+cdef int build_softmax(Build *b, object xs, uint32_t *first, Py_ssize_t *count) noexcept:
+    """softmax's nodes in a region of their own; its results are *count from *first on. Runs no Python code."""
+    cdef size_t n = PySequence_Fast_GET_SIZE(xs)
+    cdef Vector x
+    cdef double *data
+    cdef uint32_t *slots
+    cdef int code
+    b.owner, count[0] = 0, n
+    if not are_values(xs):
+        return MG_NOT_VALUES
+    code = start(b, 5 * n + 1, n * (3 * sizeof(double) + sizeof(uint32_t)) + sizeof(Fold))
+    if code != MG_OK:
+        return code
+    data = room(b, n)
+    slots = <uint32_t *>(b.memory + 2 * n * sizeof(double) + sizeof(Fold))
+    code = collect(b.owner, xs, n, slots, data)
+    if code != MG_OK:
+        return give_back(b, code)
+    with nogil:
+        x = operands(slots, data, n)
+        first[0] = softmax_layer(b, &x, <uint32_t>n).base
+    return MG_OK
 
 
 def rmsnorm(x):
     """x scaled to a root mean square of one, [n] -> [n] (the script's rmsnorm)."""
     cdef object xs = sequence(x)
-    cdef Py_ssize_t n
     cdef Build b
-    cdef Vector v
-    cdef Vector out = vector(0, NULL, 0)
+    cdef uint32_t first = 0
+    cdef Py_ssize_t n = 0
     cdef int code
-    cdef double *data
-    cdef uint32_t *slots
     begin()
-    if not are_values(xs):
-        end()
+    code = build_rmsnorm(&b, xs, &first, &n)
+    end()
+    if code == MG_NOT_VALUES:
         scale = (sum([xi * xi for xi in xs]) / len(xs) + 1e-5) ** -0.5
         return [xi * scale for xi in xs]
-    n = len(xs)
-    code = start(&b, n + 6, n * (2 * sizeof(double) + sizeof(uint32_t)) + sizeof(Fold))
-    if code == MG_OK:
-        data = room(&b, n)
-        slots = <uint32_t *>(b.memory + n * sizeof(double) + sizeof(Fold))
-        code = collect(b.owner, xs, n, slots, data)
-        if code == MG_OK:
-            with nogil:
-                v = operands(slots, data, n)
-                out = rmsnorm_layer(&b, &v, <uint32_t>n)
-    return finish(&b, code, out.base, n)
+    return finish(&b, code, first, n)
+
+
+cdef int build_rmsnorm(Build *b, object xs, uint32_t *first, Py_ssize_t *count) noexcept:
+    """rmsnorm's nodes in a region of their own; its results are *count from *first on. Runs no Python code."""
+    cdef size_t n = PySequence_Fast_GET_SIZE(xs)
+    cdef Vector v
+    cdef double *data
+    cdef uint32_t *slots
+    cdef int code
+    b.owner, count[0] = 0, n
+    if not are_values(xs):
+        return MG_NOT_VALUES
+    code = start(b, n + 6, n * (2 * sizeof(double) + sizeof(uint32_t)) + sizeof(Fold))
+    if code != MG_OK:
+        return code
+    data = room(b, n)
+    slots = <uint32_t *>(b.memory + n * sizeof(double) + sizeof(Fold))
+    code = collect(b.owner, xs, n, slots, data)
+    if code != MG_OK:
+        return give_back(b, code)
+    with nogil:
+        v = operands(slots, data, n)
+        first[0] = rmsnorm_layer(b, &v, <uint32_t>n).base
+    return MG_OK

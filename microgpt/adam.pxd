@@ -11,9 +11,12 @@ cdef class Moments:
 cdef class Adam:
     cdef readonly GPT model
     cdef mg_adam_config config
-    cdef public Py_ssize_t step_index
+    cdef Py_ssize_t steps  # step_index
     cdef Moments m_moments, v_moments
     cdef double *m_data  # [num_params]: the moments' numbers
     cdef double *v_data
+
+    cdef int ready(self) except -1
+
 
 cdef int raise_adam(int status) except -1

@@ -1,6 +1,7 @@
 """The optimizer over a model's contiguous parameters, for both compiled engines (`microgpt.py`, "Adam optimizer")."""
 import operator
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t, uintptr_t
@@ -11,6 +12,7 @@ from microgpt._csrc cimport (
     MG_POW_RANGE,
     MG_ZERO_DIVISION,
     mg_adam_coefs,
+    mg_adam_config,
     mg_adam_prepare,
     mg_adam_update,
 )
@@ -22,6 +24,8 @@ cdef class Moments:
     """n doubles that begin as 0.0, and the buffer of the NumPy views on them."""
 
     def __cinit__(self, Py_ssize_t n):
+        if n < 0:
+            raise ValueError("there cannot be fewer than 0 numbers")
         self.n, self.stride = n, sizeof(double)
         self.memory = PyMem_RawCalloc(n + 8, sizeof(double))
         if self.memory == NULL:
@@ -52,6 +56,10 @@ cdef int raise_adam(int status) except -1:
     raise SystemError(f"unknown status {status}")
 
 
+cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here never overflows
+
+
+@cython.no_gc_clear  # m_data and v_data point into the moments
 cdef class Adam:
     """Adam with a learning rate that falls linearly to 0 over num_steps.
 
@@ -60,13 +68,21 @@ cdef class Adam:
     """
 
     def __init__(self, GPT model not None, double learning_rate=0.01, double beta1=0.85, double beta2=0.99,
-                 double eps=1e-8, int64_t num_steps=1000):
-        self.model = model
+                 double eps=1e-8, Py_ssize_t num_steps=1000):
+        if self.model is not None:
+            raise TypeError("an Adam is initialised once")
+        model.ready()
         self.config.learning_rate, self.config.beta1, self.config.beta2 = learning_rate, beta1, beta2
         self.config.eps, self.config.num_steps = eps, num_steps
-        self.step_index = 0
         self.m_moments, self.v_moments = Moments(model.num_params), Moments(model.num_params)
         self.m_data, self.v_data = self.m_moments.data, self.v_moments.data
+        self.model = model
+
+    cdef int ready(self) except -1:
+        """Raise RuntimeError where __init__ has not run to its end: a subclass may forget it."""
+        if self.model is None:
+            raise RuntimeError("Adam.__init__ has not been called")
+        return 0
 
     def step(self):
         """Move every parameter against its gradient, and clear the gradients. The GIL is released.
@@ -80,24 +96,27 @@ cdef class Adam:
 
     def _step(self, bint libm):
         """libm: ask the C library for every power, as the script does, to compare with."""
+        cdef mg_adam_config config = self.config  # as it is now: other threads may set it meanwhile
         cdef mg_adam_coefs coefs
         cdef int status
-        if self.config.num_steps == 0:
-            operator.truediv(self.step_index, 0)
+        self.ready()
+        if config.num_steps == 0:
+            operator.truediv(self.steps, 0)
         with nogil:
-            status = mg_adam_prepare(&self.config, self.step_index, &coefs)
+            status = mg_adam_prepare(&config, self.steps, &coefs)
             if status == MG_OK:
                 status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
                                         self.model.params_grad, self.m_data, self.v_data, libm)
         if status != MG_OK:
             raise_adam(status)
-        self.step_index += 1
+        self.steps += 1
 
     @property
     def m(self):
         """The first moments: a NumPy view, [num_params] float64, without a copy."""
         from numpy import frombuffer
 
+        self.ready()
         return frombuffer(self.m_moments)
 
     @property
@@ -105,6 +124,7 @@ cdef class Adam:
         """The second moments: a NumPy view, [num_params] float64, without a copy."""
         from numpy import frombuffer
 
+        self.ready()
         return frombuffer(self.v_moments)
 
     @property
@@ -144,12 +164,24 @@ cdef class Adam:
         return self.config.num_steps
 
     @num_steps.setter
-    def num_steps(self, int64_t value):
+    def num_steps(self, Py_ssize_t value):
         self.config.num_steps = value
+
+    @property
+    def step_index(self):
+        return self.steps
+
+    @step_index.setter
+    def step_index(self, Py_ssize_t value):
+        if value > MOST_STEPS:
+            raise ValueError(f"step_index ({value}) must be at most 2**62")
+        self.steps = value
 
     def __reduce_ex__(self, protocol):
         raise TypeError("an Adam cannot be copied or pickled: its Trainer can be saved")
 
     def __repr__(self):
+        if self.model is None:
+            return f"<{type(self).__name__}, not initialised>"
         return (f"Adam(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}, "
                 f"num_steps={self.num_steps}, step_index={self.step_index})")

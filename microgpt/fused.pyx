@@ -7,7 +7,11 @@ import operator
 from _thread import allocate_lock
 from math import log
 
+cimport cython
+from cpython.dict cimport PyDict_Next
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.number cimport PyNumber_Index
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t
 
 from microgpt._csrc cimport (
@@ -17,6 +21,7 @@ from microgpt._csrc cimport (
     MG_LOG_DOMAIN,
     MG_NO_MEMORY,
     MG_OK,
+    mg_adam_config,
     mg_config,
     mg_document_gradient,
     mg_engine_free,
@@ -25,9 +30,11 @@ from microgpt._csrc cimport (
     mg_next_probabilities,
     mg_position_losses,
     mg_sample,
+    mg_stream,
     mg_train,
 )
 from microgpt.adam cimport Adam, raise_adam
+from microgpt.lines cimport exact_str
 from microgpt.model cimport GPT
 from microgpt.simd cimport kernels
 from microgpt.stream cimport Stream
@@ -35,6 +42,8 @@ from microgpt.stream cimport Stream
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
+    Py_ssize_t PyList_GET_SIZE(list items)
 
 
 cdef int _ask(void *context) noexcept with gil:
@@ -48,11 +57,20 @@ cdef int _ask(void *context) noexcept with gil:
     return 0
 
 
-# Documents for which the GIL is given up at once, at most.
 cdef enum:
-    BATCH = 64
+    BATCH = 64  # documents for which the GIL is given up at once, at most
+
+# The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
+cdef double MOST_WORK = 2147483648.0
+
+cdef object END = object()
 
 
+cdef double inverse(double temperature) except? -1.0:
+    return operator.pow(temperature, -1)  # the script's l / temperature is l * temperature**-1
+
+
+@cython.no_gc_clear
 cdef class FusedEngine:
     """Trains a `GPT` on whole documents, and samples from it (`microgpt.py`, the training and inference loops).
 
@@ -60,20 +78,25 @@ cdef class FusedEngine:
     in as many threads as there are. The instruction set is the one in use when the engine is made.
     """
 
-    def __cinit__(self, GPT model not None):
+    def __cinit__(self):
+        self.lock = allocate_lock()
+
+    def __init__(self, GPT model not None):
         cdef mg_config config
+        if self.engine != NULL:
+            raise TypeError("a FusedEngine is initialised once")
+        model.ready()
         config.vocab_size = model.vocab_size
         config.n_embd = model.n_embd
         config.n_head = model.n_head
         config.n_layer = model.n_layer
         config.block_size = model.block_size
-        self.model = model
-        self.lock = allocate_lock()
         self.poll.ask = _ask
         self.poll.context = <void *>self
         self.engine = mg_engine_new(&config, kernels())
         if self.engine == NULL:
             raise MemoryError()
+        self.model = model
 
     def __dealloc__(self):
         mg_engine_free(self.engine)
@@ -81,6 +104,14 @@ cdef class FusedEngine:
 
     def __reduce_ex__(self, protocol):
         raise TypeError("a FusedEngine cannot be copied or pickled: its Trainer can be saved")
+
+    cdef int enter(self) except -1:
+        """Take the lock, which the caller releases."""
+        if self.engine == NULL:
+            raise RuntimeError("FusedEngine.__init__ has not been called")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is at work in another thread")
+        return 0
 
     cdef int reserve(self, Py_ssize_t count) except -1:
         """Room for count tokens."""
@@ -124,20 +155,36 @@ cdef class FusedEngine:
             raise ValueError("Total of weights must be finite")
         raise_adam(status)
 
+    cdef bint knows(self, dict ids) noexcept:
+        """Whether the table was filled from exactly these characters and token ids."""
+        cdef Py_ssize_t position = 0, i = 0
+        cdef PyObject *ch
+        cdef PyObject *token
+        if self.entries is None or PyList_GET_SIZE(self.entries) != 2 * len(ids):
+            return False
+        while PyDict_Next(ids, &position, &ch, &token):
+            if PyList_GET_ITEM(self.entries, i) != ch or PyList_GET_ITEM(self.entries, i + 1) != token:
+                return False
+            i += 2
+        return True
+
     cdef int learn(self, dict ids) except -1:
         """Fill the table of the first 256 characters' token ids, -1 for those that are not in ids."""
         cdef Py_ssize_t token
-        self.ids = None
+        if self.knows(ids):
+            return 0
+        self.entries, self.ids = None, ids.copy()
         for code in range(256):
-            token = ids.get(chr(code), -1)
+            token = self.ids.get(chr(code), -1)
             if not -1 <= token < self.model.vocab_size - 1:
                 raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
             self.latin[code] = <int32_t>token
-        self.ids = ids
+        self.entries = [part for item in self.ids.items() for part in item]
         return 0
 
-    cdef Py_ssize_t take_text(self, str text, Py_ssize_t at) except -1:
-        """`take` for BOS, the characters of text by self.ids, and BOS."""
+    cdef Py_ssize_t take_text(self, document, Py_ssize_t at) except -1:
+        """`take` for BOS, the characters of a str by self.ids, and BOS."""
+        cdef str text = exact_str(document)
         cdef Py_ssize_t i = at, length = len(text), room = min(length, self.model.block_size), token
         cdef int32_t bos = <int32_t>(self.model.vocab_size - 1)
         cdef Py_UCS4 ch
@@ -163,8 +210,7 @@ cdef class FusedEngine:
         cdef double loss = 0.0
         cdef int status
         cdef Py_ssize_t n
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is at work in another thread")
+        self.enter()
         try:
             n = self.take(tokens, 0)
             with nogil:
@@ -184,8 +230,7 @@ cdef class FusedEngine:
         cdef double *losses = NULL
         cdef int status
         cdef Py_ssize_t p, n
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is at work in another thread")
+        self.enter()
         try:
             n = self.take(tokens, 0)
             losses = <double *>PyMem_Malloc(n * sizeof(double))
@@ -204,46 +249,52 @@ cdef class FusedEngine:
         """For each document: the loss, its gradient, one step of adam. Appends each loss to `losses` as it goes.
 
         documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
-        its token id that does not change, of str. If it raises in the midst of a document, that document is as if it
-        had never been: parameters, gradients, moments and `losses` are those after the one before it.
+        its token id, of str. Up to 64 are asked for before the first of them is trained on. If it raises in the midst of
+        a document, that document is as if it had never been: parameters, gradients, moments and `losses` are those after
+        the one before it. If `documents` itself raises, those it gave before are trained on first.
         """
-        if adam.model is not self.model:
-            raise ValueError("this Adam belongs to another model")
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is at work in another thread")
         cdef int64_t starts[BATCH + 1]
         cdef int64_t count = 0
+        cdef Py_ssize_t n
+        cdef double work = 0.0
+        adam.ready()
+        self.enter()
         starts[0] = 0
         try:
-            if ids is not None and ids is not self.ids:
+            if adam.model is not self.model:
+                raise ValueError("this Adam belongs to another model")
+            if ids is not None:
                 self.learn(ids)
-            for document in documents:
+            iterator = iter(documents)
+            while True:
                 try:
-                    if ids is not None:
-                        starts[count + 1] = starts[count] + self.take_text(document, starts[count]) + 1
-                    else:
-                        starts[count + 1] = starts[count] + self.take(document, starts[count]) + 1
+                    document = next(iterator, END)
+                    if document is END:
+                        break
+                    n = self.take(document, starts[count]) if ids is None else self.take_text(document, starts[count])
                 except BaseException:
                     self.train_batch(starts, count, adam, losses)  # those before it are sound
                     raise
+                starts[count + 1] = starts[count] + n + 1
                 count += 1
-                if count == BATCH:
+                work += 2.0 * n * self.model.num_params
+                if count == BATCH or work >= MOST_WORK:
                     self.train_batch(starts, count, adam, losses)
-                    count = 0
+                    count, work = 0, 0.0
             self.train_batch(starts, count, adam, losses)
         finally:
             self.lock.release()
 
     cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses):
         """Train on the documents in self.tokens."""
+        cdef mg_adam_config config = adam.config  # as it is now: other threads may set it meanwhile
         cdef double batch_losses[BATCH]
-        cdef int64_t done, d
+        cdef int64_t done, d, step = adam.steps
         cdef int status
         with nogil:
-            status = mg_train(self.engine, &adam.config, adam.step_index, self.model.params_data,
-                              self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, documents, &self.poll,
-                              batch_losses, &done)
-        adam.step_index += done
+            status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
+                              adam.v_data, self.tokens, starts, documents, &self.poll, batch_losses, &done)
+        adam.steps += done
         for d in range(done):
             losses.append(batch_losses[d])
         if status != MG_OK:
@@ -252,8 +303,8 @@ cdef class FusedEngine:
     cdef Py_ssize_t take_prompt(self, prompt, Py_ssize_t at) except -1:
         """Put tokens at self.tokens[at:]; how many there are then."""
         cdef Py_ssize_t i, token, n = len(prompt)
-        if at + n > self.model.block_size:
-            raise ValueError(f"{at + n} tokens do not fit the block of {self.model.block_size}")
+        if n > self.model.block_size - at:
+            raise ValueError(f"{operator.add(at, n)} tokens do not fit the block of {self.model.block_size}")
         self.reserve(at + n)
         for i in range(n):
             token = prompt[i]
@@ -264,19 +315,22 @@ cdef class FusedEngine:
 
     def _sparse_layers(self):
         """Layers of the last document in which zeros of relu were passed over. For tests."""
-        return mg_engine_sparse_layers(self.engine)
+        self.enter()
+        try:
+            return mg_engine_sparse_layers(self.engine)
+        finally:
+            self.lock.release()
 
     def probabilities(self, tokens, temperature=1.0):
         """softmax(logits / temperature) of what follows `tokens`: a list of vocab_size floats.
 
         tokens: one token id or more, the first of them BOS as a rule, no more than the block holds.
         """
-        cdef double factor = operator.pow(temperature, -1)  # the script's l / temperature is l * temperature**-1
+        cdef double factor = inverse(temperature)
         cdef double *probs = NULL
         cdef int status
         cdef Py_ssize_t n, vocab_size = self.model.vocab_size
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is at work in another thread")
+        self.enter()
         try:
             n = self.take_prompt(tokens, 0)
             if n == 0:
@@ -301,22 +355,27 @@ cdef class FusedEngine:
         the block is full, or after max_tokens. If it raises, nothing was drawn from the stream: ZeroDivisionError for a
         temperature of 0, ValueError (random.choices' own) if the probabilities do not add up to a positive number.
         """
-        cdef double factor = operator.pow(temperature, -1)
-        cdef int64_t count = 0, most = self.model.block_size if max_tokens is None else max_tokens
+        cdef double factor = inverse(temperature)
+        cdef int64_t count = 0, most
+        cdef mg_stream state
         cdef int32_t *drawn
         cdef int status
         cdef Py_ssize_t n
-        if not self.lock.acquire(False):
-            raise RuntimeError("this engine is at work in another thread")
+        self.enter()
         try:
+            most = self.model.block_size
+            if max_tokens is not None:
+                most = max(0, min(most, PyNumber_Index(max_tokens)))
             self.reserve(1)
             self.tokens[0] = <int32_t>(self.model.vocab_size - 1)
             n = self.take_prompt(prompt, 1)
             self.reserve(n + self.model.block_size)
             drawn = self.tokens + n
+            state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
             with nogil:
-                status = mg_sample(self.engine, self.model.params_data, &stream.state, factor, self.tokens, n, most,
-                                   &self.poll, drawn, &count)
+                status = mg_sample(self.engine, self.model.params_data, &state, factor, self.tokens, n, most, &self.poll,
+                                   drawn, &count)
+            stream.state = state
             if status != MG_OK:
                 self.raise_status(status)
             return [drawn[i] for i in range(count)]

@@ -10,4 +10,9 @@ cdef class Lines:
     cdef Line *lines
     cdef Py_ssize_t count
 
+    cdef int split(self, str text) except -1
     cdef int grow(self, Py_ssize_t room) except -1
+    cdef int ready(self) except -1
+
+
+cdef str exact_str(object text)

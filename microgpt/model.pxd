@@ -12,3 +12,5 @@ cdef class GPT:
     cdef uint32_t first  # the slot of params[0]
     cdef object matrices  # state_dict and params, once somebody has asked for them
     cdef list values
+
+    cdef int ready(self) except -1

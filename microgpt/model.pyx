@@ -4,7 +4,9 @@
 They build the very graph that the script would build, without a Python object per node and without the GIL. What they
 are given that is not all Values goes through the script's own lines instead, operator by operator.
 """
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.number cimport PyIndex_Check, PyNumber_Index
 from cpython.object cimport PyObject
 from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint32_t
@@ -13,8 +15,8 @@ from libc.string cimport memcpy
 
 from microgpt.stream cimport Stream
 from microgpt.value cimport (
-    BINARY, CHAIN, LEAF, UNARY, Fold, Node, Value, begin, end, handle, keep, know_order, let_go, make_region, tape,
-    wait_for_tape,
+    BINARY, CHAIN, LEAF, UNARY, Fold, Node, Value, begin, end, handle, keep, know_order, let_go, make_region, release,
+    tape, wait_for_tape,
 )
 
 cdef extern from "mg_math.h" nogil:
@@ -36,6 +38,7 @@ cdef extern from "microgpt.h":
 
 cdef enum:
     MG_MISCOUNTED = 1000  # a layer did not take what it said: a fault of ours
+    MG_NOT_VALUES = 1001  # what a layer is given is not all Values, or not as many as it needs
     MOST_NODES = 1 << 28
     ALIGNMENT = 8  # slots: 64 bytes of doubles
 
@@ -60,6 +63,7 @@ include "_functions.pxi"
 
 # ---- the model ----
 
+@cython.no_gc_clear  # the numbers stay while somebody can reach them
 cdef class Doubles:
     """The buffer behind GPT.data and GPT.grad; holds on to the model."""
 
@@ -68,6 +72,8 @@ cdef class Doubles:
     cdef Py_ssize_t shape, stride
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if self.model is None:
+            raise BufferError("these numbers belong to no model")
         buffer.buf, buffer.obj = self.start, self
         buffer.itemsize = sizeof(double)
         buffer.len = self.shape * sizeof(double)
@@ -86,21 +92,30 @@ cdef object as_array(GPT model, double *start):
     return frombuffer(doubles)
 
 
-cdef int draw(GPT model, object rng) except -1:
-    """The script's draws, in its order."""
+cdef int draw(double *numbers, Py_ssize_t n, double init_std, object rng) except -1:
+    """The script's draws, in its order: numbers[0:n]."""
     cdef Py_ssize_t i
     cdef double number
     if rng is None:
         from random import Random
         rng = Random(42)
     if type(rng) is Stream:
-        (<Stream>rng).fill_gauss(model.params_data, model.num_params, 0.0, model.init_std)
+        (<Stream>rng).ready()
+        (<Stream>rng).fill_gauss(numbers, n, 0.0, init_std)
         return 0
     gauss = rng.gauss
-    for i in range(model.num_params):
-        number = gauss(0, model.init_std)
-        model.params_data[i] = number
+    for i in range(n):
+        number = gauss(0, init_std)
+        numbers[i] = number
     return 0
+
+
+cdef object whole(object number, str name):
+    """number as an exact int. NumPy's narrow integers wrap around, and subclasses of int may define their own operators:
+    neither is computed with."""
+    if not PyIndex_Check(number):
+        raise TypeError(f"{name} must be a whole number, not {number!r}")
+    return PyNumber_Index(number)
 
 
 cdef class GPT:
@@ -112,11 +127,13 @@ cdef class GPT:
     """
 
     def __init__(self, vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None):
-        cdef Py_ssize_t i
-        cdef uint32_t slot, n
-        cdef void *memory
+        cdef double std = init_std
+        cdef Py_ssize_t count
+        cdef uint32_t slot, first
         if self.region:
             raise TypeError("a GPT is initialised once")
+        vocab_size, n_embd, n_head = whole(vocab_size, "vocab_size"), whole(n_embd, "n_embd"), whole(n_head, "n_head")
+        n_layer, block_size = whole(n_layer, "n_layer"), whole(block_size, "block_size")
         sizes = {"vocab_size": vocab_size, "n_embd": n_embd, "n_head": n_head, "block_size": block_size}
         for name, size in sizes.items():
             if size < 1:
@@ -128,31 +145,37 @@ cdef class GPT:
         num_params = n_embd * (2 * vocab_size + block_size + 12 * n_layer * n_embd)
         if num_params + ALIGNMENT >= MOST_NODES:
             raise ValueError(f"{num_params} parameters are more than the graph can hold ({MOST_NODES - ALIGNMENT - 1})")
+        count = num_params
+        slot = new_parameters(<uint32_t>count)
+        first = (slot + ALIGNMENT) // ALIGNMENT * ALIGNMENT
+        # rng may run Python code: until it is done this object is not initialised, so that nobody sees half of it.
+        try:
+            draw(tape.data + first, count, std, rng)
+            if self.region:
+                raise TypeError("a GPT is initialised once")
+        except BaseException:
+            let_go(slot)
+            raise
         self.vocab_size, self.n_embd, self.n_head = vocab_size, n_embd, n_head
-        self.n_layer, self.block_size, self.init_std = n_layer, block_size, init_std
-        self.head_dim, self.num_params = self.n_embd // self.n_head, num_params
-        wait_for_tape()
-        # Some slots more, so that the parameters can begin where a cache line does, as the kernels like it.
-        n = <uint32_t>self.num_params + ALIGNMENT - 1
-        slot = make_region(n, 0, &memory)
-        if slot == 0:
-            raise MemoryError("no memory for the parameters")
-        self.region = slot
-        self.first = (slot + ALIGNMENT) // ALIGNMENT * ALIGNMENT
-        self.params_data, self.params_grad = tape.data + self.first, tape.grad + self.first
-        for i in range(slot + 1, slot + 1 + n):
-            tape.data[i] = tape.grad[i] = 0.0
-            tape.node[i].owner = slot
-            tape.node[i].kind, tape.node[i].flags = LEAF, 0
-        draw(self, rng)
+        self.n_layer, self.block_size, self.init_std = n_layer, block_size, std
+        self.head_dim, self.num_params = self.n_embd // self.n_head, count
+        self.params_data, self.params_grad = tape.data + first, tape.grad + first
+        self.first, self.region = first, slot
 
     def __dealloc__(self):
         if self.region:
             let_go(self.region)
 
+    cdef int ready(self) except -1:
+        """Raise RuntimeError where __init__ has not run to its end: a subclass may forget it."""
+        if self.region == 0:
+            raise RuntimeError("GPT.__init__ has not been called")
+        return 0
+
     @property
     def params(self):
         """The parameters' Values in the script's order, a list."""
+        self.ready()
         if self.values is None:
             self.values = handles(self.first, self.num_params)
         return self.values
@@ -160,6 +183,7 @@ cdef class GPT:
     @property
     def state_dict(self):
         """name -> matrix, a tuple of nout tuples of nin Values. Read-only: gpt works on the parameters themselves."""
+        self.ready()
         if self.matrices is None:
             self.matrices = self._matrices()
         return self.matrices
@@ -167,7 +191,8 @@ cdef class GPT:
     def _matrices(self):
         from types import MappingProxyType
 
-        values = iter(self.params)
+        self.ready()
+        values = iter(handles(self.first, self.num_params))  # not params, a list that its user may have changed
 
         def matrix(nout, nin):
             return tuple([tuple([next(values) for _ in range(nin)]) for _ in range(nout)])
@@ -184,34 +209,59 @@ cdef class GPT:
     @property
     def data(self):
         """The parameters' numbers: a NumPy view, [num_params] float64, without a copy."""
+        self.ready()
         return as_array(self, self.params_data)
 
     @property
     def grad(self):
         """The parameters' gradients: a NumPy view, [num_params] float64, without a copy."""
+        self.ready()
         return as_array(self, self.params_grad)
 
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a GPT cannot be copied or pickled: model.data.copy() is its parameters")
+
     def __repr__(self):
-        return (f"GPT(vocab_size={self.vocab_size}, n_embd={self.n_embd}, n_head={self.n_head}, "
+        if self.region == 0:
+            return f"<{type(self).__name__}, not initialised>"
+        return (f"{type(self).__name__}(vocab_size={self.vocab_size}, n_embd={self.n_embd}, n_head={self.n_head}, "
                 f"n_layer={self.n_layer}, block_size={self.block_size})")
 
     def _repr_html_(self):
         from .display import gpt_html
 
+        self.ready()
         return gpt_html(self)
 
     def generate(self, prompt=(), temperature=0.5, top_k=None, top_p=None, max_length=None, rng=None):
         """The token ids that the model writes after prompt, as they are drawn: see `microgpt.sampling.generate`."""
         from .sampling import generate
 
+        self.ready()
         return generate(self, prompt, temperature, top_k, top_p, max_length, rng)
+
+
+cdef uint32_t new_parameters(uint32_t n) except 0:
+    """The header of a new region of n leaves, some slots more so that the first can begin where a cache line does, as
+    the kernels like it. The caller holds one reference."""
+    cdef void *memory
+    cdef uint32_t slot, i
+    n += ALIGNMENT - 1
+    wait_for_tape()
+    slot = make_region(n, 0, &memory)
+    if slot == 0:
+        raise MemoryError("no memory for the parameters")
+    for i in range(slot + 1, slot + 1 + n):
+        tape.data[i] = tape.grad[i] = 0.0
+        tape.node[i].owner = slot
+        tape.node[i].kind, tape.node[i].flags = LEAF, 0
+    return slot
 
 
 cdef Shape shape_of(GPT model) except *:
     cdef Shape m
     cdef uint32_t E = <uint32_t>model.n_embd
-    if model is None or model.region == 0:
-        raise TypeError("model must be a GPT")
+    model.ready()
     m.vocab_size, m.n_embd, m.n_head = <uint32_t>model.vocab_size, E, <uint32_t>model.n_head
     m.n_layer, m.block_size, m.head_dim = <uint32_t>model.n_layer, <uint32_t>model.block_size, <uint32_t>model.head_dim
     m.num_params, m.params, m.data = <uint32_t>model.num_params, model.first, NULL
@@ -241,66 +291,86 @@ def gpt(token_id, pos_id, keys, values, GPT model not None):
     """The logits, [vocab_size], of the token that follows token_id at position pos_id (the script's gpt).
 
     keys, values: one list a layer, holding a list of n_embd Values for each position so far; this position's are
-    appended. IndexError for a token or a position that the model does not have.
+    appended. IndexError for a token or a position that the model does not have. ValueError for keys or values that do
+    not hold equally many positions in every layer, or rows of fewer than n_embd Values.
     """
     cdef Shape m = shape_of(model)
-    cdef uint32_t token = index_of(token_id, model.vocab_size), pos = index_of(pos_id, model.block_size), li, t, first
-    cdef Py_ssize_t E = model.n_embd, L = model.n_layer, n_before = 0, i
-    cdef list before = []  # every row of keys and values so far: layer by layer, keys before values
+    cdef uint32_t token = index_of(token_id, model.vocab_size), pos = index_of(pos_id, model.block_size), li
+    cdef Py_ssize_t E = model.n_embd, L = model.n_layer, n_before = -1
+    cdef list before = [], rows  # every row of keys and values so far: layer by layer, keys before values
     cdef Build b
     cdef Cache *caches = NULL
-    cdef Cache *cache
-    cdef Vector logits = vector(0, NULL, 0)
-    cdef size_t kept = model.num_params - m.lm_head, slots, size
-    cdef char *places
+    cdef uint32_t logits = 0
     cdef int code
-    if L:
-        n_before = len(keys[0])
     for li in range(L):
         for cached_rows in (keys[li], values[li]):
-            if len(cached_rows) != n_before:
+            # Rows are counted here, not by len(): a class may give as many as it likes.
+            rows = [sequence(row) for row in cached_rows]
+            if n_before < 0:
+                n_before = len(rows)
+            elif len(rows) != n_before:
                 raise ValueError("keys and values must hold as many positions as each other, in every layer")
-            before += [sequence(row) for row in cached_rows]
-    slots = gpt_slots(&m, n_before + 1) + 2 * L * E
-    size = (kept + 2 * L * (n_before + 1) * E) * sizeof(double) + 2 * L * sizeof(Cache) + gpt_memory(&m, n_before + 1)
-    size += 2 * L * ((n_before + 1) * E * sizeof(uint32_t))
+            before += rows
+    n_before = max(n_before, 0)  # a model without layers has neither
     begin()
-    for row in before:
-        if not are_values(row) or PySequence_Fast_GET_SIZE(row) < E:
-            end()
-            raise ValueError(f"the keys and values of a position must be n_embd ({E}) Values each")
-    code = start(&b, slots, size)
-    if code == MG_OK and keep(b.owner, m.params) != MG_OK:
-        code = MG_NO_MEMORY
-    if code == MG_OK:
-        m.data = room(&b, kept)
-        memcpy(m.data, b.data + m.params + m.lm_head, kept * sizeof(double))
-        caches = <Cache *>b.memory  # keys of every layer, then values of every layer
-        b.memory += 2 * L * sizeof(Cache)
-        # The slots of the caches' rows go to the end, behind what the layers take.
-        places = b.memory + gpt_memory(&m, n_before + 1) + 2 * L * (n_before + 1) * E * sizeof(double)
-        i = 0
-        for li in range(2 * L):
-            cache = caches + (li >> 1) + (L if li & 1 else 0)
-            cache.base, cache.slots, cache.data = 0, <uint32_t *>places, room(&b, (n_before + 1) * E)
-            cache.low, cache.high = 0xFFFFFFFF, 0
-            places += (n_before + 1) * E * sizeof(uint32_t)
-            for t in range(n_before):
-                if code == MG_OK:
-                    code = collect(b.owner, before[i], E, cache.slots + t * E, cache.data + t * E)
-                i += 1
-            for t in range(n_before * E):
-                cache.low, cache.high = min(cache.low, cache.slots[t]), max(cache.high, cache.slots[t])
-        if code == MG_OK:
-            with nogil:
-                logits = gpt_layers(&b, &m, token, pos, caches, caches + L, <uint32_t>n_before)
-                if b.next != b.owner + 1 + slots:
-                    code = MG_MISCOUNTED
-    result = finish(&b, code, logits.base, m.vocab_size)
+    code = build_gpt(&b, &m, token, pos, before, n_before, &caches, &logits)
+    end()
+    if code == MG_NOT_VALUES:
+        raise ValueError(f"the keys and values of a position must be n_embd ({E}) Values each")
+    result = finish(&b, code, logits, m.vocab_size)
     for li in range(L):
         keys[li].append(cached_handles(caches + li, n_before, E))
         values[li].append(cached_handles(caches + L + li, n_before, E))
     return result
+
+
+cdef int build_gpt(Build *b, Shape *m, uint32_t token, uint32_t pos, list before, size_t n_before, Cache **caches,
+                   uint32_t *logits) noexcept:
+    """The nodes of gpt in a region of their own: its caches, [2 * n_layer], and its first logit's slot.
+
+    before: n_before rows for each layer's keys, then for its values. Runs no Python code.
+    """
+    cdef size_t E = m.n_embd, L = m.n_layer, n = n_before + 1, kept = m.num_params - m.lm_head, slots, size, i = 0, t
+    cdef uint32_t li
+    cdef Cache *cache
+    cdef char *places
+    cdef int code
+    b.owner = 0
+    for i in range(2 * L * n_before):
+        row = <object>PyList_GET_ITEM(before, i)
+        if not are_values(row) or <size_t>PySequence_Fast_GET_SIZE(row) < E:
+            return MG_NOT_VALUES
+    slots = gpt_slots(m, n) + 2 * L * E
+    size = (kept + 2 * L * n * E) * sizeof(double) + 2 * L * sizeof(Cache) + gpt_memory(m, n)
+    size += 2 * L * n * E * sizeof(uint32_t)
+    code = start(b, slots, size)
+    if code != MG_OK:
+        return code
+    if keep(b.owner, m.params) != MG_OK:
+        return give_back(b, MG_NO_MEMORY)
+    m.data = room(b, kept)
+    memcpy(m.data, b.data + m.params + m.lm_head, kept * sizeof(double))
+    caches[0] = <Cache *>b.memory  # keys of every layer, then values of every layer
+    b.memory += 2 * L * sizeof(Cache)
+    # The slots of the caches' rows go to the end, behind what the layers take.
+    places = b.memory + gpt_memory(m, n) + 2 * L * n * E * sizeof(double)
+    i = 0
+    for li in range(2 * L):
+        cache = caches[0] + (li >> 1) + (L if li & 1 else 0)
+        cache.base, cache.slots, cache.data = 0, <uint32_t *>places, room(b, n * E)
+        cache.low, cache.high = 0xFFFFFFFF, 0
+        places += n * E * sizeof(uint32_t)
+        for t in range(n_before):
+            row = <object>PyList_GET_ITEM(before, i)
+            code = collect(b.owner, row, E, cache.slots + t * E, cache.data + t * E)
+            if code != MG_OK:
+                return give_back(b, code)
+            i += 1
+        for t in range(n_before * E):
+            cache.low, cache.high = min(cache.low, cache.slots[t]), max(cache.high, cache.slots[t])
+    with nogil:
+        logits[0] = gpt_layers(b, m, token, pos, caches[0], caches[0] + L, <uint32_t>n_before).base
+    return MG_OK if b.next == b.owner + 1 + slots else give_back(b, MG_MISCOUNTED)
 
 
 cdef list cached_handles(Cache *cache, Py_ssize_t t, Py_ssize_t E):
@@ -329,12 +399,13 @@ def document_loss(tokens, GPT model not None):
         begin()
         with nogil:
             code = document_layers(&m, ids, <uint32_t>n, &root, &owner)
+            if code != MG_OK and owner:
+                release(owner)  # its nodes are not all filled in
         end()
     finally:
         free(ids)
+    check(code)
     try:
-        check(code)
         return handle(root)
     finally:
-        if owner:
-            let_go(owner)
+        let_go(owner)

@@ -9,6 +9,7 @@ Two things differ from the script, neither of which changes a bit: nothing is gl
 with a stack of its own where the script recurses, so depth is bounded by memory and no reference cycle is left behind.
 """
 import math
+import operator
 import random
 
 __all__ = ["Value", "GPT", "Adam", "linear", "softmax", "rmsnorm", "gpt", "document_loss"]
@@ -134,6 +135,9 @@ class GPT:
     """
 
     def __init__(self, vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None):
+        # Plain numbers: NumPy's have their own arithmetic, in which sizes wrap around and float32 stays float32.
+        vocab_size, n_embd, n_head = operator.index(vocab_size), operator.index(n_embd), operator.index(n_head)
+        n_layer, block_size, init_std = operator.index(n_layer), operator.index(block_size), float(init_std)
         if n_embd % n_head:
             raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
         self.vocab_size, self.n_embd, self.n_head = vocab_size, n_embd, n_head
@@ -158,6 +162,10 @@ class GPT:
             self.state_dict[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd)
         self.params = [p for weights in self.state_dict.values() for row in weights for p in row]
         self.num_params = len(self.params)
+
+    def __repr__(self):
+        return (f"{type(self).__name__}(vocab_size={self.vocab_size}, n_embd={self.n_embd}, n_head={self.n_head}, "
+                f"n_layer={self.n_layer}, block_size={self.block_size})")  # fmt: skip
 
 
 def gpt(token_id, pos_id, keys, values, model):
@@ -219,8 +227,8 @@ class Adam:
 
     def __init__(self, model, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-8, num_steps=1000):
         self.params = model.params
-        self.learning_rate, self.beta1, self.beta2, self.eps = learning_rate, beta1, beta2, eps
-        self.num_steps = num_steps
+        self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
+        self.num_steps = operator.index(num_steps)
         self.step_index = 0
         self.m = [0.0] * len(self.params)
         self.v = [0.0] * len(self.params)

@@ -4,6 +4,7 @@ The script seeds one generator (`random.seed(42)`) and draws everything from it:
 parameters, the sampled tokens. A `Stream` gives the same numbers in the same order, on every version of Python.
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyIndex_Check, PyNumber_Index
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
@@ -22,18 +23,32 @@ from microgpt.lines cimport Line, Lines
 
 cdef extern from "Python.h":
     PyObject **PySequence_Fast_ITEMS(list x)
+    Py_ssize_t PyList_GET_SIZE(list x)
+
+
+cdef enum:
+    UNSEEDED = -1  # the position in a state that nothing was written to
+
+
+cdef uint32_t word(object number) except? 0xFFFFFFFF:
+    return PyNumber_Index(number)  # Cython alone would cut a float to an integer
 
 
 cdef class Stream:
-    """`random.Random(seed)` for a seed that is an integer: of any sign and any size.
+    """`random.Random(seed)` for a seed that is an integer: of any sign, any size and any type.
 
     The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
     """
 
+    def __cinit__(self):
+        self.state.pos = UNSEEDED
+
     def __init__(self, seed=42):
-        if not isinstance(seed, int):
+        if not PyIndex_Check(seed):
             raise TypeError(f"a seed is an integer, not {type(seed).__name__}")
-        magnitude = abs(int(seed))  # -3 and 3 are the same seed, as they are in random.seed
+        magnitude = abs(PyNumber_Index(seed))  # -3 and 3 are the same seed, as they are in random.seed
+        if self.state.pos != UNSEEDED:
+            raise TypeError("a Stream is initialised once")
         cdef Py_ssize_t i, num_digits = max(1, (magnitude.bit_length() + 31) // 32)
         little_endian = magnitude.to_bytes(4 * num_digits, "little")
         cdef const unsigned char *octets = little_endian
@@ -46,43 +61,57 @@ cdef class Stream:
         mg_stream_seed(&self.state, digits, num_digits)
         PyMem_Free(digits)
 
+    cdef mg_stream *ready(self) except NULL:
+        """The state; raises RuntimeError where there is none: a subclass may forget __init__."""
+        if self.state.pos == UNSEEDED:
+            raise RuntimeError("Stream.__init__ has not been called")
+        return &self.state
+
     def random(self):
         """The next number in [0, 1), as `random.random()` draws it."""
-        return mg_stream_random(&self.state)
+        return mg_stream_random(self.ready())
 
     def gauss(self, double mu=0.0, double sigma=1.0):
         """A normally distributed number, as `random.gauss(mu, sigma)` draws it: two at a time, one kept for later."""
-        return mg_stream_gauss(&self.state, mu, sigma)
+        return mg_stream_gauss(self.ready(), mu, sigma)
 
     cdef void fill_gauss(self, double *out, Py_ssize_t n, double mu, double sigma) noexcept nogil:
-        """n calls of gauss into out[0:n]."""
+        """n calls of gauss into out[0:n], by a Stream that is ready."""
         mg_stream_fill_gauss(&self.state, out, n, mu, sigma)
 
     def shuffle(self, x not None):
         """Shuffle x, a list or `microgpt.lines.Lines`, in place, as `random.shuffle(x)` does."""
-        cdef PyObject **items = NULL
-        cdef Line *lines = NULL
+        cdef mg_stream *state = self.ready()
+        cdef PyObject **items
+        cdef Line *lines
         cdef Py_ssize_t i, j
-        if isinstance(x, Lines):
-            lines = (<Lines>x).lines
-        elif isinstance(x, list):
+        # By the true numbers of items: a subclass may give another len().
+        if type(x) is list:
             # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
             items = PySequence_Fast_ITEMS(x)
+            for i in range(PyList_GET_SIZE(x) - 1, 0, -1):
+                j = <Py_ssize_t>mg_stream_below(state, i + 1)
+                items[i], items[j] = items[j], items[i]
+        elif isinstance(x, Lines):
+            (<Lines>x).ready()
+            lines = (<Lines>x).lines
+            for i in range((<Lines>x).count - 1, 0, -1):
+                j = <Py_ssize_t>mg_stream_below(state, i + 1)
+                lines[i], lines[j] = lines[j], lines[i]
+        elif isinstance(x, list):
+            for i in range(len(x) - 1, 0, -1):  # by whatever methods the subclass has
+                j = <Py_ssize_t>mg_stream_below(state, i + 1)
+                x[i], x[j] = x[j], x[i]
         else:
             raise TypeError(f"only a list can be shuffled, not {type(x).__name__}")
-        for i in range(len(x) - 1, 0, -1):
-            j = <Py_ssize_t>mg_stream_below(&self.state, i + 1)
-            if lines != NULL:
-                lines[i], lines[j] = lines[j], lines[i]
-            else:
-                items[i], items[j] = items[j], items[i]
 
     def choice_index(self, weights):
         """An index into weights, drawn as `random.choices(range(len(weights)), weights)[0]` draws it.
 
         Raises ValueError, in CPython's words, if the weights' total is not positive or not finite; draws nothing then.
         """
-        cdef Py_ssize_t i = 0, n = len(weights)
+        cdef tuple items = tuple(weights)  # as many as there are, whatever len() says and whatever they do to the list
+        cdef Py_ssize_t i = 0, n = len(items)
         cdef int64_t index
         cdef double total = 0.0
         if n == 0:
@@ -93,9 +122,9 @@ cdef class Stream:
         try:
             for i in range(n):
                 # The first weight starts the sum. (Added to 0.0 it would lose the sign of -0.0 at most.)
-                total = weights[i] if i == 0 else total + <double>weights[i]
+                total = items[i] if i == 0 else total + <double>items[i]
                 cum_weights[i] = total
-            index = mg_stream_choice(&self.state, cum_weights, n)
+            index = mg_stream_choice(self.ready(), cum_weights, n)
         finally:
             PyMem_Free(cum_weights)
         if index == MG_CHOICE_TOTAL_ZERO:
@@ -106,6 +135,7 @@ cdef class Stream:
 
     def getstate(self):
         """The state as `random.Random.getstate()` has it: (3, (624 words, the position in them), spare gauss or None)."""
+        self.ready()
         words = tuple([self.state.key[i] for i in range(624)])
         return 3, (*words, self.state.pos), self.state.gauss_next if self.state.has_gauss else None
 
@@ -119,10 +149,11 @@ cdef class Stream:
         if len(internal) != 625:
             raise ValueError("state vector is the wrong size")
         for i in range(624):
-            new.key[i] = internal[i]
-        new.pos = internal[624]
-        if not 0 <= new.pos <= 624:
+            new.key[i] = word(internal[i])
+        position = PyNumber_Index(internal[624])
+        if not 0 <= position <= 624:
             raise ValueError("invalid state")
+        new.pos = position
         new.has_gauss = gauss_next is not None
         new.gauss_next = gauss_next if gauss_next is not None else 0.0
         self.state = new

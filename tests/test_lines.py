@@ -69,3 +69,37 @@ def test_a_trainer_of_lines_is_a_trainer_of_documents():
     assert ours.run() == theirs.run()
     assert ours.sample(5) == theirs.sample(5)
     assert list(ours.docs) == theirs.docs and ours.tokenizer.uchars == theirs.tokenizer.uchars
+
+
+def test_text_of_a_subclass_of_str():
+    np = pytest.importorskip("numpy")
+
+    class Text(str):
+        def isascii(self):
+            return True
+
+        def __len__(self):
+            return 10**9
+
+        def __str__(self):
+            return "z"
+
+    for text in (np.str_("ab\nc\n"), Text("ab\nc\n")):
+        lines = Lines(text)
+        assert list(lines) == ["ab", "c"] and type(lines.text) is str and {type(line) for line in lines} == {str}
+    with pytest.raises(ValueError, match="not an ASCII text"):
+        Lines(Text("é"))
+
+
+@pytest.mark.parametrize("length", [0, 2, 4, 10**7])
+def test_shuffle_of_lines_that_lie_about_their_number(length):
+    class Lying(Lines):
+        def __len__(self):
+            return length
+
+    docs, theirs, ours = ["a", "b", "c"], random.Random(7), Stream(7)
+    lines = Lying("a\nb\nc")
+    theirs.shuffle(docs)
+    ours.shuffle(lines)
+    assert [*lines] == docs
+    assert ours.getstate() == theirs.getstate()

@@ -157,3 +157,98 @@ def test_copies():
 def test_random_is_not_imported():
     code = f"import sys; sys.path[:0] = {sys.path!r}; import microgpt.stream; sys.exit('random' in sys.modules)"
     assert subprocess.run([sys.executable, "-I", "-c", code]).returncode == 0
+
+
+class Lying(list):
+    """A list that gives another number of items than it says."""
+
+    def __init__(self, items, length):
+        super().__init__(items)
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
+@pytest.mark.parametrize("length", [0, 3, 5, 6, 10**7, sys.maxsize])
+def test_shuffle_of_a_list_with_its_own_len_is_randoms(length):
+    ours, theirs, stream, expected = Lying(range(5), length), Lying(range(5), length), Stream(3), random.Random(3)
+    errors = []
+    for x, rng in ((ours, stream), (theirs, expected)):
+        try:
+            rng.shuffle(x)
+        except IndexError as error:
+            errors.append(str(error))
+    assert list.copy(ours) == list.copy(theirs) and len(errors) in (0, 2)
+    assert stream.getstate() == expected.getstate()
+
+
+def test_shuffle_uses_the_methods_of_a_subclass():
+    class Logged(list):
+        def __init__(self, items):
+            super().__init__(items)
+            self.log = []
+
+        def __getitem__(self, index):
+            self.log.append(index)
+            return super().__getitem__(index)
+
+        def __setitem__(self, index, item):
+            self.log.append((index, item))
+            super().__setitem__(index, item)
+
+    ours, theirs = Logged("abcdefg"), Logged("abcdefg")
+    Stream(3).shuffle(ours)
+    random.Random(3).shuffle(theirs)
+    assert ours == theirs and ours.log == theirs.log and len(ours.log) == 24
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 4, 10**6, 2**61, sys.maxsize])
+def test_choice_index_counts_the_weights_themselves(length):
+    """2**61 weights are 2**64 bytes: none at all, in 64 bits."""
+    weights = [0.0, 0.0, 1.0]
+    try:
+        assert Stream(3).choice_index(Lying(weights, length)) == 2
+    except MemoryError:  # tuple() may believe it
+        assert length > 10**6
+
+
+def test_choice_index_of_weights_that_change_while_they_are_read():
+    weights = []
+
+    class Weight:
+        def __float__(self):
+            weights.clear()
+            return 1.0
+
+    weights[:] = [Weight() for _ in range(100)]
+    assert 0 <= Stream(3).choice_index(weights) < 100
+
+
+def test_seed_of_any_whole_type():
+    np = pytest.importorskip("numpy")
+
+    class Seed(int):
+        def __index__(self):
+            return 7
+
+        __int__ = __abs__ = __index__
+
+    for seed in (np.int8(-5), np.uint8(5), np.int64(5), np.uint64(5), Seed(5)):
+        assert Stream(seed).getstate() == random.Random(5).getstate()
+    for seed in (np.float64(5.0), np.float32(5.0), 5.0):
+        with pytest.raises(TypeError, match="a seed is an integer"):
+            Stream(seed)
+
+
+def test_state_is_whole_numbers():
+    """Cython alone cuts a float to an integer."""
+    np = pytest.importorskip("numpy")
+    version, internal, spare = Stream(1).getstate()
+    for wrong in (1.5, np.float64(2.0), "1"):
+        for bad in ((wrong, *internal[1:]), (*internal[:-1], wrong)):
+            with pytest.raises(TypeError):
+                Stream(2).setstate((version, bad, spare))
+    stream = Stream(2)
+    stream.setstate((version, np.array(internal, np.uint32), spare))
+    assert stream.getstate() == (version, internal, spare)
