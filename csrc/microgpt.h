@@ -5,6 +5,8 @@
 #ifndef MICROGPT_H
 #define MICROGPT_H
 
+#include "require.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +23,9 @@ enum {
     MG_UNSUPPORTED_ISA = 8,
     MG_ZERO_DIVISION = 9, /* x / 0.0: ZeroDivisionError */
     MG_POW_COMPLEX = 10,  /* negative ** 0.5, which Python makes complex */
+    /* Negative, because mg_stream_choice answers them in place of an index. random.choices: ValueError. */
+    MG_CHOICE_TOTAL_ZERO = -1,
+    MG_CHOICE_TOTAL_NOT_FINITE = -2,
 };
 
 /* ---- random.Random's stream (mt19937.c) ---- */
@@ -31,9 +36,6 @@ typedef struct {
     int has_gauss;     /* whether gauss_next holds the spare value that gauss() keeps */
     double gauss_next;
 } mg_stream;
-
-/* What mg_stream_choice answers instead of an index: random.choices' two ValueErrors. */
-enum { MG_CHOICE_TOTAL_ZERO = -1, MG_CHOICE_TOTAL_NOT_FINITE = -2 };
 
 /* random.seed(a). digits: |a| in base 2**32, the lowest first, without leading zeros; a = 0 has the one digit 0. */
 void mg_stream_seed(mg_stream *stream, const uint32_t *digits, int64_t num_digits);
@@ -52,7 +54,7 @@ typedef struct mg_kernels mg_kernels; /* kernels/kernels.h */
  * *status is MG_UNKNOWN_ISA, or MG_UNSUPPORTED_ISA for a known name that was not compiled or does not run here. */
 const mg_kernels *mg_select_kernels(const char *name, int *status);
 
-/* The index-th instruction set that was compiled (NULL past the end), and whether it runs here. */
+/* The index-th instruction set that was compiled (NULL where there is none), and whether it runs here. */
 const char *mg_compiled_isa(int index);
 int mg_supports_isa(int index);
 

@@ -32,9 +32,11 @@ SEEDS = [
     Seed("a file is missing from the wheel", "contents", "pyproject.toml", ', "names.txt"', "", "lacks microgpt/names.txt"),
     Seed("a file too many in the wheel", "contents", "pyproject.toml", "include-package-data = false", "",
          r"holds microgpt/\w+\.pyx as well"),  # fmt: skip
+    Seed("headers' declarations without the headers, in the wheel", "contents", "pyproject.toml", '"*.pyi", ',
+         '"*.pyi", "*.pxd", ', r"holds microgpt/\w+\.pxd as well"),  # fmt: skip
     Seed("debugging symbols, which name the folder", "reproducible", "setup.py", '["-g0"]', '["-g"]', "the two differ"),
-    Seed("a library outside the policies", "policy", "setup.py", '["-g0"], ["-lm"]',
-         '["-g0"], ["-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
+    Seed("a library outside the policies", "policy", "setup.py", '*NO_FAST_MATH, "-lm"]',
+         '*NO_FAST_MATH, "-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
     Seed("a sum in another order", "processors", "csrc/kernels/rmsnorm.inc.h", "(vec_load(dx + i * LANES) + g) + g",
          "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+ \[\d+\]: 0x"),  # fmt: skip
     Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/rmsnorm.inc.h",
@@ -44,6 +46,10 @@ SEEDS = [
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
     Seed("multiplications fused with additions", "processors", "csrc/kernels/kernels.inc.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
+    Seed("bytes in the processor's order", "processors", "csrc/kernels/adam_pending.inc.h", "__builtin_bswap64(bytes)", "bytes",
+         r"(?s)gcc, s390x +FAILED.*scalar, shape"),  # fmt: skip
+    Seed("a file for more than its instruction set", "compilers", "csrc/kernels/exact.inc.h", "#if MG_LANES == 4\n    return (unsig",
+         "#if defined(__AVX2__)\n    return (unsig", "last: -mavx2 -mfma +FAILED"),  # fmt: skip
     Seed("a kernel that is wrong, in an installed wheel", "installed", "csrc/kernels/rmsnorm.inc.h",
          "(vec_load(dx + i * LANES) + g) + g", "vec_load(dx + i * LANES) + (g + g)", r"\d+ failed"),  # fmt: skip
     Seed("an SBOM with a word that CycloneDX does not know", "sbom", "tools/make_sbom.py", '"scope": "required"',
