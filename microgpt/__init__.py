@@ -22,6 +22,7 @@ _HOME = {
     "Tokenizer": "data",
     "load_docs": "data",
     "Trainer": "trainer",
+    "DivergedError": "errors",
     "simd_info": "simd",
     "evaluate": "eval",
     "draw_graph": "drawing",

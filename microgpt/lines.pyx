@@ -54,6 +54,15 @@ cdef class Lines:
     def __dealloc__(self):
         PyMem_Free(self.lines)
 
+    def beyond(self, Py_ssize_t length):
+        """(how many documents are longer than length, how many characters they have beyond it), without their strings."""
+        cdef Py_ssize_t i, documents = 0, characters = 0
+        for i in range(self.count):
+            if self.lines[i].length > length:
+                documents += 1
+                characters += self.lines[i].length - length
+        return documents, characters
+
     def __len__(self):
         return self.count
 

@@ -9,7 +9,7 @@ from cpython.object cimport PyObject
 from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from microgpt.stream cimport Stream
 from microgpt.value cimport (
@@ -190,6 +190,10 @@ cdef class GPT:
     def grad(self):
         """The parameters' gradients: a NumPy view, [num_params] float64, without a copy."""
         return as_array(self, self.params_grad)
+
+    def _clear_grad(self):
+        """Set all gradients to 0 without NumPy, whose import an interrupt would spoil."""
+        memset(self.params_grad, 0, self.num_params * sizeof(double))
 
     def __repr__(self):
         return (f"GPT(vocab_size={self.vocab_size}, n_embd={self.n_embd}, n_head={self.n_head}, "
