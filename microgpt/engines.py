@@ -59,15 +59,16 @@ class _Engine:
 class _ScalarEngine(_Engine):
     """An engine that builds the graph: the loop is the script's own, over `model`, `adam` and three functions."""
 
-    #: Whether a step has begun that neither ended nor was undone.
-    unfinished = False
+    #: Whether a step has begun that neither ended nor was undone; the steps done when it began; and, where the engine
+    #: needs it, a copy of what Adam changes.
+    unfinished, done, before = False, 0, None
 
     def train(self, docs, tokenizer, losses):
         done = len(losses) - self.adam.step_index
         for doc in docs:
             try:
                 tokens = tokenizer.encode(doc)
-                self.unfinished = True
+                self.done, self.unfinished = self.adam.step_index, True
                 loss = self.document_loss(tokens, self.model)
                 loss.backward()
                 losses.append(float(loss.data))
@@ -85,9 +86,6 @@ class _ScalarEngine(_Engine):
             self.undo_update()
             self.clear_grad()
             self.unfinished = False
-
-    def undo_update(self):
-        """Undo the update that was interrupted; nothing where it is one call of C."""
 
     def sample(self, rng, tokens, temperature):
         """Token ids that follow `tokens` (which begin with BOS), up to BOS or the end of the block."""
@@ -116,9 +114,6 @@ class _ReferenceEngine(_ScalarEngine):
         self.document_loss, self.gpt, self.softmax = reference.document_loss, reference.gpt, reference.softmax
         self.model = reference.GPT(vocab_size, **_model_arguments(settings), rng=rng)
         self.adam = reference.Adam(self.model, **_adam_arguments(settings, num_steps))
-
-    #: Parameters, moments and step as they stood before the update under way.
-    before = None
 
     def update(self):
         adam = self.adam
@@ -194,7 +189,21 @@ class _GraphEngine(_CompiledEngine, _ScalarEngine):
         from .model import document_loss, gpt, softmax
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
-        self.update = self.adam.step
+
+    def update(self):
+        """Adam's step. If it may fail at one parameter with those before it updated, there is a copy to go back to."""
+        adam = self.adam
+        if adam._squares_are_finite():
+            adam.step()  # one call of C, which no interrupt divides
+            return
+        self.before = self.model.data.copy(), adam.m.copy(), adam.v.copy()
+        adam.step()
+        self.before = None
+
+    def undo_update(self):
+        if self.before is not None and self.adam.step_index == self.done:
+            self.model.data[:], self.adam.m[:], self.adam.v[:] = self.before
+        self.before = None
 
 
 class _FusedEngine(_CompiledEngine):
