@@ -35,9 +35,7 @@ def of_step(trainer: "Trainer", error: Exception) -> "DivergedError | None":
     advice = f"a learning_rate lower than {trainer.adam.learning_rate}"
     if step == 1:
         advice = f"an init_std lower than {trainer.settings['init_std']}"  # nothing has been learned yet
-    found = DivergedError(f"the run diverged at step {step}: {reason} ({error.args[-1]}); try {advice}", step)
-    found.__cause__ = error
-    return found
+    return DivergedError(f"the run diverged at step {step}: {reason} ({error.args[-1]}); try {advice}", step)
 
 
 def of_sample(trainer: "Trainer", error: Exception, temperature: float) -> "ValueError | None":
@@ -46,17 +44,13 @@ def of_sample(trainer: "Trainer", error: Exception, temperature: float) -> "Valu
         return None
     if type(error) is ValueError and not str(error).startswith("Total of weights"):
         return None
-    found: ValueError
     if _is_sound(trainer):
-        found = ValueError(f"temperature {temperature} is too low for this model: its logits overflow")
-    else:
-        found = DivergedError(
-            f"the model of step {trainer.step_index} cannot be sampled, because the run has diverged: its probabilities "
-            f"are not finite; train with a learning_rate lower than {trainer.adam.learning_rate}",
-            trainer.step_index,
-        )
-    found.__cause__ = error
-    return found
+        return ValueError(f"temperature {temperature} is too low for this model: its logits overflow")
+    return DivergedError(
+        f"the model of step {trainer.step_index} cannot be sampled, because the run has diverged: its probabilities are "
+        f"not finite; train with a learning_rate lower than {trainer.adam.learning_rate}",
+        trainer.step_index,
+    )
 
 
 def _is_sound(trainer):

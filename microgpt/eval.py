@@ -88,6 +88,10 @@ def position_losses(tokens: "Sequence[int]", decoder: "Decoder", block_size: int
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
+    return cli.run(_eval, lambda: _arguments(argv))
+
+
+def _arguments(argv: "Sequence[str] | None") -> "dict[str, str]":
     from .trainer import ENGINES
 
     p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.")
@@ -96,7 +100,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
                    "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
     p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
     p.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    return cli.run(_eval, vars(p.parse_args(argv)))
+    return vars(p.parse_args(argv))
 
 
 def _eval(given: "dict[str, str]") -> None:
@@ -106,6 +110,8 @@ def _eval(given: "dict[str, str]") -> None:
     trainer = Trainer.load(given["model"], engine=given["engine"])
     docs, source = cli.read_docs(given["input"])
     cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {source}")
+    cli.check_characters(docs, trainer.tokenizer, given["input"], f"the vocabulary of {given['model']}")
+    cli.say_beyond_block(docs, trainer.settings["block_size"], "not measured")
     started = time.perf_counter()
     found = evaluate(trainer, docs)
     rate = found.documents / (time.perf_counter() - started)
@@ -113,7 +119,7 @@ def _eval(given: "dict[str, str]") -> None:
         import json
 
         numbers = {name: value if math.isfinite(value) else None for name, value in vars(found).items()}
-        print(json.dumps({**numbers, "loss_hex": found.loss.hex(), "documents_per_second": rate}))
+        cli.write(json.dumps({**numbers, "loss_hex": found.loss.hex(), "documents_per_second": rate}) + "\n")
         return
     left_out = f"; {found.left_out} characters beyond the block of {trainer.settings['block_size']} are left out"
     for name, shown in (
@@ -125,7 +131,7 @@ def _eval(given: "dict[str, str]") -> None:
         ("bits a character", f"{found.bits_per_character:.4f}"),
         ("documents a second", f"{rate:.0f}"),
     ):
-        print(f"{name + ':':20}{shown}")
+        cli.write(f"{name + ':':20}{shown}\n")
 
 
 if __name__ == "__main__":

@@ -141,8 +141,11 @@ class LossPlot(Watcher):
         return self
 
     def __exit__(self, kind: "type[BaseException] | None", *exception: "Any") -> None:
-        if kind is not None and issubclass(kind, (KeyboardInterrupt, cli.Terminated)):
-            self.finish()
+        if kind is not None:
+            try:
+                self.finish()
+            except OSError as error:  # what ended the run is what is reported
+                cli.say(f"the losses could not be drawn: {error.filename}: {error.strerror}")
 
 
 def _shown(text):

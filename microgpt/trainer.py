@@ -220,7 +220,10 @@ class Trainer:
         except (ValueError, ArithmeticError) as error:
             from .errors import of_step
 
-            raise of_step(self, error) or error
+            found = of_step(self, error)
+            if found is None:
+                raise
+            raise found from error
         return losses
 
     def sample(
@@ -328,7 +331,10 @@ class Trainer:
         except (ValueError, ArithmeticError) as error:
             from .errors import of_sample
 
-            raise of_sample(self, error, temperature) or error
+            found = of_sample(self, error, temperature)
+            if found is None:
+                raise
+            raise found from error
 
     def _draw(self, rng, temperature, prompt, top_k, top_p, max_length):
         """The Tokens of one document, drawn as they are asked for."""
@@ -357,7 +363,10 @@ class Trainer:
             except (ValueError, ArithmeticError) as error:
                 from .errors import of_sample
 
-                raise of_sample(self, error, arguments[0]) or error
+                found = of_sample(self, error, arguments[0])
+                if found is None:
+                    raise
+                raise found from error
 
         while (token := self._exclusively(advance)) is not None:
             yield token

@@ -141,7 +141,12 @@ BAD_ARGUMENTS = [
     (["--save", "no/such/folder/x.safetensors"], ["no/such/folder"]),
     (["--resume", "nowhere.safetensors"], ["nowhere.safetensors", "No such file"]),
     (["--sparkle"], ["--sparkle"]),
-    (["--steps", "60", "--n-embd", "4", "--learning-rate", "1e3"], ["math domain error"]),
+    (["--learning-rate", "-1"], ["learning_rate must be at least 0, not -1"]),
+    (["--n_embd", "16"], ["unrecognized arguments: --n_embd 16", "did you mean --n-embd?"]),
+    (["--n_embd=16"], ["did you mean --n-embd?"]),
+    (["--stpes", "5"], ["did you mean --steps?"]),
+    (["--step", "5"], ["did you mean --steps?"]),  # no prefix stands for a flag: a later version may have two of them
+    (["--steps", "5", "emma"], ["unrecognized arguments: emma"]),
 ]
 
 

@@ -148,7 +148,8 @@ def test_setting_that_cannot_be(message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("settings", [dict(n_embd=1.5), dict(seed="x"), dict(n_layers=2), dict(beta1="x"), dict(n_embd=True), dict(beta1=np.True_),
+@pytest.mark.parametrize("settings", [dict(n_embd=1.5), dict(seed="x"), dict(n_layers=2), dict(beta1="x"), dict(n_embd=True),
+     dict(beta1=np.True_),
      dict(n_layer=np.True_), dict(n_head=np.float64(2)), dict(beta1=np.array([0.5])), dict(beta1=1j), dict(seed=1.0)])
 def test_setting_of_another_type(settings):
     with pytest.raises(TypeError):

@@ -146,7 +146,7 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     settings = dict(n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
     begun = Trainer(learned, num_steps=200, engine="reference", **settings)
     begun.notes["val_fraction"] = 0.3
-    validation = Validation(begun, held_out, every=5, best=str(tmp_path / "half.best.safetensors"))
+    validation = Validation(begun, held_out, every=5, patience=4, best=str(tmp_path / "half.best.safetensors"))
     while begun.step_index < stop:
         begun.run(1)
         if validation.due():
