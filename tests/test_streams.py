@@ -37,7 +37,8 @@ def expected(folder, command):
 
 def shell(line, **kwargs):
     """A line of a shell, in which $T trains and $M is the package."""
-    env = environment({"PYTHONUNBUFFERED": "", "T": f"{sys.executable} -m microgpt.train --input text.txt", "M": f"{sys.executable} -m microgpt"})
+    commands = {"T": f"{sys.executable} -m microgpt.train --input text.txt", "M": f"{sys.executable} -m microgpt"}
+    env = environment({"PYTHONUNBUFFERED": "", **commands})
     return subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, encoding="utf-8", timeout=120,
                           **kwargs)  # fmt: skip
 
