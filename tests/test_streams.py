@@ -246,9 +246,13 @@ def test_messages_are_one_line_whatever_they_name(folder, command):
 
 @on_posix
 def test_message_beside_a_progress_bar_has_a_line_of_its_own(folder):
+    import fcntl
     import pty
+    import struct
+    import termios
 
     parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     done = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", "--input", "text.txt", "--quiet", *SMALL, "--val", "text.txt",
          "--val-every", "10"], stdout=subprocess.DEVNULL, stderr=child, env=environment(),
@@ -259,7 +263,7 @@ def test_message_beside_a_progress_bar_has_a_line_of_its_own(folder):
         while part := os.read(parent, 65536):
             shown += part
     os.close(parent)
-    assert done.wait(60) == 0
+    assert done.wait(60) == 0 and b"30/30" in shown
     for line in shown.decode().replace("\r\n", "\n").split("\n"):
         if "microgpt: step" in line:
             assert line.rpartition("\r")[2].startswith("microgpt: step"), json.dumps(line)
