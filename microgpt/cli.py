@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
 #: Whether an error shows its traceback as well (--debug), and the progress bar that is shown.
-_debug, _bar = False, None
+_debug, _bar = False, None  # type: bool, Any
 
 
 class UsageError(ValueError):

@@ -13,7 +13,7 @@ from .engines import ENGINE_CLASSES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from .lines import Lines
@@ -169,7 +169,7 @@ class Trainer:
         """The number of steps done so far."""
         return self.adam.step_index
 
-    def _exclusively(self, work, *arguments):
+    def _exclusively(self, work: "Callable[..., Any]", *arguments: "Any") -> "Any":
         """work(*arguments), unless another call on this trainer is under way: then RuntimeError.
 
         The first claim in `_claims` owns the trainer. An interrupt may come after any call, so the claim is made within
@@ -208,7 +208,7 @@ class Trainer:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
         return self._exclusively(self._run, n if n is None else whole_number("n", n, 0))
 
-    def _run(self, n):
+    def _run(self, n: "int | None") -> "list[float]":
         left = self.num_steps - self.step_index
         n = left if n is None else min(n, left)
         losses: list[float] = []
