@@ -22,6 +22,7 @@ _HOME = {
     "Tokenizer": "data",
     "load_docs": "data",
     "Trainer": "trainer",
+    "DivergedError": "errors",
     "simd_info": "simd",
     "evaluate": "eval",
     "draw_graph": "drawing",
@@ -69,7 +70,12 @@ if _os.environ.get("MICROGPT_SIMD"):
         # Our own commands say what is wrong as they say everything: in one line, and with exit status 2.
         _argv = _sys.orig_argv
         _commands = ("microgpt", "microgpt.train", "microgpt.sample", "microgpt.eval", "microgpt.info", "microgpt.report")
-        if str(error).startswith("MICROGPT_SIMD: ") and "-m" in _argv and _argv[_argv.index("-m") + 1] in _commands:
-            print(f"microgpt: error: {error}", file=_sys.stderr)
+        _script = _os.path.splitext(_os.path.basename((_sys.argv or [""])[0]))[0]
+        if str(error).startswith("MICROGPT_SIMD: ") and (
+            "-m" in _argv and _argv[_argv.index("-m") + 1] in _commands
+            or _script in [name.replace(".", "-") for name in _commands]
+        ):
+            if _sys.stderr is not None:
+                print(f"microgpt: error: {error}", file=_sys.stderr)
             raise SystemExit(2) from None
         raise

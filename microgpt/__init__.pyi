@@ -2,6 +2,7 @@ from .adam import Adam as Adam
 from .data import Tokenizer as Tokenizer
 from .data import load_docs as load_docs
 from .drawing import draw_graph as draw_graph
+from .errors import DivergedError as DivergedError
 from .eval import evaluate as evaluate
 from .model import GPT as GPT
 from .model import document_loss as document_loss
@@ -18,6 +19,6 @@ from .value import Value as Value
 
 __all__ = [
     "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "Tokenizer", "load_docs", "Trainer",
-    "simd_info", "evaluate", "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
+    "DivergedError", "simd_info", "evaluate", "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
 ]  # fmt: skip
 __version__: str

@@ -111,6 +111,22 @@ cdef class Adam:
             raise_adam(status)
         self.steps += 1
 
+    def _squares_are_finite(self):
+        """Whether no gradient is nan or so large that its square overflows: then `step` cannot stop half-way."""
+        cdef const double *grad = self.model.params_grad
+        cdef Py_ssize_t i, n = self.model.num_params
+        # Four sums side by side, for speed: each is 0.0 until a product is not finite, and nan from then on.
+        cdef double a = 0.0, b = 0.0, c = 0.0, d = 0.0
+        with nogil:
+            for i in range(0, n - 3, 4):
+                a += grad[i] * 1.4e154 * 0.0
+                b += grad[i + 1] * 1.4e154 * 0.0
+                c += grad[i + 2] * 1.4e154 * 0.0
+                d += grad[i + 3] * 1.4e154 * 0.0
+            for i in range(n - n % 4, n):
+                a += grad[i] * 1.4e154 * 0.0
+        return a + b + c + d == 0.0
+
     @property
     def m(self):
         """The first moments: a NumPy view, [num_params] float64, without a copy."""

@@ -24,8 +24,21 @@ def _adam_arguments(settings, num_steps):
     }
 
 
+def set_each(objects, name, values):
+    """setattr for all of objects, in one call of C, which no interrupt divides."""
+    from itertools import repeat
+
+    any(map(setattr, objects, repeat(name), values))
+
+
 class _Engine:
     """What every engine can do beside training; an engine with a faster way has its own."""
+
+    #: Whether `sample` draws nothing from the stream if it raises.
+    draws_all_or_nothing = False
+
+    def recover(self):
+        """Undo what a step that was interrupted twice (a second time while it was undone) has left."""
 
     def decoder(self):
         """The forward pass a token at a time: see `microgpt.sampling.Decoder`."""
@@ -46,20 +59,33 @@ class _Engine:
 class _ScalarEngine(_Engine):
     """An engine that builds the graph: the loop is the script's own, over `model`, `adam` and three functions."""
 
+    #: Whether a step has begun that neither ended nor was undone; the steps done when it began; and, where the engine
+    #: needs it, a copy of what Adam changes.
+    unfinished, done, before = False, 0, None
+
     def train(self, docs, tokenizer, losses):
         done = len(losses) - self.adam.step_index
         for doc in docs:
             try:
-                loss = self.document_loss(tokenizer.encode(doc), self.model)
+                tokens = tokenizer.encode(doc)
+                self.done, self.unfinished = self.adam.step_index, True
+                loss = self.document_loss(tokens, self.model)
                 loss.backward()
                 losses.append(float(loss.data))
                 del loss  # its graph, before the next one is built: half the memory, and a warmer cache
                 self.update()
+                self.unfinished = False
             except BaseException:
                 # An interrupt may come between any two of these; the optimizer knows which steps are whole.
+                self.recover()
                 del losses[done + self.adam.step_index :]
-                self.clear_grad()
                 raise
+
+    def recover(self):
+        if self.unfinished:
+            self.undo_update()
+            self.clear_grad()
+            self.unfinished = False
 
     def sample(self, rng, tokens, temperature):
         """Token ids that follow `tokens` (which begin with BOS), up to BOS or the end of the block."""
@@ -90,16 +116,17 @@ class _ReferenceEngine(_ScalarEngine):
         self.adam = reference.Adam(self.model, **_adam_arguments(settings, num_steps))
 
     def update(self):
-        """Adam's step, wholly or not at all: an interrupt in the middle of its loop undoes what it did."""
         adam = self.adam
-        before = [p.data for p in adam.params], adam.m[:], adam.v[:], adam.step_index
-        try:
-            adam.step()
-        except BaseException:
-            data, adam.m, adam.v, adam.step_index = before
-            for p, value in zip(adam.params, data):
-                p.data = value
-            raise
+        self.before = [p.data for p in adam.params], adam.m[:], adam.v[:], adam.step_index
+        adam.step()
+        self.before = None
+
+    def undo_update(self):
+        if self.before is not None:
+            adam = self.adam
+            data, adam.m, adam.v, adam.step_index = self.before
+            set_each(adam.params, "data", data)
+            self.before = None
 
     @staticmethod
     def seeded(seed):
@@ -112,8 +139,9 @@ class _ReferenceEngine(_ScalarEngine):
         return rng.choices(range(len(weights)), weights=weights)[0]
 
     def clear_grad(self):
-        for p in self.model.params:
-            p.grad = 0
+        from itertools import repeat
+
+        set_each(self.model.params, "grad", repeat(0))
 
     def get_data(self):
         import numpy as np
@@ -146,7 +174,7 @@ class _CompiledEngine(_Engine):
         return rng.choice_index(weights)
 
     def clear_grad(self):
-        self.model.grad[:] = 0.0
+        self.model._clear_grad()
 
     def get_data(self):
         return self.model.data
@@ -161,7 +189,21 @@ class _GraphEngine(_CompiledEngine, _ScalarEngine):
         from .model import document_loss, gpt, softmax
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
-        self.update = self.adam.step
+
+    def update(self):
+        """Adam's step. If it may fail at one parameter with those before it updated, there is a copy to go back to."""
+        adam = self.adam
+        if adam._squares_are_finite():
+            adam.step()  # one call of C, which no interrupt divides
+            return
+        self.before = self.model.data.copy(), adam.m.copy(), adam.v.copy()
+        adam.step()
+        self.before = None
+
+    def undo_update(self):
+        if self.before is not None and self.adam.step_index == self.done:
+            self.model.data[:], self.adam.m[:], self.adam.v[:] = self.before
+        self.before = None
 
 
 class _FusedEngine(_CompiledEngine):
@@ -170,6 +212,8 @@ class _FusedEngine(_CompiledEngine):
         from .fused import FusedEngine
 
         self.fused = FusedEngine(self.model)
+
+    draws_all_or_nothing = True
 
     def train(self, docs, tokenizer, losses):
         self.fused.train(docs, self.adam, losses, tokenizer.ids)

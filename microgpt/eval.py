@@ -29,15 +29,16 @@ class Evaluation:
     """
 
     def __init__(self, losses: "Sequence[Sequence[float]]", lengths: "Sequence[int]") -> None:
-        # fsum rounds once, so the order of the documents does not matter.
+        # fsum rounds once, so the order of the documents does not matter. A document's own loss is summed as the script
+        # sums it, position by position and then times 1 / n, so that it has the bits that training prints.
         self.documents = len(losses)
         self.tokens = sum(map(len, losses))
         self.characters = sum(min(len(found), length) for found, length in zip(losses, lengths))
         self.left_out = sum(lengths) - self.characters
         nats = math.fsum(loss for found in losses for loss in found)
-        self.loss = math.fsum(math.fsum(found) / len(found) for found in losses) / self.documents
+        self.loss = math.fsum(map(_document_loss, losses)) / self.documents
         self.token_loss = nats / self.tokens
-        self.perplexity = math.exp(self.token_loss) if self.token_loss < 709 else math.inf
+        self.perplexity = math.inf if self.token_loss >= 709 else math.exp(self.token_loss)  # nan stays nan
         self.bits_per_character = nats / math.log(2) / self.characters if self.characters else math.inf
 
     def __repr__(self) -> str:
@@ -51,17 +52,28 @@ def evaluate(trainer: "Trainer", docs: "Iterable[str]") -> Evaluation:
     """How well trainer.model predicts docs, by the trainer's engine: see `Evaluation`.
 
     The trainer stands afterwards where it stood before, its random stream and gradients included.
-    Raises ValueError for a character that is not in the vocabulary or for no documents, TypeError for docs of no str.
+    Raises ValueError for a character that is not in the vocabulary or for no documents, TypeError for docs of no str,
+    RuntimeError if the trainer is at work in another thread: all documents are measured by one and the same model.
     """
     if isinstance(docs, str):
         raise TypeError("docs must be a sequence of str, not one str")
-    losses, lengths = [], []
-    for doc in docs:
-        losses.append(trainer._engine.position_losses(trainer.tokenizer.encode(doc)))
-        lengths.append(len(doc))
-    if not losses:
+    docs = list(docs)
+    if not docs:
         raise ValueError("there are no documents to evaluate")
-    return Evaluation(losses, lengths)
+    for doc in docs:
+        if not isinstance(doc, str):
+            raise TypeError(f"docs must hold str, not {type(doc).__name__}")
+    tokens = [trainer.tokenizer.encode(doc) for doc in docs]
+    losses = trainer._exclusively(lambda: [trainer._engine.position_losses(ids) for ids in tokens])
+    return Evaluation(losses, [len(doc) for doc in docs])
+
+
+def _document_loss(losses):
+    """The script's mean of a document's losses, [n] -> float. Not sum(), which compensates from Python 3.12 on."""
+    total = 0.0
+    for loss in losses:
+        total += loss
+    return 1 / len(losses) * total
 
 
 def position_losses(tokens: "Sequence[int]", decoder: "Decoder", block_size: int) -> "list[float]":
@@ -76,6 +88,10 @@ def position_losses(tokens: "Sequence[int]", decoder: "Decoder", block_size: int
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
+    return cli.run(_eval, lambda: _arguments(argv))
+
+
+def _arguments(argv: "Sequence[str] | None") -> "dict[str, str]":
     from .trainer import ENGINES
 
     p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.")
@@ -84,7 +100,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
                    "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
     p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
     p.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    return cli.run(_eval, vars(p.parse_args(argv)))
+    return vars(p.parse_args(argv))
 
 
 def _eval(given: "dict[str, str]") -> None:
@@ -94,6 +110,8 @@ def _eval(given: "dict[str, str]") -> None:
     trainer = Trainer.load(given["model"], engine=given["engine"])
     docs, source = cli.read_docs(given["input"])
     cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {source}")
+    cli.check_characters(docs, trainer.tokenizer, given["input"], f"the vocabulary of {given['model']}")
+    cli.say_beyond_block(docs, trainer.settings["block_size"], "not measured")
     started = time.perf_counter()
     found = evaluate(trainer, docs)
     rate = found.documents / (time.perf_counter() - started)
@@ -101,7 +119,7 @@ def _eval(given: "dict[str, str]") -> None:
         import json
 
         numbers = {name: value if math.isfinite(value) else None for name, value in vars(found).items()}
-        print(json.dumps({**numbers, "loss_hex": found.loss.hex(), "documents_per_second": rate}))
+        cli.write(json.dumps({**numbers, "loss_hex": found.loss.hex(), "documents_per_second": rate}) + "\n")
         return
     left_out = f"; {found.left_out} characters beyond the block of {trainer.settings['block_size']} are left out"
     for name, shown in (
@@ -113,7 +131,7 @@ def _eval(given: "dict[str, str]") -> None:
         ("bits a character", f"{found.bits_per_character:.4f}"),
         ("documents a second", f"{rate:.0f}"),
     ):
-        print(f"{name + ':':20}{shown}")
+        cli.write(f"{name + ':':20}{shown}\n")
 
 
 if __name__ == "__main__":

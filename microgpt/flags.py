@@ -30,7 +30,7 @@ def parse(argv, defaults):
 
 def _add_saving(p):
     p.add_argument("--save", metavar="FILE", help="write the run to one .safetensors file at the end, "
-                   "and when it is interrupted (Ctrl-C or SIGTERM)")  # fmt: skip
+                   "and when something else ends it (Ctrl-C, SIGTERM, SIGHUP, divergence, a reader that leaves)")  # fmt: skip
     p.add_argument("--save-every", type=int, metavar="N", help="with --save: every N steps as well")
     p.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
                    "never interrupted")  # fmt: skip

@@ -9,8 +9,8 @@ __all__ = ["main", "rows"]
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
-    cli.parser("info", "Say what was built and what runs here: worth adding to a report.").parse_args(argv)
-    return cli.run(_info, None)
+    p = cli.parser("info", "Say what was built and what runs here: worth adding to a report.")
+    return cli.run(_info, lambda: vars(p.parse_args(argv)))
 
 
 def rows() -> "dict[str, str]":
@@ -44,7 +44,7 @@ def _processor():
 
 def _info(_):
     for name, value in rows().items():
-        print(f"{name + ':':18}{value}")
+        cli.write(f"{name + ':':18}{cli.printable(value)}\n")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def attention(trainer: "Trainer", text: str) -> "np.ndarray":
             f"the text has {len(text)} characters; with block_size {trainer.settings['block_size']} "
             f"it may have {trainer.settings['block_size'] - 1}"
         )
-    return forward(trainer.model, tokens)["attention"]
+    return trainer._exclusively(forward, trainer.model, tokens)["attention"]
 
 
 def _linear(x, w):

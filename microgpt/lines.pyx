@@ -83,6 +83,16 @@ cdef class Lines:
     def __reduce_ex__(self, protocol):
         raise TypeError("a Lines cannot be copied or pickled: list(lines) can")
 
+    def beyond(self, Py_ssize_t length):
+        """(how many documents are longer than length, how many characters they have beyond it), without their strings."""
+        cdef Py_ssize_t i, documents = 0, characters = 0
+        self.ready()
+        for i in range(self.count):
+            if self.lines[i].length > length:
+                documents += 1
+                characters += self.lines[i].length - length
+        return documents, characters
+
     def __len__(self):
         self.ready()
         return self.count

@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from microgpt.stream cimport Stream
 from microgpt.value cimport (
@@ -220,6 +220,11 @@ cdef class GPT:
 
     def __reduce_ex__(self, protocol):
         raise TypeError("a GPT cannot be copied or pickled: model.data.copy() is its parameters")
+
+    def _clear_grad(self):
+        """Set all gradients to 0 without NumPy, whose import an interrupt would spoil."""
+        self.ready()
+        memset(self.params_grad, 0, self.num_params * sizeof(double))
 
     def __repr__(self):
         if self.region == 0:

@@ -141,8 +141,11 @@ class LossPlot(Watcher):
         return self
 
     def __exit__(self, kind: "type[BaseException] | None", *exception: "Any") -> None:
-        if kind is not None and issubclass(kind, (KeyboardInterrupt, cli.Terminated)):
-            self.finish()
+        if kind is not None:
+            try:
+                self.finish()
+            except OSError as error:  # what ended the run is what is reported
+                cli.say(f"the losses could not be drawn: {error.filename}: {error.strerror}")
 
 
 def _shown(text):
@@ -222,7 +225,7 @@ def plot_embeddings(model: "Trainer", path: "str | os.PathLike[str] | None" = No
     if name not in ("wte", "wpe", "lm_head"):
         raise ValueError(f"name must be wte, wpe or lm_head, not {name!r}")
     _figure(1, 1)  # without matplotlib, say so first
-    rows = weights(model.model)[name]
+    rows = model._exclusively(weights, model.model)[name]
     labels = [str(i) for i in range(len(rows))] if name == "wpe" else [*_shown(model.tokenizer.uchars), "·"]
     centred = rows - rows.mean(axis=0)
     _, values, directions = np.linalg.svd(centred, full_matrices=False)

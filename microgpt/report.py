@@ -96,7 +96,7 @@ def main(argv: "list[str] | None" = None) -> int:
                    "two runs are compared bit by bit as well.")  # fmt: skip
     p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="one or two files written by microgpt.train --log")
     p.add_argument("-o", "--output", metavar="PAGE.html", help="default: the first log's name with .html")
-    return cli.run(_report, vars(p.parse_args(argv)))
+    return cli.run(_report, lambda: vars(p.parse_args(argv)))
 
 
 def _report(given: "dict[str, Any]") -> None:
@@ -114,7 +114,7 @@ def _report(given: "dict[str, Any]") -> None:
     html = page([os.path.basename(path) for path in logs], runs, comparison)
     write_atomically(output, html.encode("utf-8", "backslashreplace"))
     if comparison:
-        print(comparison)
+        cli.write(f"{cli.printable(str(comparison))}\n")
     cli.say(f"wrote {output}")
 
 

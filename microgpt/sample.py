@@ -10,7 +10,7 @@ CUTS = ("top_k", "top_p", "max_length")
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; returns the exit status."""
-    return cli.run(_sample, _arguments(argv))
+    return cli.run(_sample, lambda: _arguments(argv))
 
 
 def _arguments(argv):
@@ -37,6 +37,10 @@ def _sample(given):
     cli.check_sampling(options)
     cli.import_arrays()
     trainer = Trainer.load(options["model"], engine=options["engine"])
+    try:
+        trainer.tokenizer.encode(options["prompt"])
+    except ValueError as error:
+        raise cli.UsageError(f"--prompt: {error} of {options['model']}") from None
     if "seed" in given:
         trainer.rng = trainer._engine.seeded(given["seed"])
     if "logprobs" in given:
@@ -51,15 +55,15 @@ def _write_logprobs(trainer, options):
 
     from .sampling import perplexity
 
-    cuts = {name: options.get(name) for name in CUTS}
+    cuts, out = {name: options.get(name) for name in CUTS}, cli.Output()
     for i in range(options["samples"]):
         tokens = list(trainer.generate(options["prompt"], options["temperature"], **cuts))
-        print(f"sample {i + 1:2d}: {options['prompt']}{''.join(tokens)}")
+        out.write(f"sample {i + 1:2d}: {cli.printable(options['prompt'] + ''.join(tokens))}\n")
         for token in tokens:
             p = token.model_probability
-            print(f"    {token or '(end)':5} logprob {log(p) if p > 0 else -float('inf'):8.4f}  probability {p:.4f}  "
-                  f"drawn with {token.probability:.4f}")  # fmt: skip
-        print(f"    perplexity {perplexity([token.model_probability for token in tokens]):.4f}")
+            out.write(f"    {cli.printable(token) or '(end)':5} logprob {log(p) if p > 0 else -float('inf'):8.4f}  probability {p:.4f}  "
+                      f"drawn with {token.probability:.4f}\n")  # fmt: skip
+        out.write(f"    perplexity {perplexity([token.model_probability for token in tokens]):.4f}\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ _SHOW_EVERY = 0.05  # seconds
 
 def main(argv=None):
     """Run the command; returns the exit status."""
-    return cli.run(_train, _arguments(sys.argv[1:] if argv is None else argv))
+    return cli.run(_train, lambda: _arguments(sys.argv[1:] if argv is None else argv))
 
 
 def _arguments(argv):
@@ -26,7 +26,7 @@ def _arguments(argv):
 def _train(given):
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
-    watching = None
+    watching, val_docs, fraction = None, None, None
     if given:
         from . import flags
 
@@ -35,24 +35,46 @@ def _train(given):
             from . import watching
     docs, source = cli.read_docs(given.get("input"), lines=not given)
     if watching:
-        docs, val_docs, fraction = watching.prepare(given, docs)
-    trainer = _resume(given, options, docs) if "resume" in given else _begin(options, docs)
+        docs, val_docs, fraction = watching.prepare(given, docs, source)
+    trainer = _resume(given, options, docs, source) if "resume" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
+    cli.say_beyond_block(trainer.docs, trainer.settings["block_size"], "not trained on")
 
-    out, quiet = sys.stdout, "quiet" in given
-    watchers = watching.Watchers(trainer, given, source, val_docs, fraction) if watching else None
+    try:
+        _run(trainer, given, options, watching, (source, val_docs, fraction))
+    except ValueError as error:
+        if type(error).__name__ == "DivergedError" and "save" not in given:  # not imported for a run that goes well
+            error.args = (f"{error}; nothing was saved, because there was no --save",)
+        raise
+
+
+def _run(trainer, given, options, watching, validation):
+    out, quiet = cli.Output(), "quiet" in given
+    if watching:
+        with watching.Watchers(trainer, given, *validation) as watchers:
+            _begin_output(trainer, out)
+            _steps(trainer, out, watchers, quiet)
+            watchers.finish()  # within: told to stop in the midst of its last save, a run saves again
+    else:
+        _begin_output(trainer, out)
+        _steps(trainer, out, None, quiet)
+    out.write("\n--- inference (new, hallucinated names) ---\n")
+    cli.write_samples(trainer, options, _own_characters(trainer, given))
+
+
+def _begin_output(trainer, out):
     out.write(
         f"num docs: {len(trainer.docs)}\nvocab size: {trainer.tokenizer.vocab_size}\n"
         f"num params: {trainer.model.num_params}\n"
     )
-    if watchers:
-        with watchers:
-            _steps(trainer, out, watchers, quiet)
-            watchers.finish()  # within: told to stop in the midst of its last save, a run saves again
-    else:
-        _steps(trainer, out, None, quiet)
-    out.write("\n--- inference (new, hallucinated names) ---\n")
-    cli.write_samples(trainer, options)
+
+
+def _own_characters(trainer, given):
+    """The characters that the script would print, whatever a terminal makes of them: those of the user's own text.
+
+    A resumed run may have others, from the file.
+    """
+    return "".join(trainer.docs) if "resume" in given else "".join(trainer.tokenizer.uchars)
 
 
 def _begin(options, docs):
@@ -62,13 +84,21 @@ def _begin(options, docs):
     return Trainer(docs, options["steps"], options["seed"], options["engine"], **settings)
 
 
-def _resume(given, options, docs):
-    path = given["resume"]
-    trainer = Trainer.load(path, docs, options["engine"], given.get("allow_other_text", False))
+def _resume(given, options, docs, source):
+    path, other_text = given["resume"], given.get("allow_other_text", False)
+    trainer = Trainer.load(path, docs, options["engine"], other_text)
     saved = {"steps": trainer.num_steps, "seed": trainer.seed, **trainer.settings}
     for name, value in saved.items():
         if given.get(name, value) != value:
             raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
+    if other_text:
+        cli.check_characters(docs, trainer.tokenizer, given.get("input"), f"the vocabulary of {path}")
+    if trainer.step_index == trainer.num_steps:
+        cli.say(f"{path} is done: all its {trainer.num_steps} steps are behind it, so there is nothing to train, only to sample")
+    else:
+        cli.say(f"{path} goes on after step {trainer.step_index} of {trainer.num_steps}")
+        if "save" not in given:
+            cli.say("warning: --resume without --save: what is trained from here on is not saved, not even at Ctrl-C")
     return trainer
 
 
@@ -100,17 +130,33 @@ class _Lines:
             queue = [f"step {step:4d}{middle}{loss:.4f}\n" for step, loss in losses]
             self.queue = [None, *reversed(queue)]
         if self.queue and not self.blocked:
-            # One call that takes a line off the queue and writes it: an interrupt comes before or after, or, where the
-            # reader does not read, in the midst of it, and then more of it would only wait again.
+            # Where the reader does not read, an interrupt comes in the midst of it, and then more of it would only wait
+            # again; where it has gone, more of it would only fail again.
             self.blocked = True
-            self.out.writelines(iter(self.queue.pop, None))
-            self.out.flush()
+            self.out.pop_lines(self.queue)
             self.blocked = False
+
+
+class _Finite:
+    """Says once that the loss is not finite any more: the script goes on, and so does the run."""
+
+    said = False
+
+    def look(self, first, losses):
+        total = sum(losses)
+        if total - total == 0 or self.said:
+            return
+        for step, loss in enumerate(losses, first + 1):
+            if loss - loss != 0:
+                self.said = True
+                cli.say(f"warning: the loss of step {step} is {loss}: the run has diverged and will not recover; "
+                        "a lower --learning-rate may help")  # fmt: skip
+                return
 
 
 def _steps(trainer, out, watchers, quiet):
     """Train to the end, writing the script's line for each step; a line is written only after its step is done."""
-    num_steps, chunk, lines = trainer.num_steps, 1, None if quiet else _Lines(trainer, out)
+    num_steps, chunk, lines, finite = trainer.num_steps, 1, None if quiet else _Lines(trainer, out), _Finite()
     try:
         with cli.progress(num_steps, trainer.step_index, quiet) as advance:
             while trainer.step_index < num_steps and not (watchers and watchers.stop):
@@ -125,12 +171,13 @@ def _steps(trainer, out, watchers, quiet):
                         watchers.note(first, trainer.last_losses[: trainer.step_index - first])
                     if lines:
                         lines.show()
+                    finite.look(first, trainer.last_losses[: trainer.step_index - first])
                     advance(trainer.step_index - first)
                     if watchers:
                         watchers.look(whole)
                 done, took = trainer.step_index - first, time.perf_counter() - started
                 chunk = max(1, min(done * 4, int(done * _SHOW_EVERY / took) if took > 0 else done * 4))
-    except (KeyboardInterrupt, cli.Terminated):
+    except (KeyboardInterrupt, cli.Terminated, ValueError):  # ValueError: it diverged
         if lines:
             lines.show()  # an interrupt may have come before its steps were shown
         raise

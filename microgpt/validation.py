@@ -4,6 +4,8 @@ Validation computes probabilities alone. It draws nothing from the run's random 
 or gradient, so a run with `--val FILE` has the bits of one without.
 """
 import hashlib
+import math
+import os
 
 from . import cli
 from .checkpoint import CheckpointError, docs_digest, read_about
@@ -42,31 +44,59 @@ def split(docs: "Sequence[str]", fraction: float) -> "tuple[list[str], list[str]
     return train, [doc for doc in docs if doc in held_out]
 
 
-def prepare(given: "dict[str, Any]", docs: "list[str]") -> "tuple[list[str], list[str] | None, float | None]":
+def prepare(
+    given: "dict[str, Any]", docs: "list[str]", source: str = "the text"
+) -> "tuple[list[str], list[str] | None, float | None]":
     """(documents to train on, documents to validate on or None, the fraction held out or None).
 
-    A resumed run goes on with the fraction that it was begun with.
+    A resumed run goes on with the fraction that it was begun with, and with its --val, --val-every and --patience
+    unless given has others: those are put into given. source: what docs are, in words.
     """
     fraction = given.get("val_fraction")
     if "resume" in given:
-        saved = _saved_fraction(given["resume"])
+        path = given["resume"]
+        notes = read_about(path)["notes"]
+        saved = _saved_fraction(path, notes)
         if fraction not in (None, saved):
             begun = "without --val-fraction" if saved is None else f"with --val-fraction {saved}"
-            raise cli.UsageError(f"{given['resume']} was begun {begun}; it cannot go on with {fraction}")
+            raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {fraction}")
         fraction = saved
+        _add_saved_flags(given, path, notes)
     val_docs = None
     if fraction is not None:
-        docs, val_docs = split(docs, fraction)
+        try:
+            docs, val_docs = split(docs, fraction)
+        except ValueError as error:
+            if "resume" not in given:
+                raise
+            raise CheckpointError(f"{path} was trained on other text than {source}: {error}") from None
     if "val" in given:
         val_docs, _ = cli.read_docs(given["val"])
     return docs, val_docs, fraction
 
 
-def _saved_fraction(path):
-    fraction = read_about(path)["notes"].get("val_fraction")
+def _saved_fraction(path, notes):
+    fraction = notes.get("val_fraction")
     if fraction is not None and not (isinstance(fraction, float) and 0 < fraction < 1):
         raise CheckpointError(f"{path} is damaged or no checkpoint: its --val-fraction is {fraction!r}")
     return fraction
+
+
+def _add_saved_flags(given, path, notes):
+    """Put the flags of the validation that a run was saved with into given, where it has none of its own."""
+    state = _checked_state(notes.get("validation"))
+    if "val" not in given and state.get("val") is not None:
+        if not os.path.isfile(state["val"]):  # nor anything else that a file from elsewhere may name, such as a device
+            raise cli.UsageError(f"{path} was begun with --val {state['val']}, which is no file here: give --val again")
+        given["val"] = state["val"]
+    found = [f"--val {given['val']}"] if "val" in given else []
+    for name in ("val_every", "patience"):
+        if name not in given and state.get(name) is not None:
+            given[name] = state[name]
+        if name in given:
+            found.append(f"{cli.flag(name)} {given[name]}")
+    if found and notes.get("validation") is not None:
+        cli.say(f"validation goes on with {' '.join(found)}")
 
 
 def best_path(path: str) -> str:
@@ -88,6 +118,7 @@ class Validation(Watcher):
         every: int = VAL_EVERY,
         patience: "int | None" = None,
         best: "str | None" = None,
+        val: "str | None" = None,
     ) -> None:
         self.trainer, self.docs, self.every, self.patience, self.best = trainer, docs, every, patience, best
         for doc in docs:
@@ -100,6 +131,8 @@ class Validation(Watcher):
             if self.state["docs_sha256"] is not None:
                 cli.say("validation documents differ from those before: the best loss so far is forgotten")
             self.state = {"docs_sha256": digest, "best_loss": None, "best_step": None, "checks_since_best": 0}
+        # With the run, so that it is resumed as it was begun: otherwise its patience would have no end.
+        self.state = trainer.notes["validation"] = {**self.state, "val": val, "val_every": every, "patience": patience}
 
     def due(self) -> bool:
         return super().due() or self.trainer.step_index == self.trainer.num_steps
@@ -110,7 +143,8 @@ class Validation(Watcher):
         self.measured.append((step, loss))
         record["val_loss"] = loss
         state = dict(self.state)
-        is_best = state["best_loss"] is None or loss < float.fromhex(state["best_loss"])
+        # A loss that is not finite is never the best, not even the first.
+        is_best = math.isfinite(loss) and (state["best_loss"] is None or loss < float.fromhex(state["best_loss"]))
         if is_best:
             state.update(best_loss=loss.hex(), best_step=step, checks_since_best=0)
         else:
@@ -131,8 +165,22 @@ class Validation(Watcher):
         if state["best_loss"] is not None:
             cli.say(
                 f"lowest validation loss {float.fromhex(state['best_loss']):.4f} at step {state['best_step']}"
-                + (f", kept in {self.best}" if self.best else "")
+                + (f", kept in {self.best}" if self._is_kept() else "")
             )
+
+    def __enter__(self) -> "Validation":
+        return self
+
+    def __exit__(self, kind: "type[BaseException] | None", *exception: "Any") -> None:
+        if kind is not None:
+            self.finish()
+
+    def _is_kept(self):
+        """Whether the file is there and holds the run of the best step: an earlier process may have kept it elsewhere."""
+        try:
+            return bool(self.best) and read_about(self.best)["step_index"] == self.state["best_step"]
+        except (OSError, CheckpointError):
+            return False
 
 
 def _checked_state(state):
@@ -140,11 +188,24 @@ def _checked_state(state):
     if state is None:
         return {"docs_sha256": None}
     try:
-        best = {"best_loss": float.fromhex(state["best_loss"]).hex(), "docs_sha256": str(state["docs_sha256"])}
-        for name in ("best_step", "checks_since_best"):
-            if isinstance(state[name], bool) or not isinstance(state[name], int):
-                raise TypeError(name)
-            best[name] = state[name]
-        return best
-    except (ValueError, TypeError, LookupError, OverflowError):
+        found = {"docs_sha256": str(state["docs_sha256"]), "best_loss": None, "best_step": None}
+        found["checks_since_best"] = _count(state["checks_since_best"], 0)
+        if state["best_loss"] is not None or state["best_step"] is not None:
+            best_loss = float.fromhex(state["best_loss"])
+            if not math.isfinite(best_loss):
+                raise ValueError("best_loss")
+            found.update(best_loss=best_loss.hex(), best_step=_count(state["best_step"], 0))
+        for name in ("val_every", "patience"):
+            found[name] = None if state.get(name) is None else _count(state[name], 1)
+        found["val"] = state.get("val")
+        if not isinstance(found["val"], (str, type(None))) or "\0" in (found["val"] or ""):
+            raise TypeError("val")
+        return found
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError):
         raise CheckpointError("what the checkpoint says of its validation cannot be read") from None
+
+
+def _count(value, least):
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise TypeError
+    return value

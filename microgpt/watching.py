@@ -43,12 +43,18 @@ class Watcher:
         """The run has ended."""
 
 
-def prepare(given: "dict[str, Any]", docs: "list[str]") -> "tuple[list[str], list[str] | None, float | None]":
-    """(documents to train on, documents to validate on or None, the fraction held out or None)."""
+def prepare(
+    given: "dict[str, Any]", docs: "list[str]", source: str = "the text"
+) -> "tuple[list[str], list[str] | None, float | None]":
+    """(documents to train on, documents to validate on or None, the fraction held out or None).
+
+    source: what docs are, in words. A resumed run goes on with the validation that it was begun with, and given gets
+    its flags.
+    """
     if given.keys() & {"val", "val_fraction", "resume"}:
         from .validation import prepare
 
-        return prepare(given, docs)
+        return prepare(given, docs, source)
     return docs, None, None
 
 
@@ -75,7 +81,11 @@ class Watchers:
             best = given.get("save_best") or (best_path(given["save"]) if "save" in given else None)
             if fraction is not None:
                 cli.say(f"{len(val_docs)} documents held out for validation")
-            validation = Validation(trainer, val_docs, given.get("val_every", VAL_EVERY), given.get("patience"), best)
+            if "val" in given:
+                cli.check_characters(val_docs, trainer.tokenizer, given["val"], "the vocabulary")
+            cli.say_beyond_block(val_docs, trainer.settings["block_size"], "not measured")
+            every, patience = given.get("val_every", VAL_EVERY), given.get("patience")
+            validation = Validation(trainer, val_docs, every, patience, best, given.get("val"))
             self.members.append(validation)
         if "log" in given or "plot" in given:
             from . import runlog

@@ -6,7 +6,8 @@ import oracle
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, evaluate
+from microgpt import Trainer, evaluate, load_docs
+from microgpt.data import BUNDLED
 from microgpt.eval import Evaluation
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
@@ -28,10 +29,21 @@ def test_position_losses_are_those_of_the_script(trainer):
         assert hexes(trainer._engine.position_losses(tokens)) == hexes(expected)
 
 
-def test_evaluation_of_the_next_document_is_its_loss(trainer):
-    doc = trainer.docs[trainer.step_index]
-    before = evaluate(trainer, [doc])
-    assert before.loss == pytest.approx(trainer.step(), rel=1e-15)
+def test_evaluation_of_a_document_has_the_bits_of_its_training_loss(engine):
+    docs = load_docs(BUNDLED)[:400]
+    trainer = Trainer(docs, num_steps=400, engine=engine, n_embd=4, n_head=2, block_size=10)
+    count = 400 if engine != "reference" else 60
+    found, losses = [], []
+    for step in range(count):
+        found.append(evaluate(trainer, [trainer.docs[step]]).loss)
+        losses.append(trainer.step())
+    assert hexes(found) == hexes(losses)
+
+
+def test_loss_is_the_mean_of_the_script_s_document_losses():
+    """The sum of a document's losses rounds after each: 1e16 + 1 + 1 is 1e16, which fsum would not say."""
+    assert Evaluation([[1e16, 1.0, 1.0]], [3]).loss == 1 / 3 * 1e16
+    assert math.isnan(Evaluation([[math.nan]], [1]).perplexity)
 
 
 def test_evaluation_leaves_the_trainer_where_it_stood(trainer, engine):

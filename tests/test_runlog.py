@@ -131,7 +131,7 @@ def test_disk_that_fills_up(command, tmp_path):
 
 
 def test_log_of_a_diverging_run_is_valid_json(train, tmp_path):
-    train(*SMALL, "--steps", "60", "--learning-rate", "1e3", "--log", "run.jsonl", status=2)
+    train(*SMALL, "--steps", "60", "--learning-rate", "1e3", "--log", "run.jsonl", status=3)
 
     def refuse(constant):
         raise AssertionError(constant)

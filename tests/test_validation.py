@@ -146,7 +146,7 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     settings = dict(n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
     begun = Trainer(learned, num_steps=200, engine="reference", **settings)
     begun.notes["val_fraction"] = 0.3
-    validation = Validation(begun, held_out, every=5, best=str(tmp_path / "half.best.safetensors"))
+    validation = Validation(begun, held_out, every=5, patience=4, best=str(tmp_path / "half.best.safetensors"))
     while begun.step_index < stop:
         begun.run(1)
         if validation.due():
@@ -163,6 +163,67 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     assert "was begun with --val-fraction 0.3; it cannot go on with 0.2" in other.stderr
     with pytest.raises(CheckpointError, match="without the part that --val-fraction 0.3 holds out"):
         Trainer.load(tmp_path / "copy.safetensors", NAMES)
+
+
+def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, tmp_path):
+    """--val, --val-every and --patience stand in the file; one given again counts."""
+    flags = ["--input", text, *SMALL, "--steps", "400", "--learning-rate", "0.3"]
+    validation = ["--val", val, "--val-every", "5", "--patience", "3"]
+    whole = train(*flags, *validation)
+    steps = sum(line.startswith("step ") for line in whole.stdout.splitlines())
+    assert steps < 400, "the case no longer shows what it is here for"
+    trainer = Trainer(NAMES, num_steps=400, engine="reference", n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
+    Validation(trainer, ["mila", "harvey"], every=5, patience=3, val=str(val))
+    trainer.run(3)
+    trainer.save(tmp_path / "begun.safetensors")
+    resume = ["--input", text, "--resume", "begun.safetensors", "--samples", "4"]
+    done = train(*resume)
+    assert done.stdout.splitlines()[3:] == whole.stdout.splitlines()[6:]
+    assert f"validation goes on with --val {val} --val-every 5 --patience 3" in done.stderr
+    assert "begun.safetensors goes on after step 3 of 400" in done.stderr
+    assert "has not fallen for 3 measurements" in done.stderr
+    more = train(*resume, "--patience", "6", "--val-every", "10")
+    assert "has not fallen for 6 measurements" in more.stderr and "step 5: validation" not in more.stderr
+
+    os.rename(val, tmp_path / "elsewhere.txt")
+    missing = train(*resume, status=2)
+    assert f"begun with --val {val}, which is no file here: give --val again" in missing.stderr
+    assert "step 5: validation" in train(*resume, "--val", "elsewhere.txt").stderr
+
+
+def test_best_model_that_is_not_there_is_not_spoken_of(train, text, val, tmp_path):
+    """Resumed with another --save: the best is in the file beside the first, if nothing better came."""
+    flags = ["--input", text, *SMALL, "--steps", "40", "--learning-rate", "0.3"]
+    train(*flags, "--val", val, "--val-every", "1", "--patience", "8", "--save", "a.safetensors")
+    first = Trainer.load(tmp_path / "a.safetensors")
+    assert 0 < first.step_index < 40
+    done = train("--input", text, "--resume", "a.safetensors", "--save", "b.safetensors", "--patience", "9")
+    assert f"at step {first.step_index - 8}\n" in done.stderr and "kept in" not in done.stderr
+    assert not (tmp_path / "b.best.safetensors").exists()
+    done = train("--input", text, "--resume", "a.safetensors", "--save", "a.safetensors", "--patience", "10")
+    assert "kept in a.best.safetensors" in done.stderr
+
+
+def test_resume_says_where_it_stands_and_what_is_not_saved(train, text, tmp_path):
+    train("--input", text, *SMALL, "--save", "done.safetensors")
+    done = train("--input", text, "--resume", "done.safetensors")
+    assert "done.safetensors is done: all its 12 steps are behind it, so there is nothing to train" in done.stderr
+    assert "warning" not in done.stderr
+    begun = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2, block_size=6)
+    begun.run(5)
+    begun.save(tmp_path / "begun.safetensors")
+    done = train("--input", text, "--resume", "begun.safetensors")
+    assert "goes on after step 5 of 12" in done.stderr and "warning: --resume without --save" in done.stderr
+    done = train("--input", text, "--resume", "begun.safetensors", "--save", "begun.safetensors")
+    assert "warning" not in done.stderr
+
+
+def test_wrong_text_of_a_run_that_holds_out_documents_is_called_that(train, text, tmp_path):
+    train("--input", text, *SMALL, "--val-fraction", "0.3", "--save", "run.safetensors")
+    (tmp_path / "one.txt").write_text("emma\n", encoding="utf-8")
+    for other in ([], ["--allow-other-text"]):
+        done = train("--input", "one.txt", "--resume", "run.safetensors", *other, status=2)
+        assert "run.safetensors was trained on other text than one.txt" in done.stderr.splitlines()[-1]
 
 
 def test_saved_step_includes_its_measurement(tmp_path):
@@ -188,6 +249,10 @@ def test_other_validation_documents_begin_anew(train, text, val, tmp_path):
 @pytest.mark.parametrize("state", [1, [], {"best_loss": "x"}, {"best_loss": None, "docs_sha256": "", "best_step": 1},
                                    {"best_loss": "0x1p0", "docs_sha256": "", "best_step": "1", "checks_since_best": 0},
                                    {"best_loss": "0x1p0", "docs_sha256": "", "best_step": 1, "checks_since_best": True},
+                                   {"best_loss": None, "best_step": None, "docs_sha256": "", "checks_since_best": 0, "val": 1},
+                                   {"best_loss": "nan", "best_step": 1, "docs_sha256": "", "checks_since_best": 0},
+                                   {"best_loss": None, "best_step": None, "docs_sha256": "", "checks_since_best": 0,
+                                    "patience": 0},
                                    ])  # fmt: skip
 def test_damaged_notes_are_refused(tmp_path, state):
     trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
