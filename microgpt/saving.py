@@ -15,6 +15,9 @@ class Saver(Watcher):
     """Saves a run to path every `every` steps, and inside `with` also when it is interrupted or terminated."""
 
     def __init__(self, trainer: "Trainer", path: str, every: "int | None") -> None:
+        from .checkpoint import check_savable
+
+        check_savable(trainer)  # now rather than after the training
         self.trainer, self.path, self.every = trainer, path, every
 
     def look(self, record) -> None:

@@ -4,6 +4,7 @@ Validation computes probabilities alone. It draws nothing from the run's random 
 or gradient, so a run with `--val FILE` has the bits of one without.
 """
 import hashlib
+import math
 
 from . import cli
 from .checkpoint import CheckpointError, docs_digest, read_about
@@ -95,6 +96,7 @@ class Validation(Watcher):
         #: (step, loss) of each measurement of this process.
         self.measured: list[tuple[int, float]] = []
         digest = docs_digest(docs)
+        self.is_kept = False  # whether this process has saved to best
         self.state = _checked_state(trainer.notes.get("validation"))
         if self.state["docs_sha256"] != digest:
             if self.state["docs_sha256"] is not None:
@@ -110,7 +112,8 @@ class Validation(Watcher):
         self.measured.append((step, loss))
         record["val_loss"] = loss
         state = dict(self.state)
-        is_best = state["best_loss"] is None or loss < float.fromhex(state["best_loss"])
+        # No loss that is infinite or nan is the best of anything.
+        is_best = math.isfinite(loss) and (state["best_loss"] is None or loss < float.fromhex(state["best_loss"]))
         if is_best:
             state.update(best_loss=loss.hex(), best_step=step, checks_since_best=0)
         else:
@@ -120,6 +123,7 @@ class Validation(Watcher):
         cli.say(f"step {step}: validation loss {loss:.4f}{' (best so far)' if is_best else ''}")
         if is_best and self.best:
             self.trainer.save(self.best)
+            self.is_kept = True
         if self.patience is not None and state["checks_since_best"] >= self.patience:
             self.stop = (
                 f"stopped after step {step}: validation loss has not fallen "
@@ -129,10 +133,19 @@ class Validation(Watcher):
     def finish(self) -> None:
         state = self.state
         if state["best_loss"] is not None:
-            cli.say(
-                f"lowest validation loss {float.fromhex(state['best_loss']):.4f} at step {state['best_step']}"
-                + (f", kept in {self.best}" if self.best else "")
-            )
+            kept = f", kept in {self.best}" if self.best and (self.is_kept or self._was_kept()) else ""
+            cli.say(f"lowest validation loss {float.fromhex(state['best_loss']):.4f} at step {state['best_step']}{kept}")
+
+    def _was_kept(self):
+        """Whether best holds that model from before this run was resumed."""
+        try:
+            about = read_about(self.best)
+            state = _checked_state(about["notes"].get("validation"))
+        except (CheckpointError, OSError):
+            return False
+        return about["step_index"] == self.state["best_step"] and all(
+            state.get(name) == self.state[name] for name in ("best_loss", "best_step", "docs_sha256")
+        )
 
 
 def _checked_state(state):
@@ -140,8 +153,14 @@ def _checked_state(state):
     if state is None:
         return {"docs_sha256": None}
     try:
-        best = {"best_loss": float.fromhex(state["best_loss"]).hex(), "docs_sha256": str(state["docs_sha256"])}
-        for name in ("best_step", "checks_since_best"):
+        best = {"best_loss": state["best_loss"], "docs_sha256": str(state["docs_sha256"])}
+        numbers = ["best_step", "checks_since_best"]
+        if best["best_loss"] is None and state["best_step"] is None:  # none was finite so far
+            best["best_step"] = None
+            numbers.remove("best_step")
+        else:
+            best["best_loss"] = float.fromhex(best["best_loss"]).hex()
+        for name in numbers:
             if isinstance(state[name], bool) or not isinstance(state[name], int):
                 raise TypeError(name)
             best[name] = state[name]
