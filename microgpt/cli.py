@@ -316,19 +316,6 @@ def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None"
     raise UsageError(f"{path}: character {ch!r} (U+{ord(ch):04X}) is not in {vocabulary}")
 
 
-def check_writable(path: str) -> None:
-    """Raise OSError now, rather than after an hour of training, if path cannot be written."""
-    folder = os.path.dirname(os.path.realpath(path))
-    if os.path.isdir(path):
-        raise IsADirectoryError(21, "Is a directory", path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(22, "Not a regular file", path)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(2, "No such folder", folder)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(13, "Permission denied", folder)
-
-
 def add_sampling(parser, defaults):
     """The flags of sampling, for both commands."""
     parser.add_argument("--temperature", type=float, metavar="X", help=f"default: {defaults['temperature']}")

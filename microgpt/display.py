@@ -45,13 +45,15 @@ def gpt_html(model: "Any") -> str:
 
 def trainer_html(trainer: "Trainer") -> str:
     """Where the run stands, its settings, and the course of the last losses."""
+    from .metadata import seed_text
+
     done = trainer.step_index / trainer.num_steps if trainer.num_steps else 1.0
     rows = [
         ("engine", trainer.engine),
         ("step", f"{trainer.step_index:,} of {trainer.num_steps:,} ({done:.0%})"),
         ("documents", "none" if trainer.docs is None else f"{len(trainer.docs):,}"),
         ("vocabulary", f"{trainer.tokenizer.vocab_size}: {''.join(trainer.tokenizer.uchars)[:80]}"),
-        ("seed", str(trainer.seed)),
+        ("seed", seed_text(trainer.seed)),
         *((name, str(value)) for name, value in trainer.settings.items()),
     ]
     if trainer.last_losses:

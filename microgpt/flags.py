@@ -1,4 +1,6 @@
 """The flags of `python -m microgpt.train`, and what can be said against them before anything is computed."""
+import os
+
 from . import cli
 from .trainer import ENGINES
 
@@ -74,15 +76,80 @@ def check(given):
             raise cli.UsageError(f"{cli.flag(name)} must be at least 1, not {given[name]}")
     if not 0 < given.get("val_fraction", 0.5) < 1:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
-    for name in ("save", "save_best", "log", "plot"):
-        if name in given:
-            cli.check_writable(given[name])
+    _check_files(given)
     if given.keys() & {"save", "resume", "log", "plot"}:
         cli.import_arrays()
     if "plot" in given:
         from .plotting import check_plot
 
         check_plot(given["plot"])
+
+
+def _check_files(given):
+    """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
+    from .data import BUNDLED, default_source
+
+    outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
+    for name, path in outputs:
+        if not path:
+            raise cli.UsageError(f"{name} needs the name of a file, not ''")
+    if not outputs:
+        return
+    from . import files
+
+    if "save" in given and "save_best" not in given and _validates(given):
+        from .validation import best_path
+
+        outputs.append(("the best model of --save", best_path(given["save"])))
+    source = given.get("input") or default_source()
+    inputs = [("--input", source)] if source != BUNDLED else []
+    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume") if name in given]
+    inputs.append(("the bundled text", BUNDLED))
+    for output in outputs:
+        # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
+        saves = output[0] not in ("--log", "--plot")
+        _refuse(files.find_overlap([output], [entry for entry in inputs if not (saves and entry[0] == "--resume")]))
+    _refuse(files.find_overlap(outputs, _standard_streams()))
+    for name, path in outputs:
+        files.check_writable(path, in_place=name == "--log")
+    if "save" in given and not given["save"].endswith(".safetensors") and os.path.splitext(given["save"])[1]:
+        cli.say(f"{given['save']} will be a safetensors file, whatever its name ends in")
+
+
+def _refuse(overlap):
+    if overlap:
+        (name, path), (other, other_path) = overlap
+        if other_path == path or isinstance(other_path, int):
+            raise cli.UsageError(f"{name} {path} would overwrite {other}: it is the same file")
+        raise cli.UsageError(f"{name} {path} would overwrite {other} {other_path}: they are the same file")
+
+
+def _standard_streams():
+    """Files to which stdout and stderr go, as `find_overlap` takes them."""
+    import stat
+
+    found = []
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found.append((name, descriptor))
+        except OSError:
+            pass
+    return found
+
+
+def _validates(given):
+    """Whether this run measures a validation loss, as far as its flags and its checkpoint say."""
+    if given.keys() & {"val", "val_fraction"}:
+        return True
+    if "resume" not in given:
+        return False
+    from .checkpoint import CheckpointError, read_about
+
+    try:
+        return "val_fraction" in read_about(given["resume"])["notes"]
+    except (CheckpointError, OSError):
+        return False  # which loading it says
 
 
 def _check_needs(given, needed, *names):

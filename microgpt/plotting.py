@@ -58,7 +58,7 @@ def _finish(figure, path):
     if path is not None:
         from io import BytesIO
 
-        from .checkpoint import write_atomically
+        from .files import write_atomically
 
         file = BytesIO()
         figure.savefig(file, format=os.path.splitext(os.fspath(path))[1][1:] or "png", dpi=150)
@@ -119,22 +119,25 @@ class LossPlot(Watcher):
 
     def __init__(self, trainer: "Trainer", path: str, validation: "Validation | None") -> None:
         self.trainer, self.path, self.validation = trainer, path, validation
-        self.first_step, self.losses = trainer.step_index + 1, []  # type: int, list[float]
+        self.first_step = trainer.step_index + 1
+        self.steps: list[tuple[int, float, float]] = []  # (step, loss, learning rate)
 
     def note(self, first: int, losses: "list[float]") -> None:
-        self.losses += losses
+        from .runlog import noted
+
+        self.steps += noted(self.trainer, first, losses)
 
     def finish(self) -> None:
-        from .runlog import learning_rate, missed
+        from .runlog import missed
 
-        self.losses += [loss for _, loss in missed(self.trainer, self.first_step - 1 + len(self.losses))]
-        if not self.losses:
+        self.steps += missed(self.trainer, self.first_step - 1 + len(self.steps))
+        if not self.steps:
             return
         trainer, s = self.trainer, self.trainer.settings
-        rates = [learning_rate(trainer, self.first_step + i) for i in range(len(self.losses))]
+        _, losses, rates = zip(*self.steps)
         title = f"n_embd {s['n_embd']}, n_head {s['n_head']}, n_layer {s['n_layer']}, block_size {s['block_size']}"
         measured = self.validation.measured if self.validation else []
-        plot_loss(self.losses, measured, rates, self.first_step, self.path, f"{title}, {len(trainer.docs)} documents")
+        plot_loss(losses, measured, rates, self.first_step, self.path, f"{title}, {len(trainer.docs)} documents")
         cli.say(f"drew {self.path}")
 
     def __enter__(self) -> "LossPlot":

@@ -7,7 +7,7 @@ import os
 import sys
 
 from . import cli
-from .checkpoint import write_atomically
+from .files import check_writable, find_overlap, write_atomically
 from .runlog import read_log
 
 TYPE_CHECKING = False
@@ -95,7 +95,8 @@ def main(argv: "list[str] | None" = None) -> int:
     p = cli.parser("report", "Show a run, or two side by side, as one page that needs nothing else; "
                    "two runs are compared bit by bit as well.")  # fmt: skip
     p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="one or two files written by microgpt.train --log")
-    p.add_argument("-o", "--output", metavar="PAGE.html", help="default: the first log's name with .html")
+    p.add_argument("-o", "--output", metavar="PAGE.html", help="default: the first log's name with .html, "
+                   "which is written over no file but an earlier report")  # fmt: skip
     return cli.run(_report, lambda: vars(p.parse_args(argv)))
 
 
@@ -106,9 +107,13 @@ def _report(given: "dict[str, Any]") -> None:
     if len(logs) > 2:
         raise cli.UsageError(f"a report shows one log or compares two, not {len(logs)}")
     output = given["output"] or os.path.splitext(logs[0])[0] + ".html"
-    if os.path.realpath(output) in map(os.path.realpath, logs):
+    if given["output"] == "":
+        raise cli.UsageError("--output needs the name of a file, not ''")
+    if find_overlap([("", output)], [("", path) for path in logs]):
         raise cli.UsageError(f"{output} is the log itself; give another --output")
-    cli.check_writable(output)
+    check_writable(output)
+    if not given["output"] and os.path.exists(output) and not _is_report(output):
+        raise cli.UsageError(f"{output} exists and is no report; give -o {output} to replace it, or another name")
     runs = [read_log(path) for path in logs]
     comparison = compare(*runs) if len(runs) == 2 else None
     html = page([os.path.basename(path) for path in logs], runs, comparison)
@@ -116,6 +121,14 @@ def _report(given: "dict[str, Any]") -> None:
     if comparison:
         cli.write(f"{cli.printable(str(comparison))}\n")
     cli.say(f"wrote {output}")
+
+
+def _is_report(path):
+    """Whether a file begins as the pages of this command do."""
+    from .reportpage import GENERATOR
+
+    with open(path, "rb") as file:
+        return GENERATOR.encode() in file.read(500)
 
 
 if __name__ == "__main__":

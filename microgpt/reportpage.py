@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["page"]
+__all__ = ["GENERATOR", "page"]
 
+#: By which the command knows its own pages.
+GENERATOR = '<meta name="generator" content="microgpt.report">'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 920, 52, 22, 10, 26
 _POINTS = 1600  # of a curve, at most
@@ -37,7 +39,7 @@ def page(names: "Sequence[str]", runs: "Sequence[list[dict[str, Any]]]", compari
         script = file.read()
     body = "\n".join(filter(None, sections))
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{GENERATOR}\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         "script-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -11,6 +11,8 @@ import os
 import time
 
 from .checkpoint import docs_digest, shapes
+from .files import open_in_place
+from .metadata import seed_text
 from .watching import Watcher
 
 TYPE_CHECKING = False
@@ -32,15 +34,21 @@ class LogError(ValueError):
 
 
 def learning_rate(trainer: "Trainer", step: int) -> float:
-    """The rate of the update that makes step (counted from 1) of a run, as Adam computes it."""
-    rate: float = trainer.settings["learning_rate"]
-    return rate * (1 - (step - 1) / trainer.num_steps)
+    """The rate of the update that makes step (counted from 1), as Adam computes it now."""
+    adam = trainer.adam
+    rate: float = adam.learning_rate * (1 - (step - 1) / adam.num_steps)
+    return rate
 
 
-def missed(trainer: "Trainer", noted: int) -> "list[tuple[int, float]]":
-    """(step, loss) of the steps after step `noted` that are done: an interrupt may have come before they were noted."""
-    count = trainer.step_index - noted
-    return [*enumerate(trainer.last_losses[-count:], noted + 1)] if count > 0 else []
+def noted(trainer: "Trainer", first: int, losses: "list[float]") -> "list[tuple[int, float, float]]":
+    """(step, loss, learning rate) of the steps after step `first`, which have just been done."""
+    return [(step, loss, learning_rate(trainer, step)) for step, loss in enumerate(losses, first + 1)]
+
+
+def missed(trainer: "Trainer", last: int) -> "list[tuple[int, float, float]]":
+    """What `noted` gives for the steps after step `last` that are done: an interrupt may have come before they were."""
+    count = trainer.step_index - last
+    return noted(trainer, last, trainer.last_losses[-count:]) if count > 0 else []
 
 
 def tensor_digests(trainer: "Trainer") -> "dict[str, str]":
@@ -66,12 +74,12 @@ class RunLog(Watcher):
         self.trainer, self.path = trainer, path
         self.look_every = look_every or max(1, trainer.num_steps // 10)
         self.digest_every = digest_every
-        self.pending: list[tuple[int, float]] = []
+        self.pending: list[tuple[int, float, float]] = []
         self.started = time.perf_counter()
         self.about, self.first = _about(trainer, source), trainer.step_index + 1
         self.record: tuple[int, dict[str, Any]] = (0, {})  # what a step's line says beside its loss
         kept = _length_until(path, trainer.step_index) if trainer.step_index and os.path.exists(path) else 0
-        self.file = open(path, "a", encoding="utf-8", newline="\n")
+        self.file = open(open_in_place(path), "a", encoding="utf-8", newline="\n")
         self.file.truncate(kept)
         #: The bytes of the file that are whole lines, and the step of the last. One attribute, because an interrupt may
         #: come between any two; whatever the file holds beyond it is written again.
@@ -94,28 +102,37 @@ class RunLog(Watcher):
         return True
 
     def note(self, first: int, losses: "list[float]") -> None:
-        self.pending += enumerate(losses, first + 1)
+        self.pending += noted(self.trainer, first, losses)
 
     def look(self, record: "dict[str, Any]") -> None:
         step, last = self.trainer.step_index, self.trainer.num_steps
         if step % self.digest_every == 0 or step == last:
             record["digests"] = tensor_digests(self.trainer)
         if step % self.look_every == 0 or step == last:
-            record["samples"] = self._samples()
-            record["attention"] = self._attention()
+            for name, find in (("samples", self._samples), ("attention", self._attention)):
+                try:
+                    record[name] = find()
+                except (ValueError, ArithmeticError):  # a diverged model has none; a log may not end its run
+                    record[name] = None
 
     def _samples(self):
         # The same draws at every look, from a stream of their own, so that what differs is the model.
         return self.trainer.sample(SAMPLES, seed=self.trainer.seed)
 
     def _attention(self):
+        import numpy as np
+
         from .inside import attention
 
         trainer = self.trainer
         if trainer.settings["n_layer"] * trainer.settings["n_head"] > ATTENTION_HEADS:
             return None
         text = trainer.docs[0][: min(ATTENTION_TOKENS, trainer.settings["block_size"]) - 1]
-        weights = attention(trainer, text).round(3).tolist()
+        with np.errstate(all="ignore"):
+            found = attention(trainer, text)
+        if not np.isfinite(found).all():
+            return None  # JSON has no nan
+        weights = found.round(3).tolist()
         # Rows stop at their own position: a token does not look at what follows it.
         triangles = [[[row[: i + 1] for i, row in enumerate(head)] for head in layer] for layer in weights]
         return {"text": text, "weights": triangles}
@@ -126,14 +143,14 @@ class RunLog(Watcher):
             self.record = self.trainer.step_index, record
         size, last = self.kept
         seconds, lines = round(time.perf_counter() - self.started, 6), []
-        for step, loss in self.pending:
+        for step, loss, rate in self.pending:
             if step <= last:
                 continue
             line: dict[str, Any] = {
                 "step": step,
                 "loss": _number(loss),
                 "loss_hex": loss.hex(),
-                "learning_rate": learning_rate(self.trainer, step),
+                "learning_rate": _number(rate),
                 "seconds": seconds,
             }
             if step == self.first:
@@ -169,7 +186,7 @@ def _about(trainer, source):
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "engine": trainer.engine,
         "num_steps": trainer.num_steps,
-        "seed": str(trainer.seed),
+        "seed": seed_text(trainer.seed),
         "settings": trainer.settings,
         "text": source,
         "docs": len(trainer.docs),

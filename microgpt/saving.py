@@ -20,6 +20,9 @@ class Saver(Watcher):
     """Saves a run to path every `every` steps, and inside `with` also when an exception or a signal ends it."""
 
     def __init__(self, trainer: "Trainer", path: str, every: "int | None") -> None:
+        from .checkpoint import check_savable
+
+        check_savable(trainer)  # now rather than after the training
         self.trainer, self.path, self.every = trainer, path, every
         self.previous: dict[int, Any] = {}
 

@@ -162,7 +162,16 @@ class Trainer:
             self.rng.shuffle(docs)
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine = engine_class(self.tokenizer.vocab_size, num_steps, settings, self.rng)
-        self.model, self.adam = self._engine.model, self._engine.adam
+
+    @property
+    def model(self) -> "Any":
+        """The GPT that trains."""
+        return self._engine.model
+
+    @property
+    def adam(self) -> "Any":
+        """The optimizer that trains; its settings may be changed, and are saved as they are."""
+        return self._engine.adam
 
     @property
     def step_index(self) -> int:

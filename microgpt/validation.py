@@ -176,11 +176,17 @@ class Validation(Watcher):
             self.finish()
 
     def _is_kept(self):
-        """Whether the file is there and holds the run of the best step: an earlier process may have kept it elsewhere."""
-        try:
-            return bool(self.best) and read_about(self.best)["step_index"] == self.state["best_step"]
-        except (OSError, CheckpointError):
+        """Whether best holds the run of the best step: this process or, before a resume, another may have saved it."""
+        if not self.best:
             return False
+        try:
+            about = read_about(self.best)
+            state = _checked_state(about["notes"].get("validation"))
+        except (CheckpointError, OSError):
+            return False
+        return about["step_index"] == self.state["best_step"] and all(
+            state.get(name) == self.state[name] for name in ("best_loss", "best_step", "docs_sha256")
+        )
 
 
 def _checked_state(state):

@@ -156,6 +156,51 @@ def test_damaged_content_is_refused(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
+def with_header(good, change):
+    """A file whose header change has altered; its tensors stay where they are."""
+    length = struct.unpack("<Q", good[:8])[0]
+    header = json.loads(good[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + good[8 + length :]
+
+
+@pytest.mark.parametrize("offsets", [[0, 8], [8, 0], [-8, 0], [0.0, 256], [False, 256], None, [0], [0, 256, 512], "[0, 256]",
+                                     [0, 2**64], "of another"], ids=str)  # fmt: skip
+def test_tensors_that_overlap_or_leave_a_gap_are_refused(tmp_path, offsets):
+    path = tmp_path / "run.safetensors"
+    Trainer(DOCS, num_steps=STEPS, **SETTINGS).save(path)
+
+    def change(header):
+        first = next(name for name in header if header[name].get("data_offsets", [1])[0] == 0)
+        other = next(name for name in header if name != first and header[name].get("shape") == header[first]["shape"])
+        header[first]["data_offsets"] = header[other]["data_offsets"] if offsets == "of another" else offsets
+
+    path.write_bytes(with_header(path.read_bytes(), change))
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        Trainer.load(path)
+
+
+def test_tensors_may_stand_in_any_order(tmp_path):
+    """The format leaves it open, and other programs write theirs."""
+    path = tmp_path / "run.safetensors"
+    trainer = Trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    trainer.save(path)
+    names = ("layer0.attn_wq", "layer1.attn_wo")
+
+    def change(header):
+        one, other = (header[name] for name in names)
+        one["data_offsets"], other["data_offsets"] = other["data_offsets"], one["data_offsets"]
+
+    path.write_bytes(with_header(path.read_bytes(), change))
+    loaded, tensors = Trainer.load(path), load_file(path)
+    for name, matrix in loaded.model.state_dict.items():
+        other = dict(zip(names, names[::-1])).get(name, name)
+        values = hexes(p.data for row in matrix for p in row)
+        assert values == hexes(tensors[name].ravel())
+        assert values == hexes(p.data for row in trainer.model.state_dict[other] for p in row)
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{}" * 8,
                                      b"\x02" + b"\0" * 7 + b"{}", (2**33).to_bytes(8, "little") + b"{}"])  # fmt: skip
 def test_file_that_is_no_checkpoint_is_refused(tmp_path, content):

@@ -189,6 +189,47 @@ def test_what_cannot_be_reported(command, logs):
         assert {name: (logs / name).read_bytes() for name in os.listdir(logs)} == before
 
 
+def test_default_page_replaces_a_report_and_nothing_else(command, logs):
+    page = logs / "one.html"
+    page.unlink(missing_ok=True)
+    report(command, logs, "one.jsonl")
+    report(command, logs, "one.jsonl", "seed.jsonl")  # its own page again
+    for content in (b"<html>mine</html>", b"", b"\xff" * 600):
+        page.write_bytes(content)
+        done = report(command, logs, "one.jsonl", status=2)
+        assert "one.html exists and is no report; give -o one.html" in done.stderr and page.read_bytes() == content
+    report(command, logs, "one.jsonl", "-o", "one.html")
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def test_page_that_is_a_log_is_refused_however_it_is_spelled(command, logs):
+    shutil.copy(logs / "one.jsonl", logs / "log.html")
+    spellings = ["log.html", "./log.html", str(logs / "log.html")]
+    if os.name == "posix":
+        (logs / "link.html").symlink_to("log.html")
+        os.link(logs / "log.html", logs / "hard.html")
+        spellings += ["link.html", "hard.html"]
+    before = (logs / "log.html").read_bytes()
+    for spelling in spellings:
+        assert "is the log itself" in report(command, logs, "log.html", "-o", spelling, status=2).stderr
+        assert "is the log itself" in report(command, logs, "one.jsonl", "log.html", "-o", spelling, status=2).stderr
+    assert "is the log itself" in report(command, logs, "log.html", status=2).stderr
+    for output in ("", "no/", "."):
+        report(command, logs, "one.jsonl", "-o", output, status=2)
+    assert (logs / "log.html").read_bytes() == before
+
+
+def test_names_of_a_foreign_log_cannot_command_the_terminal(command, logs):
+    def change(record):
+        record["digests"] = {"\x1b]0;owned\x07\n\u202e": record["step"]}
+
+    done = report(command, logs, "one.jsonl", rewritten(logs, "foreign.jsonl", change), "-o", "foreign.html")
+    assert done.stdout.count("\n") == 1 and done.stdout[:-1].isprintable()
+    assert "after step 1 in the tensor wte and" in done.stdout
+    done = report(command, logs, rewritten(logs, "foreign.jsonl", change), "one.jsonl", "-o", "foreign.html")
+    assert r"in the tensor \x1b]0;owned\x07\n\u202e and" in done.stdout
+
+
 def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
     first = read_log(logs / "one.jsonl")[0]
     with open(logs / "long.jsonl", "w", encoding="utf-8") as file:

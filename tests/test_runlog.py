@@ -140,6 +140,24 @@ def test_log_of_a_diverging_run_is_valid_json(train, tmp_path):
         json.loads(line, parse_constant=refuse)
 
 
+@pytest.mark.parametrize("flags", [["--learning-rate", "1e308"], ["--init-std", "1e308"], ["--init-std", "1e200"]])
+def test_log_does_not_end_a_run_whose_loss_is_nan(train, tmp_path, flags, engine):
+    """The model can no longer be sampled from, and has no attention: the log says null, and stdout stays as it is."""
+    flags = [*SMALL[:-1], "0", "--steps", "12", "--engine", engine, *flags]
+    plain = train(*flags, "--save", "plain.safetensors")
+    assert "loss nan" in plain.stdout
+    looked = train(*flags, "--save", "looked.safetensors", "--log", "run.jsonl", "--look-every", "3")
+    assert looked.stdout == plain.stdout and "Warning" not in looked.stderr
+    plain, looked = (Trainer.load(tmp_path / f"{name}.safetensors") for name in ("plain", "looked"))
+    assert hexes(looked.model.data) == hexes(plain.model.data) and looked.rng.getstate() == plain.rng.getstate()
+    records = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 13))
+    for record in records:
+        assert (record["loss"] is None) == (record["loss_hex"] == "nan")
+    looks = [record for record in records if "samples" in record]
+    assert len(looks) == 4 and looks[-1]["samples"] is looks[-1]["attention"] is None
+
+
 def test_reading(tmp_path):
     path = tmp_path / "run.jsonl"
     first = b'{"step":1,"loss":1.0,"loss_hex":"0x1p0","run":{}}\n'
@@ -258,6 +276,7 @@ BAD = [
     (["--log", "x.jsonl", "--look-every", "0"], "--look-every must be at least 1"),
     (["--log", "no/folder/x.jsonl"], "no/folder"),
     (["--log", "."], "Is a directory"),
+    (["--log", "text.txt"], "would overwrite --input"),
 ]
 
 

@@ -295,6 +295,44 @@ def test_bad_arguments_end_in_one_line(train, text, val, tmp_path, arguments, pa
     assert done.stdout == "" and sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.parametrize("flags", [["--learning-rate", "1e308"], ["--init-std", "1e308"]])
+def test_loss_that_is_nan_is_never_the_best(train, text, val, tmp_path, engine, flags):
+    flags = ["--input", text, *SMALL, "--samples", "0", "--engine", engine, *flags, "--val", val, "--val-every", "2"]
+    done = train(*flags, "--save", "run.safetensors", "--patience", "3")
+    assert "validation loss nan\n" in done.stderr and "nan (best so far)" not in done.stderr
+    assert "lowest validation loss" not in done.stderr and not (tmp_path / "run.best.safetensors").exists()
+    assert "stopped after step 6: validation loss has not fallen for 3 measurements" in done.stderr
+    # Resumed, it goes on with the same state: none was the best.
+    resumed = train("--input", text, "--resume", "run.safetensors", "--val", val, "--val-every", "2", "--samples", "0",
+                    "--patience", "5")  # fmt: skip
+    assert "stopped after step 10: validation loss has not fallen for 5 measurements" in resumed.stderr
+
+
+def test_best_file_is_named_only_where_it_holds_the_best_model(train, text, tmp_path):
+    begun = Trainer(NAMES, num_steps=12, n_embd=4, n_head=2, block_size=6)
+    begun.run(4)
+    Validation(begun, ["mila", "harvey"]).look({})
+    begun.notes["validation"]["best_loss"] = (0.5).hex()  # which nothing after it reaches
+    begun.save(tmp_path / "a.best.safetensors")
+    begun.run(4)
+    begun.save(tmp_path / "a.safetensors")
+    (tmp_path / "val.txt").write_text("mila\nharvey\n", encoding="utf-8")
+
+    def said(save):
+        done = train("--input", text, "--resume", "a.safetensors", "--val", "val.txt", "--save", save)
+        return next(line for line in done.stderr.splitlines() if "lowest" in line)
+
+    assert said("b.safetensors") == "microgpt: lowest validation loss 0.5000 at step 4"
+    assert not (tmp_path / "b.best.safetensors").exists()
+    # What another run has kept there is not this one's best; what this run has kept before is.
+    Trainer(NAMES, num_steps=12, n_embd=4, n_head=2).save(tmp_path / "b.best.safetensors")
+    assert "kept in" not in said("b.safetensors")
+    (tmp_path / "b.best.safetensors").write_bytes(b"none")
+    assert "kept in" not in said("b.safetensors")
+    shutil.copy(tmp_path / "a.best.safetensors", tmp_path / "c.best.safetensors")
+    assert said("c.safetensors").endswith("at step 4, kept in c.best.safetensors")
+
+
 def test_best_path():
     assert best_path("a/run.safetensors") == "a/run.best.safetensors"
     assert best_path("run") == "run.best"
