@@ -16,14 +16,15 @@ _CELL = "text-align:left;padding:3px 10px;border-bottom:1px solid #dde3ea"
 
 def value_html(value: "AnyValue") -> str:
     """data and grad, the operator and the children's data."""
-    from .drawing import operator
+    from .drawing import edges_of, number, operator
 
     name = operator(value)
     rows = [("data", repr(value.data)), ("grad", repr(value.grad))]
     if name:
-        children = ", ".join(f"{child.data:.6g} (local gradient {local:.6g})"
-                             for child, local in zip(value._children, value._local_grads))  # fmt: skip
-        rows.append((f"computed by {name} from", children))
+        children = [(number(child.data, 6), local) for child, local in edges_of(value)]
+        shown = [f"{x} ({'no local gradient' if local is None else f'local gradient {number(local, 6)}'})"
+                 for x, local in children]  # fmt: skip
+        rows.append((f"computed by {name} from", ", ".join(shown)))
     return _table("Value", rows)
 
 
