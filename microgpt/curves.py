@@ -3,17 +3,18 @@ import math
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 __all__ = ["smoothed", "thinned"]
 
 
-def smoothed(losses: "Sequence[float]", keep: "float | None" = None) -> "list[float]":
+def smoothed(losses: "Iterable[float]", keep: "float | None" = None) -> "list[float]":
     """An exponential moving average, each step weighed by keep ** age and the weights made to sum to 1.
 
     keep: by default what looks back over a twentieth of the run, at least 5 steps and at most 100. Steps whose loss is
     not finite leave the average as it was.
     """
+    losses = list(map(float, losses))
     if keep is None:
         keep = 1 - 1 / min(100, max(5, len(losses) / 20))
     found, total, weight = [], 0.0, 0.0
@@ -25,8 +26,9 @@ def smoothed(losses: "Sequence[float]", keep: "float | None" = None) -> "list[fl
     return found
 
 
-def thinned(values: "Sequence[float]", most: int) -> "list[tuple[int, float]]":
+def thinned(values: "Iterable[float]", most: int) -> "list[tuple[int, float]]":
     """(index, value) of at most about `most` values: of each stretch the lowest and the highest, in their order."""
+    values = list(map(float, values))
     n = len(values)
     if n <= most:
         return list(enumerate(values))

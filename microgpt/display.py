@@ -3,8 +3,9 @@ from html import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable, Sequence
 
+    from ._types import AnyGPT, AnyValue
     from .trainer import Trainer
 
 __all__ = ["gpt_html", "trainer_html", "value_html"]
@@ -13,20 +14,21 @@ _STYLE = "border-collapse:collapse;font-family:sans-serif;font-size:13px"
 _CELL = "text-align:left;padding:3px 10px;border-bottom:1px solid #dde3ea"
 
 
-def value_html(value: "Any") -> str:
+def value_html(value: "AnyValue") -> str:
     """data and grad, the operator and the children's data."""
-    from .drawing import operator
+    from .drawing import edges_of, number, operator
 
     name = operator(value)
     rows = [("data", repr(value.data)), ("grad", repr(value.grad))]
     if name:
-        children = ", ".join(f"{child.data:.6g} (local gradient {local:.6g})"
-                             for child, local in zip(value._children, value._local_grads))  # fmt: skip
-        rows.append((f"computed by {name} from", children))
+        children = [(number(child.data, 6), local) for child, local in edges_of(value)]
+        shown = [f"{x} ({'no local gradient' if local is None else f'local gradient {number(local, 6)}'})"
+                 for x, local in children]  # fmt: skip
+        rows.append((f"computed by {name} from", ", ".join(shown)))
     return _table("Value", rows)
 
 
-def gpt_html(model: "Any") -> str:
+def gpt_html(model: "AnyGPT") -> str:
     """The settings, and name, shape and size of each matrix."""
     from .checkpoint import shapes
 
@@ -34,13 +36,11 @@ def gpt_html(model: "Any") -> str:
     rows = [("parameters", f"{model.num_params:,}")]
     rows += [(name, str(getattr(model, name))) for name in ("vocab_size", "n_embd", "n_head", "n_layer", "block_size")]
     tensors = list(shapes(model.vocab_size, sizes).items())
-    shown = tensors if len(tensors) <= 27 else [*tensors[:9], None, *tensors[-6:]]
-    for tensor in shown:
-        if tensor is None:
-            rows.append(("…", f"{len(tensors) - 15} more matrices"))
-        else:
-            rows.append((tensor[0], f"{tensor[1][0]} × {tensor[1][1]}"))
-    return _table("GPT", rows)
+    matrices = [(name, f"{nout} × {nin}") for name, (nout, nin) in tensors]
+    if len(matrices) > 27:
+        matrices[9:-6] = [("…", f"{len(matrices) - 15} more matrices")]
+    rows += matrices
+    return _table(type(model).__name__, rows)
 
 
 def trainer_html(trainer: "Trainer") -> str:
@@ -61,16 +61,16 @@ def trainer_html(trainer: "Trainer") -> str:
     return _table("Trainer", rows) + _sparkline(trainer.last_losses)
 
 
-def _table(title, rows):
+def _table(title: str, rows: "Iterable[tuple[str, str]]") -> str:
     cells = "".join(
         f'<tr><th style="{_CELL};font-weight:normal;color:#5a6675">{escape(name)}</th>'
         f'<td style="{_CELL}">{escape(value)}</td></tr>'
         for name, value in rows
     )
-    return f'<table style="{_STYLE}"><caption style="text-align:left;font-weight:bold">{title}</caption>{cells}</table>'
+    return f'<table style="{_STYLE}"><caption style="text-align:left;font-weight:bold">{escape(title)}</caption>{cells}</table>'
 
 
-def _sparkline(losses, width=420, height=80):
+def _sparkline(losses: "Sequence[float]", width: int = 420, height: int = 80) -> str:
     """A small curve of the smoothed losses, or nothing for fewer than two."""
     from .curves import smoothed, thinned
 

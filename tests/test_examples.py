@@ -140,3 +140,57 @@ def test_notebook_is_stored_without_outputs():
     notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+# ---- the programs of the README and of the docs ----
+
+
+def programs(path):
+    """The Python blocks of a page or of the notebook."""
+    if path.suffix == ".ipynb":
+        return notebook_cells()
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_readme_programs_run(command):
+    found = programs(ROOT / "README.md")
+    assert len(found) >= 2
+    for program in found:
+        done = command("-c", program)
+        assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def nodes_below(root):
+    seen, stack = {root: None}, [root]
+    while stack:
+        for child in stack.pop()._children:
+            if child not in seen:
+                seen[child] = None
+                stack.append(child)
+    return list(seen)
+
+
+PAGES = [ROOT / "README.md", EXAMPLES / "tour.ipynb", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_small_graphs_show_gradients_that_live():
+    """The first example a reader sees had a relu of a negative number: gradients of 0 teach nothing."""
+    from microgpt.drawing import operator
+
+    found = 0
+    for path in PAGES:
+        for program in programs(path):
+            statements = [] if program.startswith(">>>") else ast.parse(program).body
+            start = next((i for i, x in enumerate(statements) if ast.unparse(x).startswith("a, b = (Value(")), None)
+            if start is None:
+                continue
+            for module in (microgpt, reference):
+                namespace = {"Value": module.Value}
+                exec(compile(ast.Module(statements[start : start + 3], []), str(path), "exec"), namespace)
+                assert ast.unparse(statements[start + 2]) == "c.backward()", path
+                for node in nodes_below(namespace["c"]):
+                    assert node.grad != 0, (path, node.data)
+                    if operator(node) == "relu":
+                        assert node.data > 0, path
+                        found += 1
+    assert found >= 6  # in the README, the notebook and docs/look-inside.md, for both classes

@@ -1,12 +1,19 @@
 """Pictures: what is drawn, where it goes, and what is said where matplotlib is missing."""
+import copy
+import os
+import pickle
 import sys
+import threading
 
 import numpy as np
 import pytest
 
+import microgpt
 from microgpt import Trainer, plot_attention, plot_embeddings, plot_loss
+from microgpt.cli import UsageError
 from microgpt.curves import smoothed, thinned
 from microgpt.inside import attention
+from microgpt.plotting import check_plot
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "zoë sky", "안나", "😀a\u200d"]
 PNG = b"\x89PNG\r\n"
@@ -136,10 +143,185 @@ def test_without_matplotlib_the_message_says_how_to_get_it(monkeypatch, command,
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for draw in (lambda: plot_attention(trainer, "emma"), lambda: plot_embeddings(trainer), lambda: plot_loss([1.0])):
-        with pytest.raises(ValueError, match=r"needs matplotlib.*pip install 'microgpt-exact\[plot\]'"):
+        with pytest.raises(ModuleNotFoundError, match=r"needs matplotlib.*pip install 'microgpt-exact\[plot\]'") as error:
             draw()
+        assert error.value.name == "matplotlib" and "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="needs matplotlib"):  # the command line's own, for exit status 2
+        check_plot("x.png")
     code = ("import sys; sys.modules['matplotlib'] = None; import microgpt.train as t; "
             "sys.exit(t.main(['--steps', '1', '--plot', 'x.png']))")  # fmt: skip
     done = command("-c", code)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert "pip install 'microgpt-exact[plot]'" in done.stderr.splitlines()[-1]
+
+
+def lines_of(figure):
+    return {line.get_label(): line for axes in figure.axes for line in axes.lines}
+
+
+@pytest.mark.parametrize("make", [np.array, tuple, iter, lambda x: (np.float32(y) for y in x), list], ids=str)
+def test_loss_takes_any_numbers(make):
+    losses, rates, measured = [3.0, 2.5, 2.25, 2.0], [0.01, 0.0075, 0.005, 0.0025], [(2, 2.75), (4, 2.5)]
+    figure = plot_loss(make(losses), np.array(measured), make(rates), np.int64(5))
+    lines = lines_of(figure)
+    assert list(lines["loss of each step"].get_ydata()) == losses
+    assert list(lines["loss of each step"].get_xdata()) == [5, 6, 7, 8]
+    assert list(lines["moving average"].get_ydata()) == smoothed(losses)
+    assert list(lines["learning rate"].get_ydata()) == pytest.approx(rates, rel=1e-7)
+    for pairs in (iter(measured), dict(measured).items(), zip([2, 4], [2.75, 2.5]), [[2, 2.75], [4, 2.5]]):
+        lines = lines_of(plot_loss(losses, pairs))
+        assert list(lines["validation"].get_xdata()) == [2, 4]
+        assert list(lines["validation"].get_ydata()) == [2.75, 2.5]
+
+
+@pytest.mark.parametrize("losses", [
+    [], [2.0], [np.nan], [np.inf], [-np.inf], [np.nan] * 3, [1.0, np.inf, 2.0], [-np.inf, 1.0], [1.0, 1.0], [0.0, 0.0],
+    [1e300, 1e300], [1e308, -1e308], [1.7e308, 1.7e308], [5e-324, 1e-323], [1, 2, 3], [True, False], [1e30, 1.0, 1e-30],
+], ids=str)  # fmt: skip
+def test_loss_draws_whatever_a_run_may_give(losses):
+    """And the same in arrays, as validation losses and as learning rates; warnings are errors here."""
+    for given in (losses, np.array(losses, dtype=float)):
+        plot_loss(given)._repr_png_()
+        plot_loss(given, learning_rates=given)._repr_png_()
+        plot_loss([2.0, 1.0], list(enumerate(losses, 1)))._repr_png_()
+        plot_loss(given, np.array(list(enumerate(losses, 1)), dtype=float).reshape(-1, 2))._repr_png_()
+
+
+def test_loss_rejects_what_is_no_run():
+    for losses in ("2.5", ["2.5"], [None], [[1.0, 2.0]], [microgpt.Value(2.0)], 3.0, np.zeros((2, 2)), [1j]):
+        with pytest.raises(TypeError, match="losses must be a sequence of numbers"):
+            plot_loss(losses)
+    with pytest.raises(TypeError, match="learning_rates must be a sequence of numbers"):
+        plot_loss([1.0], (), 0.01)
+    with pytest.raises(ValueError, match="2 learning_rates do not fit 3 losses"):
+        plot_loss([1.0, 2.0, 3.0], (), [0.1, 0.2])
+    for measured in ([1.0, 2.0], {1: 2.0}, [(1, 2.0, 3)], 5, [(1, "x")]):
+        with pytest.raises(TypeError, match=r"validation must be a sequence of pairs \(step, loss\)"):
+            plot_loss([1.0], measured)
+
+
+def test_loss_between_two_that_are_not_finite_is_marked():
+    """Without neighbours it is no line, and would not be seen."""
+    nan = float("nan")
+    lines = lines_of(plot_loss([3.0, nan, 2.0, nan, 1.0, 1.5], (), [nan, 1.0, nan, 2.0, 3.0, 4.0]))
+    marked = {name: line.get_markevery() if line.get_marker() == "o" else [] for name, line in lines.items()}
+    assert marked == {"loss of each step": [0, 2], "moving average": [], "learning rate": [1]}
+
+
+def test_validation_below_the_losses_is_in_the_picture():
+    low, high = plot_loss([3.0, 2.9, 2.8], [(1, 2.0), (3, 1.5)]).axes[0].get_ylim()
+    assert low < 1.5 and high > 3.0
+
+
+def test_attention_and_embeddings_of_a_bare_model(trainer, tmp_path):
+    ids = trainer.tokenizer.encode("zoë sky")[1:-1]
+    for model, labels in ((trainer, ["·", "z", "o", "ë", "␣", "s", "k", "y"]), (trainer.model, ["·", *map(str, ids)])):
+        axes = plot_attention(model, ids, tmp_path / "a.png").axes[0]
+        assert [label.get_text() for label in axes.get_xticklabels()] == labels
+        assert (np.asarray(axes.images[0].get_array()) == attention(trainer, "zoë sky")[0, 0]).all()
+    for name in ("wte", "lm_head"):
+        (axes,) = plot_embeddings(trainer.model, name=name).axes
+        assert [text.get_text() for text in axes.texts] == [*map(str, range(trainer.tokenizer.BOS)), "·"]
+    assert len(plot_embeddings(trainer.model, name="wpe").axes[0].texts) == 8
+    with pytest.raises(TypeError, match="a GPT knows no characters"):
+        plot_attention(trainer.model, "zoë")
+    for draw in (lambda: plot_attention("model", "zoë"), lambda: plot_embeddings("model")):
+        with pytest.raises(TypeError, match="expected a Trainer or a GPT, not str"):
+            draw()
+
+
+SETTINGS = [
+    "text.usetex: True", "path.effects: foo", "font.family: NoSuchFont", "axes.prop_cycle: cycler('color', ['red'])",
+    "interactive: True", "axes.formatter.use_mathtext: True", "savefig.bbox: tight", "figure.autolayout: True",
+    "image.interpolation: bicubic", "figure.facecolor: black", "lines.marker: o", "image.origin: lower",
+]  # fmt: skip
+DRAWN = """
+import sys
+from microgpt import Trainer, plot_attention, plot_embeddings, plot_loss
+trainer = Trainer(["emma", "ava", "mia"], num_steps=2, n_embd=4, n_head=2)
+figures = [plot_loss([3.0, 2.0, 1.5, 1.0], [(2, 2.0)], [0.1] * 4), plot_attention(trainer, "emma"), plot_embeddings(trainer)]
+import hashlib, io
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+for figure in figures:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})  # as a user would, later
+    figure.canvas.print_png(io.BytesIO())
+    print(hashlib.sha256(figure._repr_png_()).hexdigest())
+print("matplotlib.pyplot" in sys.modules)
+"""
+
+
+def test_pictures_do_not_depend_on_the_user_s_settings(command, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("", encoding="utf-8")
+    expected = command("-c", DRAWN).stdout
+    assert expected.count("\n") == 4 and expected.endswith("False\n")
+    for setting in SETTINGS:
+        (tmp_path / "matplotlibrc").write_text(setting, encoding="utf-8")
+        done = command("-c", DRAWN)
+        assert done.returncode == 0, (setting, done.stderr)
+        assert done.stdout == expected, setting
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://no.such.module", "TkAgg",
+                                     "nonsense", "agg", ""])  # fmt: skip
+def test_no_backend_matters(command, tmp_path, backend):
+    """A notebook sets MPLBACKEND for its children, too, and some of them lack what it names."""
+    flags = ["-m", "microgpt.train", "--steps", "2", "--n-embd", "4", "--samples", "1", "--plot", "loss.png"]
+    done = command(*flags, env={"MPLBACKEND": backend})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
+    code = "import os\n" + DRAWN.replace("import hashlib", f"assert os.environ['MPLBACKEND'] == {backend!r}\nimport hashlib")
+    done = command("-c", code, env={"MPLBACKEND": backend})
+    assert done.returncode == 0 and done.stdout.endswith("False\n"), done.stderr
+
+
+def test_drawing_leaves_matplotlib_s_settings_alone(trainer, tmp_path):
+    import matplotlib
+
+    def unlike_the_defaults():
+        return {"text.usetex": True, "lines.linewidth": 9.0, "backend": "svg", "interactive": True, "font.size": 3.0}
+
+    with matplotlib.rc_context(unlike_the_defaults()):
+        matplotlib.rcParams["backend"] = "svg"
+        before = dict(matplotlib.rcParams)
+        figures = [plot_loss([2.0, 1.0], path=tmp_path / "x.svg"), plot_attention(trainer, "a"), plot_embeddings(trainer)]
+        for figure in figures:
+            figure._repr_png_()
+            figure.savefig(tmp_path / "y.png")
+        with pytest.raises(TypeError):
+            plot_loss("x")
+        assert dict(matplotlib.rcParams) == before
+        threads = [threading.Thread(target=lambda: plot_loss([2.0, 1.0])._repr_png_()) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert dict(matplotlib.rcParams) == before
+    assert os.path.getsize(tmp_path / "y.png")
+
+
+def test_figures_can_be_copied_and_pickled(trainer):
+    for figure in (plot_loss([2.0, 1.0], [(1, 2.0)], [1, 2]), plot_attention(trainer, "emma"), plot_embeddings(trainer)):
+        copies = [way(figure) for way in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)))]
+        expected = figure._repr_png_()  # which moves things a little, and would again
+        for again in copies:
+            assert type(again) is type(figure) and again._repr_png_() == expected
+
+
+def test_matplotlib_that_is_broken_is_not_called_missing(command):
+    """An ImportError from within it is of another kind than its absence."""
+    code = ("import sys; sys.modules['matplotlib.figure'] = None; import microgpt.train as t; "
+            "sys.exit(t.main(['--steps', '1', '--plot', 'x.png']))")  # fmt: skip
+    pytest.importorskip("matplotlib")
+    done = command("-c", code)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "matplotlib cannot be imported" in last and "matplotlib.figure" in last and "not installed" not in last
+
+
+def test_curves_take_arrays_and_iterators():
+    values = [3.0, 2.0, float("nan"), 1.0] * 100
+    for make in (np.array, tuple, iter):
+        assert smoothed(make(values)) == smoothed(values)
+        assert all(type(y) is float for y in smoothed(make(values)))
+        assert repr(thinned(make(values), 50)) == repr(thinned(values, 50))

@@ -1,0 +1,10 @@
+"""Names of types, for type checkers alone: no other module imports this one when it runs."""
+from typing import TypeAlias
+
+from . import model, reference, value
+
+#: A model and a node of either kind, compiled or plain Python. The two kinds do not mix in one graph.
+AnyGPT: TypeAlias = model.GPT | reference.GPT
+AnyValue: TypeAlias = value.Value | reference.Value
+#: The keys or the values of a model: for each layer a list of positions, each a list of n_embd nodes.
+Cache: TypeAlias = list[list[list[AnyValue]]]
