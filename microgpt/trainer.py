@@ -91,6 +91,14 @@ def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:
 
 def _number(name, value):
     """value as a plain, finite float."""
+    found = _real(name, value)
+    if not abs(found) <= 1.7976931348623157e308:  # false for nan, too
+        raise ValueError(f"{name} must be finite, not {value}")
+    return found
+
+
+def _real(name, value):
+    """value as a plain float."""
     kind = type(value)
     if (
         not (hasattr(kind, "__float__") or hasattr(kind, "__index__"))
@@ -99,12 +107,9 @@ def _number(name, value):
     ):
         raise TypeError(f"{name} must be a number, not {value!r}")
     try:
-        found = float(value)
+        return float(value)
     except OverflowError:
         raise ValueError(f"{name} must be finite, not beyond the largest double") from None
-    if not abs(found) <= 1.7976931348623157e308:  # false for nan, too
-        raise ValueError(f"{name} must be finite, not {value}")
-    return found
 
 
 def _text(name, value):
@@ -303,9 +308,9 @@ class Trainer:
         if top_k is not None:
             top_k = whole_number("top_k", top_k, 1)
         if top_p is not None:
-            top_p = _number("top_p", top_p)
-            if not 0 < top_p <= 1:
-                raise ValueError(f"top_p must be greater than 0 and at most 1, not {top_p}")
+            given, top_p = top_p, _real("top_p", top_p)
+            if not 0 < top_p <= 1:  # nor nan
+                raise ValueError(f"top_p must be greater than 0 and at most 1, not {given}")
         if max_length is not None:
             max_length = whole_number("max_length", max_length, 1)
             if len(prompt) > max_length:
