@@ -267,7 +267,7 @@ class _Temporary:
         """Move it to target."""
         if os.name != "posix":  # an open file cannot be moved there
             self._close()
-        os.replace(self.name, self.target)
+        os.replace(self.name or "", self.target)
         self.name = None
 
     def _discard(self):

@@ -116,7 +116,7 @@ def check_notes(notes: object) -> None:
     """Raise TypeError or ValueError, in one line, for notes that JSON would give back as something else."""
     if type(notes) is not dict:
         raise TypeError(f"notes must be a dict, not {type(notes).__name__}")
-    stack: list[tuple[object, str, int]] = [(notes, "notes", 0)]
+    stack: list[tuple[Any, str, int]] = [(notes, "notes", 0)]
     while stack:
         value, where, depth = stack.pop()
         kind = type(value)
@@ -124,9 +124,9 @@ def check_notes(notes: object) -> None:
             if depth >= MAX_DEPTH:
                 raise ValueError(f"notes cannot be saved: they are nested more than {MAX_DEPTH} deep")
             if kind is list:
-                stack += [(x, f"{where}[{i}]", depth + 1) for i, x in enumerate(value)]  # type: ignore[arg-type]
+                stack += [(x, f"{where}[{i}]", depth + 1) for i, x in enumerate(value)]
                 continue
-            for key, x in value.items():  # type: ignore[attr-defined]
+            for key, x in value.items():
                 if type(key) is not str:
                     raise TypeError(f"{where} cannot be saved: its key {key!r:.50} is a {type(key).__name__}, not a str")
                 _check_string(key, f"a key of {where}")
@@ -134,10 +134,10 @@ def check_notes(notes: object) -> None:
         elif kind is str:
             _check_string(value, where)
         elif kind is float:
-            if not math.isfinite(value):  # type: ignore[arg-type]
+            if not math.isfinite(value):
                 raise ValueError(f"{where} cannot be saved: JSON has no {value}")
         elif kind is int:
-            if value.bit_length() > _DECIMAL_BITS:  # type: ignore[attr-defined]
+            if value.bit_length() > _DECIMAL_BITS:
                 raise ValueError(f"{where} cannot be saved: it is an int of too many digits")
         elif kind is not bool and value is not None:
             raise TypeError(f"{where} cannot be saved: it is a {kind.__name__}, which JSON does not have")
@@ -149,7 +149,7 @@ def _check_string(text, where):
         raise ValueError(f"{where} cannot be saved: it holds two surrogates that JSON would join")
 
 
-def parse(text: object) -> "dict[str, Any]":
+def parse(text: "Any") -> "dict[str, Any]":
     """What describe wrote, checked. Raises CheckpointError for anything else.
 
     seed is an int, uchars a str, gauss_next a float or None, and adam, if there, the settings of an Adam by name.
@@ -159,13 +159,14 @@ def parse(text: object) -> "dict[str, Any]":
     if not isinstance(text, str):
         raise CheckpointError("it has no metadata entry 'microgpt'")
     try:
-        about = json.loads(text)
+        about: dict[str, Any] = json.loads(text)
         number = about["format"]
         if isinstance(number, bool) or number not in FORMATS:
             raise CheckpointError(f"its format is {number!r}; this version reads {' and '.join(map(str, FORMATS))}")
-        if not isinstance(about["seed"], str):
+        seed = about["seed"]
+        if not isinstance(seed, str):
             raise CheckpointError("its seed is no text")
-        about["seed"] = int(about["seed"], 16 if number > 1 and "x" in about["seed"] else 10)
+        about["seed"] = int(seed, 16 if number > 1 and "x" in seed else 10)
         if set(about["settings"]) != set(SETTINGS):
             raise CheckpointError("its settings are not those of this program")
         check_settings(about["num_steps"], about["seed"], "reference", about["settings"])
