@@ -1,8 +1,15 @@
 """Names of types, for type checkers alone: no other module imports this one when it runs."""
-from typing import TypeAlias
+import os
+from typing import TypeAlias, TypeVar
 
-from . import model, reference, value
+import numpy as np
+import numpy.typing as npt
 
+from . import lines, model, reference, value
+
+Path: TypeAlias = str | os.PathLike[str]
+Array: TypeAlias = npt.NDArray[np.float64]
+Docs = TypeVar("Docs", list[str], lines.Lines)
 #: A model and a node of either kind, compiled or plain Python. The two kinds do not mix in one graph.
 AnyGPT: TypeAlias = model.GPT | reference.GPT
 AnyValue: TypeAlias = value.Value | reference.Value

@@ -8,8 +8,9 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
+    from ._types import Docs
     from .lines import Lines
 
 __all__ = ["Tokenizer", "default_source", "describe_source", "load_docs"]
@@ -40,7 +41,7 @@ def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
     return _not_none(_split(_read(path)), path)
 
 
-def load_lines(path: "str | os.PathLike[str] | None" = None) -> "Sequence[str]":
+def load_lines(path: "str | os.PathLike[str] | None" = None) -> "list[str] | Lines":
     """`load_docs(path)`, as `microgpt.lines.Lines` if the text is plain enough: then no strings are made yet."""
     text = _read(path)
     if not _is_plain(text) or len(text) >= 2**31 - 1:
@@ -50,7 +51,7 @@ def load_lines(path: "str | os.PathLike[str] | None" = None) -> "Sequence[str]":
     return _not_none(Lines(text), path)
 
 
-def _read(path):
+def _read(path: "str | os.PathLike[str] | None") -> str:
     path = default_source() if path is None else path
     with open(path, "rb") as file:
         content = file.read()
@@ -66,7 +67,7 @@ def _read(path):
     return text.removeprefix("\ufeff")
 
 
-def _split(text):
+def _split(text: str) -> list[str]:
     if _is_plain(text):
         # The same in three quarters of the time.
         return text.split()
@@ -76,12 +77,12 @@ def _split(text):
     return list(filter(None, map(str.strip, text.replace("\r", "\n").split("\n"))))
 
 
-def _is_plain(text):
+def _is_plain(text: str) -> bool:
     """Whether newlines are the only white space, so that there is one word a line."""
     return text.isascii() and not any(ch in text for ch in " \t\x0b\x0c\x1c\x1d\x1e\x1f")
 
 
-def _not_none(docs, path):
+def _not_none(docs: "Docs", path: "str | os.PathLike[str] | None") -> "Docs":
     if not docs:
         raise ValueError(f"{os.fsdecode(default_source() if path is None else path)} holds no documents")
     return docs

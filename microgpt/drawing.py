@@ -66,7 +66,8 @@ def operator(value: "AnyValue") -> str:
     parameters have been updated since, a name may not fit any more, and '?' says so; so it does for children and local
     gradients that no operator makes.
     """
-    children, local = list(value._children), list(value._local_grads)
+    children: list[AnyValue] = list(value._children)
+    local = list(value._local_grads)
     if not children:
         return ""
     try:

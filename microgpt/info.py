@@ -31,7 +31,7 @@ def rows() -> "dict[str, str]":
     }
 
 
-def _processor():
+def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -42,7 +42,7 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
-def _info(_):
+def _info(_: None) -> None:
     for name, value in rows().items():
         cli.write(f"{name + ':':18}{cli.printable(value)}\n")
 

@@ -8,15 +8,10 @@ import math
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, TypeAlias
+    from typing import Any
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from ._types import AnyGPT
+    from ._types import AnyGPT, Array
     from .trainer import Trainer
-
-    Array: TypeAlias = npt.NDArray[np.float64]
 
 __all__ = ["attention", "forward", "weights"]
 

@@ -14,19 +14,14 @@ from .watching import Watcher
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, TypeAlias
+    from typing import Any
 
-    import numpy as np
-    import numpy.typing as npt
     from matplotlib.figure import Figure
 
-    from ._types import AnyGPT
+    from ._types import AnyGPT, Array, Path
     from .figures import Picture
     from .trainer import Trainer
     from .validation import Validation
-
-    Path: TypeAlias = str | os.PathLike[str]
-    Array: TypeAlias = npt.NDArray[np.float64]
 
 __all__ = ["LossPlot", "check_plot", "plot_attention", "plot_embeddings", "plot_loss"]
 
@@ -296,7 +291,8 @@ def _apart(x: "Array", y: "Array", width: float, height: float, distance: float)
             np.fill_diagonal(far, np.inf)
             push = np.clip(distance - far, 0, None) / far
             places += (away * push[..., None]).sum(axis=1) / 4
-    return (places / scale).T
+    found: Array = (places / scale).T
+    return found
 
 
 def _plane(rows: "Array") -> "tuple[Array, Array]":

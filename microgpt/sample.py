@@ -4,6 +4,10 @@ import sys
 from . import cli
 from .trainer import ENGINES, Trainer
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DEFAULTS = {"temperature": 0.5, "samples": 20, "engine": "fused", "prompt": ""}
 CUTS = ("top_k", "top_p", "max_length")
 
@@ -13,7 +17,7 @@ def main(argv: "list[str] | None" = None) -> int:
     return cli.run(_sample, lambda: _arguments(argv))
 
 
-def _arguments(argv):
+def _arguments(argv: "list[str] | None") -> "dict[str, Any]":
     p = cli.parser("sample", "Let a saved model write new documents, drawn as the script draws them.", sparse=True)
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     cli.add_sampling(p, DEFAULTS)
@@ -29,10 +33,11 @@ def _arguments(argv):
                    "probability that the model gives each token (at temperature 1, with nothing cut), and the "
                    "perplexity of the sample")  # fmt: skip
     p.add_argument("--engine", choices=ENGINES, help=f"default: {DEFAULTS['engine']}")
-    return vars(p.parse_args(argv))
+    given: dict[str, Any] = vars(p.parse_args(argv))
+    return given
 
 
-def _sample(given):
+def _sample(given: "dict[str, Any]") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
     cli.import_arrays()
@@ -49,7 +54,7 @@ def _sample(given):
         cli.write_samples(trainer, options)
 
 
-def _write_logprobs(trainer, options):
+def _write_logprobs(trainer: Trainer, options: "dict[str, Any]") -> None:
     """Each sample as ever, and below it a table of its tokens."""
     from math import log
 

@@ -1,5 +1,6 @@
 """Type checkers see what there is: stubs against the modules, and the examples under mypy's strictest rules."""
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,26 @@ def mypy(*arguments):
 
 
 def test_stubs_are_those_of_the_modules():
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")  # stubtest imports every module
     done = mypy("mypy.stubtest", "microgpt", "--mypy-config-file", "pyproject.toml", "--allowlist",
                 "tests/stubtest_allowlist.txt", "--ignore-unused-allowlist")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_package_is_strict():
+    """Every module, against the stubs of the compiled ones; the settings are in pyproject.toml."""
+    done = mypy("mypy", "--config-file", "pyproject.toml", "-p", "microgpt")
+    assert done.returncode == 0, done.stdout + done.stderr
+    checked = int(done.stdout.split("no issues found in ")[1].split()[0])
+    assert checked == len([*PACKAGE.glob("*.py"), *PACKAGE.glob("*.pyi")]) - 1  # of __init__ there are both
+
+
+def test_ignored_type_errors_say_which_and_why():
+    found = [line for path in PACKAGE.glob("*.py*") if path.suffix in (".py", ".pyi") and path.name != "cli.py"
+             for line in path.read_text(encoding="utf-8").splitlines() if "type: ignore" in line]  # fmt: skip
+    assert found
+    for line in found:
+        assert re.search(r"# type: ignore\[[\w, -]+\]  # \w", line), line
 
 
 def test_examples_are_strict():

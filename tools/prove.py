@@ -179,6 +179,13 @@ def lint(bench):
     return "ruff, zizmor, " + last_line(sh("node", "workflows.mjs", cwd=folder / "tools/lint"))
 
 
+@proof(ci=True)
+def types(bench):
+    """mypy's strictest rules over every module of the package"""
+    bin = bench.venv("tests", "-r", bench.test_requirements())
+    return last_line(sh(bin / "python", "-m", "mypy", "-p", "microgpt", cwd=bench.source, env=environment()))
+
+
 @proof()
 def sbom(bench):
     """the list of what a release is made of is valid CycloneDX"""
