@@ -113,6 +113,7 @@ cdef class Adam:
 
     def _squares_are_finite(self):
         """Whether no gradient is nan or so large that its square overflows: then `step` cannot stop half-way."""
+        self.ready()
         cdef const double *grad = self.model.params_grad
         cdef Py_ssize_t i, n = self.model.num_params
         # Four sums side by side, for speed: each is 0.0 until a product is not finite, and nan from then on.
