@@ -96,7 +96,7 @@ if WINDOWS:
 HEADERS = sorted(glob("csrc/*.h") + glob("csrc/kernels/*.h"))
 C_SOURCES = sorted(glob("csrc/*.c") + glob("csrc/kernels/*.c"))
 
-# One static library per instruction set, because flags go by library in setuptools. Only microgpt.simd links them.
+# One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd links them.
 LIBRARIES = [
     (f"mg_kernels_{isa}", {
         "sources": [f"csrc/kernels/kernels_{isa}.c"],
@@ -110,8 +110,8 @@ LIBRARIES = [
 # Extension module -> its C sources beside the .pyx.
 MODULES = {
     "simd": ["csrc/dispatch.c"],
-    "lines": [],
-    "stream": ["csrc/mt19937.c"],
+    "text_lines": [],
+    "mt19937": ["csrc/mt19937.c"],
     "value": ["csrc/reserve.c"],
     "model": [],
     "adam": ["csrc/adam.c"],
@@ -121,11 +121,11 @@ MODULES = {
 
 EXTENSIONS = [
     Extension(
-        f"microgpt.{name}",
-        [f"microgpt/{name}.pyx", *sources],
+        f"microgpt.core.{name}",
+        [f"microgpt/core/{name}.pyx", *sources],
         include_dirs=["csrc", "csrc/kernels"],
         # Touching a header, a kernel or a declaration rebuilds every module.
-        depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/*.px[di]"))],
+        depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/core/*.px[di]"))],
         define_macros=[(f"MG_HAVE_{isa.upper()}", "1") for isa in ISAS],
         extra_compile_args=EXACT + VISIBILITY + VARIANT_FLAGS,
         extra_link_args=LINK,

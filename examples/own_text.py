@@ -7,7 +7,7 @@ TEXT is UTF-8, one document a line; without it the model learns to write numbers
 import sys
 
 from microgpt import Trainer, evaluate, load_docs
-from microgpt.validation import split
+from microgpt.cli.validation import split
 
 ONES = "one two three four five six seven eight nine".split()
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()

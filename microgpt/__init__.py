@@ -6,29 +6,28 @@
 Names are imported when they are first used, so that `import microgpt` costs next to nothing.
 """
 import os as _os
-from _imp import extension_suffixes as _extension_suffixes
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Value": "value",
-    "GPT": "model",
-    "gpt": "model",
-    "linear": "model",
-    "softmax": "model",
-    "rmsnorm": "model",
-    "document_loss": "model",
-    "Adam": "adam",
+    "Value": "core.value",
+    "GPT": "core.model",
+    "gpt": "core.model",
+    "linear": "core.model",
+    "softmax": "core.model",
+    "rmsnorm": "core.model",
+    "document_loss": "core.model",
+    "Adam": "core.adam",
     "Tokenizer": "data",
     "load_docs": "data",
     "Trainer": "trainer",
     "DivergedError": "errors",
-    "simd_info": "simd",
+    "simd_info": "core.simd",
     "evaluate": "eval",
-    "draw_graph": "drawing",
-    "plot_attention": "plotting",
-    "plot_embeddings": "plotting",
-    "plot_loss": "plotting",
+    "draw_graph": "viz.graph",
+    "plot_attention": "viz.plots",
+    "plot_embeddings": "viz.plots",
+    "plot_loss": "viz.plots",
 }
 
 __all__ = [*_HOME, "__version__"]
@@ -48,22 +47,9 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
-def _compiled(folder):
-    return any(_os.path.exists(_os.path.join(folder, "simd" + suffix)) for suffix in _extension_suffixes())
-
-
-if not _compiled(_os.path.dirname(_os.path.abspath(__file__))):
-    # This is a source folder that was not built in place, and Python looks here first because it was started beside
-    # it. The compiled modules are those of the installed package; if there is none, say so now.
-    import sys as _sys
-
-    __path__ += [path for path in (_os.path.join(entry, "microgpt") for entry in _sys.path if entry) if _compiled(path)]
-    if len(__path__) == 1:
-        raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder above it")
-
 if _os.environ.get("MICROGPT_SIMD"):
     try:
-        from . import simd as _simd  # noqa: F401  (an override that is unknown or unsupported fails here, at import)
+        from .core import simd as _simd  # noqa: F401  (an override that is unknown or unsupported fails here, at import)
     except ImportError as error:
         import sys as _sys
 

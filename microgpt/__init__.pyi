@@ -1,21 +1,21 @@
-from .adam import Adam as Adam
+from .core.adam import Adam as Adam
+from .core.model import GPT as GPT
+from .core.model import document_loss as document_loss
+from .core.model import gpt as gpt
+from .core.model import linear as linear
+from .core.model import rmsnorm as rmsnorm
+from .core.model import softmax as softmax
+from .core.simd import simd_info as simd_info
+from .core.value import Value as Value
 from .data import Tokenizer as Tokenizer
 from .data import load_docs as load_docs
-from .drawing import draw_graph as draw_graph
 from .errors import DivergedError as DivergedError
 from .eval import evaluate as evaluate
-from .model import GPT as GPT
-from .model import document_loss as document_loss
-from .model import gpt as gpt
-from .model import linear as linear
-from .model import rmsnorm as rmsnorm
-from .model import softmax as softmax
-from .plotting import plot_attention as plot_attention
-from .plotting import plot_embeddings as plot_embeddings
-from .plotting import plot_loss as plot_loss
-from .simd import simd_info as simd_info
 from .trainer import Trainer as Trainer
-from .value import Value as Value
+from .viz.graph import draw_graph as draw_graph
+from .viz.plots import plot_attention as plot_attention
+from .viz.plots import plot_embeddings as plot_embeddings
+from .viz.plots import plot_loss as plot_loss
 
 __all__ = [
     "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "Tokenizer", "load_docs", "Trainer",

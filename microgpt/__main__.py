@@ -1,7 +1,8 @@
 """`microgpt COMMAND`, which is `python -m microgpt COMMAND` and `python -m microgpt.COMMAND`."""
 import sys
 
-from . import __version__, cli
+from . import __version__
+from .cli import console as cli
 
 #: The commands, each a module with a `main(argv)`.
 COMMANDS = {

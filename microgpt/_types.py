@@ -5,11 +5,13 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import lines, model, reference, value
+from . import reference
+from .core import model, value
+from .core import text_lines as lines
 
 Path: TypeAlias = str | os.PathLike[str]
 Array: TypeAlias = npt.NDArray[np.float64]
-Docs = TypeVar("Docs", list[str], lines.Lines)
+Docs = TypeVar("Docs", list[str], text_lines.TextLines)
 #: A model and a node of either kind, compiled or plain Python. The two kinds do not mix in one graph.
 AnyGPT: TypeAlias = model.GPT | reference.GPT
 AnyValue: TypeAlias = value.Value | reference.Value

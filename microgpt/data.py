@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._types import Docs
-    from .lines import Lines
+    from .core.text_lines import TextLines
 
 __all__ = ["Tokenizer", "default_source", "describe_source", "load_docs"]
 
@@ -41,14 +41,14 @@ def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
     return _not_none(_split(_read(path)), path)
 
 
-def load_lines(path: "str | os.PathLike[str] | None" = None) -> "list[str] | Lines":
-    """`load_docs(path)`, as `microgpt.lines.Lines` if the text is plain enough: then no strings are made yet."""
+def load_lines(path: "str | os.PathLike[str] | None" = None) -> "list[str] | TextLines":
+    """`load_docs(path)`, as `microgpt.core.text_lines.TextLines` if the text is plain enough: then no strings are made yet."""
     text = _read(path)
     if not _is_plain(text) or len(text) >= 2**31 - 1:
         return _not_none(_split(text), path)
-    from .lines import Lines
+    from .core.text_lines import TextLines
 
-    return _not_none(Lines(text), path)
+    return _not_none(TextLines(text), path)
 
 
 def _read(path: "str | os.PathLike[str] | None") -> str:
@@ -101,7 +101,7 @@ class Tokenizer:
         self._set_uchars(_unique_characters("".join(docs)))
 
     @classmethod
-    def of_lines(cls, lines: "Lines") -> "Tokenizer":
+    def of_lines(cls, lines: "TextLines") -> "Tokenizer":
         """Tokenizer(lines), without asking for each of them."""
         return cls.from_uchars([ch for ch in _unique_characters(lines.text) if ch not in "\r\n"])
 

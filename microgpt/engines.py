@@ -41,8 +41,8 @@ class _Engine:
         """Undo what a step that was interrupted twice (a second time while it was undone) has left."""
 
     def decoder(self):
-        """The forward pass a token at a time: see `microgpt.sampling.Decoder`."""
-        from .sampling import Decoder
+        """The forward pass a token at a time: see `microgpt.generation.Decoder`."""
+        from .generation import Decoder
 
         return Decoder(self.model)
 
@@ -157,17 +157,17 @@ class _CompiledEngine(_Engine):
     """What the two compiled engines share: where parameters, moments and the stream live."""
 
     def __init__(self, vocab_size, num_steps, settings, rng):
-        from .adam import Adam
-        from .model import GPT
+        from .core.adam import Adam
+        from .core.model import GPT
 
         self.model = GPT(vocab_size, **_model_arguments(settings), rng=rng)
         self.adam = Adam(self.model, **_adam_arguments(settings, num_steps))
 
     @staticmethod
     def seeded(seed):
-        from .stream import Stream
+        from .core.mt19937 import MT19937
 
-        return Stream(seed)
+        return MT19937(seed)
 
     @staticmethod
     def choose(rng, weights):
@@ -186,7 +186,7 @@ class _CompiledEngine(_Engine):
 class _GraphEngine(_CompiledEngine, _ScalarEngine):
     def __init__(self, vocab_size, num_steps, settings, rng):
         super().__init__(vocab_size, num_steps, settings, rng)
-        from .model import document_loss, gpt, softmax
+        from .core.model import document_loss, gpt, softmax
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
 
@@ -209,7 +209,7 @@ class _GraphEngine(_CompiledEngine, _ScalarEngine):
 class _FusedEngine(_CompiledEngine):
     def __init__(self, vocab_size, num_steps, settings, rng):
         super().__init__(vocab_size, num_steps, settings, rng)
-        from .fused import FusedEngine
+        from .core.fused import FusedEngine
 
         self.fused = FusedEngine(self.model)
 
@@ -222,7 +222,7 @@ class _FusedEngine(_CompiledEngine):
         return self.fused.sample(rng, temperature, prompt=tokens[1:])
 
     def decoder(self):
-        from .sampling import FusedDecoder
+        from .generation import FusedDecoder
 
         return FusedDecoder(self.fused)
 

@@ -6,13 +6,13 @@ import math
 import sys
 import time
 
-from . import cli
+from .cli import console as cli
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .sampling import Decoder
+    from .generation import Decoder
     from .trainer import Trainer
 
 __all__ = ["Evaluation", "evaluate", "position_losses"]

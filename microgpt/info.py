@@ -2,7 +2,8 @@
 import platform
 import sys
 
-from . import __version__, cli
+from . import __version__
+from .cli import console as cli
 
 __all__ = ["main", "rows"]
 
@@ -15,7 +16,7 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def rows() -> "dict[str, str]":
     """What was built and what runs here, as name -> text."""
-    from .simd import build_info, simd_info
+    from .core.simd import build_info, simd_info
 
     simd = simd_info()
     return {

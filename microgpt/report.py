@@ -6,7 +6,7 @@ runs are the same to the last bit, and else at which step, and in which tensor, 
 import os
 import sys
 
-from . import cli
+from .cli import console as cli
 from .files import check_writable, find_overlap, write_atomically
 from .runlog import read_log
 
@@ -101,7 +101,7 @@ def main(argv: "list[str] | None" = None) -> int:
 
 
 def _report(given: "dict[str, Any]") -> None:
-    from .reportpage import page
+    from .web.report_page import page
 
     logs = given["logs"]
     if len(logs) > 2:
@@ -125,7 +125,7 @@ def _report(given: "dict[str, Any]") -> None:
 
 def _is_report(path):
     """Whether a file begins as the pages of this command do."""
-    from .reportpage import GENERATOR
+    from .web.report_page import GENERATOR
 
     with open(path, "rb") as file:
         return GENERATOR.encode() in file.read(500)

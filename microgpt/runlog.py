@@ -11,9 +11,9 @@ import os
 import time
 
 from .checkpoint import docs_digest, shapes
+from .cli.watching import Watcher
 from .files import open_in_place
 from .metadata import seed_text
-from .watching import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class RunLog(Watcher):
     def _attention(self):
         import numpy as np
 
-        from .inside import attention
+        from .viz.activations import attention
 
         trainer = self.trainer
         if trainer.settings["n_layer"] * trainer.settings["n_head"] > ATTENTION_HEADS:
@@ -242,7 +242,7 @@ def watchers(trainer: "Trainer", given: "dict[str, Any]", source: str, validatio
     if "log" in given:
         found.append(RunLog(trainer, given["log"], source, given.get("look_every"), given.get("digest_every", 1)))
     if "plot" in given:
-        from .plotting import LossPlot
+        from .viz.plots import LossPlot
 
         found.append(LossPlot(trainer, given["plot"], validation))
     return found

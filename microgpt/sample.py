@@ -1,7 +1,7 @@
 """`python -m microgpt.sample MODEL.safetensors`: let a saved model write."""
 import sys
 
-from . import cli
+from .cli import console as cli
 from .trainer import ENGINES, Trainer
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def _write_logprobs(trainer: Trainer, options: "dict[str, Any]") -> None:
     """Each sample as ever, and below it a table of its tokens."""
     from math import log
 
-    from .sampling import perplexity
+    from .generation import perplexity
 
     cuts, out = {name: options.get(name) for name in CUTS}, cli.Output()
     for i in range(options["samples"]):

@@ -2,7 +2,7 @@
 import sys
 import time
 
-from . import cli
+from .cli import console as cli
 from .trainer import SETTINGS, Trainer
 
 #: The script's own values, and how long to compute before the lines are shown.
@@ -18,7 +18,7 @@ def main(argv=None):
 def _arguments(argv):
     if not argv:
         return {}  # argparse takes a third of the time that Python needs to start
-    from .flags import parse
+    from .cli.train_flags import parse
 
     return parse(argv, DEFAULTS)
 
@@ -28,11 +28,11 @@ def _train(given):
     cli.check_sampling(options)
     watching, val_docs, fraction = None, None, None
     if given:
-        from . import flags
+        from .cli import train_flags as flags
 
         flags.check(given)
         if given.keys() & flags.WATCHED:
-            from . import watching
+            from .cli import watching
     docs, source = cli.read_docs(given.get("input"), lines=not given)
     if watching:
         docs, val_docs, fraction = watching.prepare(given, docs, source)
@@ -105,7 +105,7 @@ def _resume(given, options, docs, source):
 def _instruction_set(trainer):
     if trainer.engine != "fused":
         return ""
-    from .simd import simd_info
+    from .core.simd import simd_info
 
     return f" ({simd_info()['in_use']})"
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from .lines import Lines
-    from .sampling import Token
+    from .core.text_lines import TextLines
+    from .generation import Token
 
 __all__ = ["ENGINES", "SETTINGS", "Trainer"]
 
@@ -139,7 +139,7 @@ class Trainer:
         self._set_up(_check_docs(docs), None, num_steps, seed, str.__str__(engine), settings)
 
     @classmethod
-    def _of_lines(cls, lines: "Lines", num_steps: int, seed: int, engine: str, settings: "dict[str, Any]") -> "Trainer":
+    def _of_lines(cls, lines: "TextLines", num_steps: int, seed: int, engine: str, settings: "dict[str, Any]") -> "Trainer":
         """Trainer(lines, ...) for the command's own defaults: the lines stay lines, and are not copied."""
         self = cls.__new__(cls)
         self._set_up(lines, Tokenizer.of_lines(lines), num_steps, seed, engine, settings)
@@ -147,7 +147,7 @@ class Trainer:
 
     def _set_up(
         self,
-        docs: "list[str] | Lines | None",
+        docs: "list[str] | TextLines | None",
         tokenizer: "Tokenizer | None",
         num_steps: int,
         seed: int,
@@ -255,7 +255,7 @@ class Trainer:
 
         Each ends where the model says so, at block_size tokens, or at max_length characters (the prompt's included).
         Draws from the run's own stream, as the script does, or from a stream of its own with this seed. top_k and
-        top_p cut what is unlikely: see `microgpt.sampling.keep_likely`. After an exception the stream stands where it
+        top_p cut what is unlikely: see `microgpt.generation.keep_likely`. After an exception the stream stands where it
         stood before. Raises `microgpt.DivergedError` for a model whose probabilities are not finite.
         """
         rng = self._stream(seed)
@@ -288,7 +288,7 @@ class Trainer:
         max_length: "int | None" = None,
         seed: "int | None" = None,
     ) -> "Iterator[Token]":
-        """One document as it is written: an iterator over the `microgpt.sampling.Token`s that follow prompt.
+        """One document as it is written: an iterator over the `microgpt.generation.Token`s that follow prompt.
 
         A Token is a str, its character, with the attributes `id`, `probability` and `model_probability`; the end of
         the document is the Token ''. The arguments are those of `sample`, and so are the draws.
@@ -352,7 +352,7 @@ class Trainer:
 
     def _draw(self, rng, temperature, prompt, top_k, top_p, max_length):
         """The Tokens of one document, drawn as they are asked for."""
-        from . import sampling
+        from . import generation as sampling
 
         tokens, length = self._prompt_tokens(prompt), self.settings["block_size"]
         length = length if max_length is None else min(length, max_length)
@@ -387,7 +387,7 @@ class Trainer:
 
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Write the whole run to a .safetensors file: see `microgpt.checkpoint.save`."""
-        from .cli import import_arrays
+        from .cli.console import import_arrays
 
         import_arrays()
         from .checkpoint import save
@@ -419,7 +419,7 @@ class Trainer:
         )
 
     def _repr_html_(self) -> str:
-        from .display import trainer_html
+        from .viz.notebook import trainer_html
 
         return trainer_html(self)
 

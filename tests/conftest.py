@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # `python -m pytest` puts this folder's parent first on the path. The package there has no compiled modules unless it
 # was built in place, and then the installed one is meant.
-if not list(ROOT.glob("microgpt/value.*.so")) and not list(ROOT.glob("microgpt/value.*.pyd")):
+if not list(ROOT.glob("microgpt/core/value.*.so")) and not list(ROOT.glob("microgpt/core/value.*.pyd")):
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
 
 # Where the tests are run as a background job, SIGINT is ignored, and children inherit that; some are there to be interrupted.
@@ -21,7 +21,7 @@ import profiles  # noqa: E402
 import pytest  # noqa: E402
 
 import microgpt  # noqa: E402
-from microgpt.simd import simd_info  # noqa: E402
+from microgpt.core.simd import simd_info  # noqa: E402
 from microgpt.trainer import ENGINES  # noqa: E402
 
 profiles.register_and_load()
@@ -56,7 +56,7 @@ def compiled_engine(request):
 @pytest.fixture(params=simd_info()["supported"])
 def isa(request):
     """An instruction set of this processor, in force while the test runs."""
-    from microgpt import simd
+    from microgpt.core import simd
 
     before = simd_info()["in_use"]
     simd._use(request.param)

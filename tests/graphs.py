@@ -4,8 +4,9 @@ import struct
 from pathlib import Path
 from types import SimpleNamespace
 
-from microgpt import model, reference
-from microgpt.value import Value
+from microgpt import reference
+from microgpt.core import model
+from microgpt.core.value import Value
 
 ENGINES = {
     "graph": SimpleNamespace(

@@ -7,7 +7,7 @@ import pytest
 from conftest import hexes
 
 from microgpt import GPT, reference
-from microgpt.fused import FusedEngine
+from microgpt.core.fused import FusedEngine
 
 
 class Pair:

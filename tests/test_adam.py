@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
 
-from microgpt import GPT, Adam, reference, simd, simd_info
+from microgpt import GPT, Adam, reference, simd_info
+from microgpt.core import simd
 
 DEFAULTS = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps": 1e-8, "num_steps": 1000}
 

@@ -196,13 +196,13 @@ def test_the_script_with_its_class_swapped(command, tmp_path, script):
 
 
 def simd_supported():
-    from microgpt.simd import simd_info
+    from microgpt.core.simd import simd_info
 
     return simd_info()["supported"]
 
 
 def in_use():
-    from microgpt.simd import simd_info
+    from microgpt.core.simd import simd_info
 
     return simd_info()["in_use"]
 

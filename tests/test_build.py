@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "lines", "stream", "value", "model", "adam", "fused"]
+MODULES = ["simd", "text_lines", "mt19937", "value", "model", "adam", "fused"]
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.
@@ -28,7 +28,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files; 
 
 
 def built(name):
-    return Path(import_module(f"microgpt.{name}").__file__)
+    return Path(import_module(f"microgpt.core.{name}").__file__)
 
 
 def tool(name, *arguments):
@@ -208,15 +208,17 @@ def test_addresses_to_prefetch_are_integers():
 def test_wheel_holds_no_sources():
     """A .pxd that names headers which no wheel holds cannot be used; none is shipped."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    patterns = re.findall(r'"(.+?)"', re.search(r"^microgpt = \[(.*)\]", text, re.M)[1])
-    shipped = {path.suffix for pattern in patterns for path in (ROOT / "microgpt").glob(pattern)}
+    data = re.findall(r'^"?(microgpt[.\w]*)"? = \[(.*)\]', text.split("[tool.setuptools.package-data]")[1].split("\n[")[0], re.M)
+    assert len(data) == 3
+    shipped = {path.suffix for package, patterns in data for pattern in re.findall(r'"(.+?)"', patterns)
+               for path in (ROOT / package.replace(".", "/")).glob(pattern)}
     assert ".pyi" in shipped
     assert not shipped & {".pxd", ".pyx", ".pxi", ".c", ".h"}
 
 
 @on_linux
 @pytest.mark.parametrize("name, calls", [("value", {"pow", "exp", "log"}), ("model", {"pow", "exp", "log"}),
-                                         ("stream", {"log", "cos", "sin"}), ("adam", {"pow"}),
+                                         ("mt19937", {"log", "cos", "sin"}), ("adam", {"pow"}),
                                          ("simd", {"pow", "exp"}), ("fused", {"log"})])  # fmt: skip
 def test_libm_is_called(name, calls):
     lines = tool("nm", "-D", "--undefined-only", built(name)).splitlines()
@@ -279,5 +281,5 @@ def test_touching_a_header_rebuilds_every_module():
 
 
 def test_all_modules_are_listed():
-    assert {extension.name for extension in setup_tables().EXTENSIONS} == {f"microgpt.{name}" for name in MODULES}
-    assert {path.stem for path in ROOT.glob("microgpt/*.pyx")} == set(MODULES)
+    assert {extension.name for extension in setup_tables().EXTENSIONS} == {f"microgpt.core.{name}" for name in MODULES}
+    assert {path.stem for path in ROOT.glob("microgpt/core/*.pyx")} == set(MODULES)

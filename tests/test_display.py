@@ -5,7 +5,7 @@ import pytest
 
 import microgpt
 from microgpt import Trainer, reference
-from microgpt.display import gpt_html, trainer_html, value_html
+from microgpt.viz.notebook import gpt_html, trainer_html, value_html
 
 NAMES = ["emma", "olivia", "<b>&amp;", "zoë"]
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from microgpt import DivergedError, Trainer
-from microgpt.validation import Validation
+from microgpt.cli.validation import Validation
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SMALL = ["--input", "text.txt", "--n-embd", "4", "--n-head", "2", "--block-size", "8", "--steps", "60", "--samples", "2"]

@@ -56,7 +56,7 @@ def test_numpy_program_agrees_with_the_package(command, folder):
     program = blocks("checkpoints.md", "python")[0]
     check = """
 from microgpt import Trainer
-from microgpt.inside import forward
+from microgpt.viz.activations import forward
 t = Trainer.load("my.safetensors")
 tokens = t.tokenizer.encode("kamala")[:-1]
 assert np.abs(logits(tokens) - forward(t.model, tokens)["logits"]).max() < 1e-12

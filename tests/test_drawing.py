@@ -9,8 +9,8 @@ import pytest
 
 import microgpt
 from microgpt import draw_graph, reference
-from microgpt.display import value_html
-from microgpt.drawing import WIDEST, Dot, operator
+from microgpt.viz.graph import WIDEST, Dot, operator
+from microgpt.viz.notebook import value_html
 
 CLASSES = [microgpt.Value, reference.Value]
 
@@ -91,7 +91,7 @@ def test_limit_says_what_it_left_out(Value):
 
 
 def test_large_graph_is_counted_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr("microgpt.drawing.COUNTED", 50)
+    monkeypatch.setattr("microgpt.viz.graph.COUNTED", 50)
     v = reference.Value(1.0)
     for _ in range(100):
         v = v + 1

@@ -14,7 +14,8 @@ import pytest
 from conftest import environment
 from kernels import vector_math
 
-from microgpt import simd, simd_info
+from microgpt import simd_info
+from microgpt.core import simd
 
 DRAWS = 200_000  # of each function and kind
 

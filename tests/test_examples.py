@@ -52,7 +52,7 @@ def test_one_import(command, tmp_path):
     script = SCRIPT.replace("(reference_of_the_test)", "(__import__('microgpt').reference.Value)")
     own_class = "import microgpt.reference\nMODULE = '__main__'\n" + script
     (tmp_path / "with_class.py").write_text(own_class, encoding="utf-8")
-    (tmp_path / "ours.py").write_text("MODULE = 'microgpt.value'\n" + script, encoding="utf-8")
+    (tmp_path / "ours.py").write_text("MODULE = 'microgpt.core.value'\n" + script, encoding="utf-8")
     own = command("with_class.py")
     ours = command(EXAMPLES / "one_import.py", "ours.py")
     assert own.returncode == ours.returncode == 0, own.stderr + ours.stderr
@@ -175,7 +175,7 @@ PAGES = [ROOT / "README.md", EXAMPLES / "tour.ipynb", *sorted((ROOT / "docs").gl
 
 def test_small_graphs_show_gradients_that_live():
     """The first example a reader sees had a relu of a negative number: gradients of 0 teach nothing."""
-    from microgpt.drawing import operator
+    from microgpt.viz.graph import operator
 
     found = 0
     for path in PAGES:

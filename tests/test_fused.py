@@ -12,11 +12,12 @@ import pytest
 from conftest import hexes
 from pairs import Pair, document, ids, shape
 
-from microgpt import reference, simd
-from microgpt.adam import Adam
-from microgpt.fused import FusedEngine
-from microgpt.model import GPT
-from microgpt.stream import Stream
+from microgpt import reference
+from microgpt.core import simd
+from microgpt.core.adam import Adam
+from microgpt.core.fused import FusedEngine
+from microgpt.core.model import GPT
+from microgpt.core.mt19937 import MT19937
 
 ISAS = simd.simd_info()["supported"]
 
@@ -203,7 +204,7 @@ def test_ctrl_c_within_a_document(grad):
     for call in (
         lambda: engine.train(itertools.repeat(tokens), adam, losses),
         lambda: [engine.loss_and_grad(tokens) for _ in itertools.count()],
-        lambda: [engine.sample(Stream(1), max_tokens=1023) for _ in itertools.count()],
+        lambda: [engine.sample(MT19937(1), max_tokens=1023) for _ in itertools.count()],
         lambda: [engine.probabilities(tokens[:1024]) for _ in itertools.count()],
     ):
         before = model.grad.tobytes()
@@ -219,7 +220,7 @@ def test_ctrl_c_within_a_document(grad):
 @pytest.mark.parametrize("shape", SHAPES, ids=ids)
 def test_samples(isa, shape):
     pair = Pair(shape, init_std=0.2)
-    stream, rng = Stream(3), random.Random(3)
+    stream, rng = MT19937(3), random.Random(3)
     prompt = [0] if shape["vocab_size"] > 1 and shape["block_size"] > 2 else []
     for temperature, max_tokens, given in [(0.5, None, []), (1, 3, prompt), (2.5, None, prompt * 2), (0.01, 0, [])]:
         for _ in range(2):
@@ -242,7 +243,7 @@ def test_probabilities(isa):
 
 def test_sampling_errors():
     pair = Pair(shape(6, 4, 2, 1, 4))
-    stream = Stream(1)
+    stream = MT19937(1)
     with pytest.raises(ZeroDivisionError):
         pair.engine.sample(stream, 0.0)
     with pytest.raises(ValueError, match="5 tokens do not fit the block of 4"):
@@ -256,7 +257,7 @@ def test_sampling_errors():
         pair.set(pair.offset("lm_head", 5, i), 0.0)
         pair.set(pair.offset("wpe", 1, i), math.nan)
     for seed in range(20):
-        stream = Stream(seed)
+        stream = MT19937(seed)
         state = stream.getstate()
         try:
             pair.engine.sample(stream, 0.5)

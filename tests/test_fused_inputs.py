@@ -10,8 +10,8 @@ from conftest import hexes
 from pairs import Pair, shape
 
 from microgpt import GPT, Adam, Tokenizer, document_loss
-from microgpt.fused import FusedEngine
-from microgpt.stream import Stream
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
 
 CONFIG = shape(6, 8, 2, 1, 8)
 DOCUMENTS = [[5, k % 5, (k * k) % 5, 5] for k in range(200)]
@@ -266,7 +266,7 @@ def test_lengths_are_not_believed(length):
         lambda: engine.position_losses(Lying([5, 1, 5], length)),
         lambda: engine.train([Lying([5, 1, 5], length)], Adam(pair.model), []),
         lambda: engine.probabilities(Lying([5, 1, 5], length)),
-        lambda: engine.sample(Stream(1), prompt=Lying([1, 2, 3], length)),
+        lambda: engine.sample(MT19937(1), prompt=Lying([1, 2, 3], length)),
     ):
         try:
             call()
@@ -274,34 +274,34 @@ def test_lengths_are_not_believed(length):
             pass
     if length > 8:  # 1 + sys.maxsize is negative in 64 bits, and fits every block
         with pytest.raises(ValueError, match=f"^{length + 1} tokens do not fit the block of 8$"):
-            engine.sample(Stream(1), prompt=Lying([1] * 100_000, length))
+            engine.sample(MT19937(1), prompt=Lying([1] * 100_000, length))
     assert others == [b"\x55" * 64] * 1000
-    assert engine.sample(Stream(1)) == Pair(CONFIG).engine.sample(Stream(1)) or length in (2, 3)  # a step was taken
+    assert engine.sample(MT19937(1)) == Pair(CONFIG).engine.sample(MT19937(1)) or length in (2, 3)  # a step was taken
 
 
 def test_numbers_of_any_type():
     pair = Pair(CONFIG)
     engine = pair.engine
-    expected = engine.sample(Stream(1), 2.0, 3, [1, 2])
+    expected = engine.sample(MT19937(1), 2.0, 3, [1, 2])
     for as_type in (np.int8, np.uint8, np.uint64, int):
         prompt = [as_type(1), as_type(2)]
-        assert engine.sample(Stream(1), as_type(2), as_type(3), prompt) == expected
-        assert engine.sample(Stream(1), 2, as_type(3), np.array(prompt)) == expected
+        assert engine.sample(MT19937(1), as_type(2), as_type(3), prompt) == expected
+        assert engine.sample(MT19937(1), 2, as_type(3), np.array(prompt)) == expected
     for temperature in (np.float64(0.3), np.float32(0.3), np.float16(0.3), np.int8(2), True):
-        assert engine.sample(Stream(1), temperature) == engine.sample(Stream(1), float(temperature))
+        assert engine.sample(MT19937(1), temperature) == engine.sample(MT19937(1), float(temperature))
         ours = hexes(engine.probabilities([5, 1], temperature))
         assert ours == hexes(engine.probabilities([5, 1], float(temperature)))
     for most in (-1, 0, -(2**63), -(10**30)):
-        assert engine.sample(Stream(1), max_tokens=most) == []
+        assert engine.sample(MT19937(1), max_tokens=most) == []
     for most in (8, 2**63 - 1, 2**63, 10**30):
-        assert engine.sample(Stream(1), max_tokens=most) == engine.sample(Stream(1))
+        assert engine.sample(MT19937(1), max_tokens=most) == engine.sample(MT19937(1))
     for wrong in (2.5, 2.0, "2", np.float64(2)):
         with pytest.raises(TypeError):
-            engine.sample(Stream(1), max_tokens=wrong)
+            engine.sample(MT19937(1), max_tokens=wrong)
         with pytest.raises(TypeError):
             engine.loss_and_grad([5, wrong, 5])
     with pytest.raises(TypeError):
-        engine.sample(Stream(1), "0.5")
+        engine.sample(MT19937(1), "0.5")
 
 
 def test_a_failed_call_leaves_the_engine_free():
@@ -311,7 +311,7 @@ def test_a_failed_call_leaves_the_engine_free():
         lambda: pair.engine.train([[5, 1, 5]], Adam(GPT(**CONFIG)), []),
         lambda: pair.engine.train(["a"], Adam(pair.model), [], {"a": "b"}),
         lambda: pair.engine.train(types.SimpleNamespace(), Adam(pair.model), []),
-        lambda: pair.engine.sample(Stream.__new__(Stream)),
+        lambda: pair.engine.sample(MT19937.__new__(MT19937)),
     ):
         with pytest.raises((TypeError, ValueError, RuntimeError)):
             call()
@@ -320,7 +320,7 @@ def test_a_failed_call_leaves_the_engine_free():
 
 def test_a_sample_draws_from_the_stream_as_one_step():
     """A generator shared with the prompt's own Python code keeps a state that some call left it in."""
-    pair, stream = Pair(CONFIG), Stream(4)
+    pair, stream = Pair(CONFIG), MT19937(4)
 
     class Drawing(list):
         def __getitem__(self, index):
@@ -328,7 +328,7 @@ def test_a_sample_draws_from_the_stream_as_one_step():
             return list.__getitem__(self, index)
 
     drawn = pair.engine.sample(stream, prompt=Drawing([1, 2]))
-    expected = Stream(4)
+    expected = MT19937(4)
     expected.random(), expected.random()
     assert drawn == pair.engine.sample(expected, prompt=[1, 2]) and stream.getstate() == expected.getstate()
 

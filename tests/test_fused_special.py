@@ -9,7 +9,7 @@ import pytest
 from conftest import hexes
 from pairs import Pair, document, ids, shape
 
-from microgpt.adam import Adam
+from microgpt.core.adam import Adam
 
 
 def quiet(config, seed=1):

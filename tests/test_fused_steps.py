@@ -9,7 +9,7 @@ from conftest import hexes
 from kernels import vector_math
 
 from microgpt import GPT, Adam, Trainer
-from microgpt.fused import FusedEngine
+from microgpt.core.fused import FusedEngine
 
 SMALL, LARGE = 16, 10_000  # block sizes that make a model of few or of many parameters
 

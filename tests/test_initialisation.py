@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from microgpt import GPT, Adam, document_loss, gpt, reference
-from microgpt.adam import Moments
-from microgpt.fused import FusedEngine
-from microgpt.lines import Lines
-from microgpt.stream import Stream
+from microgpt.core.adam import Moments
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
+from microgpt.core.text_lines import TextLines
 
 
 def model():
     return GPT(3, n_embd=4, n_head=2, block_size=4)
 
 
-ARGUMENTS = {GPT: (3, 4, 2), Adam: (), FusedEngine: (), Stream: (5,), Lines: ("a\nb\nc",)}
+ARGUMENTS = {GPT: (3, 4, 2), Adam: (), FusedEngine: (), MT19937: (5,), TextLines: ("a\nb\nc",)}
 
 USES = {
     GPT: [
@@ -47,21 +47,21 @@ USES = {
         lambda e: e.train([[2, 2]], Adam(model()), []),
         lambda e: e.train(["a"], Adam(model()), [], {"a": 0}),
         lambda e: e.probabilities([2]),
-        lambda e: e.sample(Stream(1)),
+        lambda e: e.sample(MT19937(1)),
         lambda e: e._sparse_layers(),
     ],
-    Stream: [
+    MT19937: [
         lambda s: s.random(),
         lambda s: s.gauss(),
         lambda s: s.shuffle([1, 2, 3]),
-        lambda s: s.shuffle(Lines("a\nb")),
+        lambda s: s.shuffle(TextLines("a\nb")),
         lambda s: s.choice_index([1.0, 2.0]),
         lambda s: s.getstate(),
         lambda s: FusedEngine(model()).sample(s),
         lambda s: GPT(3, rng=s),
         lambda s: copy.copy(s),
     ],
-    Lines: [len, list, lambda x: next(iter(x)), lambda x: x[0], lambda x: Stream(1).shuffle(x)],
+    TextLines: [len, list, lambda x: next(iter(x)), lambda x: x[0], lambda x: MT19937(1).shuffle(x)],
 }
 CLASSES = pytest.mark.parametrize("cls", USES, ids=lambda cls: cls.__name__)
 
@@ -124,8 +124,8 @@ def initialised(cls):
 def test_second_init_is_refused_and_changes_nothing(cls):
     thing, arguments = initialised(cls)
     described = repr(thing)
-    other = (GPT(2, 1, 1, 0, 1),) if cls in (Adam, FusedEngine) else {GPT: (9,), Stream: (6,), Lines: ("d",)}[cls]
-    state = {GPT: lambda: thing.data.tolist(), Stream: lambda: thing.getstate(), Lines: lambda: list(thing)}
+    other = (GPT(2, 1, 1, 0, 1),) if cls in (Adam, FusedEngine) else {GPT: (9,), MT19937: (6,), TextLines: ("d",)}[cls]
+    state = {GPT: lambda: thing.data.tolist(), MT19937: lambda: thing.getstate(), TextLines: lambda: list(thing)}
     before = state.get(cls, lambda: thing.model)()
     for again in (arguments, other):
         with pytest.raises(TypeError, match=f"^an? {cls.__name__} is initialised once$"):
@@ -208,7 +208,7 @@ def test_init_that_calls_init():
 
 
 def test_init_can_be_repeated_after_it_failed():
-    m, lines = GPT.__new__(GPT), Lines.__new__(Lines)
+    m, lines = GPT.__new__(GPT), TextLines.__new__(TextLines)
     with pytest.raises(ZeroDivisionError):
         m.__init__(3, 4, 2, rng=Drawing(lambda: 1 / 0))
     m.__init__(3, 4, 2)
@@ -220,7 +220,7 @@ def test_init_can_be_repeated_after_it_failed():
 
 
 def test_a_state_initialises_a_stream():
-    stream, rng = Stream.__new__(Stream), random.Random(3)
+    stream, rng = MT19937.__new__(MT19937), random.Random(3)
     stream.setstate(rng.getstate())
     assert stream.random() == rng.random()
 

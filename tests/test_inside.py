@@ -6,7 +6,7 @@ from conftest import hexes
 
 import microgpt
 from microgpt import Trainer, reference
-from microgpt.inside import attention, forward, weights
+from microgpt.viz.activations import attention, forward, weights
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 

@@ -6,11 +6,12 @@ import random
 import pytest
 from graphs import ENGINES, assert_same, assert_same_graph, bits, outcome
 
-from microgpt import model, reference
-from microgpt.fused import FusedEngine
-from microgpt.model import GPT, document_loss
-from microgpt.stream import Stream
-from microgpt.value import Value, _sorted, _tape_state
+from microgpt import reference
+from microgpt.core import model
+from microgpt.core.fused import FusedEngine
+from microgpt.core.model import GPT, document_loss
+from microgpt.core.mt19937 import MT19937
+from microgpt.core.value import Value, _sorted, _tape_state
 
 CONFIGS = {
     "default": (dict(vocab_size=9), [8, 0, 3, 3, 7, 8]),
@@ -436,7 +437,7 @@ def test_init_std_of_any_type_is_a_float():
         theirs = reference.GPT(3, n_embd=4, init_std=std, rng=random.Random(1))
         assert [bits(p.data) for p in ours.params] == [bits(p.data) for p in theirs.params]
         assert all(type(p.data) is float for p in theirs.params)
-        assert ours.data.tolist() == GPT(3, n_embd=4, init_std=float(std), rng=Stream(1)).data.tolist()
+        assert ours.data.tolist() == GPT(3, n_embd=4, init_std=float(std), rng=MT19937(1)).data.tolist()
 
 
 @pytest.mark.parametrize("which", range(len(NARROW) + 3))

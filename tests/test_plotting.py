@@ -10,10 +10,10 @@ import pytest
 
 import microgpt
 from microgpt import Trainer, plot_attention, plot_embeddings, plot_loss
-from microgpt.cli import UsageError
-from microgpt.curves import smoothed, thinned
-from microgpt.inside import attention
-from microgpt.plotting import check_plot
+from microgpt.cli.console import UsageError
+from microgpt.viz.activations import attention
+from microgpt.viz.curves import smoothed, thinned
+from microgpt.viz.plots import check_plot
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "zoë sky", "안나", "😀a\u200d"]
 PNG = b"\x89PNG\r\n"
@@ -48,7 +48,7 @@ def test_numbers_of_characters_stand_upright(trainer):
 
 
 def test_labels_do_not_cover_each_other():
-    from microgpt.plotting import _apart
+    from microgpt.viz.plots import _apart
 
     x, y = np.array([0.0, 0.0, 0.001, 1.0, 0.5]), np.array([0.0, 0.0, 0.001, 1.0, 0.2])
     shown_x, shown_y = _apart(x, y, 116, 116, 14)

@@ -158,7 +158,7 @@ def test_text_of_a_log_cannot_become_markup(command, logs):
 
 
 def test_data_for_the_script_cannot_end_its_element():
-    from microgpt.reportpage import _embedded
+    from microgpt.web.report_page import _embedded
 
     assert _embedded({"text": "</script><b>"}, "data").count("<") == 2
 
@@ -243,7 +243,7 @@ def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
 
 @pytest.mark.parametrize("steps, ticks, circles", [(1, ["1"], 3), (2, ["1", "2"], 0), (12, ["2", "4"], 0)])
 def test_steps_are_whole_and_one_alone_is_seen(logs, steps, ticks, circles):
-    from microgpt.reportpage import page
+    from microgpt.web.report_page import page
 
     records = [{name: value for name, value in record.items() if name != "val_loss"} for record in
                read_log(logs / "one.jsonl")[:steps]]  # fmt: skip

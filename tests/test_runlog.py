@@ -11,8 +11,8 @@ import pytest
 from conftest import environment, hexes
 
 from microgpt import Trainer
-from microgpt.inside import attention
 from microgpt.runlog import LogError, RunLog, read_log, tensor_digests
+from microgpt.viz.activations import attention
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 SETTINGS = dict(n_embd=4, n_head=2, n_layer=2, block_size=6)

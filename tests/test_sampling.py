@@ -11,9 +11,9 @@ from conftest import hexes
 
 import microgpt
 from microgpt import Trainer, reference
-from microgpt.display import gpt_html
-from microgpt.inside import forward
-from microgpt.sampling import Decoder, Token, decoder_of, generate, keep_likely, perplexity
+from microgpt.generation import Decoder, Token, decoder_of, generate, keep_likely, perplexity
+from microgpt.viz.activations import forward
+from microgpt.viz.notebook import gpt_html
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
@@ -223,7 +223,7 @@ def test_pool_returns_tokens(command):
     """An exception while a pool unpickles a result would leave the parent waiting for ever."""
     code = (
         "import multiprocessing\n"
-        "from microgpt.sampling import Token\n"
+        "from microgpt.generation import Token\n"
         "def draw(i): return [Token('a', i, 0.5, 0.25), Token('', 26, 1.0, 1.0)]\n"
         "if __name__ == '__main__':\n"
         "    with multiprocessing.Pool(1) as pool:\n"

@@ -12,7 +12,8 @@ import time
 import pytest
 from conftest import environment
 
-from microgpt import Trainer, cli, train
+from microgpt import Trainer, train
+from microgpt.cli import console as cli
 from microgpt.text import printable
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
@@ -166,7 +167,9 @@ def test_ignored_hang_up_stays_ignored(folder):
 def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """
 import os, signal, sys
-from microgpt import checkpoint, cli, saving, train, trainer
+from microgpt import checkpoint, train, trainer
+from microgpt.cli import console as cli
+from microgpt.cli import saving
 save, calls = trainer.Trainer.save, []
 def interrupted(self, path):
     calls.append(self.step_index)

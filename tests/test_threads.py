@@ -11,9 +11,9 @@ import pytest
 from conftest import environment, hexes, in_threads
 
 from microgpt import GPT, Adam, Trainer, Value, evaluate
-from microgpt.fused import FusedEngine
-from microgpt.inside import attention
-from microgpt.stream import Stream
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
+from microgpt.viz.activations import attention
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=8)
@@ -298,7 +298,7 @@ def test_copies(duplicate):
     for thing, name in ((model, "GPT"), (Adam(model), "Adam"), (FusedEngine(model), "FusedEngine")):
         with pytest.raises(TypeError, match=f"cannot (be copied or pickled|pickle).*{name}|{name} cannot be copied"):
             duplicate(thing)
-    stream = Stream(7)
+    stream = MT19937(7)
     again = duplicate(stream)
     assert [stream.random() for _ in range(5)] == [again.random() for _ in range(5)]
     tokenizer = Trainer(DOCS, num_steps=3, **SETTINGS).tokenizer

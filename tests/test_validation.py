@@ -7,7 +7,7 @@ from conftest import hexes
 
 from microgpt import Trainer, evaluate
 from microgpt.checkpoint import CheckpointError
-from microgpt.validation import Validation, best_path, split
+from microgpt.cli.validation import Validation, best_path, split
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn", "emma",
          "ella"]  # fmt: skip
@@ -228,7 +228,7 @@ def test_wrong_text_of_a_run_that_holds_out_documents_is_called_that(train, text
 
 def test_saved_step_includes_its_measurement(tmp_path):
     """Both are due at step 4: were the save first, a kill right after it would forget what was measured."""
-    from microgpt.watching import Watchers
+    from microgpt.cli.watching import Watchers
 
     trainer = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2)
     path = str(tmp_path / "run.safetensors")

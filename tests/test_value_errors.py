@@ -6,7 +6,7 @@ import pytest
 from graphs import outcome
 
 from microgpt import reference
-from microgpt.value import Value
+from microgpt.core.value import Value
 
 SAME = {
     "text + ": lambda V: V(1.0) + "a",
@@ -175,7 +175,7 @@ def test_uninitialised_values_do_no_harm():
 
 
 def test_initialising_a_node_of_a_layer():
-    from microgpt.model import softmax
+    from microgpt.core.model import softmax
 
     (p,) = softmax([Value(1.0)])
     with pytest.raises(TypeError, match="cannot be initialised again"):

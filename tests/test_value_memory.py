@@ -31,7 +31,7 @@ def test_address_space_may_be_short(tmp_path):
     code = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))\n"
-        "from microgpt.value import Value\n"
+        "from microgpt.core.value import Value\n"
         "held = x = Value(1.0)\n"
         "try:\n"
         "    while True:\n"

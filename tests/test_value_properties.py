@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 
-from microgpt import model, reference
-from microgpt.value import Value
+from microgpt import reference
+from microgpt.core import model
+from microgpt.core.value import Value
 
 PLAIN = st.floats(-3, 3)
 ODD = st.sampled_from(

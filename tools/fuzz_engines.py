@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from microgpt import GPT, Adam, document_loss, reference, simd
-from microgpt.fused import FusedEngine
+from microgpt import GPT, Adam, document_loss, reference
+from microgpt.core import simd
+from microgpt.core.fused import FusedEngine
 
 ODD = [0.0, -0.0, 5e-324, 1e-310, 1e-160, 1e150, -1e150, 1e160, 1e300, float("inf"), float("nan")]
 SMALL = 400  # parameters times positions up to which the reference runs, too: some 10 ms

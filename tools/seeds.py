@@ -63,23 +63,23 @@ SEEDS = [
     Seed("a sum that overflows", "sanitize", "csrc/engine.c", "    e->loss_factor = ",
          "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->loss_factor = ",
          "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a reference that is not counted", "debug", "microgpt/_nodes.pxi",
+    Seed("a reference that is not counted", "debug", "microgpt/core/_nodes.pxi",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
          "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip
-    Seed("an allocation that is too short", "debug", "microgpt/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
+    Seed("an allocation that is too short", "debug", "microgpt/core/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
          "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block",
          ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/stream.pyx",
-         "cdef class Stream:",
+    Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/core/mt19937.pyx",
+         "cdef class MT19937:",
          'cdef extern from *:\n    void take "__Pyx_GOTREF"(object o)\n\n\n'
          "def take_and_keep(x):\n    y = [x]\n    take(y)\n\n\ntake_and_keep(0)\n\n\n"
-         "cdef class Stream:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
+         "cdef class MT19937:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
     Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
          "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
-    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
+    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/core/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
          "if x >= 0.0:\n            return wrap(new_unary(x", "--program"),  # fmt: skip
-    Seed("memory that is not given back", "leaks", "microgpt/fused.pyx", "        mg_engine_free(self.engine)\n", "",
+    Seed("memory that is not given back", "leaks", "microgpt/core/fused.pyx", "        mg_engine_free(self.engine)\n", "",
          r"objects: grown by \d{7}"),  # fmt: skip
 ]
 
