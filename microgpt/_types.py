@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .core import model, value
-from .core import text_lines as lines
+from .core import model, text_lines, value
 
 Path: TypeAlias = str | os.PathLike[str]
 Array: TypeAlias = npt.NDArray[np.float64]
