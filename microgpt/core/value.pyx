@@ -160,7 +160,7 @@ differentiates it. Mirrors class Value of the script.
         self.slot = slot
         tape.node[slot].refs = 1
         tape.node[slot].handle = <PyObject *>self
-        if MG_DEBUG:
+        if MG_DEBUG and nary != NULL:
             audit_now()
 
     def __hash__(self):
