@@ -149,7 +149,10 @@ def scaling(report):
     columns += [(f"{engine}, µs", ">") for engine in engines]
     columns += [(f"{engine}, MB", ">") for engine in engines]
     fastest = engines[0] if engines else None
-    columns += [(f"{fastest}: 10⁹ operations/s", ">"), ("of the peak", ">"), ("GB/s at least", ">")]
+    columns += [(f"{fastest}: 10⁹ operations/s", ">"), ("of NumPy's matmul", ">")]
+    exact = report["peak"] and report["peak"].get("exact_flops")
+    columns += [("of the exact peak", ">")] if exact else []
+    columns += [("GB/s at least", ">")]
     rows = []
     for row in report["rows"]:
         found = [row["engines"].get(engine) or {} for engine in engines]
@@ -162,6 +165,7 @@ def scaling(report):
         cells += [
             number(rate and rate / 1e9),
             percent(rate / peak if rate and peak else None),
+            *([percent(rate / exact if rate else None)] if exact else []),
             number(row["least_bytes"] / seconds / 1e9 if seconds else None),
         ]
         rows.append(cells)
@@ -230,9 +234,9 @@ def startup_modules(report):
 
 def breakdown(report):
     """bench_breakdown.py: a row for each part of a step."""
-    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("instructions", ">"), ("operations", ">"),
-               ("limit, µs", ">")]  # fmt: skip
-    peak = report["peak"] and report["peak"]["flops"] / 2
+    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("instructions", ">"), ("operations", ">")]
+    exact = report["peak"] and report["peak"].get("exact_flops")
+    columns += [("limit, µs", ">")] if exact else []
     rows, parts = [], report["parts"]
     everything = {key: sum(p[key] or 0 for p in parts) or None for key in ("seconds", "instructions", "flops")}
     for part in [*parts, {"name": "all", **everything}]:
@@ -243,7 +247,7 @@ def breakdown(report):
             percent(seconds / report["seconds"] if seconds is not None else None),
             number(part["instructions"]),
             number(flops),
-            number(flops / peak * 1e6 if flops and peak else None, 2),
+            *([number(flops / exact * 1e6 if flops else None, 2)] if exact else []),
         ])  # fmt: skip
     return columns, rows
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ sys.path.insert(0, str(BENCH))
 
 import numpy_gpt  # noqa: E402
 import render  # noqa: E402
-from harness import arithmetic, bits, contender, measure, report, table, task  # noqa: E402
+import tables  # noqa: E402
+from harness import arithmetic, bits, contender, measure, peak, report, table, task  # noqa: E402
 
 from microgpt import reference  # noqa: E402
 
@@ -405,3 +407,19 @@ def test_a_command_is_kept_without_the_machine_s_folders(monkeypatch):
         "python bench/compare.py --script microgpt.py --json bench/results/compare.json --input=z.txt "
         "--command 'other=other {steps} {input}'"
     )
+
+
+def test_the_exact_peak_is_measured_and_not_taken_from_numpys(monkeypatch):
+    """Half of a matrix product's speed is no bound: some processors add and multiply at once as fast as they fuse."""
+    measured = peak.measure(None)
+    assert measured.keys() == {"flops", "exact_flops", "bytes"}
+    if shutil.which("cc"):
+        assert measured["exact_flops"] > 0
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert peak.exact_flops() is None
+    file = json.loads((BENCH / "results" / "breakdown.json").read_text(encoding="utf-8"))
+    for exact_flops, column in ((None, []), (1e9, ["limit, µs"])):
+        columns, rows = tables.breakdown({**file, "peak": {"flops": 8e9, "exact_flops": exact_flops}})
+        assert [name for name, _ in columns if "limit" in name] == column
+        if column:  # operations at a billion a second
+            assert rows[0][-1] == table.number(file["parts"][0]["flops"] / 1e9 * 1e6, 2)

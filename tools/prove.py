@@ -159,11 +159,40 @@ def targets(bench):
 def processors(bench):
     """the part of it that needs no download: this processor, musl, and another processor under an emulator"""
     bin = bench.venv("tests", "-r", bench.test_requirements())
-    names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64"]
+    names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64", "gcc, s390x"]
     output = sh(bin / "python", bench.source / "tools/targets.py", *names)
     if " ok " not in output:
         raise Skipped("no compiler")
     return "; ".join(re.findall(r"^(\S.*?) +ok", output, re.M))
+
+
+# (CC, CFLAGS) of a build, whose tests of exactness must pass on every instruction set. tools/targets.py --flags has more
+# flags, for csrc alone.
+BUILDS = [(compiler, flags) for compiler in ("gcc", "gcc-11", "clang")
+          for flags in ("-march=x86-64-v2", "-march=x86-64-v3", "-march=x86-64-v4", "-march=native",
+                        "-Ofast -ffast-math -ffp-contract=fast -march=native -flto")]  # fmt: skip
+BUILD_TESTS = [f"tests/test_{name}.py" for name in ("build", "kernels", "exact_math", "fused", "adam", "value", "model", "stream")]
+
+
+@proof()
+def compilers(bench):
+    """csrc and the package, by every compiler that is installed, with whatever a user may have in CFLAGS"""
+    python = bench.venv("tests", "-r", bench.test_requirements()) / "python"
+    print(sh(python, bench.source / "tools/targets.py", "--flags", cwd=bench.source, env=environment(), limit=100, timeout=None))
+    passed = []
+    for compiler, flags in BUILDS:
+        if not shutil.which(compiler):
+            print(f"{compiler} is not installed")
+            continue
+        if "x86-64" in flags and platform.machine() != "x86_64":
+            continue
+        env = {"CC": compiler, "CFLAGS": flags}
+        folder = bench.build_in_place(f"{compiler} {flags}", **env)
+        output = sh(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *BUILD_TESTS, cwd=folder, env=environment(**env))
+        shutil.rmtree(folder)
+        passed.append(last_line(output))
+        print(f"{compiler:8} {flags:60} {passed[-1]}", flush=True)
+    return f"{len(passed)} builds; the last: {passed[-1] if passed else 'none'}"
 
 
 @proof(ci=True)

@@ -50,6 +50,18 @@ static double *doubles(int64_t count) { return allocate(count, sizeof(double)); 
 
 static void seed(mg_mt19937 *stream, uint32_t a) { mg_mt19937_seed(stream, &a, 1); }
 
+/* ---- the table: there is nothing before its beginning or behind its end ---- */
+
+static void test_table(void)
+{
+    static const int outside[] = {-1, -2, INT32_MIN, 4, INT32_MAX};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
+        if (!mg_compiled_isa(outside[i]) && !mg_supports_isa(outside[i])) continue;
+        failures++;
+        printf("an instruction set number %d\n", outside[i]);
+    }
+}
+
 /* ---- the random stream: what Python's random.seed(42) is known to give ---- */
 
 static void test_stream(void)
@@ -227,6 +239,7 @@ static void print_libm(void)
 int main(void)
 {
     uint64_t first = 0;
+    test_table();
     test_stream();
     print_libm();
     for (int i = 0; mg_compiled_isa(i); i++) {
