@@ -112,4 +112,6 @@ def in_threads(*functions):
 
 def hexes(numbers):
     """Numbers as float.hex, so that a comparison is of bits and its message can be read."""
-    return [float(x).hex() for x in numbers]
+    if hasattr(numbers, "tolist"):  # an array: five times as fast as to iterate over it
+        numbers = numbers.tolist()
+    return list(map(float.hex, map(float, numbers)))

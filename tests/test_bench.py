@@ -209,6 +209,7 @@ def in_use():
     return simd_info()["in_use"]
 
 
+@pytest.mark.slow
 def test_a_script_that_ends_too_soon_is_told(command, tmp_path, script):
     script.write_text(script.read_text(encoding="utf-8").replace("range(8)", "range(2)"), encoding="utf-8")
     done = command(BENCH / "compare.py", "--quick", "--script", script)
@@ -389,6 +390,7 @@ def test_durations_choose_their_unit():
     assert [table.duration(x) for x in (1.5, 0.25, 8.25e-6)] == ["1.50 s", "250 ms", "8.25 µs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compare", "scaling"])
 def test_pictures_are_drawn_from_the_data(tmp_path, name):
     import plots

@@ -294,6 +294,7 @@ def train(*arguments, **kwargs):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_commands_save_resume_and_sample(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(DOCS), encoding="utf-8")
@@ -321,6 +322,7 @@ def test_commands_save_resume_and_sample(tmp_path):
     assert "was begun with --n-embd 8; it cannot go on with 16" in other.stderr
 
 
+@pytest.mark.slow
 def test_sample_command_refuses_in_one_line(command, tmp_path):
     saved = tmp_path / "run.safetensors"
     Trainer(DOCS, num_steps=1, **SETTINGS).save(saved)

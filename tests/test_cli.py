@@ -44,6 +44,7 @@ def test_stdout_is_the_script_s(command, engine, text_file):
     assert f"{engine} engine" in done.stderr and str(text_file) in done.stderr
 
 
+@pytest.mark.slow
 def test_every_flag_reaches_the_run(command, text_file):
     flags = ["--steps", 8, "--seed", -9, "--n-embd", 6, "--n-head", 3, "--n-layer", 2, "--block-size", 5,
              "--learning-rate", 0.3, "--beta1", 0.8, "--beta2", 0.9, "--eps-adam", 1e-6, "--init-std", 0.1,
@@ -156,6 +157,7 @@ def test_script_output_in_a_locale_that_is_not_utf8(command, text_file):
     assert done.stdout.decode("utf-8").replace("\r\n", "\n") == script_output(TEXT)
 
 
+@pytest.mark.slow
 def test_reader_that_leaves_is_no_traceback(text_file):
     child = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", "--input", str(text_file), "--steps", "200000"],

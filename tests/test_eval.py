@@ -104,6 +104,7 @@ def test_what_cannot_be_evaluated(trainer):
         evaluate(trainer, "emma")
 
 
+@pytest.mark.slow
 def test_command(command, tmp_path, trainer, engine):
     saved, text = tmp_path / "run.safetensors", tmp_path / "text.txt"
     trainer.save(saved)

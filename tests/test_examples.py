@@ -120,6 +120,7 @@ def notebook_cells():
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 def test_notebook_cells_run_from_top_to_bottom(monkeypatch, tmp_path):
     """As a notebook would: one namespace, the last expression of each cell shown in whatever form it offers."""
     monkeypatch.chdir(tmp_path)

@@ -194,6 +194,7 @@ def test_ctrl_c_between_documents():
     assert not pair.model.grad.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grad", [0.0, 2.5])
 def test_ctrl_c_within_a_document(grad):
     model = GPT(50, n_embd=128, n_head=2, n_layer=12, block_size=1024)

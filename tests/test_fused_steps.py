@@ -28,7 +28,8 @@ class Run:
 
     def state(self):
         model, adam = self.model, self.adam
-        return (hexes(model.data), hexes(model.grad), hexes(adam.m), hexes(adam.v), hexes(self.losses), adam.step_index)
+        arrays = [x.tobytes() for x in (model.data, model.grad, adam.m, adam.v)]
+        return arrays, hexes(self.losses), adam.step_index
 
 
 def check_it_goes_on(together, apart, documents):

@@ -123,6 +123,7 @@ def test_thinned():
     assert thinned(values[:10], 200) == list(enumerate(values[:10]))
 
 
+@pytest.mark.slow
 def test_plot_flag(command, tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES), encoding="utf-8")
     flags = ["-m", "microgpt.train", "--input", "text.txt", "--steps", "6", "--n-embd", "4", "--samples", "2"]

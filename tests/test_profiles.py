@@ -40,18 +40,21 @@ def run_with(command, **variables):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_ci_tries_the_same_examples_in_every_run(command):
     first, second = (run_with(command, CI="true", GITHUB_ACTIONS="true") for _ in range(2))
     assert first == second
     assert first[:6] == [EXAMPLES, True, True, None, True, 3]
 
 
+@pytest.mark.slow
 def test_dev_tries_other_examples_in_every_run(command):
     first, second = (run_with(command) for _ in range(2))
     assert first[:6] == second[:6] == [EXAMPLES, False, False, None, True, 3]
     assert first[6] != second[6]
 
 
+@pytest.mark.slow
 def test_campaign_tries_a_hundred_times_as_many_from_fresh_seeds_also_under_ci(command):
     made = [run_with(command, CI="true", GITHUB_ACTIONS="true", HYPOTHESIS_PROFILE="campaign") for _ in range(2)]
     for one in made:

@@ -33,6 +33,7 @@ def train(command, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_log_says_what_happened(train, engine, tmp_path):
     flags = [*SMALL, "--steps", "12", "--engine", engine]
     plain = train(*flags)
@@ -92,6 +93,7 @@ def essence(path):
     return [{key: value for key, value in record.items() if key not in ("seconds", "run")} for record in read_log(path)]
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_its_log(train, tmp_path):
     """The checkpoint stands at step 5, the log already at step 9 and in the middle of 10."""
     train(*SMALL, "--steps", "20", "--log", "whole.jsonl", "--look-every", "4")
@@ -107,6 +109,7 @@ def test_resumed_run_continues_its_log(train, tmp_path):
     assert essence(tmp_path / "new.jsonl") == essence(tmp_path / "whole.jsonl")[5:]
 
 
+@pytest.mark.slow
 def test_file_that_is_no_log_is_not_continued(train, tmp_path):
     begun = Trainer(NAMES, num_steps=20, engine="reference", **SETTINGS)
     begun.run(5)

@@ -164,6 +164,7 @@ def test_compiled_model_has_it_as_a_method():
     assert ids == list(generate(trainer.model, [2], 0.7, top_k=5, rng=random.Random(4)))
 
 
+@pytest.mark.slow
 def test_command(command, tmp_path):
     trainer = oracle.trainer(NAMES, num_steps=6, n_embd=8, n_head=2)
     saved = tmp_path / "run.safetensors"

@@ -73,6 +73,7 @@ def test_killed_while_saving():
     assert "12 kills" in done.stdout
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("number, status", [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.parametrize("save", [1, 2, 3])
@@ -115,6 +116,7 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("module", ["train", "sample", "eval"])
 def test_interrupted_import_of_numpy(tmp_path, module):
@@ -146,6 +148,7 @@ def test_mode_and_link_of_the_old_file_stay(tmp_path):
     assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 @on_posix
 def test_device_is_not_replaced(tmp_path, command):
     pipe = tmp_path / "pipe"
@@ -167,6 +170,7 @@ def limited(size):
     return limit
 
 
+@pytest.mark.slow
 @on_posix
 def test_disk_that_fills_up(tmp_path):
     """The write itself fails half-way (by a limit on the file's size): one line, the old file whole, nothing left."""
@@ -194,6 +198,7 @@ def can_mount():
     ).returncode == 0  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or not can_mount(), reason="may not mount a small file system")
 def test_full_file_system(tmp_path):
     """A real one, of 64 KiB: the first checkpoint fits, a second beside it does not."""
@@ -224,6 +229,7 @@ print(os.listdir("/mnt"), Trainer.load("/mnt/run.safetensors", {DOCS!r}).step_in
                                         "['run.safetensors'] 0"]  # fmt: skip
 
 
+@pytest.mark.slow
 @on_posix
 def test_read_only_folder(tmp_path):
     """As a user who may not write there: refused before the training, and in one line if it turns read-only later."""

@@ -234,6 +234,7 @@ Value(1.0).backward()
 """, timeout=60)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_fork_beside_threads_at_work():
     """The graph's memory is whole in the child, and nobody holds it, whatever other threads did when it was forked."""

@@ -9,6 +9,8 @@ from microgpt import Trainer, evaluate
 from microgpt.checkpoint import CheckpointError
 from microgpt.cli.validation import Validation, best_path, split
 
+pytestmark = pytest.mark.usefixtures("collector_off")  # most of them run the reference
+
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn", "emma",
          "ella"]  # fmt: skip
 SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6", "--steps", "12", "--samples", "4"]
@@ -75,6 +77,7 @@ def test_split_that_cannot_be(docs):
         split(docs, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5, 12])
 def test_validation_file_changes_no_bit_of_the_run(train, engine, text, val, tmp_path, steps):
     """stdout and the checkpoint are those of a run without it, but for what the checkpoint notes of the validation."""
@@ -132,6 +135,7 @@ def test_patience_stops_the_run(train, text, val, tmp_path):
     assert unlimited.stdout.startswith(done.stdout.split("\n\n")[0])
 
 
+@pytest.mark.slow
 def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     """Killed between two measurements and resumed: the same stop, the same best, the same bytes."""
     flags = ["--steps", "200", "--learning-rate", "0.3", "--val-every", "5", "--patience", "4"]
@@ -262,6 +266,7 @@ def test_damaged_notes_are_refused(tmp_path, state):
         Validation(Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference"), ["emma"])
 
 
+@pytest.mark.slow
 def test_damaged_fraction_is_refused(train, text, tmp_path):
     trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
     for fraction in ("x", 2, True, 1.5):
