@@ -2,6 +2,7 @@
 import random
 import threading
 
+import pytest
 from conftest import in_threads
 from graphs import bits
 
@@ -15,6 +16,8 @@ def together(*functions):
         raise error
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("collector_off")
 def test_models_in_threads_give_what_they_give_alone():
     tokens = [8, 0, 3, 3, 7, 1, 2, 8]
 
