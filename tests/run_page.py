@@ -1,4 +1,4 @@
-"""Run every code block of a page of the documentation in the current folder, in order: python tests/run_page.py PAGE.md
+"""Run every code block of a page of the documentation in the current folder, in order: python tests/run_page.py PAGE.md [LANGUAGE ...]
 
 ```python         runs in one namespace per page; a block of ```text right after it is what it prints
 ```python >>>     is a doctest
@@ -6,7 +6,7 @@
 ```console        `$ COMMAND` and what it prints on stdout
 
 In expected output a line of `...` stands for any lines, and `...` within a line for any text. Blocks whose first line is
-`# needs: PACKAGE` and blocks of other languages are not run. An error names the line of the page.
+`# needs: PACKAGE` and blocks of other languages are not run, nor those of languages not given. An error names the line of the page.
 """
 import contextlib
 import doctest
@@ -79,12 +79,12 @@ def run_console(text):
         must_match(expected, shell(line, shorten=False))
 
 
-def run(page):
-    """Run a page's text; returns how many blocks were run."""
+def run(page, languages):
+    """Run the blocks of a page's text that are in these languages; return their number."""
     namespace, count = {"__name__": "__main__"}, 0
     found = blocks(page)
     for i, (line, language, text) in enumerate(found):
-        if text.startswith("# needs: "):
+        if text.startswith("# needs: ") or language not in languages:
             continue
         after = found[i + 1] if i + 1 < len(found) else None
         expected = None
@@ -99,10 +99,8 @@ def run(page):
                 for command in text.replace("\\\n", " ").splitlines():
                     if shlex.split(command, comments=True):
                         shell(command, shorten=True)
-            elif language == "console":
-                run_console(text)
             else:
-                continue
+                run_console(text)
         except Exception as error:
             traceback.print_exc()
             raise SystemExit(f"line {line}: {error}") from None
@@ -113,4 +111,4 @@ def run(page):
 if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "agg"
     with open(sys.argv[1], encoding="utf-8") as file:
-        print(run(file.read()), "blocks")
+        print(run(file.read(), sys.argv[2:] or ("python", "bash", "console")), "blocks")

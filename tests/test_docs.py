@@ -13,8 +13,8 @@ from microgpt.data import BUNDLED
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-#: Pages whose commands build, install or run for minutes: they are not run here.
-NOT_RUN = {"develop"}
+#: Pages whose commands build, install or run for minutes: of these only the Python is run.
+COMMANDS_NOT_RUN = {"develop"}
 #: Everything that is written for GitHub, where links to files are followed.
 TEXTS = [*PAGES, *ROOT.glob("*.md"), ROOT / "bench" / "README.md", *ROOT.glob("csrc/**/README.md")]
 
@@ -43,11 +43,12 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name not in NOT_RUN], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_of_a_page_runs_and_prints_what_the_page_shows(command, folder, page):
-    done = command(ROOT / "tests" / "run_page.py", page)
+    languages = "python" if page.parent.name in COMMANDS_NOT_RUN else "python|bash|console"
+    done = command(ROOT / "tests" / "run_page.py", page, *languages.split("|"))
     assert done.returncode == 0, done.stderr
-    runnable = re.findall(r"^```(?:python|bash|console)\n(?!# needs: )", text_of(page), re.M)
+    runnable = re.findall(rf"^```(?:{languages})\n(?!# needs: )", text_of(page), re.M)
     assert done.stdout.splitlines()[-1] == f"{len(runnable)} blocks"
     if page.name == "look-inside.md":
         assert all((folder / name).exists() for name in ("attention.png", "embeddings.png", "loss.png", "run.html", "both.html"))

@@ -13,7 +13,7 @@ import pytest
 from conftest import environment
 
 from microgpt import Trainer, train
-from microgpt.cli.console import console as cli
+from microgpt.cli import console as cli
 from microgpt.text import printable
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
@@ -168,8 +168,8 @@ def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """
 import os, signal, sys
 from microgpt import checkpoint, train, trainer
-from microgpt.cli.console import console as cli
-from microgpt.cli.console import saving
+from microgpt.cli import console as cli
+from microgpt.cli import saving
 save, calls = trainer.Trainer.save, []
 def interrupted(self, path):
     calls.append(self.step_index)
