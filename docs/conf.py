@@ -23,6 +23,8 @@ default_role = "code"  # docstrings write names between single backticks
 html_theme = "furo"
 html_title = "microgpt"
 html_theme_options = {"source_directory": "docs/"}
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 
 myst_heading_anchors = 4  # links to headings, as GitHub makes them
@@ -36,6 +38,8 @@ napoleon_use_rtype = False
 
 def _escape_markup(app, what, name, obj, options, lines):
     """Escape what reStructuredText would take for markup: docstrings are plain text with names between backticks."""
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]  # an empty comment, or napoleon takes what is before a colon for a type
     for i, line in enumerate(lines):
         parts = re.split(r"(`+[^`]+`+)", line)
         for j, part in enumerate(parts):
@@ -44,6 +48,13 @@ def _escape_markup(app, what, name, obj, options, lines):
                 if j and part[:1].isalnum():  # `Token`s
                     parts[j] = "\\ " + parts[j]
         lines[i] = "".join(parts)
+
+
+def _without_c_types(app, what, name, obj, options, signature, return_annotation):
+    """Drop the C types and `self` that Cython writes into signatures."""
+    if signature:
+        signature = re.sub(r"\b(?:double|Py_ssize_t|bint|GPT) (?=\w)", "", signature).replace("(self, ", "(").replace("(self)", "()")
+    return signature, return_annotation
 
 
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(((?:\.\./)+[^)#\s]+)(?:#[^)\s]*)?\)")
@@ -61,4 +72,5 @@ def _unlink_sources(app, docname, source):
 
 def setup(app):
     app.connect("autodoc-process-docstring", _escape_markup, priority=400)
+    app.connect("autodoc-process-signature", _without_c_types)
     app.connect("source-read", _unlink_sources)
