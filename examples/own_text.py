@@ -6,8 +6,7 @@ TEXT is UTF-8, one document per line. Without it, the model learns to write numb
 """
 import sys
 
-from microgpt import Trainer, evaluate, load_docs
-from microgpt.cli.validation import split
+from microgpt import Trainer, evaluate, load_docs, split_docs
 
 ONES = "one two three four five six seven eight nine".split()
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -22,7 +21,7 @@ def numbers() -> list[str]:
 
 docs = load_docs(sys.argv[1]) if len(sys.argv) > 1 else numbers()
 path = sys.argv[2] if len(sys.argv) > 2 else "own_text.safetensors"
-learned, held_out = split(docs, 0.1)
+learned, held_out = split_docs(docs, 0.1)
 print(f"{len(learned)} documents to learn from, {len(held_out)} held out")
 
 trainer = Trainer(learned, num_steps=2000, n_embd=32, n_head=4, block_size=32, learning_rate=0.01)

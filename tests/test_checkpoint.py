@@ -23,7 +23,7 @@ STEPS = 6
 
 
 def outcome(trainer):
-    data = trainer._engine.get_data()
+    data = trainer.parameters
     return hexes(data), hexes(trainer.adam.m), hexes(trainer.adam.v), trainer.step_index, trainer.sample(3)
 
 

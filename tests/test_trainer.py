@@ -222,7 +222,7 @@ def test_diverged_run_names_step_cause_and_advice(engine, tmp_path):
         assert f"a learning_rate lower than {settings['learning_rate']}" in str(error) and "\n" not in str(error)
     twin = Trainer(NAMES, num_steps=60, engine="reference", **settings)
     twin.run(done)
-    assert hexes(trainer._engine.get_data()) == hexes(twin._engine.get_data())
+    assert hexes(trainer.parameters) == hexes(twin.parameters)
     assert not any(hexes([p.grad])[0] != "0x0.0p+0" for p in trainer.model.params)
     trainer.save(tmp_path / "run.safetensors")
     with pytest.raises(DivergedError) as caught:
@@ -236,7 +236,7 @@ def test_diverged_run_names_step_cause_and_advice(engine, tmp_path):
 def test_other_arithmetic_errors_are_divergence_too(engine, kind):
     trainer = Trainer(NAMES, num_steps=60, engine=engine, n_embd=4, n_head=2)
     trainer.run(3)
-    before = hexes(trainer._engine.get_data())
+    before = hexes(trainer.parameters)
     if kind is OverflowError:
         trainer.model.params[5].grad = 1e200  # its square overflows in Adam
     else:
@@ -244,20 +244,20 @@ def test_other_arithmetic_errors_are_divergence_too(engine, kind):
     with pytest.raises(DivergedError, match="diverged at step 4") as caught:
         trainer.run()
     assert type(caught.value.__cause__) is kind and caught.value.step == 4 and trainer.step_index == 3
-    assert hexes(trainer._engine.get_data()) == before
+    assert hexes(trainer.parameters) == before
 
 
 def test_sample_of_a_diverged_model_says_so(engine):
     trainer = Trainer(NAMES, num_steps=3, engine=engine, n_embd=4)
     trainer.run(2)
-    trainer._engine.set_data(trainer._engine.get_data() * 20)
+    trainer.parameters *= 20
     state = trainer.rng.getstate()
     with pytest.raises(ValueError, match="temperature 1e-307 is too low") as caught:
         trainer.sample(1, temperature=1e-307)
     assert not isinstance(caught.value, DivergedError)
     with pytest.raises(ValueError, match="temperature 5e-324 is too low"):
         trainer.sample(1, temperature=5e-324)
-    trainer._engine.set_data(trainer._engine.get_data() * float("nan"))
+    trainer.parameters *= float("nan")
     for sampling in (trainer.sample, trainer.sample_one, lambda: trainer.sample(top_k=2), lambda: [*trainer.generate()]):
         with pytest.raises(DivergedError, match="the model of step 2 cannot be sampled.*not finite") as caught:
             sampling()
@@ -318,7 +318,7 @@ def assert_same_run(trainer):
     trainer.run(0)  # what two interrupts have left is undone by the next call
     twin.run(trainer.step_index)
     for _ in range(2):
-        for one, other in ((trainer._engine.get_data(), twin._engine.get_data()), (trainer.adam.m, twin.adam.m),
+        for one, other in ((trainer.parameters, twin.parameters), (trainer.adam.m, twin.adam.m),
                            (trainer.adam.v, twin.adam.v)):  # fmt: skip
             assert hexes(one) == hexes(other)
         assert hexes(trainer.run(3)) == hexes(twin.run(3))
