@@ -34,6 +34,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the stubs of the compiled modules are checked by mypy; docstrings name types and shapes
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes that are properties too are documented once
 
 
 def _escape_markup(app, what, name, obj, options, lines):

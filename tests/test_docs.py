@@ -232,3 +232,8 @@ def missing_targets(page):
             yield f"{page.name}: {target}"
 
 
+def test_map_names_files_that_exist():
+    """From the repository's folder, or from that of the package."""
+    paths = re.findall(r"`([\w/]+(?:\.\w+|/))`", text_of(DOCS / "develop" / "map.md"))
+    assert len(paths) > 40
+    assert [path for path in paths if not (ROOT / path).exists() and not (ROOT / "microgpt" / path).exists()] == []
