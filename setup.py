@@ -2,7 +2,7 @@
 
 Everything about compilation stands in the tables below; tests/test_build.py inspects what comes out of it.
 
-MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/testing.md), comma separated:
+MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/develop/testing.md), comma separated:
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
 refnanny (Cython's counting of references), symbols (as always, but with what valgrind and profilers read).
 """
