@@ -41,6 +41,7 @@ cdef int wait_turn() except -1:
 cdef int take_tape() except -1:
     global held
     if held:
+        refuse_while_tracing()
         wait_turn()
     held = True
     return 0
@@ -58,8 +59,16 @@ cdef void give_up() noexcept:
 
 cdef int wait_for_tape() except -1:
     if tape.busy:
+        refuse_while_tracing()
         wait_turn()
         give_up()
+    return 0
+
+
+cdef int refuse_while_tracing() except -1:
+    """A thread that traces a function holds the tape: what it does with Values unseen would not be in the trace."""
+    if tracing_thread != 0 and tracing_thread == PyThread_get_thread_ident():
+        raise TypeError("a Value is used in a compiled function by code that is not traced (a library, a callback, a fork)")
     return 0
 
 

@@ -12,8 +12,8 @@ from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from cpython.number cimport PyNumber_Add, PyNumber_Multiply
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock,
-    WAIT_LOCK,
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock,
+    PyThread_type_lock, WAIT_LOCK,
 )
 from libc.float cimport DBL_MIN
 from libc.math cimport fabs, floor, fmod, isfinite
@@ -27,6 +27,7 @@ cdef extern from "mg_math.h" nogil:
 
 include "_tape.pxi"
 include "_chain.pxi"
+include "_program.pxi"
 include "_backward.pxi"
 
 if reserve_tape() != MG_OK:
@@ -212,7 +213,7 @@ cdef class Value:
         cdef Node *node = &tape.node[slot]
         cdef Nary *nary
         forget_order(slot)
-        if node.kind == CHAIN and unfold(slot) != MG_OK:
+        if node.kind == CHAIN and unfold(slot) != MG_OK or node.kind == PROGRAM and expand_program(slot) != MG_OK:
             raise MemoryError()
         if node.kind == BINARY:
             return (handle(node.child0), handle(node.child1))
@@ -229,6 +230,8 @@ cdef class Value:
         cdef uint32_t slot = slot_of(self), i
         cdef Node *node = &tape.node[slot]
         cdef Nary *nary
+        if node.kind == PROGRAM and expand_program(slot) != MG_OK:
+            raise MemoryError()
         if node.kind == CHAIN:
             return (1.0, 1.0)
         if node.kind == BINARY:
