@@ -275,7 +275,7 @@ def called(f):
                 return refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
             return special.get(f, f)
         if isinstance(owner, Random):
-            return refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
+            return drawing(f, owner)
         if f.__name__ in changing and id(owner) in tracing_now().captured:
             return refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                             "it would happen when the function is traced, not in every call: return the value")
@@ -287,12 +287,27 @@ def called(f):
     return called_object(f)
 
 
+cdef object drawing(object f, object generator):
+    """A method of random.Random: fine where the function has made the generator itself, from a seed."""
+    if id(generator) in tracing_now().created:
+        return f
+    return refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
+
+
+def seeded(*seed):
+    generator = Random(*seed)
+    if seed and seed[0] is not None:
+        tracing_now().created.add(id(generator))
+        tracing_now().keep.append(generator)
+    return generator
+
+
 cdef object called_method(object f):
     owner, function = f.__self__, f.__func__
     if type(owner) is not Traced and isinstance(owner, Value) and not isinstance(function, FunctionType):
         return getattr(traced_leaf(owner), function.__name__)
     if isinstance(owner, Random):
-        return refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
+        return drawing(f, owner)
     if isinstance(function, FunctionType):
         return MethodType(function_for(function), owner)
     return f
@@ -303,6 +318,8 @@ cdef object called_class(object f):
         return traced_value
     if f is type:
         return traced_type
+    if f is Random:
+        return seeded
     init = f.__init__
     if type(f) is type and f.__new__ is object.__new__ and isinstance(init, FunctionType) and is_user_code(init):
         return functools.partial(instance, f, function_for(init))

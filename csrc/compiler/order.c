@@ -118,7 +118,9 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
         path[depth++] = (frame){i, below < 0 ? k : k + 1};
         if (i == ancestor) break;
     }
-    for (int32_t value = 0; value < n_values; value++) {
+    for (int32_t turn = 0; turn < n_values; turn++) {
+        /* Value 1 first: what it shares with the baseline at the beginning, the others probably share, too. */
+        const int32_t value = turn < 2 && n_values > 1 ? 1 - turn : turn;
         int32_t m = 0, d = depth, skipped = 0, skipped_from = -1, skipped_to = -1;
         const int32_t stamp = ++s->stamp;
         for (int32_t i = 0; i < depth; i++) stack[i] = path[depth - 1 - i];
@@ -128,7 +130,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
             if (++s->visits > MOST_VISITS) mg_pass_unsupported(pass, "finding how the order depends on an index takes too long");
             if (raw < 0) {
                 if (m == size || position[i] < low || position[i] >= high) return OTHER_NODES;
-                if (!rows) { /* nothing before has moved, for the first value; the others must agree */
+                if (!rows) { /* so much is the same for the first value; the others must agree */
                     common = skipped;
                     const size_t wanted = (size_t)n_values * (size_t)(size - common);
                     if (wanted > s->rows_capacity) {
