@@ -94,7 +94,7 @@ cdef inline Value wrap(uint32_t slot):
 
 cdef Value handle(uint32_t slot):
     """The Value of a node: the living one, or a new one."""
-    if tape.busy:
+    if tape.busy and not tracing_here():
         wait_for_tape()
     if tape.node[slot].handle != NULL:
         return <Value>tape.node[slot].handle
