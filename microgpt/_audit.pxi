@@ -130,7 +130,7 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
     if node.kind == BINARY:
         refer(audit, slot, node.child0)
         refer(audit, slot, node.child1)
-        if not leaves_grew and (node.flags & LEAF0 and tape.node[node.child0].kind != LEAF
+        if rewired.n == 0 and (node.flags & LEAF0 and tape.node[node.child0].kind != LEAF
                                 or node.flags & LEAF1 and tape.node[node.child1].kind != LEAF):
             broken("a child is no leaf", slot)
     elif node.kind == UNARY:
@@ -139,6 +139,8 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
         nary = <Nary *>node.payload.pointer
         for i in range(nary.n_children):
             refer(audit, slot, nary.children[i])
+        if nary.place and (nary.place > rewired.n or rewired.items[nary.place - 1] != slot):
+            broken("it is rewired, and not listed", slot)
     elif node.kind == CHAIN:
         fold = <Fold *>node.payload.pointer
         if node.owner == slot or slot - fold.first >= fold.rows or (node.flags & ~FLOWED):

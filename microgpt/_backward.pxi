@@ -27,7 +27,10 @@ cdef size_t n_open = 0, open_capacity = 0
 cdef Slots order, to_unfold
 cdef uint64_t n_sorts = 0
 cdef uint32_t sort_number = 0  # its low 32 bits, never 0
-cdef bint leaves_grew = False  # some leaf was given children by a second __init__: LEAF0 and LEAF1 may be wrong now
+
+# What is known to be a leaf (LEAF0, LEAF1, a_leaves, b_leaves) is not visited. It is known from when the parent was made,
+# and a second __init__ may have given the leaf children since. So while a rewired node lives, every child is visited.
+# Region.order needs no such check: its leaves belong to a model or to the region, and these cannot be initialised again.
 
 
 cdef int more_frames() noexcept nogil:
@@ -176,6 +179,23 @@ cdef int open_before(uint32_t slot, uint32_t term) noexcept nogil:
 
 # ---- the sort ----
 
+cdef void next_sort_number() noexcept nogil:
+    """Make sort_number a number that no slot is marked with."""
+    global n_sorts, sort_number
+    n_sorts += 1
+    sort_number = <uint32_t>n_sorts
+    if sort_number == 0:  # the numbers begin anew, so no mark may stay, not even on slots that are not in use now
+        forget_marks()
+        n_sorts += 1
+        sort_number = 1
+
+
+cdef void forget_marks() noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(1, tape_peak):
+        tape.node[slot].mark = 0
+
+
 cdef inline bint unvisited(uint32_t slot) noexcept nogil:
     return tape.node[slot].kind != LEAF and tape.node[slot].mark != sort_number
 
@@ -184,8 +204,9 @@ cdef uint32_t next_of_chain(Frame *frame) noexcept nogil:
     """The next unvisited operand, or 0 when the chain is done. Rows that share a side look at it once."""
     cdef Fold *fold = fold_of(frame.slot)
     cdef uint32_t row = frame.slot - fold.first, slot
-    cdef bint skip_a = fold.a_leaves or (fold.a_row == 0 and fold.a_sort == n_sorts)
-    cdef bint skip_b = fold.b_data == NULL or fold.b_leaves or (fold.b_row == 0 and fold.b_sort == n_sorts)
+    cdef bint skip_a = (fold.a_leaves and rewired.n == 0) or (fold.a_row == 0 and fold.a_sort == n_sorts)
+    cdef bint skip_b = (fold.b_data == NULL or (fold.b_leaves and rewired.n == 0)
+                        or (fold.b_row == 0 and fold.b_sort == n_sorts))
     if not (skip_a and skip_b):
         while frame.next < 2 * fold.n:
             frame.next += 1
@@ -237,7 +258,7 @@ cdef int append_order(Region *region) noexcept nogil:
 
 cdef int sort_once(uint32_t root) noexcept nogil:
     """Fill order with the nodes below root that have children, children before parents, in the script's sequence."""
-    global n_sorts, sort_number, n_open
+    global n_open
     cdef Node *node = tape.node
     cdef Node *parent
     cdef Nary *nary
@@ -245,12 +266,7 @@ cdef int sort_once(uint32_t root) noexcept nogil:
     cdef Region *region
     cdef size_t depth = 0
     cdef uint32_t child
-    n_sorts += 1
-    sort_number = <uint32_t>n_sorts
-    if sort_number == 0:  # after 2**32 sorts the marks of old could be taken for new ones
-        forget_marks()
-        n_sorts += 1
-        sort_number = 1
+    next_sort_number()
     order.n = 0
     n_open = 0
     child = root if node[root].kind != LEAF else 0
@@ -305,7 +321,7 @@ cdef int sort_once(uint32_t root) noexcept nogil:
                 child = parent.child0
                 if parent.kind == BINARY:
                     MG_PREFETCH(&node[parent.child1].mark)
-                if n_open or leaves_grew or not parent.flags & LEAF0:
+                if n_open or rewired.n or not parent.flags & LEAF0:
                     if node[child].flags & OPEN and conflict(child) != MG_OK:
                         return MG_NO_MEMORY
                     if unvisited(child):
@@ -313,7 +329,7 @@ cdef int sort_once(uint32_t root) noexcept nogil:
             if frame.next == 1 and parent.kind == BINARY:
                 frame.next = 2
                 child = parent.child1
-                if n_open or leaves_grew or not parent.flags & LEAF1:
+                if n_open or rewired.n or not parent.flags & LEAF1:
                     if node[child].flags & OPEN and conflict(child) != MG_OK:
                         return MG_NO_MEMORY
                     if unvisited(child):
@@ -322,12 +338,6 @@ cdef int sort_once(uint32_t root) noexcept nogil:
         if push_slot(&order, frame.slot) != MG_OK:
             return MG_NO_MEMORY
         depth -= 1
-
-
-cdef void forget_marks() noexcept nogil:
-    cdef uint32_t slot
-    for slot in range(1, tape_end):
-        tape.node[slot].mark = 0
 
 
 cdef int sort(uint32_t root) noexcept nogil:

@@ -125,6 +125,7 @@ cdef void write_node(Writer *w, int32_t i, uint32_t slot) noexcept nogil:
         nary.children = <uint32_t *>(nary.local_grads + n)
         w.nary = <char *>(nary.children + n + (n & 1))
         nary.n_children = nary.n_local_grads = n
+        nary.place = 0
         for k in range(n):
             nary.children[k] = child_slot(w, g.lists[b + 1 + 2 * k])
             nary.local_grads[k] = numbers[g.lists[b + 2 + 2 * k]]

@@ -63,36 +63,84 @@ cdef inline uint32_t new_negative(uint32_t a) noexcept:
     return new_product(a, new_constant(-1.0))  # -x is x * -1
 
 
-cdef int set_children(uint32_t slot, tuple children, tuple local_grads) except -1:
-    """Make a fresh leaf the parent of children, all of which are Values and initialised."""
+# ---- Value(data, children, local_grads) ----
+
+cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
+    """Children and local gradients, checked. Runs Python code, and so touches no node."""
     cdef uint32_t n_children = <uint32_t>len(children), n_local_grads = <uint32_t>len(local_grads), i
-    cdef Node *node = &tape.node[slot]
     cdef Nary *nary
-    cdef size_t size = sizeof(Nary) + n_local_grads * sizeof(double) + n_children * sizeof(uint32_t)
-    nary = <Nary *>malloc(size)
+    for child in children:
+        if not isinstance(child, Value):
+            raise TypeError(f"children must be Values, not {type(child).__name__!r}")
+        if (<Value>child).slot == 0:
+            no_node()
+    nary = <Nary *>malloc(sizeof(Nary) + n_local_grads * sizeof(double) + n_children * sizeof(uint32_t))
     if nary == NULL:
         raise MemoryError()
-    nary.n_children, nary.n_local_grads = n_children, n_local_grads
+    nary.n_children, nary.n_local_grads, nary.place = n_children, n_local_grads, 0
     nary.local_grads = <double *>(nary + 1)
     nary.children = <uint32_t *>(nary.local_grads + n_local_grads)
     try:
         for i in range(n_local_grads):
             nary.local_grads[i] = PyFloat_AsDouble(local_grads[i])
-        wait_for_tape()
     except BaseException:
         free(nary)
         raise
     for i in range(n_children):
         nary.children[i] = (<Value>children[i]).slot
+    return nary
+
+
+cdef void set_children(uint32_t slot, Nary *nary) noexcept:
+    """Make a leaf that nobody refers to yet the parent of these children."""
+    cdef Node *node = &tape.node[slot]
+    cdef uint32_t n = nary.n_children, i
+    for i in range(n):
         retain(nary.children[i])
-    if n_children == n_local_grads and n_children <= 2:
-        node.kind = <uint8_t>n_children
-        if n_children:
+    if n == nary.n_local_grads and n <= 2:
+        node.kind = <uint8_t>n
+        if n:
             node.child0, node.local_grad0 = nary.children[0], nary.local_grads[0]
-        if n_children == 2:
+        if n == 2:
             node.child1, node.payload.local_grad = nary.children[1], nary.local_grads[1]
         free(nary)
     else:
         node.kind = NARY
         node.payload.pointer = nary
+
+
+cdef int init_again(uint32_t slot, double data, Nary *nary) except -1:
+    """The second __init__ of a Value: other data, other children (none: NULL), and a grad of 0."""
+    cdef Node *node = &tape.node[slot]
+    cdef uint32_t i
+    cdef Node old = node[0]
+    if old.owner != slot:
+        free(nary)
+        raise TypeError("this Value is a node of a compiled layer: it cannot be initialised again")
+    if nary != NULL and rewired.n == rewired.capacity and grow(&rewired) != MG_OK:
+        free(nary)
+        raise MemoryError()
+    if old.kind == NARY and (<Nary *>old.payload.pointer).place:
+        unlist(<Nary *>old.payload.pointer)
+    tape.data[slot], tape.grad[slot] = data, 0.0
+    node.kind, node.flags = LEAF, 0
+    if nary != NULL:  # an Nary for any number of children: only where one is freed must the list be thought of
+        node.kind, node.payload.pointer = NARY, nary
+        push_slot(&rewired, slot)
+        nary.place = rewired.n
+        for i in range(nary.n_children):
+            retain(nary.children[i])
+    # The old children are released last: they may be among the new ones.
+    if old.kind == BINARY:
+        release(tape.node[old.child1].owner)
+    if old.kind == BINARY or old.kind == UNARY:
+        release(tape.node[old.child0].owner)
+    elif old.kind == NARY:
+        for i in range((<Nary *>old.payload.pointer).n_children):
+            release(tape.node[(<Nary *>old.payload.pointer).children[i]].owner)
+        free(old.payload.pointer)
+    if nary != NULL:
+        count_rewiring()
+    if MG_DEBUG:
+        audit_now()
     return 0

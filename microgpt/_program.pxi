@@ -19,7 +19,7 @@ cdef bint must_expand(uint32_t slot) noexcept nogil:
         return True
     if tape.grad[slot] == 0.0 and signbit(tape.grad[slot]):
         return True
-    if leaves_grew:
+    if rewired.n:
         for i in range(replay.n_leaves):
             if tape.node[replay.leaves[i]].kind != LEAF:
                 return True

@@ -44,9 +44,11 @@ cdef Tape tape
 cdef mg_range data_range, grad_range, node_range
 cdef uint32_t tape_limit = 0  # slots reserved
 cdef uint32_t tape_end = 1  # no slot from here on was ever used, or all that were are free again
+cdef uint32_t tape_peak = 1  # the largest that tape_end has been: no slot from here on was ever used
 cdef Slots free_slots  # single ones; a list of its own, so that freeing and taking a slot need not touch the node
 cdef uint32_t slab_next = 0, slab_end = 0
-cdef uint32_t small_runs[SMALL_RUN]  # by size: freed runs, linked through the first slot's child0
+cdef uint32_t small_runs[SMALL_RUN]  # by size: freed runs, linked through the first slot's child0. Single slots are
+# among them only where there was no memory for a longer free_slots.
 cdef Run *large_runs = NULL  # freed runs in the order of their addresses, no two of them touching
 cdef size_t n_large_runs = 0, large_runs_capacity = 0
 cdef Slots freed  # of the graph that is being freed
@@ -72,20 +74,40 @@ cdef int grow(Slots *slots) noexcept nogil:
 cdef int reserve_tape() noexcept nogil:
     global tape_limit
     cdef uint32_t n = MOST_SLOTS
-    while n >= FEWEST_SLOTS:  # a limit on address space (ulimit -v, a small machine) leaves us less
-        if mg_reserve_range(&data_range, <size_t>n * sizeof(double)) == MG_OK:
-            if mg_reserve_range(&grad_range, <size_t>n * sizeof(double)) == MG_OK:
-                if mg_reserve_range(&node_range, <size_t>n * sizeof(Node)) == MG_OK:
-                    tape.data = <double *>data_range.start
-                    tape.grad = <double *>grad_range.start
-                    tape.node = <Node *>node_range.start
-                    tape_limit = n
-                    memset(small_runs, 0, sizeof(small_runs))
-                    return commit(1)
-                mg_release_range(&grad_range)
-            mg_release_range(&data_range)
+    if reserve_ranges(n) != MG_OK:
+        # A limit on address space (ulimit -v, a small machine). Half of what there is must do: lists of slots, the
+        # memory of layers and the rest of the program need some, too.
         n >>= 1
+        while reserve_ranges(n) != MG_OK:
+            n >>= 1
+            if n < FEWEST_SLOTS:
+                return MG_NO_MEMORY
+        if n > FEWEST_SLOTS:
+            release_ranges()
+            n >>= 1
+            if reserve_ranges(n) != MG_OK:
+                return MG_NO_MEMORY
+    tape.data = <double *>data_range.start
+    tape.grad = <double *>grad_range.start
+    tape.node = <Node *>node_range.start
+    tape_limit = n
+    memset(small_runs, 0, sizeof(small_runs))
+    return commit(1)
+
+
+cdef int reserve_ranges(size_t n) noexcept nogil:
+    if (mg_reserve_range(&data_range, n * sizeof(double)) == MG_OK
+            and mg_reserve_range(&grad_range, n * sizeof(double)) == MG_OK
+            and mg_reserve_range(&node_range, n * sizeof(Node)) == MG_OK):
+        return MG_OK
+    release_ranges()
     return MG_NO_MEMORY
+
+
+cdef void release_ranges() noexcept nogil:
+    mg_release_range(&data_range)
+    mg_release_range(&grad_range)
+    mg_release_range(&node_range)
 
 
 cdef int commit(size_t n) noexcept nogil:
@@ -98,11 +120,12 @@ cdef int commit(size_t n) noexcept nogil:
 
 
 cdef uint32_t fresh_run(uint32_t n) noexcept nogil:
-    global tape_end
+    global tape_end, tape_peak
     cdef uint32_t base = tape_end
     if n > tape_limit - base or commit(<size_t>base + n) != MG_OK:
         return 0
     tape_end += n
+    tape_peak = max(tape_peak, tape_end)
     return base
 
 
@@ -113,7 +136,7 @@ cdef uint32_t slab_run(uint32_t n) noexcept nogil:
     if n > slab_end - slab_next:
         base = fresh_run(SLAB)
         if base == 0:
-            return 0
+            return last_run(n)
         while slab_next < slab_end:
             give_slot(slab_next)
             slab_next += 1
@@ -124,7 +147,14 @@ cdef uint32_t slab_run(uint32_t n) noexcept nogil:
 
 
 cdef inline void give_slot(uint32_t slot) noexcept nogil:
-    push_slot(&free_slots, slot)  # if that fails the slot is lost; nothing else is
+    if push_slot(&free_slots, slot) != MG_OK:
+        give_small_run(slot, 1)
+
+
+cdef void give_small_run(uint32_t base, uint32_t n) noexcept nogil:
+    """Free n < SMALL_RUN slots. Takes no memory."""
+    tape.node[base].child0 = small_runs[n]
+    small_runs[n] = base
 
 
 cdef inline uint32_t take_slot() noexcept nogil:
@@ -138,13 +168,22 @@ cdef inline uint32_t take_slot() noexcept nogil:
 cdef uint32_t take_run(uint32_t n) noexcept nogil:
     """The first of n contiguous slots, or 0."""
     cdef uint32_t base
-    cdef size_t i
     if n < SMALL_RUN:
         base = small_runs[n]
         if base == 0:
             return slab_run(n)
         small_runs[n] = tape.node[base].child0
         return base
+    base = large_run(n)
+    if base == 0:
+        base = fresh_run(n)
+    return base if base else last_run(n)
+
+
+cdef uint32_t large_run(uint32_t n) noexcept nogil:
+    """n slots from the freed large runs, or 0."""
+    cdef uint32_t base
+    cdef size_t i
     for i in range(n_large_runs):
         if large_runs[i].n >= n:
             base = large_runs[i].base
@@ -153,7 +192,7 @@ cdef uint32_t take_run(uint32_t n) noexcept nogil:
             if large_runs[i].n == 0:
                 remove_large_run(i)
             return base
-    return fresh_run(n)
+    return 0
 
 
 cdef void remove_large_run(size_t i) noexcept nogil:
@@ -168,8 +207,7 @@ cdef void give_run(uint32_t base, uint32_t n) noexcept nogil:
     cdef size_t low = 0, high = n_large_runs, middle
     cdef Run *larger
     if n < SMALL_RUN:
-        tape.node[base].child0 = small_runs[n]
-        small_runs[n] = base
+        give_small_run(base, n)
         return
     while low < high:
         middle = (low + high) >> 1
@@ -191,13 +229,90 @@ cdef void give_run(uint32_t base, uint32_t n) noexcept nogil:
         return
     if n_large_runs == large_runs_capacity:
         larger = <Run *>realloc(large_runs, (2 * large_runs_capacity + 16) * sizeof(Run))
-        if larger == NULL:
-            return  # these slots are lost; nothing else is
+        if larger == NULL:  # so it becomes small ones
+            while n >= SMALL_RUN:
+                n -= SMALL_RUN - 1
+                give_small_run(base + n, SMALL_RUN - 1)
+            give_small_run(base, n)
+            return
         large_runs = larger
         large_runs_capacity = 2 * large_runs_capacity + 16
     memmove(&large_runs[low + 1], &large_runs[low], (n_large_runs - low) * sizeof(Run))
     large_runs[low].base, large_runs[low].n = base, n
     n_large_runs += 1
+
+
+# ---- when the tape cannot grow ----
+#
+# Free slots are kept by what they were used for, and do not become anything else. When there are no fresh ones to be
+# had, the free ones are joined and sorted anew, so that the nodes of a chain make room for a layer, or the other way.
+
+cdef uint32_t last_run(uint32_t n) noexcept nogil:
+    """n contiguous slots out of all that are free, or 0."""
+    cdef uint32_t base = any_run(n)
+    if base == 0:
+        base = fresh_run(n)
+    if base == 0 and n > 1:  # a single one would have been found
+        join_free_slots()
+        base = any_run(n)
+        if base == 0:
+            base = fresh_run(n)  # free slots at the end of the tape are fresh ones now
+    return base
+
+
+cdef uint32_t any_run(uint32_t n) noexcept nogil:
+    """n contiguous slots from any list of free ones, or 0."""
+    cdef uint32_t base, size
+    if n == 1 and free_slots.n:
+        return take_slot()
+    for size in range(n, <uint32_t>SMALL_RUN):
+        base = small_runs[size]
+        if base:
+            small_runs[size] = tape.node[base].child0
+            give_stretch(base + n, size - n)
+            return base
+    if n == 1 and slab_next < slab_end:
+        return slab_run(1)
+    return large_run(n)
+
+
+cdef void give_stretch(uint32_t base, uint32_t n) noexcept nogil:
+    """Free n slots, of any number."""
+    if n == 1:
+        give_slot(base)
+    elif n > 1:
+        give_run(base, n)
+
+
+cdef void join_free_slots() noexcept nogil:
+    """Sort all free slots into runs that no free slot touches. Takes no memory: the free slots are marked."""
+    global n_large_runs, slab_next, slab_end
+    cdef Node *node = tape.node
+    cdef uint32_t slot, n, i, end = tape_end
+    cdef size_t k
+    next_sort_number()
+    for k in range(free_slots.n):
+        node[free_slots.items[k]].mark = sort_number
+    for n in range(1, <uint32_t>SMALL_RUN):
+        slot = small_runs[n]
+        while slot:
+            for i in range(n):
+                node[slot + i].mark = sort_number
+            slot = node[slot].child0
+        small_runs[n] = 0
+    for k in range(n_large_runs):
+        for i in range(large_runs[k].n):
+            node[large_runs[k].base + i].mark = sort_number
+    while slab_next < slab_end:
+        node[slab_next].mark = sort_number
+        slab_next += 1
+    free_slots.n = n_large_runs = slab_next = slab_end = 0
+    while end > 1:  # the highest first, so that of the single ones the lowest are taken first
+        n = 0
+        while end - n > 1 and node[end - n - 1].mark == sort_number:
+            n += 1
+        give_stretch(end - n, n)
+        end -= n if n else 1
 
 
 # ---- counting references ----
@@ -234,7 +349,7 @@ cdef void free_owner(uint32_t owner) noexcept nogil:
             nary = <Nary *>node.payload.pointer
             for i in range(nary.n_children):
                 drop(nodes[nary.children[i]].owner, &last)
-            free(nary)
+            free_nary(nary)
         elif node.kind == REGION:
             region = <Region *>node.payload.pointer
             for i in range(region.n_kept):

@@ -21,7 +21,7 @@ cdef enum Kind:
 cdef enum Flag:
     OPEN = 1  # sorting: an operand of a term already passed, of a chain whose later term is being visited
     FLOWED = 2  # a chain that one backward has passed; local_grad0 is the gradient that flowed through it
-    LEAF0 = 4  # of a binary node made by an operator: child0 was a leaf, and still is unless leaves_grew
+    LEAF0 = 4  # of a binary node made by an operator: child0 was a leaf, and still is unless a node is rewired
     LEAF1 = 8  # the same of child1
 
 
@@ -45,6 +45,7 @@ cdef struct Node:
 
 cdef struct Nary:
     uint32_t n_children, n_local_grads
+    uint64_t place  # in the list of rewired nodes, from 1 on; 0: not in it. Only a second __init__ rewires a node
     uint32_t *children
     double *local_grads
 
@@ -63,7 +64,7 @@ cdef struct Fold:
     double *a_data  # by operand number
     double *b_data
     uint32_t a_low, a_high, b_low, b_high  # every operand's slot lies within these
-    bint a_leaves, b_leaves  # all operands of this side are leaves
+    bint a_leaves, b_leaves  # all operands of this side were leaves, and still are unless a node is rewired
     bint distinct  # within a row no slot occurs twice, on either side
     uint64_t a_sort, b_sort  # the last sort that has visited all operands of a side that the rows share
 
@@ -116,7 +117,8 @@ cdef Region *region_of(uint32_t owner) noexcept nogil
 # backward of root, for comparison: the grads of the n slots into out; every grad is as before afterwards.
 cdef int probe_backward(uint32_t root, uint32_t n, const uint32_t *slots, double *out) noexcept nogil
 
-# The GIL's side. wait_for_tape: until nobody works on the tape. begin/end bracket work without the GIL.
+# The GIL's side. wait_for_tape: until nobody works on the tape. begin/end bracket work without the GIL; between them no
+# Python code may run but that of a function being traced (tracing_thread). The waits raise RuntimeError where they would never end (_turns.pxi).
 cdef int wait_for_tape() except -1
 cdef int begin() except -1
 cdef int end() except -1

@@ -1,6 +1,6 @@
 # distutils: define_macros=CYTHON_USE_TYPE_SPECS=1
 # cython: language_level=3, c_api_binop_methods=True, cdivision=True, boundscheck=True, wraparound=True
-# cython: auto_pickle=False, embedsignature=True
+# cython: auto_pickle=False, embedsignature=False
 """`Value`, the script's number in a computation graph, on a tape of node slots (value.pxd says what a slot is).
 
 A Value is a thin handle, a Python object for a node that somebody holds; the nodes in between have none. A node lives
@@ -26,6 +26,7 @@ cdef extern from "mg_math.h" nogil:
     double mg_log(double x)
 
 include "_tape.pxi"
+include "_cycles.pxi"
 include "_chain.pxi"
 include "_program.pxi"
 include "_backward.pxi"
@@ -125,40 +126,43 @@ include "_numbers.pxi"
 
 @cython.no_gc
 cdef class Value:
-    """A number in a computation graph.
+    # The first line is the signature, in the form in which Python reads it: inspect.signature(Value).
+    """Value(data, children=(), local_grads=())\n--\n
+A number in a computation graph.
 
-    Value(data, children=(), local_grads=()): data is taken as a float; local_grads are d(this)/d(child). Operators
-    build the graph, `backward()` differentiates it. Mirrors class Value of the script.
-    """
+data is taken as a float; local_grads are d(this)/d(child) for each child. Operators build the graph, `backward()`
+differentiates it. Mirrors class Value of the script.
+"""
 
     def __init__(self, data, children=(), local_grads=()):
         cdef double number = PyFloat_AsDouble(data)
+        cdef Nary *nary = NULL
         cdef uint32_t slot
-        cdef tuple the_children = (), the_local_grads = ()
-        if children is not ():
-            the_children = tuple(children)
-            for child in the_children:
-                if not isinstance(child, Value):
-                    raise TypeError(f"children must be Values, not {type(child).__name__!r}")
-                slot_of(child)
-        if local_grads is not ():
-            the_local_grads = tuple(local_grads)
-        wait_for_tape()
+        if children is not () or local_grads is not ():
+            children, local_grads = tuple(children), tuple(local_grads)
+            if children or local_grads:
+                nary = new_nary(children, local_grads)
+        if tape.busy:
+            try:
+                wait_for_tape()
+            except BaseException:
+                free(nary)
+                raise
+        # All that can run Python code has run: what was given may be a number or a sequence that uses this very Value.
+        if self.slot:
+            init_again(self.slot, number, nary)
+            return
         slot = new_node(number, LEAF)
         if slot == 0:
+            free(nary)
             raise MemoryError("no memory for another node")
+        if nary != NULL:
+            set_children(slot, nary)
+        self.slot = slot
         tape.node[slot].refs = 1
-        if the_children or the_local_grads:
-            try:
-                set_children(slot, the_children, the_local_grads)
-            except BaseException:
-                let_go(slot)
-                raise
-        if self.slot == 0:
-            self.slot = slot
-            tape.node[slot].handle = <PyObject *>self
-        else:
-            reset(self.slot, slot)
+        tape.node[slot].handle = <PyObject *>self
+        if MG_DEBUG and nary != NULL:
+            audit_now()
 
     def __hash__(self):
         return slot_of(self)  # of the node, so that it outlives this handle
@@ -209,9 +213,8 @@ cdef class Value:
     @property
     def _children(self):
         """The Values this one was computed from, a tuple."""
-        cdef uint32_t slot = slot_of(self), i
+        cdef uint32_t slot = slot_of(self)
         cdef Node *node = &tape.node[slot]
-        cdef Nary *nary
         forget_order(slot)
         if node.kind == CHAIN and unfold(slot) != MG_OK or node.kind == PROGRAM and expand_program(slot) != MG_OK:
             raise MemoryError()
@@ -220,16 +223,14 @@ cdef class Value:
         if node.kind == UNARY:
             return (handle(node.child0),)
         if node.kind == NARY:
-            nary = <Nary *>node.payload.pointer
-            return tuple([handle(nary.children[i]) for i in range(nary.n_children)])
+            return children_of(self)
         return ()
 
     @property
     def _local_grads(self):
         """d(this)/d(child) for each child, a tuple of floats."""
-        cdef uint32_t slot = slot_of(self), i
+        cdef uint32_t slot = slot_of(self)
         cdef Node *node = &tape.node[slot]
-        cdef Nary *nary
         if node.kind == PROGRAM and expand_program(slot) != MG_OK:
             raise MemoryError()
         if node.kind == CHAIN:
@@ -239,8 +240,7 @@ cdef class Value:
         if node.kind == UNARY:
             return (node.local_grad0,)
         if node.kind == NARY:
-            nary = <Nary *>node.payload.pointer
-            return tuple([nary.local_grads[i] for i in range(nary.n_local_grads)])
+            return local_grads_of(self)
         return ()
 
     # The operators are called with a Value on either side, or on both.
@@ -368,6 +368,31 @@ cdef class Value:
             raise MemoryError("no memory to sort the graph")
 
 
+# The memory of a list is allocated before the node is read: an allocation may run the garbage collector, whose callbacks
+# may be anything, a second __init__ of this very Value, too. What follows until the list is complete runs no Python code.
+
+cdef tuple children_of(Value value):
+    cdef list children = []
+    cdef Node *node = &tape.node[slot_of(value)]
+    cdef uint32_t i
+    if node.kind != NARY:
+        return value._children
+    for i in range((<Nary *>node.payload.pointer).n_children):
+        children.append(handle((<Nary *>node.payload.pointer).children[i]))
+    return tuple(children)
+
+
+cdef tuple local_grads_of(Value value):
+    cdef list local_grads = []
+    cdef Node *node = &tape.node[slot_of(value)]
+    cdef uint32_t i
+    if node.kind != NARY:
+        return value._local_grads
+    for i in range((<Nary *>node.payload.pointer).n_local_grads):
+        local_grads.append((<Nary *>node.payload.pointer).local_grads[i])
+    return tuple(local_grads)
+
+
 def _tape_state():
     """For the tests: whether somebody works without the GIL, how many dead Values and how many threads wait for that to
     end."""
@@ -376,6 +401,13 @@ def _tape_state():
     while waiter != NULL:
         n_waiting, waiter = n_waiting + 1, waiter.next
     return bool(tape.busy), deferred.n, n_waiting
+
+
+def _sorts_until_wrap(uint32_t n):
+    """For the tests: n more sorts, and the number by which they mark nodes, 32 bits of it, begins anew."""
+    global n_sorts
+    n_sorts |= 0xFFFFFFFF
+    n_sorts -= n
 
 
 def _sorted(Value root, bint known=True):
@@ -396,29 +428,6 @@ def _sorted(Value root, bint known=True):
     if code != MG_OK:
         raise MemoryError()
     return [order.items[k] for k in range(order.n)]
-
-
-cdef int reset(uint32_t slot, uint32_t fresh) except -1:
-    """__init__ on a Value that has a node already: that node takes over what the fresh one is."""
-    global leaves_grew
-    cdef Node *node = &tape.node[slot]
-    cdef Node old = node[0]
-    if old.owner != slot:
-        let_go(fresh)
-        raise TypeError("this Value is a node of a compiled layer: it cannot be initialised again")
-    tape.data[slot], tape.grad[slot] = tape.data[fresh], 0.0
-    tape.node[slot].local_grad0 = tape.node[fresh].local_grad0
-    tape.node[slot].payload = tape.node[fresh].payload
-    tape.node[slot].child0, tape.node[slot].child1 = tape.node[fresh].child0, tape.node[fresh].child1
-    tape.node[slot].kind, tape.node[slot].flags = tape.node[fresh].kind, 0
-    if old.kind == LEAF and node.kind != LEAF:
-        leaves_grew = True
-    # The fresh slot goes, and takes the old children with it.
-    tape.node[fresh].local_grad0, tape.node[fresh].payload = old.local_grad0, old.payload
-    tape.node[fresh].child0, tape.node[fresh].child1 = old.child0, old.child1
-    tape.node[fresh].kind = old.kind
-    let_go(fresh)
-    return 0
 
 
 # Python's messages name a type by tp_name: "Value", as for the script's class, not "microgpt.value.Value".

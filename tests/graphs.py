@@ -65,7 +65,8 @@ def outcome(action, *arguments):
 # A random program is a list of instructions (name, integers, number). Integers choose among the Values made so far,
 # from which an instruction makes new ones. Whatever raises must raise the same on both sides, and makes nothing.
 
-def _step(engine, pool, name, numbers, number):
+def _step(engine, pool, single, name, numbers, number):
+    """One instruction. pool: the Values so far. single: the places in it of those that no layer has made."""
     V = engine.Value
     real = float(number)  # for what the script would keep an int (docs/differences.md)
 
@@ -97,12 +98,21 @@ def _step(engine, pool, name, numbers, number):
         return engine.linear(x[::-1] if numbers[1] % 2 else x, [[pick(2 + k) for k in range(len(x))]])
     if name == "leaf":
         return [V(real)]
+    if name in ("init again", "init a leaf again"):
+        # The second __init__ of a Value that may be anywhere in the graph. Any child: cycles are part of it.
+        places = single if name == "init again" else [k for k in single if k < N_LEAVES]
+        n = numbers[1] % 4
+        grads = tuple(real * (k + 1) for k in range(n if numbers[2] % 4 else n + 1))
+        pool[places[numbers[0] % len(places)]].__init__(real, tuple(pick(k + 3) for k in range(n)), grads)
+        return []
     if name == "backward":
         a.backward()
     elif name == "set data":
         a.data = real
     elif name == "set grad":
         a.grad = real + 0.0  # not -0.0, to which the script may add the int 0 where we add -0.0
+    elif name == "len of children":
+        return [V(float(len(a._children)))]
     elif name == "look":
         a._children[0]._children  # noqa: B018  (looking is what is tested)
     elif name == "look at grads":
@@ -136,24 +146,30 @@ OPERATORS = {
     "log": lambda a, b, c: a.log(),
 }
 LAYERS = ("linear", "square", "softmax", "rmsnorm", "recent", "custom")
-ACTIONS = ("backward", "set data", "set grad", "look", "look at grads")
-INSTRUCTIONS = (*OPERATORS, *LAYERS, *ACTIONS, "relu", "leaf")
+ACTIONS = ("backward", "set data", "set grad", "look", "look at grads", "len of children")
+AGAIN = ("init again", "init a leaf again")
+INSTRUCTIONS = (*OPERATORS, *LAYERS, *ACTIONS, *AGAIN, "relu", "leaf")
+N_LEAVES = 9  # "init a leaf again" chooses among the first Values of a program, most of which are its leaves
 
 
 def run_both(leaves, program):
     """Run a program on both engines and compare everything. Returns the number of Values made."""
     ours = [Value(x) for x in leaves]
     theirs = [reference.Value(x) for x in leaves]
+    single = list(range(len(leaves)))
     for name, numbers, number in program:
-        made, error = outcome(_step, ENGINES["graph"], ours, name, numbers, number)
-        expected, expected_error = outcome(_step, ENGINES["reference"], theirs, name, numbers, number)
+        made, error = outcome(_step, ENGINES["graph"], ours, single, name, numbers, number)
+        expected, expected_error = outcome(_step, ENGINES["reference"], theirs, single, name, numbers, number)
         assert error == expected_error, name
         if error is None:
             assert len(made) == len(expected)
+            if name not in LAYERS or name == "custom":
+                single += range(len(ours), len(ours) + len(made))
             ours += made
             theirs += expected
-    ours[-1].backward()
-    theirs[-1].backward()
+    for root in {len(ours) - 1, len(ours) // 2}:
+        ours[root].backward()
+        theirs[root].backward()
     for k, (a, b) in enumerate(zip(ours, theirs)):
         assert_same(a.data, b.data, f"data of {k}")
         assert_same(a.grad, b.grad, f"grad of {k}")

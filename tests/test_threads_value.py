@@ -1,8 +1,12 @@
 """Work without the GIL: other threads wait for the tape, and what they drop meanwhile is freed later."""
+import os
 import random
+import subprocess
+import sys
 import threading
 
-from conftest import in_threads
+import pytest
+from conftest import environment, in_threads
 from graphs import bits
 
 from microgpt import model, reference
@@ -138,3 +142,157 @@ def test_who_waited_longest_comes_next():
             assert a.grad == 3.0
             return
     raise AssertionError("never saw three threads wait")
+
+
+# ---- what never waits: the end of the program, and the thread that has the tape ----
+
+USES = {
+    "operators": "(Value(1.0) + 1.0).data",
+    "backward": "root.backward()",
+    "linear": "linear([root], [[root]])",
+    "softmax": "softmax([root, root])",
+    "rmsnorm": "rmsnorm([root])",
+    "gpt": "gpt(0, 0, [[]], [[]], model)",
+    "document_loss": "document_loss([4, 1, 2, 4], model).backward()",
+    "children": "layer._children",
+    "data": "setattr(root, 'data', root.grad)",
+    "init again": "Value.__init__(leaf, 2.0, (other,), (3.0,))",
+    "repr and hash": "repr(root), hash(root)",
+    "a model": "GPT(5, n_embd=4, n_head=2, block_size=4)",
+    "a trainer": "Trainer(['ab', 'ba'], num_steps=2, n_embd=4, n_head=2, block_size=4, engine='graph').run()",
+    "Adam": "Adam(model).step()",
+}
+SETUP = """
+import gc, os, signal, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork beside threads
+use, state = compile(sys.argv[1], "use", "eval"), {}
+def run():
+    if state:
+        eval(use, state)
+def set_up():
+    import microgpt.value
+    exec("from microgpt import *", state)
+    leaf, other = state["Value"](2.0), state["Value"](3.0)
+    (layer,) = state["linear"]([leaf, other], [[leaf, other]])
+    state.update(leaf=leaf, other=other, layer=layer, root=layer * 1.0, model=state["GPT"](5, 4, 2, 1, 4))
+"""
+
+
+def child(code, *arguments):
+    """Runs code in a process of its own; to hang is an error."""
+    done = subprocess.run([sys.executable, "-c", SETUP + code, *arguments], env=environment(), capture_output=True,
+                          text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("use", USES)
+def test_a_finalizer_at_the_end_does_not_wait_for_a_daemon_thread(use, threads):
+    """It gets an error, or a result if the thread was not at work; the program ends either way."""
+    out = child("""
+from microgpt.value import Value, _tape_state
+set_up()
+run()  # so that all is imported
+def work():
+    x = Value(1.0)
+    for _ in range(30_000):
+        x = x + 1.0
+    while True:
+        x.backward()
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=work, daemon=True).start()
+class AtEnd:
+    def __del__(self, write=os.write):
+        for _ in range(3):
+            try:
+                run()
+                dropped = state["Value"](1.0) * 2.0
+            except Exception as error:
+                write(1, f"{error}\\n".encode())
+            else:
+                write(1, b"worked\\n")
+sys.at_end = AtEnd()
+while not _tape_state()[0]:
+    pass
+""", USES[use], str(threads))
+    refused = "the graph cannot be used any more: a thread was at work on it when the process ended"
+    assert len(out.splitlines()) == 3
+    if use not in ("gpt", "document_loss", "a trainer"):  # which may miss modules that Python has cleared already
+        assert set(out.splitlines()) <= {refused, "worked"}
+
+
+HOOKS = {
+    "hook": "run()",
+    "finalizer": "Finalizer()",
+    "garbage": "make_garbage(); gc.collect()",
+    "callback of gc": "gc.callbacks.append(lambda *_: run()); gc.collect(); gc.callbacks.clear()",
+    "signal handler": "signal.raise_signal(signal.SIGUSR1)",
+    "a fork in a hook": "fork()",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside threads"])
+@pytest.mark.parametrize("use", ["operators", "backward", "linear", "document_loss", "init again", "a trainer"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_thread_that_forks_does_not_wait_for_itself(hook, use, others):
+    """Whatever runs while it has the tape may work on it: registered before our import, so with the tape held."""
+    out = child("""
+counted = [0]
+class Finalizer:
+    def __del__(self):
+        run()
+def make_garbage():
+    a, b = Finalizer(), []
+    a.b = b
+    b.append(a)
+def fork():
+    if state and counted[0] == 0:
+        counted[0] = 1
+        wait(os.fork())
+def wait(pid):
+    if pid == 0:
+        run()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+def hook():
+    if state:
+        exec(sys.argv[2])
+        run()
+signal.signal(signal.SIGUSR1, lambda *_: run())
+os.register_at_fork(before=hook, after_in_parent=hook, after_in_child=hook)
+set_up()
+stop = threading.Event()
+def work():
+    x = state["Value"](1.0)
+    for _ in range(3000):
+        x = x + 1.0
+    while not stop.is_set():
+        x.backward()
+        y = x + 1.0
+threads = [threading.Thread(target=work) for _ in range(3 * (sys.argv[3] == "True"))]
+for thread in threads:
+    thread.start()
+for _ in range(5):
+    counted[0] = 0
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+    wait(pid)
+stop.set()
+for thread in threads:
+    thread.join()
+run()
+from microgpt.value import _tape_state
+assert _tape_state() == (False, 0, 0)
+print("done")
+""", USES[use], HOOKS[hook], str(others))
+    assert out.split()[-1] == "done"
+
+
+def test_nobody_can_take_the_tape_for_good():
+    """What the module does at a fork cannot be called at another time."""
+    import microgpt.value
+
+    assert not [name for name in vars(microgpt.value) if "fork" in name]

@@ -2,7 +2,7 @@
 import random
 
 import pytest
-from graphs import INSTRUCTIONS, LAYERS, assert_same, assert_same_graph, bits, run_both
+from graphs import AGAIN, INSTRUCTIONS, LAYERS, assert_same, assert_same_graph, bits, run_both
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +34,28 @@ def test_any_program(numbers, program):
 @given(leaves(PLAIN), programs((*LAYERS, "recent", "a+b", "a*b", "backward", "look"), PLAIN))
 def test_layers_over_each_other(numbers, program):
     run_both(numbers, program)
+
+
+WRITES = ("set data", "set grad", "len of children", "look")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(leaves(PLAIN), programs((*LAYERS, "recent", "a+b", "a*b", "backward", "backward", *AGAIN, *WRITES), PLAIN))
+def test_init_again_below_layers(numbers, program):
+    run_both(numbers, program)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_many_init_again_below_layers(seed):
+    """Values that are given other children after layers have been computed from them; what hypothesis rarely draws."""
+    rng = random.Random(seed)
+    names = ["linear", "recent", "square", "softmax", "rmsnorm", "custom", "a+b", "a*b", "backward", *AGAIN, *WRITES]
+    for _ in range(150):
+        program = [
+            (rng.choice(names), [rng.randrange(100) for _ in range(rng.randint(3, 20))], rng.gauss(0, 1))
+            for _ in range(rng.randint(2, 14))
+        ]
+        run_both([rng.gauss(0, 1) for _ in range(rng.randint(1, 5))], program)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -87,6 +109,89 @@ def test_shapes_that_a_folded_sum_must_give_way_to(shape):
         for ours, theirs in zip(*inputs):
             assert_same(ours.grad, theirs.grad, shape)
         assert_same_graph(*roots)
+
+
+# What a layer or operator was computed from when it was a leaf, and what it makes of it.
+USES = {
+    "operators": lambda m, x, w: x[0] * w[0] + x[1] * w[1],
+    "input of linear": lambda m, x, w: m.linear(x, [w, w])[1],
+    "weight of linear": lambda m, x, w: m.linear(w, [x, x])[1],
+    "both sides of linear": lambda m, x, w: m.linear(x, [x, w])[0],
+    "row of three": lambda m, x, w: m.linear([w[0], x[1], x[0]], [[w[1], w[0], x[0]]])[0],
+    "softmax": lambda m, x, w: m.softmax([*x, *w])[0],
+    "rmsnorm": lambda m, x, w: m.rmsnorm([*x, *w])[1],
+    "layers over each other": lambda m, x, w: m.softmax(m.linear(m.rmsnorm(m.linear(x, [x, w])), [w, x]))[1],
+}
+CHANGES = {
+    "given a child": lambda V, x, w, z: x[0].__init__(7.0, (z,), (2.0,)),
+    "given two": lambda V, x, w, z: x[0].__init__(7.0, (z, w[1]), (2.0, 3.0)),
+    "given many": lambda V, x, w, z: x[0].__init__(7.0, (z, z, w[0], x[1]), (2.0, 3.0, 4.0, 5.0)),
+    "given what was computed from another": lambda V, x, w, z: x[0].__init__(7.0, (x[1] * z,), (2.0,)),
+    "one below the other": lambda V, x, w, z: (x[0].__init__(7.0, (x[1],), (2.0,)), x[1].__init__(3.0, (z,), (5.0,))),
+    "a leaf again": lambda V, x, w, z: (x[0].__init__(7.0, (z,), (2.0,)), x[0].__init__(0.5)),
+    "other children": lambda V, x, w, z: (x[0].__init__(7.0, (w[0],), (2.0,)), x[0].__init__(0.5, (z,), (3.0,))),
+    "given itself": lambda V, x, w, z: x[0].__init__(7.0, (x[0], z), (2.0, 3.0)),
+}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("before", [False, True], ids=["first backward", "after a backward"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("use", USES)
+def test_backward_reaches_what_a_leaf_was_given_later(use, change, before, times):
+    """A leaf, and what is computed from it as from a leaf; then its second __init__ gives it children."""
+    graphs = []
+    for m, V in ((model, Value), (reference, reference.Value)):
+        x, w, z = [V(0.3), V(-1.7)], [V(1.1), V(0.9)], V(5.0)
+        root = USES[use](m, x, w)
+        if before:
+            root.backward()
+        CHANGES[change](V, x, w, z)
+        for _ in range(times):
+            root.backward()
+        graphs.append((root, [*x, *w, z]))
+    for ours, theirs in zip(graphs[0][1], graphs[1][1]):
+        assert_same(ours.grad, theirs.grad)
+    assert_same_graph(graphs[0][0], graphs[1][0])
+
+
+@pytest.mark.parametrize("name", ["keys", "values"])
+def test_backward_reaches_what_a_leaf_in_the_cache_was_given_later(name):
+    """The cached keys and values of gpt may be anybody's Values, leaves too."""
+    grads = []
+    for m, V in ((model, Value), (reference, reference.Value)):
+        gpt = m.GPT(5, 4, 2, 1, 8, rng=random.Random(3))
+        keys, values = [[[V(0.1 * k) for k in range(4)]]], [[[V(0.3 - k) for k in range(4)]]]
+        cached, z = (keys if name == "keys" else values)[0][0], V(2.0)
+        logits = m.gpt(1, 1, keys, values, gpt)
+        cached[2].__init__(7.0, (z, cached[0]), (2.0, 3.0))
+        logits[3].backward()
+        logits[2].backward()
+        grads.append([bits(v.grad) for v in (*cached, z, *gpt.params)])
+    assert grads[0] == grads[1]
+    assert any(g != bits(0.0) for g in grads[0][4:5])
+
+
+def test_slots_of_what_was_below_a_leaf_are_used_again():
+    """After a leaf has gone back to being one, or has died, new nodes in the same slots are sorted like any others."""
+    for seed in range(40):
+        results = []
+        for m, V in ((model, Value), (reference, reference.Value)):
+            rng = random.Random(seed)
+            kept, log = [V(rng.gauss(0, 1)) for _ in range(4)], []
+            for _ in range(12):
+                x = [V(rng.gauss(0, 1)) for _ in range(3)]
+                y = m.linear(x, [kept[:3], kept[1:]])
+                x[rng.randrange(3)].__init__(1.5, (rng.choice(kept), rng.choice(y)), (0.5, rng.gauss(0, 1)))
+                if rng.random() < 0.5:
+                    x[rng.randrange(3)].__init__(2.5)
+                y[0].backward()
+                m.softmax(y)[1].backward()
+                log += [bits(v.grad) for v in (*kept, *x, *y)]
+                if rng.random() < 0.3:
+                    kept[rng.randrange(4)].__init__(rng.gauss(0, 1), (rng.choice(x),), (1.0,))
+            results.append(log)
+        assert results[0] == results[1], seed
 
 
 def test_a_long_recurrence_unfolds_in_linear_time():

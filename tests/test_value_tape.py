@@ -1,0 +1,227 @@
+"""What the tape keeps of a node: marks of sorts, cycles, and Python code that runs while a node is made or read."""
+import gc
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graphs import assert_same_graph, bits, child_environment
+
+from microgpt import model, reference
+from microgpt.value import Value
+
+
+def child(code, *arguments):
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300,
+                          cwd=Path(__file__).parent, env=child_environment())  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# ---- marks ----
+
+
+def test_marks_of_slots_that_were_free_when_the_sort_numbers_began_anew():
+    """A layer at the end of the tape is marked and freed; after 2**32 sorts it is built there again."""
+    child("""
+from microgpt import Value, softmax
+from microgpt.value import _sorts_until_wrap
+xs, leaf, number = [Value(k * 0.01) for k in range(600)], Value(1.0), 12
+def gradients():
+    for x in xs:
+        x.grad = 0.0
+    softmax(xs)[3].backward()
+    return [x.grad for x in xs]
+expected = gradients()
+for sorts in range(1, number):
+    for _ in range(2):  # the second time the layer's nodes are marked with the number of this very sort
+        _sorts_until_wrap(0)
+        for _ in range(sorts):
+            leaf.backward()
+        assert gradients() == expected, sorts
+""")
+
+
+def test_sorts_of_a_layer_on_both_sides_of_the_numbers_beginning_anew():
+    """What the rows of a layer share is visited in each sort, whatever number an earlier one had."""
+    child("""
+from microgpt import Value, linear
+from microgpt.value import _sorted, _sorts_until_wrap
+a = Value(0.5)
+xs = [a.exp(), a * a, a + 1.0]
+roots = [linear(xs, [[a] * 3, xs])[0] * 1.0, linear([a] * 3, [xs, xs])[1] * 1.0]
+expected = [_sorted(root) for root in roots]
+for sorts in range(1, 9):
+    for _ in range(2):
+        _sorts_until_wrap(sorts // 2)
+        for _ in range(sorts):
+            a.backward()
+        assert [_sorted(root) for root in roots] == expected, sorts
+""")
+
+
+# ---- cycles ----
+
+CYCLES = {
+    "itself": lambda V, m: _cycle(V(1.0), lambda x: x),
+    "an operator": lambda V, m: _cycle(V(1.0), lambda x: x * 2.0),
+    "a layer": lambda V, m: _cycle(V(1.0), lambda x: m.softmax(m.linear([x, V(1.0)], [[V(2.0), x]] * 3))[1]),
+    "a layer that is looked into": lambda V, m: _cycle(V(1.0), lambda x: _looked(m.linear([x, x], [[x, x]])[0])),
+    "many children": lambda V, m: _cycle(V(1.0), lambda x: V(1.0, (x, x, V(2.0), x), (1.0, 2.0, 3.0, 4.0))),
+    "two that cross": lambda V, m: _cross(V(1.0), V(2.0), m),
+    "a long way": lambda V, m: _cycle(V(1.0), lambda x: _chain(x, 300)),
+}
+
+
+def _cycle(x, use):
+    y = use(x)
+    x.__init__(0.5, (y,), (0.5,))
+    return x, y
+
+
+def _cross(x, y, m):
+    z = m.rmsnorm([x, y])
+    x.__init__(0.5, (z[0], z[1]), (0.5, 2.0))
+    y.__init__(0.7, (z[1], x, y), (0.5, 2.0, 3.0))
+    return x, z[0]
+
+
+def _chain(x, n):
+    for _ in range(n):
+        x = x + 1.0
+    return x
+
+
+def _looked(x):
+    x._children[0]._children  # noqa: B018
+    return x
+
+
+@pytest.mark.parametrize("name", CYCLES)
+def test_backward_through_a_cycle(name):
+    for root in (0, 1):
+        for backwards in (1, 2):
+            nodes = CYCLES[name](Value, model), CYCLES[name](reference.Value, reference)
+            for pair in nodes:
+                for _ in range(backwards):
+                    pair[root].backward()
+            assert_same_graph(nodes[0][0], nodes[1][0])
+            assert_same_graph(nodes[0][1], nodes[1][1])
+
+
+def test_cycles_that_somebody_holds_stay():
+    """Collections do not take what a handle, a parent or a layer's nodes lead to."""
+    def make(V, m, rounds):
+        kept, log = [], []
+        for k in range(rounds):
+            x, y = CYCLES[list(CYCLES)[k % len(CYCLES)]](V, m)
+            if k % 50 == 0:
+                kept.append(x)  # the cycle itself
+            elif k % 50 == 7:
+                kept.append(y * 3.0 + V(1.0))  # what was computed from it
+            elif k % 50 == 14:
+                kept.append(m.softmax([V(1.0), x, y])[1])
+            elif k % 50 == 21:
+                kept.append(V(2.0, (V(1.0, (x,), (2.0,)), y, y), (1.0, 2.0, 3.0)))
+        for value in kept:
+            value.backward()
+            log.append([bits(value.data), bits(value.grad), [bits(c.grad) for c in value._children]])
+        return log, kept
+
+    ours, kept = make(Value, model, 2000)
+    theirs, expected = make(reference.Value, reference, 2000)
+    assert ours == theirs
+    for a, b in zip(kept, expected):
+        assert_same_graph(a, b)
+
+
+# ---- Python code that runs while a Value is made or read ----
+
+
+class Number:
+    """A number that does something when it is asked for its value."""
+
+    def __init__(self, number, action):
+        self.number, self.action = number, action
+
+    def __float__(self):
+        self.action()
+        return self.number
+
+    __index__ = None
+
+
+def test_local_gradients_that_use_values():
+    """They may build, differentiate and drop graphs, and even initialise the Value that is being made."""
+    a, b, new = Value(2.0), Value(3.0), Value.__new__(Value)
+
+    def build():
+        c = a * b + 1.0
+        c.backward()
+        model.softmax([a, c])[0].backward()
+        Value(1.0, (c,), (1.0,))
+
+    c = Value(Number(1.0, build), (a, b, a), [Number(k, build) for k in (1.0, 2.0, 3.0)])
+    assert c._children == (a, b, a) and c._local_grads == (1.0, 2.0, 3.0)
+    c.__init__(Number(4.0, build), (b,), (Number(5.0, build),))
+    new.__init__(Number(6.0, lambda: new.__init__(7.0)), (a,), (Number(8.0, lambda: new.__init__(9.0, (b,), (1.0,))),))
+    a.grad = b.grad = 0.0
+    (c + new).backward()
+    assert (c.data, new.data, new._children, a.grad, b.grad) == (4.0, 6.0, (a,), 8.0, 5.0)
+
+
+def test_local_gradients_that_fail():
+    """An error half way changes nothing, whether the Value is new or not."""
+    def fail():
+        raise KeyError("wrong")
+
+    a = Value(2.0)
+    b, new = a * 3.0, Value.__new__(Value)
+    for value in (b, new):
+        with pytest.raises(KeyError):
+            value.__init__(1.0, (a, a, a), (1.0, 2.0, Number(3.0, fail)))
+    assert b.data == 6.0 and b._local_grads == (3.0, 2.0)
+    with pytest.raises(AttributeError):
+        new.data  # noqa: B018
+    b.backward()
+    assert a.grad == 3.0
+
+
+@pytest.mark.parametrize("name", ["_children", "_local_grads"])
+def test_reading_a_node_that_changes_meanwhile(name):
+    """Making the result may run the garbage collector, and that may run anything: the node may be another by then."""
+    a = Value(1.0)
+    wide = (1.0,) * 5000
+    node = Value(1.0, (a,) * 5000, wide)
+    calls = []
+
+    def change(phase, info):
+        if phase == "start":
+            calls.append(phase)
+            node.__init__(2.0, (a, a, a), (1.0, 2.0, 3.0))
+            calls.append([Value(1.0, (a,) * 5000, (7.0,) * 5000) for _ in range(3)])  # where the old children were
+
+    threshold = gc.get_threshold()
+    held, found = [], set()
+    try:
+        for first in range(1, 40):
+            node.__init__(1.0, (a,) * 5000, wide)
+            gc.collect()
+            gc.callbacks.append(change)
+            gc.set_threshold(first)
+            held.append(getattr(node, name))
+            gc.set_threshold(*threshold)
+            gc.callbacks.clear()
+            found.add(held[-1])
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.clear()
+    assert found <= ({(a,) * 5000, (a,) * 3} if name == "_children" else {wide, (1.0, 2.0, 3.0)})
+
+
+def test_signature():
+    assert str(inspect.signature(Value)) == str(inspect.signature(reference.Value))
+    for name in ("log", "exp", "relu", "backward"):
+        assert str(inspect.signature(getattr(Value, name))) == "(self)"
+    assert Value.__doc__.startswith("A number in a computation graph")
