@@ -305,7 +305,7 @@ def leaf_values(arguments):
 
 def probe(Value root, Program program, list values):
     """d(root)/d(leaf) added to the grad of every leaf of a program (arguments: values), as a list; nothing is changed."""
-    cdef int32_t n = program.shape.program.n_leaves, k = 0, i
+    cdef int32_t n = program.shape.n_used, k = 0, i
     cdef uint32_t *slots
     cdef double *out
     cdef int code
@@ -317,7 +317,7 @@ def probe(Value root, Program program, list values):
         raise MemoryError()
     slots = <uint32_t *>(out + n)
     for i in range(n):
-        slots[i] = program.shape.leaves[i]
+        slots[i] = program.shape.used[i]
         if slots[i] == 0:
             slots[i] = (<Value>values[k]).slot
             k += 1
@@ -334,7 +334,7 @@ def probe_replay(Value root, Program program):
     cdef Replay *replay = <Replay *>tape.node[root.slot].payload.pointer
     cdef Call *call
     cdef Shape *shape = program.shape
-    cdef int32_t n = shape.program.n_leaves, i
+    cdef int32_t n = shape.n_used, i
     cdef double *before
     if tape.node[root.slot].kind != PROGRAM or replay.backward == NULL:
         return probe_expanded(root, program)
@@ -344,12 +344,12 @@ def probe_replay(Value root, Program program):
         raise MemoryError()
     begin()
     for i in range(n):
-        before[i] = tape.grad[call.frame.leaves[i]]
+        before[i] = tape.grad[replay.leaves[i]]
     backward_call(replay, 1.0)
     result = []
     for i in range(n):
-        result.append(tape.grad[call.frame.leaves[i]])
-        tape.grad[call.frame.leaves[i]] = before[i]
+        result.append(tape.grad[replay.leaves[i]])
+        tape.grad[replay.leaves[i]] = before[i]
     end()
     free(before)
     return result
@@ -359,5 +359,5 @@ cdef object probe_expanded(Value root, Program program):
     cdef Replay *replay = <Replay *>tape.node[root.slot].payload.pointer
     cdef Call *call = call_of(replay)
     root._children  # written out
-    leaves = [handle(call.frame.leaves[i]) for i in range(program.shape.program.n_leaves) if program.shape.leaves[i] == 0]
+    leaves = [handle(replay.leaves[i]) for i in range(program.shape.n_used) if program.shape.used[i] == 0]
     return probe(root, program, leaves)

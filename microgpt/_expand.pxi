@@ -189,7 +189,7 @@ cdef int expand_call(Replay *replay) noexcept nogil:
         w.end = w.next + n_slots + 1
         if w.next:
             code = MG_OK
-    for i in range(call.shape.program.n_leaves):
+    for i in range(<int32_t>replay.n_leaves):
         if code == MG_OK:
             code = keep(call.owner, replay.leaves[i])
     if code == MG_OK:

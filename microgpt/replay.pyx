@@ -31,8 +31,11 @@ cdef extern from "compiler/program.h" nogil:
         int64_t *float_slots
         int64_t n_nodes, n_uses, n_values, n_grads
         const char *dynamic
+    ctypedef struct mg_chunk:
+        pass
     int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, bint with_grad, const int32_t *bounds,
-                   mg_program *program)
+                   mg_chunk **memory, mg_program *program)
+    void mg_free_chunks(mg_chunk *chunks)
     void mg_program_free(mg_program *program)
     void mg_program_damage(mg_program *program, int which)
 
@@ -40,17 +43,23 @@ cdef extern from "compiler/program.h" nogil:
 cdef extern from *:
     """
     #include "kernels.h"
-    #define mg_replay(k, program, backward, frame, ints) ((k)->replay((program), (backward), (frame), (ints)))
+    #define mg_replay(k, program, backward, frame, leaf_grads, ints) \
+        ((k)->replay((program), (backward), (frame), (leaf_grads), (ints)))
     """
-    int mg_replay(const mg_kernels *k, const mg_program *program, bint backward, double *frame, const int32_t *ints) nogil
+    int mg_replay(const mg_kernels *k, const mg_program *program, bint backward, double *frame, double *leaf_grads,
+                  const int32_t *ints) nogil
 
 
+# The memory of one call: doubles, int inputs, the leaves' slots. Frames are kept for the next call, whatever its shape: the
+# one that was used last is still in the processor's caches.
 cdef struct Frame:
     Frame *next
     double *data  # within `memory`, aligned
     int32_t *ints
-    uint32_t *leaves  # slots, arguments filled in
+    uint32_t *leaves  # by leaf: its slot, arguments filled in
     void *memory
+    size_t size
+    uint64_t prepared_for  # the number of the shape whose constants are in it
 
 cdef struct LeafRun:  # leaves that are neighbours on the tape
     uint32_t slot, n
@@ -59,17 +68,19 @@ cdef struct LeafRun:  # leaves that are neighbours on the tape
 # One shape of a function, and what its calls need when the Program is gone. Counted: the Program and each call.
 cdef struct Shape:
     int64_t refs
+    uint64_t number
     mg_program program
     mg_graph graph
     int32_t n_roots
     int32_t *roots
-    uint32_t *leaves  # slots, 0 for an argument
+    uint32_t *leaves  # by leaf: its slot, 0 for an argument
+    uint32_t *used  # the slots that the program reads, if `direct`: there leaves are numbered by slot, gaps included
+    int32_t n_used
+    bint direct  # the leaves are one run: gradients are added where they are on the tape
     LeafRun *runs
     int32_t n_runs, n_argument_leaves
     int32_t *argument_leaves
     uint32_t holder  # the header of a region that keeps the leaves
-    Frame *frames  # free ones
-    int n_frames
 
 cdef struct Call:
     Replay replay
@@ -79,7 +90,12 @@ cdef struct Call:
     void *nary  # of the graph that was written out
 
 cdef enum:
-    MOST_FRAMES = 4  # free ones that a shape keeps
+    MOST_FRAMES = 4  # free ones that are kept
+
+cdef mg_chunk *compiler_memory = NULL  # the compiler's scratch memory, up to 32 MiB
+cdef Frame *free_frames = NULL  # read and written with the tape at rest or taken
+cdef int n_free_frames = 0
+cdef uint64_t n_shapes = 0
 
 
 # ---- shapes and frames ----
@@ -90,53 +106,71 @@ cdef void free_frame(Frame *frame) noexcept nogil:
 
 
 cdef void drop_shape(Shape *shape) noexcept nogil:
-    cdef Frame *frame
     shape.refs -= 1
     if shape.refs:
         return
-    while shape.frames != NULL:
-        frame = shape.frames
-        shape.frames = frame.next
-        free_frame(frame)
     mg_program_free(&shape.program)
     mg_graph_free(&shape.graph)
     free(shape.roots)
     free(shape.leaves)
+    free(shape.used)
     free(shape.runs)
     free(shape.argument_leaves)
     free(shape)
 
 
-cdef Frame *take_frame(Shape *shape) noexcept nogil:
-    cdef Frame *frame = shape.frames
-    cdef mg_program *p = &shape.program
-    cdef size_t doubles = <size_t>p.frame_size * sizeof(double)
-    if frame != NULL:
-        shape.frames = frame.next
-        shape.n_frames -= 1
-        return frame
-    frame = <Frame *>malloc(sizeof(Frame))
+cdef Frame *new_frame(size_t size) noexcept nogil:
+    cdef Frame *frame = <Frame *>malloc(sizeof(Frame))
     if frame == NULL:
         return NULL
-    frame.memory = calloc(1, doubles + 128 + (p.n_ints + p.n_leaves + 2) * sizeof(int32_t))
+    frame.size = size + (size >> 3)
+    frame.memory = calloc(1, frame.size + 64)
     if frame.memory == NULL:
         free(frame)
         return NULL
     frame.data = <double *>((<uintptr_t>frame.memory + 63) & ~<uintptr_t>63)
-    frame.ints = <int32_t *>(<char *>frame.data + doubles)
-    frame.leaves = <uint32_t *>(frame.ints + p.n_ints + 1)
-    memcpy(frame.data + p.constants, p.constant_data, p.n_constants * sizeof(double))
-    memcpy(frame.leaves, shape.leaves, p.n_leaves * sizeof(uint32_t))
+    frame.prepared_for = 0
     return frame
 
 
-cdef void give_frame(Shape *shape, Frame *frame) noexcept nogil:
-    if shape.n_frames >= MOST_FRAMES:
-        free_frame(frame)
-        return
-    frame.next = shape.frames
-    shape.frames = frame
-    shape.n_frames += 1
+cdef Frame *take_frame(Shape *shape) noexcept nogil:
+    global free_frames, n_free_frames
+    cdef mg_program *p = &shape.program
+    cdef size_t doubles = <size_t>p.frame_size * sizeof(double)
+    cdef size_t size = doubles + (p.n_ints + p.n_leaves + 4) * sizeof(int32_t)
+    cdef Frame **link = &free_frames
+    cdef Frame *frame
+    while link[0] != NULL and (link[0].size < size or link[0].size > 8 * size + (1 << 20)):
+        link = &link[0].next
+    frame = link[0]
+    if frame != NULL:
+        link[0] = frame.next
+        n_free_frames -= 1
+    else:
+        frame = new_frame(size)
+        if frame == NULL:
+            return NULL
+    if frame.prepared_for != shape.number:
+        frame.prepared_for = shape.number
+        frame.ints = <int32_t *>(<char *>frame.data + doubles)
+        frame.leaves = <uint32_t *>(frame.ints + p.n_ints + 1)
+        memcpy(frame.data + p.constants, p.constant_data, p.n_constants * sizeof(double))
+        memcpy(frame.leaves, shape.leaves, p.n_leaves * sizeof(uint32_t))
+    return frame
+
+
+cdef void give_frame(Frame *frame) noexcept nogil:
+    global free_frames, n_free_frames
+    cdef Frame *last = free_frames
+    if n_free_frames >= MOST_FRAMES:  # the one that has not been used for longest goes
+        while last.next.next != NULL:
+            last = last.next
+        free_frame(last.next)
+        last.next = NULL
+        n_free_frames -= 1
+    frame.next = free_frames
+    free_frames = frame
+    n_free_frames += 1
 
 
 # ---- a call on the tape ----
@@ -148,7 +182,7 @@ cdef inline Call *call_of(Replay *replay) noexcept nogil:
 cdef void release_call(Replay *replay) noexcept nogil:
     cdef Call *call = call_of(replay)
     free(call.nary)
-    give_frame(call.shape, call.frame)
+    give_frame(call.frame)
     drop_shape(call.shape)
 
 
@@ -158,12 +192,16 @@ cdef void backward_call(Replay *replay, double grad) noexcept nogil:
     cdef double *frame = call.frame.data
     cdef double *grads = frame + shape.program.leaf_grad
     cdef int32_t k
+    frame[shape.program.root_grad] = grad
+    if shape.direct:
+        mg_replay(kernels(), &shape.program, True, frame, tape.grad + shape.runs[0].slot - shape.program.leaf_grad,
+                  call.frame.ints)
+        return
     for k in range(shape.n_runs):
         memcpy(grads + shape.runs[k].leaf, tape.grad + shape.runs[k].slot, shape.runs[k].n * sizeof(double))
     for k in range(shape.n_argument_leaves):
         grads[shape.argument_leaves[k]] = tape.grad[call.frame.leaves[shape.argument_leaves[k]]]
-    frame[shape.program.root_grad] = grad
-    mg_replay(kernels(), &shape.program, True, frame, call.frame.ints)
+    mg_replay(kernels(), &shape.program, True, frame, frame, call.frame.ints)
     for k in range(shape.n_runs):
         memcpy(tape.grad + shape.runs[k].slot, grads + shape.runs[k].leaf, shape.runs[k].n * sizeof(double))
     for k in range(shape.n_argument_leaves):
@@ -178,7 +216,7 @@ cdef int forward_call(Shape *shape, Frame *frame) noexcept nogil:
         memcpy(leaves + shape.runs[k].leaf, tape.data + shape.runs[k].slot, shape.runs[k].n * sizeof(double))
     for k in range(shape.n_argument_leaves):
         leaves[shape.argument_leaves[k]] = tape.data[frame.leaves[shape.argument_leaves[k]]]
-    return mg_replay(kernels(), &shape.program, False, frame.data, frame.ints)
+    return mg_replay(kernels(), &shape.program, False, frame.data, frame.data, frame.ints)
 
 
 include "_expand.pxi"
@@ -199,6 +237,8 @@ cdef class Program:
     cdef readonly str dynamic  # why backward sorts in every call, or None
 
     def __cinit__(self, Trace trace, list results, list roots, bint with_grad):
+        global compiler_memory, n_shapes
+        cdef mg_chunk *chunks
         cdef int32_t *bounds
         cdef int32_t i, n = <int32_t>len(results)
         cdef int code
@@ -206,12 +246,11 @@ cdef class Program:
         if shape == NULL:
             raise MemoryError()
         self.shape, self.with_grad, self.bounds = shape, with_grad, trace.bounds
-        shape.refs = 1
-        shape.n_roots = n
+        n_shapes += 1
+        shape.refs, shape.number, shape.n_roots = 1, n_shapes, n
         shape.roots = <int32_t *>malloc((n + 1) * sizeof(int32_t))
-        shape.leaves = <uint32_t *>malloc((trace.graph.n_leaves + 1) * sizeof(uint32_t))
         bounds = <int32_t *>malloc((trace.graph.n_ints + 1) * sizeof(int32_t))
-        if shape.roots == NULL or shape.leaves == NULL or bounds == NULL:
+        if shape.roots == NULL or bounds == NULL:
             free(bounds)
             raise MemoryError()
         for i in range(n):
@@ -229,13 +268,16 @@ cdef class Program:
         shape.graph = trace.graph
         memset(&trace.graph, 0, sizeof(trace.graph))
         order_leaves(trace, shape)
+        chunks, compiler_memory = compiler_memory, NULL  # another thread that compiles meanwhile takes memory of its own
         with nogil:
-            code = mg_compile(&shape.graph, n, shape.roots, with_grad, bounds, &shape.program)
+            code = mg_compile(&shape.graph, n, shape.roots, with_grad, bounds, &chunks, &shape.program)
         free(bounds)
+        if compiler_memory != NULL:
+            mg_free_chunks(compiler_memory)
+        compiler_memory = chunks
         if code != MG_OK:
             raise MemoryError("no memory to compile this function")
         self.dynamic = shape.program.dynamic.decode() if shape.program.dynamic != NULL else None
-        find_runs(shape)
         self.hold_leaves()
 
     cdef int hold_leaves(self) except -1:
@@ -246,9 +288,9 @@ cdef class Program:
         self.shape.holder = make_region(0, 0, &memory)
         if self.shape.holder == 0:
             raise MemoryError()
-        for i in range(self.shape.program.n_leaves):
-            if self.shape.leaves[i] and code == MG_OK:
-                code = keep(self.shape.holder, self.shape.leaves[i])
+        for i in range(self.shape.n_used):
+            if self.shape.used[i] and code == MG_OK:
+                code = keep(self.shape.holder, self.shape.used[i])
         if code != MG_OK:
             raise MemoryError()
         return 0
@@ -265,14 +307,20 @@ cdef class Program:
     def info(self):
         """Sizes, for explain() and for tests."""
         cdef mg_program *p = &self.shape.program
-        return {"nodes": p.n_nodes, "instructions": (p.n_forward, p.n_backward), "tiles": p.n_tiles, "values": p.n_values,
-                "uses": p.n_uses, "gradients": p.n_grads, "leaves": p.n_leaves, "leaf_runs": self.shape.n_runs,
+        return {"nodes": p.n_nodes, "direct": self.shape.direct, "instructions": (p.n_forward, p.n_backward), "tiles": p.n_tiles, "values": p.n_values,
+                "uses": p.n_uses, "gradients": p.n_grads, "leaves": self.shape.n_used, "leaf_runs": self.shape.n_runs,
                 "bytes": p.n_tiles * 24 + (p.n_forward + p.n_backward) * 56 + p.n_lists * 4 + self.shape.graph.n * 9,
                 "frame_bytes": p.frame_size * 8}
 
     def leaf_runs(self):
         """The leaves from outside as runs of neighbouring slots: [(slot, count), ...]."""
-        return [(self.shape.runs[k].slot, self.shape.runs[k].n) for k in range(self.shape.n_runs)]
+        slots, runs = sorted([self.shape.used[i] for i in range(self.shape.n_used) if self.shape.used[i]]), []
+        for slot in slots:
+            if runs and slot == runs[-1][0] + runs[-1][1]:
+                runs[-1][1] += 1
+            else:
+                runs.append([slot, 1])
+        return [tuple(run) for run in runs]
 
     def _damage(self, which):
         """For tests: a wrong order in the backward pass, as a mistake in the compiler would make it."""
@@ -320,7 +368,8 @@ cdef class Program:
                 call.shape, call.frame, call.owner, call.nary = shape, frame, owner, NULL
                 shape.refs += 1
                 frame = NULL  # the call's now
-                call.replay.first, call.replay.n_leaves, call.replay.leaves = owner + 1, shape.program.n_leaves, call.frame.leaves
+                call.replay.first, call.replay.n_leaves = owner + 1, shape.n_used
+                call.replay.leaves = shape.used if shape.direct else call.frame.leaves
                 call.replay.backward = backward_call
                 if self.dynamic is not None:
                     call.replay.backward = NULL
@@ -337,7 +386,7 @@ cdef class Program:
             if not self.with_grad and frame != NULL and not odd:
                 floats_out = tuple([frame.data[shape.program.out[k]] for k in range(shape.n_roots)])
             if frame != NULL:
-                give_frame(shape, frame)
+                give_frame(frame)
             end()
         if odd:
             return None
@@ -373,38 +422,60 @@ cdef void put_result(Call *call, uint32_t slot, double data) noexcept nogil:
 
 
 cdef int order_leaves(Trace trace, Shape *shape) except -1:
-    """Number the leaves so that their copies are few and regular: as on the tape, where they were made in order, else as
-    the function came to them."""
-    cdef int32_t n = shape.graph.n_leaves, i, falling = 0
-    cdef int32_t *rank
-    cdef uint32_t before = 0
-    for i in range(n):
-        if trace.leaf_slots[i] < before:
-            falling += 1
-        before = trace.leaf_slots[i]
-    numbers = list(range(n))
-    if 4 * falling < n:
-        numbers.sort(key=lambda i: trace.leaf_slots[i] or 1 << 31)
-    rank = <int32_t *>malloc((n + 1) * sizeof(int32_t))
+    """Number the leaves so that their copies are few and regular: by slot, where they were made in order and little else
+    with them; else as the function came to them."""
+    cdef int32_t n = shape.graph.n_leaves, i, falling = 0, arguments = 0, total = n
+    cdef int32_t *rank = <int32_t *>malloc((n + 1) * sizeof(int32_t))
+    cdef uint32_t before = 0, low = 0xFFFFFFFF, high = 0, slot
     if rank == NULL:
         raise MemoryError()
     for i in range(n):
-        rank[numbers[i]] = i
-        shape.leaves[i] = trace.leaf_slots[numbers[i]]
+        slot = trace.leaf_slots[i]
+        falling += slot < before
+        before = slot
+        arguments += slot == 0
+        low, high = min(low, slot), max(high, slot)
+    shape.direct = n > 0 and arguments == 0 and high - low < <uint32_t>(n + (n >> 2) + 64)
+    if shape.direct:
+        total = high - low + 1
+        for i in range(n):
+            rank[i] = trace.leaf_slots[i] - low
+    else:
+        numbers = list(range(n))
+        if 4 * falling < n:
+            numbers.sort(key=lambda i: trace.leaf_slots[i] or 1 << 31)
+        for i in range(n):
+            rank[<int32_t>numbers[i]] = i
+    shape.leaves = <uint32_t *>calloc(total + 1, sizeof(uint32_t))
+    shape.used = <uint32_t *>calloc(n + 1, sizeof(uint32_t))
+    if shape.leaves == NULL or shape.used == NULL:
+        free(rank)
+        raise MemoryError()
+    for i in range(n):
+        shape.used[i] = trace.leaf_slots[i]
+        shape.leaves[rank[i]] = trace.leaf_slots[i]
+    if not shape.direct:
+        memcpy(shape.used, shape.leaves, n * sizeof(uint32_t))
+    shape.n_used = n
+    shape.graph.n_leaves = total
     for i in range(shape.graph.n):
         if shape.graph.op[i] == MG_LEAF:
             shape.graph.a[i] = rank[shape.graph.a[i]]
     free(rank)
-    return 0
+    return find_runs(shape, low)
 
 
-cdef int find_runs(Shape *shape) except -1:
-    cdef int32_t n = shape.program.n_leaves, i
+cdef int find_runs(Shape *shape, uint32_t low) except -1:
+    cdef int32_t n = shape.graph.n_leaves, i
     cdef LeafRun *run = NULL
     shape.runs = <LeafRun *>malloc((n + 1) * sizeof(LeafRun))
     shape.argument_leaves = <int32_t *>malloc((n + 1) * sizeof(int32_t))
     if shape.runs == NULL or shape.argument_leaves == NULL:
         raise MemoryError()
+    if shape.direct:
+        shape.n_runs = 1
+        shape.runs[0].slot, shape.runs[0].n, shape.runs[0].leaf = low, n, 0
+        return 0
     for i in range(n):
         if shape.leaves[i] == 0:
             shape.argument_leaves[shape.n_argument_leaves] = i

@@ -25,7 +25,8 @@ static int compare_kinds(const mg_pull *p, int32_t x, int32_t y)
         const int more_q = a < p->n_permutations && q->node == x, more_r = b < p->n_permutations && r->node == y;
         if (!more_q || !more_r) return more_q != more_r;
         if (q->ints != r->ints || q->from != r->from || q->to != r->to || q->n_values != r->n_values
-            || memcmp(q->columns, r->columns, (size_t)q->n_values * (q->to - q->from) * sizeof(int32_t)))
+            || (q->columns != r->columns
+                && memcmp(q->columns, r->columns, (size_t)q->n_values * (q->to - q->from) * sizeof(int32_t))))
             return 1;
     }
 }
@@ -130,7 +131,7 @@ static int compare_scattered(const void *x, const void *y)
     return a->from < b->from ? -1 : a->from > b->from;
 }
 
-static void emit_scatters(mg_pull *p, scattered *s, int32_t n)
+static void emit_scatters(mg_pull *p, scattered *s, int32_t n, int accumulate)
 {
     qsort(s, (size_t)n, sizeof *s, compare_scattered);
     for (int32_t i = 0, j; i < n; i = j) {
@@ -146,12 +147,13 @@ static void emit_scatters(mg_pull *p, scattered *s, int32_t n)
             j++;
         mg_add(p->e, &p->batch, 0,
                (mg_instruction){.kind = s[i].factor < 0 ? MG_I_SCATTER : MG_I_SCATTER_MUL, .R = j - i, .sa = s[i].step, .da = 1,
-                                .sb = from_step, .db = factor_step, .ints = -1},
+                                .sb = from_step, .db = factor_step, .accumulate = accumulate, .ints = -1},
                (mg_tile){s[i].to, s[i].factor < 0 ? 0 : s[i].factor, s[i].from, s[i].ints, -1, -1});
     }
 }
 
-static void emit_conditional(mg_pull *p, const member *members, int32_t E, int32_t column, int32_t *stamp_of, int32_t *stamp)
+static void emit_conditional(mg_pull *p, const member *members, int32_t E, int32_t column, int accumulate, int32_t *stamp_of,
+                             int32_t *stamp)
 {
     const mg_graph *g = &p->c->g;
     hit *hits = NEW(p->pass, hit, E);
@@ -175,10 +177,10 @@ static void emit_conditional(mg_pull *p, const member *members, int32_t E, int32
         if (is_regular)
             regular[n_regular++] = (scattered){g->a[u->site], to[0], n > 1 ? to[1] - to[0] : 0, from, u->factor};
         else /* others of the candidates have their turn elsewhere */
-            mg_add(p->e, &p->batch, 0, (mg_instruction){.kind = MG_I_SCATTER_LIST, .R = 1, .ints = -1},
+            mg_add(p->e, &p->batch, 0, (mg_instruction){.kind = MG_I_SCATTER_LIST, .R = 1, .accumulate = accumulate, .ints = -1},
                    (mg_tile){0, u->factor, from, g->a[u->site], mg_share_list(p->e, to, n), -1});
     }
-    emit_scatters(p, regular, n_regular);
+    emit_scatters(p, regular, n_regular, accumulate);
 }
 
 /* ---- a group ---- */
@@ -217,7 +219,7 @@ static void emit_group(mg_pull *p, const member *members, int32_t E, int32_t *st
     const int32_t first = members[0].node, n = p->start[first + 1] - p->start[first];
     const mg_use *uses = p->uses + p->start[first];
     int32_t *out = NEW(p->pass, int32_t, E);
-    int accumulate = p->c->g.op[first] == MG_LEAF;
+    int accumulate = p->c->g.op[first] == MG_LEAF ? MG_INTO_LEAVES : 0;
     int32_t permutation = p->permuted[first] - 1;
     for (int32_t k = 0; k < E; k++) out[k] = (int32_t)p->grad[members[k].node];
     for (int32_t from = 0, to; from < n; from = to) {
@@ -234,11 +236,11 @@ static void emit_group(mg_pull *p, const member *members, int32_t E, int32_t *st
         }
         if (uses[from].kind == MG_CONDITIONAL) {
             if (!accumulate) emit_zeros(p, out, E);
-            emit_conditional(p, members, E, from, stamp_of, stamp);
+            emit_conditional(p, members, E, from, accumulate ? accumulate : 1, stamp_of, stamp);
         } else
             emit_terms(p, members, E, from, to, out, accumulate, q);
         mg_flush(p->e, &p->batch);
-        accumulate = 1;
+        if (!accumulate) accumulate = 1;
     }
 }
 

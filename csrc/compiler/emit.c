@@ -363,7 +363,8 @@ void mg_emit_sums(mg_emitter *e, mg_batch *batch, mg_batch *before, int32_t E, i
 {
     if (!permuted && n > 1 && n <= 3 && E > 1) { /* a short sum is better done a column at a time, over all elements */
         for (int32_t k = 0; k < n; k++)
-            emit_columns(e, batch, before, k, E, 1, n, a + k, b ? b + k : NULL, out, k ? 1 : accumulate, NULL);
+            emit_columns(e, batch, before, k, E, 1, n, a + k, b ? b + k : NULL, out,
+                         k && !accumulate ? 1 : accumulate, NULL);
         return;
     }
     emit_columns(e, batch, before, 0, E, n, n, a, b, out, accumulate, permuted);

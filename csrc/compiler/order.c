@@ -13,6 +13,7 @@ typedef struct {
     mg_order *o;
     int32_t *discovered, *parent;
     int32_t *began; /* how many nodes had finished when this one was discovered */
+    int32_t *level; /* by node: above all nodes below it */
     int32_t *site_parent, *site_time, *site_discovered;
     uint8_t *inner_site; /* by node: it is a lookup with inner nodes among its candidates */
     mg_ints site_uses;   /* pairs (position, int input) of nodes with such a lookup among their children, ascending */
@@ -99,18 +100,45 @@ static int has_other_site(const search *s, int32_t low, int32_t high, int32_t in
     return 0;
 }
 
+/* Whether a node at low <= position < high has a child that is looked up by any int input. */
+static int has_site(const search *s, int32_t low, int32_t high)
+{
+    return has_other_site(s, low, high, -1);
+}
+
 enum { SAME_NODES, OTHER_NODES, OTHER_LOOKUP };
 
-/* The search from the site's first visit until `ancestor` finishes, for each value of the index. Returns in *fixed how
- * many nodes finish first, and in the baseline's order, whatever the value; moved is for those behind them. */
+/* What is below a node c is visited as in the baseline if the nodes below c that have finished are the same ones. That is
+ * certain where all nodes that have finished here but not there, or there but not here, are on levels no lower than c's. */
+typedef struct {
+    int32_t covered;    /* the baseline's positions below this one have been compared */
+    int32_t difference; /* the lowest level of the nodes that are not in both */
+} comparison;
+
+static int same_below(search *s, comparison *x, int32_t c, int32_t high)
+{
+    const int32_t from = s->began[c], to = s->o->position[c];
+    if (to < 0 || to >= high || from < x->covered || s->level[c] > x->difference) return 0;
+    int32_t lowest = x->difference, p = x->covered;
+    for (; p < from && lowest >= s->level[c]; p++)
+        if (s->level[s->o->order[p]] < lowest) lowest = s->level[s->o->order[p]];
+    s->visits += (p - x->covered) / 8;
+    if (lowest < s->level[c] || has_site(s, from, to + 1)) return 0;
+    x->difference = lowest;
+    x->covered = to + 1;
+    return 1;
+}
+
+/* The search from the site's first visit until `ancestor` finishes, for each value of the index: moved. */
 static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, int32_t n_values, int32_t low, int32_t high,
-                    int may_skip, int32_t *fixed, int32_t **moved)
+                    int32_t **moved)
 {
     const mg_graph *g = s->g;
-    const int32_t *position = s->o->position, ints = g->a[site], barrier = s->site_discovered[site];
+    const int32_t *position = s->o->position, *order = s->o->order, ints = g->a[site], barrier = s->site_discovered[site];
     const int32_t size = high - low;
+    int32_t *restrict mark = s->mark;
     frame *path = s->path, *stack = s->stack;
-    int32_t depth = 0, common = -1, *rows = NULL;
+    int32_t depth = 0;
     for (int32_t i = s->site_parent[site], below = -1;; below = i, i = s->parent[i]) { /* from the site up */
         if (depth > size) return OTHER_NODES;
         int32_t k = 0; /* the child to go on with */
@@ -118,67 +146,76 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
         path[depth++] = (frame){i, below < 0 ? k : k + 1};
         if (i == ancestor) break;
     }
-    for (int32_t turn = 0; turn < n_values; turn++) {
-        /* Value 1 first: what it shares with the baseline at the beginning, the others probably share, too. */
-        const int32_t value = turn < 2 && n_values > 1 ? 1 - turn : turn;
-        int32_t m = 0, d = depth, skipped = 0, skipped_from = -1, skipped_to = -1;
+    const size_t wanted = (size_t)n_values * (size_t)size;
+    if (wanted > s->rows_capacity) {
+        s->rows_capacity = 2 * wanted;
+        s->rows = NEW(pass, int32_t, s->rows_capacity);
+    }
+    for (int32_t value = 0; value < n_values; value++) {
+        int32_t m = 0, d = depth, first_found = 0, first_size = 0, *row = s->rows + (size_t)value * (size_t)size;
+        comparison compared = {low, INT32_MAX};
         const int32_t stamp = ++s->stamp;
+        if (value == 0) { /* the baseline itself, but for what may not be met in it */
+            if (has_other_site(s, low, high, ints)) return OTHER_LOOKUP;
+            for (int32_t j = 0; j < size; j++) row[j] = j;
+            continue;
+        }
         for (int32_t i = 0; i < depth; i++) stack[i] = path[depth - 1 - i];
         while (d) {
             frame *f = stack + d - 1;
             const int32_t i = f->node, raw = child(g, i, f->next++);
-            if (++s->visits > MOST_VISITS) mg_pass_unsupported(pass, "finding how the order depends on an index takes too long");
             if (raw < 0) {
                 if (m == size || position[i] < low || position[i] >= high) return OTHER_NODES;
-                if (!rows) { /* so much is the same for the first value; the others must agree */
-                    common = skipped;
-                    const size_t wanted = (size_t)n_values * (size_t)(size - common);
-                    if (wanted > s->rows_capacity) {
-                        s->rows_capacity = 2 * wanted;
-                        s->rows = NEW(pass, int32_t, s->rows_capacity);
-                    }
-                    rows = s->rows;
-                }
-                if (position[i] - low < common) return OTHER_NODES;
-                rows[(size_t)value * (size_t)(size - common) + (size_t)(position[i] - low - common)] = m++;
+                if (s->level[i] < compared.difference) compared.difference = s->level[i];
+                row[position[i] - low] = m++;
                 d--;
                 continue;
             }
+            const int32_t c = g->op[raw] == MG_GATHER ? looked_up(g, raw, ints, value) : raw;
             if (s->inner_site[raw] && g->a[raw] != ints) return OTHER_LOOKUP;
-            const int32_t c = looked_up(g, raw, ints, value);
-            if (!mg_op_is_inner(g->op[c]) || s->mark[c] == stamp || (s->discovered[c] >= 0 && s->discovered[c] < barrier)
-                || (s->discovered[c] >= skipped_from && s->discovered[c] < skipped_to))
+            if (!mg_op_is_inner(g->op[c]) || mark[c] == stamp || (uint32_t)s->discovered[c] < (uint32_t)barrier
+                || (uint32_t)(s->discovered[c] - first_found) < (uint32_t)first_size)
                 continue;
-            if (may_skip && m == 0 && common != 0 && position[c] >= 0 && s->began[c] == low && position[c] < high) {
-                /* Nothing has finished in this region, neither here nor in the baseline when it came to c: the search
-                 * below c is the baseline's. */
-                const int32_t block = position[c] + 1 - low;
-                if (common >= 0 ? block == common : !has_other_site(s, low, low + block, ints)) {
-                    int uses_index = 0; /* a lookup by this index below c would be another node here */
-                    if (common < 0) {
-                        for (int32_t u = 0; u < s->site_uses.n; u += 2)
-                            uses_index |= s->site_uses.items[u] >= low && s->site_uses.items[u] < low + block;
+            if (same_below(s, &compared, c, high)) {
+                const int32_t from = s->began[c] - low, to = position[c] - low;
+                if (m + to - from >= size) return OTHER_NODES;
+                if (m == 0 && from == 0) { /* mostly the greater part: known by when it was discovered */
+                    m = first_size = to + 1;
+                    first_found = s->discovered[c];
+                    memcpy(row, s->rows, (size_t)m * sizeof *row);
+                } else {
+                    for (int32_t j = from; j <= to; j++) {
+                        mark[order[low + j]] = stamp;
+                        row[j] = m + j - from;
                     }
-                    if (!uses_index) {
-                        m = skipped = block;
-                        skipped_from = s->discovered[c];
-                        skipped_to = skipped_from + block;
-                        continue;
-                    }
+                    m += to + 1 - from;
                 }
+                s->visits += 1 + (to - from) / 8;
+                continue;
             }
             if (d > size) return OTHER_NODES;
-            s->mark[c] = stamp;
+            mark[c] = stamp;
             stack[d++] = (frame){c, 0};
+            if (++s->visits > MOST_VISITS) mg_pass_unsupported(pass, "finding how the order depends on an index takes too long");
         }
-        if (m != size || !rows) return OTHER_NODES;
-        if (skipped != common) return OTHER_NODES;
+        if (m != size) return OTHER_NODES;
     }
-    *fixed = common;
-    *moved = rows;
+    *moved = s->rows;
     s->rows = NULL;
     s->rows_capacity = 0;
     return SAME_NODES;
+}
+
+/* How many nodes finish first and in the same order whatever the value. */
+static int32_t count_fixed(const int32_t *moved, int32_t n_values, int32_t size)
+{
+    int32_t fixed = size;
+    for (int32_t value = 1; value < n_values; value++) {
+        int32_t same = 0;
+        while (same < fixed && moved[(size_t)value * (size_t)size + (size_t)same] == same) same++;
+        fixed = same;
+    }
+    return fixed;
 }
 
 static int site_before(const search *s, int32_t x, int32_t y)
@@ -201,6 +238,17 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
     s.site_discovered = NEW(pass, int32_t, g->n);
     s.inner_site = NEW_ZEROS(pass, uint8_t, g->n);
     s.mark = NEW_ZEROS(pass, int32_t, g->n);
+    s.level = NEW_ZEROS(pass, int32_t, g->n);
+    for (int32_t i = 0; i < g->n; i++) {
+        int32_t level = 0;
+        if (mg_op_is_inner(g->op[i])) /* children first in this numbering */
+            for (int32_t k = 0, x; (x = child(g, i, k)) >= 0; k++)
+                if (s.level[x] > level) level = s.level[x];
+        if (g->op[i] == MG_GATHER)
+            for (int32_t k = 1; k <= g->lists[g->b[i]]; k++)
+                if (s.level[g->lists[g->b[i] + k]] > level) level = s.level[g->lists[g->b[i] + k]];
+        s.level[i] = level + 1;
+    }
     s.path = NEW(pass, frame, g->n + 2);
     s.stack = NEW(pass, frame, g->n + 2);
     baseline(pass, &s, c->roots[0]);
@@ -226,15 +274,14 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
     out->regions = NEW(pass, mg_region, sites.n);
     for (int32_t i = 0; i < sites.n; i++) {
         const int32_t site = sites.items[i], ints = g->a[site], low = s.site_time[site];
-        int32_t ancestor = s.site_parent[site], high, fixed = 0, *moved = NULL, kept = 0, settled = 0;
+        int32_t ancestor = s.site_parent[site], high, *moved = NULL, kept = 0, settled = 0;
         const int32_t len = g->lists[g->b[site]], n_values = bounds[ints] < len ? bounds[ints] : len;
         for (int32_t r = 0; r < out->n_regions; r++) /* part of another one's region, by the same index */
             settled |= out->regions[r].ints == ints && out->regions[r].low <= low && low < out->regions[r].high;
         if (settled) continue;
         for (;;) {
             high = out->position[ancestor] + 1;
-            int result = simulate(pass, &s, ancestor, site, n_values, low, high, 1, &fixed, &moved);
-            if (result == OTHER_NODES) result = simulate(pass, &s, ancestor, site, n_values, low, high, 0, &fixed, &moved);
+            const int result = simulate(pass, &s, ancestor, site, n_values, low, high, &moved);
             if (result == SAME_NODES) break;
             if (result == OTHER_LOOKUP) mg_pass_unsupported(pass, "the order of two lookups' results depends on both indices");
             ancestor = s.parent[ancestor];
@@ -243,6 +290,7 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
         for (int32_t r = 0; r < out->n_regions; r++) /* regions within this one are part of it */
             if (!(low <= out->regions[r].low && out->regions[r].high <= high)) out->regions[kept++] = out->regions[r];
         out->n_regions = kept;
-        out->regions[out->n_regions++] = (mg_region){site, ints, low + fixed, high, n_values, moved};
+        const int32_t fixed = count_fixed(moved, n_values, high - low);
+        out->regions[out->n_regions++] = (mg_region){site, ints, low, high, n_values, fixed, moved};
     }
 }

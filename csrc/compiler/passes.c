@@ -7,24 +7,42 @@
 
 struct mg_chunk {
     mg_chunk *next;
+    size_t size;
     char data[] __attribute__((aligned(16)));
 };
+
+enum { CHUNK = 1 << 22, MOST_KEPT = 1 << 25 };
+
+static void out_of_memory(mg_pass *p)
+{
+    p->status = MG_NO_MEMORY;
+    longjmp(p->stop, 1);
+}
+
+static mg_chunk *new_chunk(mg_pass *p, size_t size)
+{
+    mg_chunk *chunk = p->spare;
+    if (size <= CHUNK && chunk) {
+        p->spare = chunk->next;
+    } else {
+        const size_t room = size > CHUNK ? size : CHUNK;
+        chunk = malloc(sizeof *chunk + room);
+        if (!chunk) out_of_memory(p);
+        chunk->size = room;
+    }
+    chunk->next = p->chunks;
+    p->chunks = chunk;
+    return chunk;
+}
 
 void *mg_pass_memory(mg_pass *p, size_t size)
 {
     size = (size + 15) & ~(size_t)15;
     if (size > (size_t)(p->end - p->next)) {
-        const size_t room = size > (1u << 19) ? size : (1u << 20);
-        mg_chunk *chunk = malloc(sizeof *chunk + room);
-        if (!chunk) {
-            p->status = MG_NO_MEMORY;
-            longjmp(p->stop, 1);
-        }
-        chunk->next = p->chunks;
-        p->chunks = chunk;
-        if (room == size) return chunk->data; /* the current chunk goes on */
+        mg_chunk *chunk = new_chunk(p, size);
+        if (size > CHUNK / 2) return chunk->data; /* the current one goes on */
         p->next = chunk->data;
-        p->end = chunk->data + room;
+        p->end = chunk->data + chunk->size;
     }
     p->next += size;
     return p->next - size;
@@ -32,12 +50,31 @@ void *mg_pass_memory(mg_pass *p, size_t size)
 
 void *mg_pass_zeros(mg_pass *p, size_t size) { return memset(mg_pass_memory(p, size), 0, size); }
 
-void mg_pass_free(mg_pass *p)
+/* The chunks of usual size are kept for the next compilation, up to a limit. */
+static void release_chunks(mg_pass *p, mg_chunk **kept)
 {
-    while (p->chunks) {
-        mg_chunk *next = p->chunks->next;
-        free(p->chunks);
-        p->chunks = next;
+    size_t total = 0;
+    for (mg_chunk *list = p->spare, *next; list || p->chunks; list = next) {
+        if (!list) {
+            list = p->chunks;
+            p->chunks = NULL;
+        }
+        next = list->next;
+        total += list->size;
+        if (list->size == CHUNK && total <= MOST_KEPT) {
+            list->next = *kept;
+            *kept = list;
+        } else
+            free(list);
+    }
+}
+
+void mg_free_chunks(mg_chunk *chunks)
+{
+    while (chunks) {
+        mg_chunk *next = chunks->next;
+        free(chunks);
+        chunks = next;
     }
 }
 
@@ -51,10 +88,7 @@ _Noreturn void mg_pass_unsupported(mg_pass *p, const char *why)
 void mg_ints_reserve(mg_pass *p, mg_ints *v, int32_t more)
 {
     const int64_t capacity = 2 * (int64_t)v->n + more + 64;
-    if (capacity > INT32_MAX) {
-        p->status = MG_NO_MEMORY;
-        longjmp(p->stop, 1);
-    }
+    if (capacity > INT32_MAX) out_of_memory(p);
     if (v->capacity - v->n >= more) return;
     int32_t *larger = NEW(p, int32_t, capacity);
     if (v->n) memcpy(larger, v->items, (size_t)v->n * sizeof *larger);
@@ -67,20 +101,14 @@ void mg_ints_reserve(mg_pass *p, mg_ints *v, int32_t more)
 static void *keep(mg_pass *p, const void *items, size_t n, size_t size)
 {
     void *copy = malloc(n * size + 1);
-    if (!copy) {
-        p->status = MG_NO_MEMORY;
-        longjmp(p->stop, 1);
-    }
+    if (!copy) out_of_memory(p);
     if (n) memcpy(copy, items, n * size);
     return copy;
 }
 
 static void finish(mg_emitter *e, mg_program *program)
 {
-    if (e->frame > INT32_MAX - 4096) {
-        e->pass->status = MG_NO_MEMORY;
-        longjmp(e->pass->stop, 1);
-    }
+    if (e->frame > INT32_MAX - 4096) out_of_memory(e->pass);
     for (int32_t k = 0; k < e->n; k++) {
         const mg_instruction *i = e->instructions + k;
         if (i->kind >= MG_I_EXP && i->kind <= MG_I_CALL && (int64_t)i->nt * i->R > program->scratch_size)
@@ -97,7 +125,7 @@ static void finish(mg_emitter *e, mg_program *program)
 }
 
 int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int with_grad, const int32_t *bounds,
-               mg_program *program)
+               mg_chunk **memory, mg_program *program)
 {
     const mg_graph *trace = graph;
     mg_pass *pass = calloc(1, sizeof *pass);
@@ -111,6 +139,8 @@ int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int wit
     volatile int64_t frame = 0;
     memset(program, 0, sizeof *program);
     if (!pass || !e || !c || !v || !layout || !order) goto out;
+    pass->spare = *memory;
+    *memory = NULL;
     if (!setjmp(pass->stop)) {
         e->pass = pass;
         mg_compact_graph(pass, trace, n_roots, roots, c);
@@ -146,7 +176,7 @@ int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int wit
     } else
         status = MG_NO_MEMORY;
 out:
-    if (pass) mg_pass_free(pass);
+    if (pass) release_chunks(pass, memory);
     free(pass);
     free(e);
     free(c);

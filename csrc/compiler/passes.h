@@ -10,19 +10,18 @@
 #include "graph.h"
 #include "program.h"
 
-/* All memory of a compilation is released at its end. A pass that cannot go on jumps to stop. */
-typedef struct mg_chunk mg_chunk;
+/* All memory of a compilation is taken from chunks that the caller keeps for the next one. A pass that cannot go on jumps
+ * to stop. */
 typedef struct {
     jmp_buf stop;
     int status;      /* MG_NO_MEMORY, or MG_OK where why says what is not supported */
     const char *why;
-    mg_chunk *chunks;
+    mg_chunk *chunks, *spare; /* in use; left over from before */
     char *next, *end;
 } mg_pass;
 
 void *mg_pass_memory(mg_pass *pass, size_t size); /* not cleared, aligned to 16 */
 void *mg_pass_zeros(mg_pass *pass, size_t size);
-void mg_pass_free(mg_pass *pass);
 _Noreturn void mg_pass_unsupported(mg_pass *pass, const char *why);
 
 #define NEW(pass, type, n) ((type *)mg_pass_memory(pass, (size_t)(n) * sizeof(type)))
@@ -67,6 +66,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
  * finish at low <= position < high in the baseline (where it is 0) finish at low + moved[value][position - low]. */
 typedef struct {
     int32_t site, ints, low, high, n_values;
+    int32_t fixed;  /* so many finish first and at the same position whatever the value */
     int32_t *moved; /* [n_values][high - low] */
 } mg_region;
 typedef struct {

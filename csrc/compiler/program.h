@@ -9,8 +9,9 @@
 
 /* An instruction is done for nt tiles of R elements each. Addresses are offsets in the frame, steps are in doubles:
  * element r of a tile has its operands at a + r * da and b + r * db and its result at o + r, and term k of a sum is found
- * sa (sb) * k further, or lists[ka + k] (lists[kb + k]) further where ka (kb) >= 0. accumulate: the sum starts at what is
- * there, else at 0.0. */
+ * sa (sb) * k further, or lists[ka + k] (lists[kb + k]) further where ka (kb) >= 0. accumulate: 0: the sum starts at 0.0;
+ * 1: at what is there; MG_INTO_LEAVES: the same, and o (of a scatter: a) is a place among the leaves' gradients. */
+enum { MG_INTO_LEAVES = 2 };
 enum mg_instruction_kind {
     MG_I_DOT_BROADCAST = 1, /* sums of products, da == 1 and db == 0: vectors times one number */
     MG_I_DOT_LANES,         /* da == 1 and db == 1 */
@@ -76,9 +77,13 @@ typedef struct mg_program {
     const char *dynamic; /* why there are no backward instructions, or NULL */
 } mg_program;
 
-/* Compile the graph for the given roots. with_grad: the backward pass from roots[0], too. An MG_ status. */
+/* Compile the graph for the given roots. with_grad: the backward pass from roots[0], too. bounds: by int input, how many
+ * values it can have. memory: scratch memory that is kept from one compilation to the next, NULL at first; one thread at a
+ * time. An MG_ status. */
+typedef struct mg_chunk mg_chunk;
 int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int with_grad, const int32_t *bounds,
-               mg_program *program);
+               mg_chunk **memory, mg_program *program);
+void mg_free_chunks(mg_chunk *chunks);
 void mg_program_free(mg_program *program);
 
 /* Backward instructions moved by one term: what verification must find. For tests. */

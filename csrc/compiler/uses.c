@@ -114,6 +114,18 @@ static int compare_users(const void *x, const void *y) /* by falling node, then 
     return a->slot < b->slot ? -1 : a->slot > b->slot;
 }
 
+/* The columns of the permutation made last, if it has the same users: the elements of a vector mostly do. */
+static int32_t *same_columns(const mg_pull *p, const mg_region *r, const mg_use *uses, int32_t n)
+{
+    if (p->n_permutations < 2) return NULL;
+    const mg_permutation *last = p->permutations + p->n_permutations - 2;
+    const mg_use *others = p->uses + p->start[last->node] + last->from;
+    if (last->ints != r->ints || last->n_values != r->n_values || last->to - last->from != n) return NULL;
+    for (int32_t k = 0; k < n; k++)
+        if (uses[k].user != others[k].user || uses[k].slot != others[k].slot) return NULL;
+    return last->columns;
+}
+
 static void permute(mg_pull *p, const mg_region *r, int32_t node, int32_t from, int32_t to)
 {
     const int32_t n = to - from, size = r->high - r->low, *position = p->o->position;
@@ -129,9 +141,10 @@ static void permute(mg_pull *p, const mg_region *r, int32_t node, int32_t from, 
         if (uses[k].kind == MG_CONDITIONAL) mg_pass_unsupported(p->pass, "when a lookup is used depends on an index");
     qsort(uses, (size_t)n, sizeof *uses, compare_users); /* the same for every such sum, whatever the baseline */
     q = p->permutations + p->n_permutations++;
-    *q = (mg_permutation){node, r->ints, r->n_values, from, to, NEW(p->pass, int32_t, (size_t)r->n_values * n)};
-    turn *turns = NEW(p->pass, turn, n);
-    for (int32_t value = 0; value < r->n_values; value++) {
+    *q = (mg_permutation){node, r->ints, r->n_values, from, to, same_columns(p, r, uses, n)};
+    turn *turns = q->columns ? NULL : NEW(p->pass, turn, n);
+    if (!q->columns) q->columns = NEW(p->pass, int32_t, (size_t)r->n_values * n);
+    for (int32_t value = 0; turns && value < r->n_values; value++) {
         const int32_t *moved = r->moved + (size_t)value * size;
         for (int32_t k = 0; k < n; k++) turns[k] = (turn){moved[position[uses[k].user] - r->low], k};
         qsort(turns, (size_t)n, sizeof *turns, compare_turns);
@@ -167,21 +180,22 @@ static void find_permutations(mg_pull *p)
         } else                                                               \
             for (int32_t j_ = 1; j_ <= g->lists[g->b[c_]]; j_++) TOUCH_ONE(g->lists[g->b[c_] + j_]) \
     }
-        for (int32_t q = r->low; q < r->high; q++) FOR_EACH_USE(p, p->o->order[q], TOUCH)
+        for (int32_t q = r->low + r->fixed; q < r->high; q++) FOR_EACH_USE(p, p->o->order[q], TOUCH)
         for (int32_t t = 0; t < touched.n; t++) {
             const int32_t node = touched.items[t], first = p->start[node], end = p->start[node + 1];
             int32_t from = -1, to = -1, moves = 0;
             done[node] = 0;
             for (int32_t u = first; u < end; u++) {
                 const int32_t at = position[p->uses[u].user];
-                if (at < r->low || at >= r->high) continue;
+                if (at < r->low + r->fixed || at >= r->high) continue; /* those before do not move */
                 if (from < 0) from = u;
                 to = u + 1;
             }
             for (int32_t u = from; u + 1 < to && !moves; u++) {
                 const int32_t x = p->uses[u].user, y = p->uses[u + 1].user;
                 if (x == y) continue;
-                if (position[x] < r->low || position[x] >= r->high || position[y] < r->low || position[y] >= r->high)
+                if (position[x] < r->low + r->fixed || position[x] >= r->high || position[y] < r->low + r->fixed
+                    || position[y] >= r->high)
                     mg_pass_unsupported(p->pass, "a sum whose order depends on two indices");
                 for (int32_t value = 0; value < r->n_values && !moves; value++) {
                     const int32_t *moved = r->moved + (size_t)value * size - r->low;

@@ -170,9 +170,9 @@ struct mg_kernels {
 
     /* ---- replay.inc.h ---- */
 
-    /* Run a compiled program's forward or backward instructions over a frame. ints: its int inputs, checked by the
-     * caller. Returns whether Python might have raised an error on the way: the frame is worthless then. */
-    int (*replay)(const struct mg_program *program, int backward, double *frame, const int32_t *ints);
+    /* Run a compiled program's forward or backward instructions over a frame. leaf_grads + program->leaf_grad: where the
+     * leaves' gradients are (the frame itself, or elsewhere). ints: its int inputs, checked by the caller. Returns whether Python might have raised an error on the way: the frame is worthless then. */
+    int (*replay)(const struct mg_program *program, int backward, double *frame, double *leaf_grads, const int32_t *ints);
 };
 
 #endif

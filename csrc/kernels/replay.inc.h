@@ -68,14 +68,15 @@ static __attribute__((noinline)) void replay_pack(const mg_instruction *i, const
     }
 }
 
-static void replay_lookup(const mg_instruction *i, const mg_tile *t, double *frame, const int32_t *lists, const int32_t *ints)
+static void replay_lookup(const mg_instruction *i, const mg_tile *t, double *frame, double *results, const int32_t *lists,
+                          const int32_t *ints)
 {
     const int64_t R = i->R, da = i->da;
     for (int32_t j = 0; j < i->nt; j++, t++) {
         double *o = frame + t->o;
         const int64_t index = i->kind == MG_I_SCATTER || i->kind == MG_I_SCATTER_MUL || i->kind == MG_I_GATHER
                                   ? (int64_t)ints[t->n] * i->sa : 0;
-        double *a = frame + t->a + index;
+        double *a = (i->kind == MG_I_GATHER ? frame : results) + t->a + index;
         switch (i->kind) {
         case MG_I_GATHER:
             for (int64_t r = 0; r < R; r++) o[r] = a[r * da];
@@ -90,13 +91,13 @@ static void replay_lookup(const mg_instruction *i, const mg_tile *t, double *fra
             break;
         default: { /* MG_I_SCATTER_LIST */
             const int32_t to = lists[t->ka + ints[t->n]];
-            if (to >= 0) frame[to] += t->b >= 0 ? frame[t->b] * *o : *o;
+            if (to >= 0) results[to] += t->b >= 0 ? frame[t->b] * *o : *o;
         }
         }
     }
 }
 
-static int replay(const mg_program *p, int backward, double *frame, const int32_t *ints)
+static int replay(const mg_program *p, int backward, double *frame, double *leaf_grads, const int32_t *ints)
 {
     const mg_instruction *i = p->instructions + (backward ? p->n_forward : 0);
     const mg_instruction *end = i + (backward ? p->n_backward : p->n_forward);
@@ -104,13 +105,14 @@ static int replay(const mg_program *p, int backward, double *frame, const int32_
     int odd = 0;
     for (; i < end; i++) {
         const mg_tile *t = p->tiles + i->first;
+        double *results = i->accumulate == MG_INTO_LEAVES ? leaf_grads : frame;
         switch (i->kind) {
-        case MG_I_DOT_BROADCAST: case MG_I_DOT_LANES: replay_dot(i, t, frame, lists, ints); break;
-        case MG_I_DOT_STRIDED: dot_strided(i, t, frame, lists); break;
-        case MG_I_DOT_SINGLE: dot_single(i, t, frame, lists); break;
-        case MG_I_SUM_LANES: sum_lanes(i, t, frame, lists); break;
-        case MG_I_SUM_STRIDED: sum_strided(i, t, frame, lists); break;
-        case MG_I_SUM_SINGLE: sum_single(i, t, frame, lists); break;
+        case MG_I_DOT_BROADCAST: case MG_I_DOT_LANES: replay_dot(i, t, frame, results, lists, ints); break;
+        case MG_I_DOT_STRIDED: dot_strided(i, t, frame, results, lists); break;
+        case MG_I_DOT_SINGLE: dot_single(i, t, frame, results, lists); break;
+        case MG_I_SUM_LANES: sum_lanes(i, t, frame, results, lists); break;
+        case MG_I_SUM_STRIDED: sum_strided(i, t, frame, results, lists); break;
+        case MG_I_SUM_SINGLE: sum_single(i, t, frame, results, lists); break;
         case MG_I_ADD: replay_add(i, t, frame); break;
         case MG_I_MUL: replay_mul(i, t, frame); break;
         case MG_I_DIV: two_operands(MG_I_DIV, i, t, frame, &odd); break;
@@ -127,9 +129,9 @@ static int replay(const mg_program *p, int backward, double *frame, const int32_
             for (int32_t j = 0; j < i->nt; j++, t++) memset(frame + t->o, 0, (size_t)t->n * sizeof *frame);
             break;
         case MG_I_PACK: replay_pack(i, t, frame); break;
-        case MG_I_MAX: max_single(i, t, frame, lists); break;
-        case MG_I_MIN: min_single(i, t, frame, lists); break;
-        default: replay_lookup(i, t, frame, lists, ints);
+        case MG_I_MAX: max_single(i, t, frame, results, lists); break;
+        case MG_I_MIN: min_single(i, t, frame, results, lists); break;
+        default: replay_lookup(i, t, frame, results, lists, ints);
         }
     }
     return odd;

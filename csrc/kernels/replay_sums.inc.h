@@ -5,20 +5,33 @@
 
 #include "compiler/program.h"
 
-/* The first `count` lanes; the frame is the caller's alone, so the others may be written as they are. */
+/* The first `count` lanes of what a sum starts from and ends in: the others may be somebody else's. */
 ALWAYS void lanes_store(double *p, vec v, int64_t count)
 {
 #if MG_LANES == 8 && defined(__AVX512F__)
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), (__m512d)v);
 #else
-    if (count < MG_LANES) v = vec_select(lanes_to(count - 1), v, vec_load_unaligned(p));
-    vec_store_unaligned(p, v);
+    if (count == MG_LANES)
+        vec_store_unaligned(p, v);
+    else
+        for (int64_t l = 0; l < count; l++) p[l] = v[l];
+#endif
+}
+ALWAYS vec lanes_load(const double *p, int64_t count)
+{
+#if MG_LANES == 8 && defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
+#else
+    if (count == MG_LANES) return vec_load_unaligned(p);
+    vec v = vec_set(0.0);
+    for (int64_t l = 0; l < count; l++) v[l] = p[l];
+    return v;
 #endif
 }
 
 /* Where the terms of the tiles of one instruction are. */
 typedef struct {
-    double *frame;
+    double *frame, *out;
     const int32_t *lists, *a, *b; /* a, b: the offsets for all tiles where an int input chooses them, else NULL */
 } sum_terms;
 
@@ -39,7 +52,8 @@ ALWAYS void dot_block(int T, int V, int listed, int lanes, const mg_instruction 
             kb[j] = m->b ? m->b : m->lists + t[j].kb;
         }
         UNROLL for (int v = 0; v < V; v++)
-            acc[j * V + v] = i->accumulate ? vec_load_unaligned(m->frame + t[j].o + l + v * LANES) : vec_set(0.0);
+            acc[j * V + v] = i->accumulate ? lanes_load(m->out + t[j].o + l + v * LANES, v == V - 1 ? last : LANES)
+                                           : vec_set(0.0);
     }
     for (int32_t k = 0; k < n; k++)
         UNROLL for (int j = 0; j < T; j++) {
@@ -52,9 +66,9 @@ ALWAYS void dot_block(int T, int V, int listed, int lanes, const mg_instruction 
     UNROLL for (int j = 0; j < T; j++)
         UNROLL for (int v = 0; v < V; v++)
             if (v == V - 1)
-                lanes_store(m->frame + t[j].o + l + v * LANES, acc[j * V + v], last);
+                lanes_store(m->out + t[j].o + l + v * LANES, acc[j * V + v], last);
             else
-                vec_store_unaligned(m->frame + t[j].o + l + v * LANES, acc[j * V + v]);
+                vec_store_unaligned(m->out + t[j].o + l + v * LANES, acc[j * V + v]);
 }
 
 ALWAYS void dot_tiles(int T, int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m)
@@ -103,9 +117,10 @@ DOT(dot_pairs, 0, 1)
 DOT(dot_pairs_listed, 1, 1)
 #undef DOT
 
-static void replay_dot(const mg_instruction *i, const mg_tile *t, double *frame, const int32_t *lists, const int32_t *ints)
+static void replay_dot(const mg_instruction *i, const mg_tile *t, double *frame, double *results, const int32_t *lists,
+                       const int32_t *ints)
 {
-    sum_terms m = {frame, lists, NULL, NULL};
+    sum_terms m = {frame, results, lists, NULL, NULL};
     const int lanes = i->kind == MG_I_DOT_LANES;
     if (i->ints >= 0) {
         m.a = lists + i->table + (int64_t)ints[i->ints] * 2 * i->n;
@@ -117,18 +132,20 @@ static void replay_dot(const mg_instruction *i, const mg_tile *t, double *frame,
         (lanes ? dot_pairs : dot_broadcast)(i, t, &m);
 }
 
-static __attribute__((noinline)) void sum_lanes(const mg_instruction *i, const mg_tile *t, double *frame, const int32_t *lists)
+static __attribute__((noinline)) void sum_lanes(const mg_instruction *i, const mg_tile *t, double *frame, double *results,
+                                                const int32_t *lists)
 {
     for (int32_t j = 0; j < i->nt; j++, t++)
         for (int64_t l = 0; l < i->R; l += LANES) {
-            double *out = frame + t->o + l;
+            const int64_t count = i->R - l < LANES ? i->R - l : LANES;
+            double *out = results + t->o + l;
             const double *a = frame + t->a + l;
-            vec acc = i->accumulate ? vec_load_unaligned(out) : vec_set(0.0);
+            vec acc = i->accumulate ? lanes_load(out, count) : vec_set(0.0);
             if (t->ka >= 0)
                 for (int32_t k = 0; k < t->n; k++) acc = acc + vec_load_unaligned(a + lists[t->ka + k]);
             else
                 for (int32_t k = 0; k < t->n; k++) acc = acc + vec_load_unaligned(a + k * (int64_t)i->sa);
-            lanes_store(out, acc, i->R - l < LANES ? i->R - l : LANES);
+            lanes_store(out, acc, count);
         }
 }
 
@@ -148,11 +165,11 @@ ALWAYS double add_term(int what, double acc, double x, double y)
 
 /* E neighbours whose operands move by da and db. */
 ALWAYS void strided_block(int what, int listed, int E, const mg_instruction *i, const mg_tile *t, double *frame,
-                          const int32_t *lists, int64_t r)
+                          double *results, const int32_t *lists, int64_t r)
 {
     double acc[8];
     const double *a = frame + t->a + r * i->da, *b = frame + t->b + r * i->db;
-    double *out = frame + t->o + r;
+    double *out = results + t->o + r;
     UNROLL for (int e = 0; e < E; e++) acc[e] = i->accumulate ? out[e] : 0.0;
     for (int32_t k = 0; k < t->n; k++) {
         const double *x = a + (listed ? lists[t->ka + k] : k * (int64_t)i->sa);
@@ -163,14 +180,15 @@ ALWAYS void strided_block(int what, int listed, int E, const mg_instruction *i, 
     UNROLL for (int e = 0; e < E; e++) out[e] = acc[e];
 }
 
-ALWAYS void strided(int what, const mg_instruction *i, const mg_tile *t, double *frame, const int32_t *lists)
+ALWAYS void strided(int what, const mg_instruction *i, const mg_tile *t, double *frame, double *results,
+                    const int32_t *lists)
 {
     for (int32_t j = 0; j < i->nt; j++, t++) {
         int64_t r = 0;
         const int listed = t->ka >= 0;
 #define BLOCK(E)                                                                 \
-    if (listed) strided_block(what, 1, E, i, t, frame, lists, r);                \
-    else strided_block(what, 0, E, i, t, frame, lists, r);                       \
+    if (listed) strided_block(what, 1, E, i, t, frame, results, lists, r);                \
+    else strided_block(what, 0, E, i, t, frame, results, lists, r);                       \
     r += E;
         while (r + 8 <= i->R) { BLOCK(8) }
         if (i->R - r >= 4) { BLOCK(4) }
@@ -181,33 +199,35 @@ ALWAYS void strided(int what, const mg_instruction *i, const mg_tile *t, double 
 }
 
 /* Elements with addresses of their own; eight with equally many terms side by side. */
-ALWAYS void single_block(int what, int E, const mg_instruction *i, const mg_tile *t, double *frame, const int32_t *lists)
+ALWAYS void single_block(int what, int E, const mg_instruction *i, const mg_tile *t, double *frame, double *results,
+                         const int32_t *lists)
 {
     double acc[8];
     const int extreme = what == LARGEST || what == LEAST;
     const int32_t n = t->n;
 #define TERM(side, e, k) frame[t[e].side + (t[e].k##side >= 0 ? lists[t[e].k##side + k_] : k_ * (int64_t)i->s##side)]
     int32_t k_ = 0;
-    UNROLL for (int e = 0; e < E; e++) acc[e] = extreme ? TERM(a, e, k) : i->accumulate ? frame[t[e].o] : 0.0;
+    UNROLL for (int e = 0; e < E; e++) acc[e] = extreme ? TERM(a, e, k) : i->accumulate ? results[t[e].o] : 0.0;
     for (k_ = extreme; k_ < n; k_++)
         UNROLL for (int e = 0; e < E; e++)
             acc[e] = add_term(what, acc[e], TERM(a, e, k), what == OF_PRODUCTS ? TERM(b, e, k) : 0.0);
 #undef TERM
-    UNROLL for (int e = 0; e < E; e++) frame[t[e].o] = acc[e];
+    UNROLL for (int e = 0; e < E; e++) results[t[e].o] = acc[e];
 }
 
-ALWAYS void singles(int what, const mg_instruction *i, const mg_tile *t, double *frame, const int32_t *lists)
+ALWAYS void singles(int what, const mg_instruction *i, const mg_tile *t, double *frame, double *results,
+                    const int32_t *lists)
 {
     int32_t left = i->nt;
     while (left > 0) {
         int together = 1;
         while (together < 8 && together < left && t[together].n == t->n) together++;
         if (together == 8)
-            single_block(what, 8, i, t, frame, lists);
+            single_block(what, 8, i, t, frame, results, lists);
         else if (together >= 4)
-            single_block(what, together = 4, i, t, frame, lists);
+            single_block(what, together = 4, i, t, frame, results, lists);
         else
-            single_block(what, together = 1, i, t, frame, lists);
+            single_block(what, together = 1, i, t, frame, results, lists);
         t += together;
         left -= together;
     }
@@ -215,9 +235,9 @@ ALWAYS void singles(int what, const mg_instruction *i, const mg_tile *t, double 
 
 #define SUM(name, how, what)                                                                                    \
     static __attribute__((noinline)) void name(const mg_instruction *i, const mg_tile *t, double *frame,        \
-                                               const int32_t *lists)                                            \
+                                               double *results, const int32_t *lists)                           \
     {                                                                                                           \
-        how(what, i, t, frame, lists);                                                                          \
+        how(what, i, t, frame, results, lists);                                                                 \
     }
 SUM(dot_strided, strided, OF_PRODUCTS)
 SUM(sum_strided, strided, OF_TERMS)
