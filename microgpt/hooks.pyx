@@ -65,7 +65,8 @@ def attribute(x, name):
 
 def same(x, y):
     for a, b in ((x, y), (y, x)):
-        if (type(a) is SymInt or type(a) is SymFloat) and a is not b and isinstance(b, (int, float)):
+        if (type(a) is SymInt or type(a) is SymFloat) and a is not b and isinstance(b.__class__, type) and issubclass(
+                b.__class__, (int, float)):
             a == b  # raises, in words
     return x is y
 
@@ -73,7 +74,7 @@ def same(x, y):
 def storing(x):
     """Before x.name = ...: only what this trace has made may be changed."""
     if id(x) not in tracing_now().created:
-        raise TraceError(f"an attribute of a {type(x).__name__} is set in a compiled function, which would happen when it is "
+        raise TraceError(f"an attribute of a {x.__class__.__name__} is set in a compiled function, which would happen when it is "
                          "traced, not in every call: set it outside, or return the value")
     return x
 
@@ -347,6 +348,8 @@ cdef object called_object(object f):
         return stand_in
     if isinstance(f, functools.partial):
         return functools.partial(called(f.func), *f.args, **f.keywords)
+    if isinstance(f, functools._lru_cache_wrapper):
+        return functools.partial(call_cached, f)
     inner = getattr(f, "__compiled_function__", None)
     if inner is not None:
         return called(inner)
@@ -354,6 +357,15 @@ cdef object called_object(object f):
     if isinstance(method, FunctionType):
         return MethodType(function_for(method), f)
     return f
+
+
+def call_cached(f, *arguments, **options):
+    """A function with a cache: only where it returns no Values, because a later call would find those of this one."""
+    result = called(f.__wrapped__)(*arguments, **options)
+    if result is None or type(result) in (bool, int, float, str):
+        return f(*arguments, **options)
+    raise TraceError(f"{f.__name__}() keeps its results in a cache (functools.cache), where a later call finds them: call it "
+                     "outside, or leave the cache out")
 
 
 def forget(function):
