@@ -1,4 +1,5 @@
 from .adam import Adam as Adam
+from .compiler import compile as compile
 from .data import Tokenizer as Tokenizer
 from .data import load_docs as load_docs
 from .drawing import draw_graph as draw_graph

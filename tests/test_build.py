@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "lines", "stream", "value", "model", "adam", "fused"]
+MODULES = ["simd", "lines", "stream", "value", "model", "adam", "fused", "tracing", "hooks", "replay"]
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # A fused multiply-add may decide, in the functions whose results are proved or else asked of libm (docs/exactness.md).
 MAY_DECIDE = re.compile(r"adam|exact|_array")
@@ -45,7 +45,8 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
 @on_linux
 @pytest.mark.parametrize("name, calls", [("value", {"pow", "exp", "log"}), ("model", {"pow", "exp", "log"}),
                                          ("stream", {"log", "cos", "sin"}), ("adam", {"pow"}),
-                                         ("simd", {"pow", "exp"}), ("fused", {"log"})])  # fmt: skip
+                                         ("simd", {"pow", "exp", "tanh", "erf"}), ("fused", {"log"}),
+                                         ("replay", {"pow", "exp", "log"})])  # fmt: skip
 def test_libm_is_called(name, calls):
     lines = tool("nm", "-D", "--undefined-only", built(name)).splitlines()
     undefined = {line.split()[-1].split("@")[0] for line in lines}

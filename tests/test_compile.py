@@ -1,16 +1,13 @@
 """Compiled functions: when they are traced, what their results are, what makes them run as written."""
-import math
 import random
-import sys
 import warnings
 
 import architectures
 import pytest
+from conftest import hexes, in_threads
 
 import microgpt
 from microgpt import Value, linear, reference, rmsnorm, softmax
-
-from conftest import hexes, in_threads
 
 
 @pytest.fixture(autouse=True)

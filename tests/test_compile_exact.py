@@ -3,11 +3,10 @@ import warnings
 
 import architectures
 import pytest
+from conftest import hexes
 
 import microgpt
 from microgpt import Value, reference
-
-from conftest import hexes
 
 
 class AdamLoop:

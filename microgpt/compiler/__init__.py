@@ -3,6 +3,6 @@
 `compile` is the public name (`microgpt.compile`). `rewrite` lets functions record what they do, `compiled` decides when
 a call is traced, compared and replayed, `structure` takes arguments and results apart.
 """
-from .compiled import CompileError, Compiled, compile
+from .compiled import Compiled, CompileError, compile
 
 __all__ = ["CompileError", "Compiled", "compile"]

@@ -242,7 +242,7 @@ class Compiled(Dispatcher):
     def explain(self):
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
-        for signature, entry in self.entries.items():
+        for entry in self.entries.values():
             name = _shape_name(entry.kept[0] if entry.program is not None else entry.kept, self.static)
             if entry.program is None:
                 why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"

@@ -175,7 +175,7 @@ def _constants(code):
     return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
 
 
-_codes = {}  # original code -> rewritten code
+_codes: dict = {}  # original code -> rewritten code
 
 
 def _rewritten_code(function):
@@ -205,7 +205,7 @@ def _rewritten_code(function):
     return inner
 
 
-_rewritten_codes = set()
+_rewritten_codes: set = set()
 
 
 def _remember(code):
