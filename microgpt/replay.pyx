@@ -314,13 +314,16 @@ cdef class Program:
 
     def leaf_runs(self):
         """The leaves from outside as runs of neighbouring slots: [(slot, count), ...]."""
-        slots, runs = sorted([self.shape.used[i] for i in range(self.shape.n_used) if self.shape.used[i]]), []
-        for slot in slots:
-            if runs and slot == runs[-1][0] + runs[-1][1]:
-                runs[-1][1] += 1
-            else:
-                runs.append([slot, 1])
-        return [tuple(run) for run in runs]
+        cdef uint32_t first = 0, n = 0
+        runs = []
+        for slot in sorted([self.shape.used[i] for i in range(self.shape.n_used) if self.shape.used[i]]):
+            if n and slot == first + n:
+                n += 1
+                continue
+            if n:
+                runs.append((first, n))
+            first, n = slot, 1
+        return [*runs, (first, n)] if n else []
 
     def _damage(self, which):
         """For tests: a wrong order in the backward pass, as a mistake in the compiler would make it."""

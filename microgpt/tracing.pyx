@@ -386,6 +386,8 @@ cdef object custom(object data, object children, object local_grads):
         if type(data) is SymFloat or type(data) is SymInt:
             return new_traced(node(MG_NUM_VALUE, number_node(data), 0))  # b 0: a leaf of its own
         return new_traced(node(MG_CONST, new_number(PyFloat_AsDouble(data)), 0))
+    if len(children) > 60000:
+        raise TraceError(f"a Value with {len(children)} children")
     if len(children) != len(local_grads):
         raise TraceError("a Value with more children than local gradients, or fewer")
     for child, local_grad in zip(children, local_grads):
