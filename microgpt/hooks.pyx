@@ -274,6 +274,8 @@ def called(f):
         if owner is None or type(owner) is ModuleType:
             if type(owner) is ModuleType and owner.__name__ in ("time", "posix", "nt", "_random"):
                 return _refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
+            if f is functools.reduce:
+                return functools.partial(_with_function, f)
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
@@ -321,6 +323,8 @@ cdef object called_class(object f):
         return _traced_type
     if f is Random:
         return _seeded
+    if f is map or f is filter:
+        return functools.partial(_with_function, f)
     init = f.__init__
     if type(f) is type and f.__new__ is object.__new__ and isinstance(init, FunctionType) and is_user_code(init):
         return functools.partial(_instance, f, function_for(init))
@@ -357,6 +361,11 @@ cdef object called_object(object f):
     if isinstance(method, FunctionType):
         return MethodType(function_for(method), f)
     return f
+
+
+def _with_function(f, function, *arguments):
+    """map, filter and reduce."""
+    return f(function if function is None else called(function), *arguments)
 
 
 def _call_cached(f, *arguments, **options):
