@@ -9,7 +9,7 @@ from collections import namedtuple
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import hexes
+from conftest import ROOT, hexes
 
 import microgpt
 from microgpt import Value, reference
@@ -287,3 +287,11 @@ def test_functions_of_another_module(tmp_path, monkeypatch):
             expected = sum(max(v.data * 2.0, 0.0) * (v.data * 2.0) + bias for v in w[i])
             assert f(i, 2.0).data == expected
         assert any(entry.program is not None for entry in f.entries.values()), f.explain()
+
+
+def test_program_of_the_documentation_is_compiled(command, tmp_path):
+    text = (ROOT / "docs" / "compile.md").read_text(encoding="utf-8")
+    (tmp_path / "program.py").write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    done = command("program.py")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "list of 6 int): compiled: " in done.stdout
