@@ -5,6 +5,7 @@ import functools
 import math
 import sys
 from random import Random
+from dis import get_instructions
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
 cimport cython
@@ -243,17 +244,26 @@ cdef object function_for(object f):
     return g
 
 
-cdef set names_in(code, set found):
-    found.update(code.co_names)
-    for constant in code.co_consts:
-        if type(constant) is CodeType:
-            names_in(constant, found)
+cdef dict global_names = {}  # code -> the globals that it reads, functions within included
+
+
+cdef set names_in(code):
+    found = global_names.get(code)
+    if found is None:
+        found = set()
+        for instruction in get_instructions(code):
+            if instruction.opname == "LOAD_GLOBAL" or instruction.opname == "LOAD_NAME":
+                found.add(instruction.argval)
+        for constant in code.co_consts:
+            if type(constant) is CodeType:
+                found |= names_in(constant)
+        global_names[code] = found
     return found
 
 
 cdef int guard_function(object f) except -1:
     """What a function reads by name from outside."""
-    for name in names_in(f.__code__, set()):
+    for name in names_in(f.__code__):
         if name in f.__globals__:
             _guard("global", f.__globals__, name, f.__globals__[name])
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):

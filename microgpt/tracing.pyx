@@ -140,7 +140,7 @@ cdef class Trace:
     def __enter__(self):
         """Hold the tape, and let Values' operators record."""
         global current
-        if current is not None:
+        if tracing_here():
             raise TraceError("a function is already being traced")
         begin()
         tape_module.tracing_thread = PyThread_get_thread_ident()

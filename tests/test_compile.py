@@ -1,4 +1,5 @@
 """Compiled functions: when they are traced, what their results are, what makes them run as written."""
+import math
 import random
 import warnings
 
@@ -345,6 +346,29 @@ def test_a_global_that_changes_in_every_call_stays_as_written():
         state["rate"] = float(i)
         assert f(1.0).data == 2.0 * i + 1.0
     assert "changes from call to call" in f.explain()
+
+
+def test_a_shape_whose_first_calls_raise_is_compiled_later():
+    w = leaves(3)
+    f = microgpt.compile(lambda i: w[i].data and w[i] * math.sqrt(i - 1.0))
+    g = microgpt.compile(lambda x: w[0] * math.sqrt(x))
+    for _ in range(3):
+        with pytest.raises(ValueError):
+            g(-1.0)
+    for _ in range(3):
+        assert g(4.0).data == w[0].data * 2.0
+    assert replayed(g)
+    assert f(2).data == w[2].data
+
+
+def test_a_global_with_the_name_of_an_attribute_may_change():
+    global grad, data
+    w = leaves(2)
+    f = microgpt.compile(lambda x: (w[0] * x).exp() * w[1].data)
+    for i in range(30):
+        grad = data = i
+        assert f(0.5).data == ((w[0] * 0.5).exp() * w[1].data).data
+    assert replayed(f)
 
 
 def test_functions_methods_callables_and_defaults_are_traced():

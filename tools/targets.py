@@ -30,7 +30,7 @@ import setup as build  # noqa: E402  (setup.py: the tables of flags)
 
 FLAGS = ["-O3", "-std=gnu11", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", *build.NO_BUILTIN,
          "-g0", "-Wall", "-Wextra", "-Werror", "-Icsrc", "-Icsrc/kernels", "-Icsrc/tests"]  # fmt: skip
-SOURCES = sorted(glob("csrc/*.c"))
+SOURCES = sorted(glob("csrc/*.c") + glob("csrc/compiler/*.c"))
 TESTS = sorted(glob("csrc/tests/*.c"))
 
 FUSED_MULTIPLY_ADD = re.compile(r"^\s+v?fn?m(?:add|sub|la|ls)\w*\s")

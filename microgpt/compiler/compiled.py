@@ -104,9 +104,13 @@ class Compiled(Dispatcher):
             if not self._compile(entry, arguments):
                 return self.function(*arguments)
             return self._replayed(entry, arguments)
-        if not self._compile(entry, arguments):
+        if self._compile(entry, arguments):
+            return self._verified_call(entry, arguments)
+        try:
             return self.function(*arguments)
-        return self._verified_call(entry, arguments)
+        except Exception:
+            entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
+            raise
 
     def _replayed(self, entry, arguments):
         results = self.replay_now(entry, arguments)
@@ -146,7 +150,6 @@ class Compiled(Dispatcher):
             self._give_up(entry, None, error)
             return False
         entry.guards = _guards(trace)
-        entry.kept = (arguments, trace.keep)
         entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
         return True
 
@@ -243,7 +246,7 @@ class Compiled(Dispatcher):
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
         for entry in self.entries.values():
-            name = _shape_name(entry.kept[0] if entry.program is not None else entry.kept, self.static)
+            name = _shape_name(entry.kept, self.static)
             if entry.program is None:
                 why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"
                 lines.append(f"  {name}: as written: {why}")
