@@ -30,6 +30,7 @@ include "_cycles.pxi"
 include "_chain.pxi"
 include "_program.pxi"
 include "_backward.pxi"
+include "_probe.pxi"
 
 if reserve_tape() != MG_OK:
     raise MemoryError("no address space for the nodes of the graph")
