@@ -22,8 +22,6 @@ from microgpt.tracing import FUNCTIONS, TraceError
 rewrite = None  # compiler.rewrite.rewritten, set when that module is loaded: a user's function -> its rewritten twin
 is_user_code = None  # of a function: whether it is to be rewritten
 
-cdef dict functions = {}  # user functions -> what is called instead
-
 
 def _guard(kind, holder, name, value):
     """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
@@ -235,12 +233,11 @@ cdef object traced_leaf(object value):
 cdef object function_for(object f):
     """A function's twin that records, or the function itself where it is not the user's."""
     cdef Trace trace = tracing_now()
-    g = functions.get(f)
+    g = trace.functions.get(f)
     if g is None:
-        g = functions[f] = rewrite(f) if is_user_code(f) else f
-    if g is not f and f not in trace.functions:
-        trace.functions.add(f)
-        guard_function(f)
+        g = trace.functions[f] = rewrite(f) if is_user_code(f) else f
+        if g is not f:
+            guard_function(f)
     return g
 
 

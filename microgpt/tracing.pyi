@@ -13,7 +13,7 @@ class Trace:
     guards: dict[Any, tuple[str, Any, Any, Any]]
     captured: set[int]
     created: set[int]
-    functions: set[Any]
+    functions: dict[Any, Any]
     keep: list[Any]
     def int_input(self, name: str) -> SymInt: ...
     def float_input(self) -> SymFloat: ...

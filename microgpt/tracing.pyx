@@ -93,7 +93,7 @@ cdef class Trace:
         serials += 1
         self.serial = serials
         self.int_names, self.bounds, self.guards, self.keep = [], [], {}, []
-        self.captured, self.created, self.functions, self.rows, self.numbers = set(), set(), set(), {}, {}
+        self.captured, self.created, self.functions, self.rows, self.numbers = set(), set(), {}, {}, {}
 
     def __dealloc__(self):
         mg_graph_free(&self.graph)

@@ -1,7 +1,10 @@
 """Compiled functions: when they are traced, what their results are, what makes them run as written."""
+import gc
 import math
 import random
+import sys
 import warnings
+import weakref
 
 import architectures
 import pytest
@@ -641,17 +644,30 @@ def test_random_state_of_the_caller_is_not_moved_by_tracing():
 
 
 def test_compilations_leave_nothing_behind():
-    w = leaves(4)
+    class Model:
+        def __init__(self):
+            self.w = leaves(4)
 
     def once():
-        f = microgpt.compile(lambda i, x: w[i] * x + w[0].exp())
+        model = Model()
+        f = microgpt.compile(lambda i, x: model.w[i] * x + model.w[0].exp())
         for _ in range(3):
             f(1, 0.5).backward()
+        assert replayed(f)
+        return weakref.ref(model)
 
-    import resource
-    for _ in range(300):
+    models = [once() for _ in range(5)]
+    gc.collect()
+    assert [model() for model in models] == [None] * 5
+    for _ in range(500):
         once()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2000):
+    before = resident()
+    for _ in range(1500):
         once()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 6000
+    assert resident() - before < 400
+
+
+def resident():
+    """The most memory that this process has held, KiB."""
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
