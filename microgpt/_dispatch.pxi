@@ -128,6 +128,22 @@ cdef int put_argument(Arguments *a, object x, bint with_grad) except -1:
     return 0
 
 
+cdef bint put_derived(Arguments *a, list derived) except -1:
+    """The ints that a program computes from its int arguments; False where Python raises an error or they are too large."""
+    for operation, (i, x), (j, y) in derived:
+        try:
+            result = operation(a.ints[<Py_ssize_t>i] if x is None else x, a.ints[<Py_ssize_t>j] if y is None else y)
+        except ZeroDivisionError:
+            return False
+        if not -0x7fffffff <= result <= 0x7fffffff:
+            return False
+        while a.n_ints >= a.capacity:
+            more_arguments(a)
+        a.ints[a.n_ints] = <int32_t>result
+        a.n_ints += 1
+    return True
+
+
 cdef int find_values(object x, list found) except -1:
     if type(x) is list or type(x) is tuple:
         for y in x:
@@ -249,6 +265,8 @@ cdef class Dispatcher:
         cdef Py_ssize_t i
         cdef int32_t bound
         cdef tuple values = ()
+        if entry.program.derived and not put_derived(a, entry.program.derived):
+            return None
         for i in range(a.n_ints):
             limit = bounds[i]
             if limit is not None:

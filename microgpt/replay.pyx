@@ -65,7 +65,7 @@ cdef class Program:
     that are not known yet, roots their nodes; with_grad: results[0] can be differentiated."""
     cdef Shape *shape
     cdef readonly bint with_grad
-    cdef readonly list bounds
+    cdef readonly list bounds, derived
     cdef readonly str dynamic  # why backward sorts in every call, or None
 
     def __cinit__(self, Trace trace, list results, list roots, bint with_grad):
@@ -77,7 +77,7 @@ cdef class Program:
         cdef Shape *shape = <Shape *>calloc(1, sizeof(Shape))
         if shape == NULL:
             raise MemoryError()
-        self.shape, self.with_grad, self.bounds = shape, with_grad, trace.bounds
+        self.shape, self.with_grad, self.bounds, self.derived = shape, with_grad, trace.bounds, trace.derived
         n_shapes += 1
         shape.refs, shape.number, shape.n_roots = 1, n_shapes, n
         shape.roots = <int32_t *>malloc((n + 1) * sizeof(int32_t))

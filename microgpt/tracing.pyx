@@ -6,8 +6,7 @@ numbers that are known only when the compiled program runs: they may be computed
 function is traced its thread holds the tape, and any use of a real Value that is not recorded is an error: nothing that
 could change from call to call becomes a constant unseen.
 """
-import math
-from random import Random
+import operator
 
 cimport cython
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
@@ -20,8 +19,6 @@ from libc.string cimport memcpy
 
 from microgpt cimport value as tape_module
 from microgpt.value cimport LEAF, Value, begin, end, tape
-
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 
 class TraceError(TypeError):
@@ -93,6 +90,7 @@ cdef class Trace:
         serials += 1
         self.serial = serials
         self.int_names, self.bounds, self.guards, self.keep = [], [], {}, []
+        self.derived, self.derived_index = [], {}
         self.captured, self.created, self.functions, self.rows, self.numbers = set(), set(), {}, {}, {}
 
     def __dealloc__(self):

@@ -240,6 +240,17 @@ def sequence_of_indices(Value, w):
     return f
 
 
+def computed_indices(Value, w):
+    """Indices computed from int arguments: offsets, strides, hashes."""
+    table = w
+
+    def f(i, x):
+        return (table[i + 1] * x + table[(31 * i + 2) % 6] * i + table[-i + 2] * (i // 2) + table[2 * i - 1] * (i * x)
+                + table[i] ** (i + 1))
+
+    return f
+
+
 def deep_chain(Value, w):
     def f(i, x):
         y = w[i]
@@ -251,7 +262,7 @@ def deep_chain(Value, w):
 
 
 ALL = [wrapper, inheritance, configuration, higher_order, generators, control_flow, match, numbers, shadowed,
-       rows_and_keywords, stateful_objects, sequence_of_indices, deep_chain]
+       rows_and_keywords, stateful_objects, sequence_of_indices, computed_indices, deep_chain]
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
