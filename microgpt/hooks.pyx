@@ -286,6 +286,10 @@ def called(f):
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
+        if type(owner) is dict and f.__name__ in ("items", "values", "get") and id(owner) not in tracing_now().created:
+            for name, value in owner.items():
+                if type(name) is str and type(value) is not Traced:
+                    _guard("item", owner, name, value)
         if f.__name__ in changing and id(owner) in tracing_now().captured:
             return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                             "it would happen when the function is traced, not in every call: return the value")

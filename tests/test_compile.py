@@ -374,6 +374,27 @@ def test_a_global_with_the_name_of_an_attribute_may_change():
     assert replayed(f)
 
 
+def test_arrays_as_arguments_are_never_constants():
+    numpy = pytest.importorskip("numpy")
+    w = leaves(2)
+    f = microgpt.compile(lambda xs: sum(float(x) * w[0] for x in xs) + w[1])
+    xs = numpy.array([1.0, 2.0])
+    for i in range(5):
+        xs[0] = i
+        assert f(xs).data == ((float(i) * w[0] + 0) + 2.0 * w[0] + w[1]).data
+    assert "tolist()" in f.explain()
+
+
+def test_dicts_as_arguments_are_looked_into():
+    w = leaves(2)
+    f = microgpt.compile(lambda batch: sum(v * w[0] for v in batch.values()) + batch["x"] * w[1])
+    batch = {"x": 1.0, "y": 2.0}
+    for i in range(12):
+        batch["y"] = float(i // 4)
+        assert f(batch).data == (sum([v * w[0] for v in batch.values()]) + batch["x"] * w[1]).data
+    assert replayed(f)
+
+
 def test_functions_methods_callables_and_defaults_are_traced():
     w = leaves(4)
     v = leaves(4, reference.Value)
