@@ -1,8 +1,8 @@
-"""Training on your own text, with a part of it held out, the model kept in a file, and samples from that file.
+"""Train on your own text, validate on a tenth of it, save the model, and sample from the file.
 
 python examples/own_text.py [TEXT [MODEL.safetensors]]
 
-TEXT is UTF-8, one document a line; without it the model learns to write numbers in words.
+TEXT is UTF-8, one document per line. Without it, the model learns to write numbers in words.
 """
 import sys
 
@@ -14,7 +14,7 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def numbers() -> list[str]:
-    """one to nine hundred ninety-nine"""
+    """Return one to nine hundred ninety-nine, in words."""
     below_100 = [*ONES, *TEENS, *(ten + one for ten in TENS for one in ["", *("-" + one for one in ONES)])]
     return [*below_100, *(f"{one} hundred{rest}" for one in ONES for rest in ["", *(" " + r for r in below_100)])]
 

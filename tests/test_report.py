@@ -265,6 +265,7 @@ def test_page_that_cannot_be_written_leaves_the_old_one(logs, monkeypatch, capsy
     assert (logs / "kept.html").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_in_a_browser(command, logs, scheme):

@@ -21,7 +21,10 @@ NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "ame
 
 @pytest.fixture
 def trainer(engine):
-    trainer = Trainer(NAMES, num_steps=6, engine=engine, n_embd=8, n_head=2, block_size=9)
+    settings = dict(num_steps=6, n_embd=8, n_head=2, block_size=9)
+    if engine == "reference":
+        return oracle.trainer(NAMES, **settings)
+    trainer = Trainer(NAMES, engine=engine, **settings)
     trainer.run()
     return trainer
 

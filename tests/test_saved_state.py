@@ -189,7 +189,8 @@ def test_load_while_another_process_saves_is_one_save(tmp_path, engine):
 
 
 def test_reading_takes_no_memory_beside_the_arrays(tmp_path):
-    tracemalloc = pytest.importorskip("tracemalloc")
+    import tracemalloc
+
     trainer = Trainer(["abc"], num_steps=1, n_embd=256, n_head=1, n_layer=1)
     trainer.save(tmp_path / "run")
     tracemalloc.start()

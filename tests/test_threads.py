@@ -1,4 +1,4 @@
-"""What may be shared between threads, processes and interpreters (docs/threads.md): it works, or says that it does not."""
+"""What may be shared between threads, processes and interpreters (docs/explain/threads.md): it works, or says that it does not."""
 import copy
 import os
 import pickle

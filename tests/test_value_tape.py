@@ -222,7 +222,8 @@ def test_reading_a_node_that_changes_meanwhile(name):
 
 
 def test_signature():
-    assert str(inspect.signature(Value)) == str(inspect.signature(reference.Value))
+    found, expected = (inspect.signature(cls).parameters.values() for cls in (Value, reference.Value))
+    assert [(p.name, p.default) for p in found] == [(p.name, p.default) for p in expected]
     for name in ("log", "exp", "relu", "backward"):
         assert str(inspect.signature(getattr(Value, name))) == "(self)"
     assert Value.__doc__.startswith("A number in a computation graph")
