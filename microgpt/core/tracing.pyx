@@ -1,0 +1,526 @@
+# cython: language_level=3, c_api_binop_methods=True, auto_pickle=False
+"""What stands for numbers and Values while a user's function is traced, and what its rewritten code calls.
+
+A Traced is a Value of the function's graph; its operators record nodes instead of computing. A SymInt and a SymFloat are
+numbers that are known only when the compiled program runs: they may be computed with, but not decide anything. While a
+function is traced its thread holds the tape, and any use of a real Value that is not recorded is an error: nothing that
+could change from call to call becomes a constant unseen.
+"""
+import math
+from random import Random
+
+cimport cython
+from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
+from cpython.long cimport PyLong_Check
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.math cimport fabs
+from libc.string cimport memcpy
+
+from microgpt.core cimport value as tape_module
+from microgpt.core.value cimport LEAF, Value, begin, end, tape
+
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+
+
+class TraceError(TypeError):
+    """This function cannot be compiled as it is; the message says what to write instead."""
+
+    raised = 0  # how many there were: a function may catch one, and is not to be compiled then
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        TraceError.raised += 1
+
+
+cdef Trace current = None
+cdef uint64_t serials = 0
+
+
+cdef extern from *:
+    """
+    static PyNumberMethods *mg_number_methods(PyObject *type) { return ((PyTypeObject *)type)->tp_as_number; }
+    """
+    ctypedef object (*binaryfunc)(object, object)
+    ctypedef object (*unaryfunc)(object)
+    ctypedef object (*ternaryfunc)(object, object, object)
+    ctypedef struct PyNumberMethods:
+        binaryfunc nb_add, nb_subtract, nb_multiply, nb_true_divide
+        ternaryfunc nb_power
+        unaryfunc nb_negative
+    PyNumberMethods *mg_number_methods(object type)
+
+
+# ---- recording ----
+
+cdef int32_t *pairs_find(Pairs *pairs, uint64_t key) except NULL:
+    """The value of a key, -1 for one that is new; it is in the table then, to be set."""
+    cdef Pair *old = pairs.items
+    cdef uint32_t old_size = pairs.mask + 1 if old != NULL else 0, i
+    cdef uint64_t h
+    if 2 * pairs.n >= old_size:
+        pairs.mask = 2 * old_size - 1 if old != NULL else 1023
+        pairs.items = <Pair *>PyMem_RawCalloc(<size_t>pairs.mask + 1, sizeof(Pair))
+        if pairs.items == NULL:
+            pairs.items, pairs.mask = old, old_size - 1
+            raise MemoryError()
+        for i in range(old_size):
+            if old[i].key:
+                h = old[i].key * <uint64_t>0x9e3779b97f4a7c15
+                h ^= h >> 32
+                while pairs.items[h & pairs.mask].key:
+                    h += 1
+                pairs.items[h & pairs.mask] = old[i]
+        PyMem_RawFree(old)
+    h = key * <uint64_t>0x9e3779b97f4a7c15
+    h ^= h >> 32
+    while pairs.items[h & pairs.mask].key != key:
+        if pairs.items[h & pairs.mask].key == 0:
+            pairs.items[h & pairs.mask].key = key
+            pairs.items[h & pairs.mask].value = -1
+            pairs.n += 1
+            break
+        h += 1
+    return &pairs.items[h & pairs.mask].value
+
+
+cdef class Trace:
+    """The graph of one call: nodes, leaves, inputs, and what was read from outside on the way."""
+
+    def __cinit__(self):
+        global serials
+        serials += 1
+        self.serial = serials
+        self.int_names, self.bounds, self.guards, self.keep = [], [], {}, []
+        self.captured, self.created, self.functions, self.rows, self.numbers = set(), set(), set(), {}, {}
+
+    def __dealloc__(self):
+        mg_graph_free(&self.graph)
+        PyMem_RawFree(self.leaf_slots)
+        PyMem_RawFree(self.leaves.items)
+        PyMem_RawFree(self.constants.items)
+
+    def int_input(self, name):
+        self.int_names.append(name)
+        self.bounds.append(None)
+        self.graph.n_ints += 1
+        return new_int(self.graph.n_ints - 1)
+
+    def float_input(self):
+        self.graph.n_floats += 1
+        return new_float(node(MG_FLOAT, self.graph.n_floats - 1, -1))
+
+    def leaf_input(self):
+        """A Value argument, which is another one in every call."""
+        return new_traced(add_leaf(0))
+
+    def number_input(self):
+        """A Value argument of which only the number counts."""
+        return new_traced(node(MG_NUM_VALUE, (<SymFloat>self.float_input()).node, -1))
+
+    @property
+    def n_nodes(self):
+        return self.graph.n
+
+    def traced(self, value):
+        """A real leaf as a traced Value."""
+        return new_traced(node_of_value(value))
+
+    def root(self, result):
+        """The node of a result."""
+        if isinstance(result, SymFloat):
+            check_serial((<SymFloat>result).serial)
+            return (<SymFloat>result).node
+        return node_of_value(result)
+
+    def leaf_slots_list(self):
+        return [self.leaf_slots[i] for i in range(self.graph.n_leaves)]
+
+    def __enter__(self):
+        """Hold the tape, and let Values' operators record."""
+        global current
+        if current is not None:
+            raise TraceError("a function is already being traced")
+        begin()
+        tape_module.tracing_thread = PyThread_get_thread_ident()
+        current = self
+        exchange_operators(Value, True)
+        return self
+
+    def __exit__(self, *_):
+        global current
+        exchange_operators(Value, False)
+        current = None
+        tape_module.tracing_thread = 0
+        end()
+        return False
+
+
+cdef int32_t node(int op, int32_t a, int32_t b) except -1:
+    cdef int32_t i = mg_graph_node(&current.graph, op, a, b)
+    if i < 0:
+        raise MemoryError("no memory for the trace")
+    return i
+
+
+cdef int32_t list_node(int op, int32_t a, list items) except -1:
+    """A node with a list of nodes."""
+    cdef int32_t at = mg_graph_list(&current.graph, <int32_t>len(items), NULL), k = 0
+    if at < 0:
+        raise MemoryError("no memory for the trace")
+    for item in items:
+        k += 1
+        current.graph.lists[at + k] = item
+    return node(op, a, at)
+
+
+cdef int32_t add_leaf(uint32_t slot) except -1:
+    cdef int32_t n = current.graph.n_leaves, capacity
+    cdef uint32_t *larger
+    if n == current.leaves_capacity:
+        capacity = 2 * n + 256
+        larger = <uint32_t *>PyMem_RawRealloc(current.leaf_slots, capacity * sizeof(uint32_t))
+        if larger == NULL:
+            raise MemoryError()
+        current.leaf_slots, current.leaves_capacity = larger, capacity
+    current.leaf_slots[n] = slot
+    current.graph.n_leaves = n + 1
+    return node(MG_LEAF, n, -1)
+
+
+cdef int32_t new_number(double x) except -1:
+    cdef int32_t at = mg_graph_numbers(&current.graph, 1, &x)
+    if at < 0:
+        raise MemoryError()
+    return at
+
+
+cdef int32_t constant(double x) except -1:
+    """The node of a number; equal numbers share one."""
+    cdef uint64_t bits
+    cdef int32_t *found
+    memcpy(&bits, &x, sizeof(bits))
+    found = pairs_find(&current.constants, bits ^ <uint64_t>0x5555555555555555)
+    if found[0] < 0:
+        found[0] = node(MG_CONST, new_number(x), -1)
+    return found[0]
+
+
+cdef int check_serial(uint64_t serial) except -1:
+    if current is None or serial != current.serial:
+        raise TraceError("a result of a traced computation was kept in a global, an attribute or a cache, where a later "
+                         "call finds it: return it instead")
+    return 0
+
+
+cdef int32_t node_of_leaf(Value value) except -1:
+    """The node of a real Value, which must be a leaf."""
+    cdef int32_t *found
+    if value.slot == 0:
+        raise TraceError("a Value that was never initialised")
+    found = pairs_find(&current.leaves, value.slot)
+    if found[0] < 0:
+        if tape.node[value.slot].kind != LEAF:
+            raise TraceError("a Value from outside that was computed from others: pass in what it is computed from, or "
+                             "compute it in the compiled function")
+        found[0] = add_leaf(value.slot)
+        current.keep.append(value)
+    return found[0]
+
+
+cdef int32_t node_of_value(object value) except -1:
+    if type(value) is Traced:
+        check_serial((<Traced>value).serial)
+        return (<Traced>value).node
+    if isinstance(value, Value):
+        return node_of_leaf(value)
+    raise TraceError(f"a Value is needed here, not {type(value).__name__!r}")
+
+
+cdef inline Traced new_traced(int32_t i):
+    cdef Traced value = Traced.__new__(Traced)
+    value.node, value.serial = i, current.serial
+    return value
+
+
+cdef inline SymFloat new_float(int32_t i):
+    cdef SymFloat value = SymFloat.__new__(SymFloat)
+    value.node, value.serial = i, current.serial
+    return value
+
+
+cdef inline SymInt new_int(int32_t index):
+    cdef SymInt value = SymInt.__new__(SymInt)
+    value.index, value.serial = index, current.serial
+    return value
+
+
+cdef bint plain_number(object x, double *number) except -1:
+    """Whether x is a number that Values take, and which."""
+    if PyFloat_Check(x) or PyLong_Check(x) or hasattr(type(x), "__float__") or hasattr(type(x), "__index__"):
+        number[0] = PyFloat_AsDouble(x)
+        return True
+    return False
+
+
+cdef int32_t number_node(object x) except -1:
+    """The node of a number, known or not."""
+    cdef double number
+    if type(x) is SymFloat:
+        check_serial((<SymFloat>x).serial)
+        return (<SymFloat>x).node
+    if type(x) is SymInt:
+        check_serial((<SymInt>x).serial)
+        return shared_number(MG_INT, (<SymInt>x).index, -1)
+    if isinstance(x, (Traced, Value)) or not plain_number(x, &number):
+        raise TraceError(f"a number is needed here, not {type(x).__name__!r}")
+    return constant(number)
+
+
+cdef int32_t shared_number(int op, int32_t a, int32_t b) except -1:
+    """Numbers have no gradient, so equal expressions may be one node."""
+    key = (op, a, b)
+    found = current.numbers.get(key)
+    if found is None:
+        found = current.numbers[key] = node(op, a, b)
+    return found
+
+
+cdef SymFloat data_of(int32_t i):
+    return new_float(shared_number(MG_NUM_VALUE, i, -1))
+
+
+cdef int32_t operand(object x) except -2:
+    """The node of an operand as the script's operators take it: a Value, or Value(number). -1: neither."""
+    cdef double number
+    if type(x) is Traced:
+        check_serial((<Traced>x).serial)
+        return (<Traced>x).node
+    if isinstance(x, Value):
+        return node_of_leaf(x)
+    if type(x) is SymFloat or type(x) is SymInt:
+        return number_node(x)
+    if plain_number(x, &number):
+        return constant(number)
+    return -1
+
+
+# ---- Values ----
+
+cdef Traced negative(int32_t i):
+    return new_traced(node(MG_MUL, i, constant(-1.0)))  # -x is x * -1
+
+
+cdef inline bint is_value(object x):
+    return type(x) is Traced or isinstance(x, Value)
+
+
+cdef object traced_add(object left, object right):
+    cdef int32_t a, b
+    if not is_value(left):
+        left, right = right, left  # 2 + x is x + 2
+    a = operand(left)
+    b = operand(right)
+    if b < 0:
+        return NotImplemented
+    return new_traced(node(MG_ADD, a, b))
+
+
+cdef object traced_multiply(object left, object right):
+    cdef int32_t a, b
+    if not is_value(left):
+        left, right = right, left
+    a = operand(left)
+    b = operand(right)
+    if b < 0:
+        return NotImplemented
+    return new_traced(node(MG_MUL, a, b))
+
+
+cdef object traced_subtract(object left, object right):
+    if not is_value(left):
+        return traced_add(negative(operand(right)), left)
+    if is_value(right):
+        return new_traced(node(MG_ADD, operand(left), negative(operand(right)).node))
+    return traced_add(left, -right)
+
+
+cdef object traced_divide(object left, object right):
+    cdef int32_t a
+    if is_value(right):
+        a = power_node(operand(right), -1.0)
+        return traced_multiply(left, new_traced(a))
+    return traced_multiply(left, right ** -1)
+
+
+cdef int32_t power_node(int32_t base, double exponent) except -1:
+    return node(MG_POW, base, new_number(exponent))
+
+
+cdef object traced_power(object left, object right, object modulus):
+    cdef double exponent
+    cdef int32_t a
+    if not is_value(left):
+        return NotImplemented  # the script has no __rpow__
+    if modulus is not None:
+        raise TypeError("Value.__pow__() takes 2 positional arguments but 3 were given")
+    a = operand(left)
+    if type(right) is SymFloat or type(right) is SymInt:
+        x = data_of(a)
+        return custom(x ** right, (new_traced(a),), (right * x ** (right - 1),))
+    if is_value(right) or not plain_number(right, &exponent) or fabs(exponent) >= 9007199254740992.0:
+        raise TraceError(f"a power whose exponent is {type(right).__name__!r}")
+    return new_traced(power_node(a, exponent))
+
+
+cdef object traced_negative(object x):
+    return negative(operand(x))
+
+
+cdef object custom(object data, object children, object local_grads):
+    """Value(data, children, local_grads)."""
+    cdef list items = []
+    children, local_grads = tuple(children), tuple(local_grads)
+    if not children and not local_grads:
+        if type(data) is SymFloat or type(data) is SymInt:
+            return new_traced(node(MG_NUM_VALUE, number_node(data), 0))  # b 0: a leaf of its own
+        return new_traced(node(MG_CONST, new_number(PyFloat_AsDouble(data)), 0))
+    if len(children) != len(local_grads):
+        raise TraceError("a Value with more children than local gradients, or fewer")
+    for child, local_grad in zip(children, local_grads):
+        items.append(node_of_value(child))
+        items.append(number_node(local_grad))
+    return new_traced(list_node(MG_CUSTOM, number_node(data), items))
+
+
+cdef bint tracing_here():
+    return current is not None and tape_module.tracing_thread == PyThread_get_thread_ident()
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(4096)
+cdef class Traced:
+    """A Value of a traced computation."""
+
+    @property
+    def __class__(self):
+        return Value  # isinstance(x, Value) holds
+
+    @property
+    def data(self):
+        check_serial(self.serial)
+        return data_of(self.node)
+
+    @data.setter
+    def data(self, number):
+        raise TraceError("a Value's data is set in a compiled function: set it outside")
+
+    @property
+    def grad(self):
+        raise TraceError("a Value's grad is read in a compiled function: read it after backward(), outside")
+
+    @grad.setter
+    def grad(self, number):
+        raise TraceError("a Value's grad is set in a compiled function: set it outside")
+
+    @property
+    def _children(self):
+        raise TraceError("a Value's _children are read in a compiled function: read them outside")
+
+    @property
+    def _local_grads(self):
+        raise TraceError("a Value's _local_grads are read in a compiled function: read them outside")
+
+    def __add__(left, right):
+        return traced_add(left, right)
+
+    def __sub__(left, right):
+        return traced_subtract(left, right)
+
+    def __mul__(left, right):
+        return traced_multiply(left, right)
+
+    def __truediv__(left, right):
+        return traced_divide(left, right)
+
+    def __pow__(left, right, modulus):
+        return traced_power(left, right, modulus)
+
+    def __neg__(self):
+        return traced_negative(self)
+
+    def log(self):
+        return new_traced(node(MG_LOG, operand(self), -1))
+
+    def exp(self):
+        return new_traced(node(MG_EXP, operand(self), -1))
+
+    def relu(self):
+        return new_traced(node(MG_RELU, operand(self), -1))
+
+    def backward(self):
+        raise TraceError("backward() in a compiled function: call it on the result, outside")
+
+    def __repr__(self):
+        return "<a Value that is being traced>"
+
+    def __str__(self):
+        raise TraceError("text from a Value in a compiled function: its number is not known while it is traced")
+
+    def __format__(self, spec):
+        raise TraceError("text from a Value in a compiled function: its number is not known while it is traced")
+
+    def __reduce__(self):
+        raise TraceError("a copy of a Value in a compiled function")
+
+
+# While a function is traced, operators on real Values record, too, in the thread that traces.
+
+cdef PyNumberMethods plain
+
+cdef object on_add(object left, object right):
+    return traced_add(left, right) if tracing_here() else plain.nb_add(left, right)
+
+cdef object on_subtract(object left, object right):
+    return traced_subtract(left, right) if tracing_here() else plain.nb_subtract(left, right)
+
+cdef object on_multiply(object left, object right):
+    return traced_multiply(left, right) if tracing_here() else plain.nb_multiply(left, right)
+
+cdef object on_divide(object left, object right):
+    return traced_divide(left, right) if tracing_here() else plain.nb_true_divide(left, right)
+
+cdef object on_power(object left, object right, object modulus):
+    return traced_power(left, right, modulus) if tracing_here() else plain.nb_power(left, right, modulus)
+
+cdef object on_negative(object x):
+    return traced_negative(x) if tracing_here() else plain.nb_negative(x)
+
+
+cdef int exchange_operators(object kind, bint on) except -1:
+    """Of Value and its subclasses, those that have not defined their own."""
+    cdef PyNumberMethods *methods = mg_number_methods(kind)
+    if on:
+        if kind is Value:
+            memcpy(&plain, methods, sizeof(plain))
+        methods.nb_add = on_add if methods.nb_add == plain.nb_add else methods.nb_add
+        methods.nb_subtract = on_subtract if methods.nb_subtract == plain.nb_subtract else methods.nb_subtract
+        methods.nb_multiply = on_multiply if methods.nb_multiply == plain.nb_multiply else methods.nb_multiply
+        methods.nb_true_divide = on_divide if methods.nb_true_divide == plain.nb_true_divide else methods.nb_true_divide
+        methods.nb_power = on_power if methods.nb_power == plain.nb_power else methods.nb_power
+        methods.nb_negative = on_negative if methods.nb_negative == plain.nb_negative else methods.nb_negative
+    else:
+        methods.nb_add = plain.nb_add if methods.nb_add == on_add else methods.nb_add
+        methods.nb_subtract = plain.nb_subtract if methods.nb_subtract == on_subtract else methods.nb_subtract
+        methods.nb_multiply = plain.nb_multiply if methods.nb_multiply == on_multiply else methods.nb_multiply
+        methods.nb_true_divide = plain.nb_true_divide if methods.nb_true_divide == on_divide else methods.nb_true_divide
+        methods.nb_power = plain.nb_power if methods.nb_power == on_power else methods.nb_power
+        methods.nb_negative = plain.nb_negative if methods.nb_negative == on_negative else methods.nb_negative
+    for subclass in kind.__subclasses__():
+        exchange_operators(subclass, on)
+    return 0
+
+
+include "_symbols.pxi"
