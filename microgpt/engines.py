@@ -186,7 +186,8 @@ class _CompiledEngine(_Engine):
 class _GraphEngine(_CompiledEngine, _ScalarEngine):
     def __init__(self, vocab_size, num_steps, settings, rng):
         super().__init__(vocab_size, num_steps, settings, rng)
-        from .core.model import document_loss, gpt, softmax
+        from .core.functions import softmax
+        from .core.gpt import document_loss, gpt
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
 

@@ -18,8 +18,9 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport fabs
 from libc.string cimport memcpy
 
-from microgpt.core cimport value as tape_module
-from microgpt.core.value cimport LEAF, Value, begin, end, tape
+from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end
+from microgpt.core.tape cimport LEAF, tape
+from microgpt.core.value cimport Value
 
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
@@ -143,7 +144,7 @@ cdef class Trace:
         if current is not None:
             raise TraceError("a function is already being traced")
         begin()
-        tape_module.tracing_thread = PyThread_get_thread_ident()
+        tape.tracing_thread = PyThread_get_thread_ident()
         current = self
         exchange_operators(Value, True)
         return self
@@ -152,7 +153,7 @@ cdef class Trace:
         global current
         exchange_operators(Value, False)
         current = None
-        tape_module.tracing_thread = 0
+        tape.tracing_thread = 0
         end()
         return False
 
@@ -395,7 +396,7 @@ cdef object custom(object data, object children, object local_grads):
 
 
 cdef bint tracing_here():
-    return current is not None and tape_module.tracing_thread == PyThread_get_thread_ident()
+    return current is not None and tape.tracing_thread == PyThread_get_thread_ident()
 
 
 @cython.final
