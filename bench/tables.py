@@ -1,17 +1,17 @@
-"""What each table looks like, made from the JSON of a benchmark: for the terminal and for Markdown alike.
+"""The layout of each table, for the terminal and for Markdown: functions of a report -> (columns, rows).
 
-A table is a function of a report -> (columns, rows); see harness/table.py.
+harness/table.py prints them.
 """
+from harness.measure import ratio
 from harness.table import duration, megabytes, microseconds, number, percent, yes_no
 
 
 def compare(report):
-    """Every contender of compare.py."""
-    columns = [
-        ("contender", "<"), ("µs a document", ">"), ("spread", ">"), ("× original", ">"), ("× collector off", ">"),
-        ("documents/s", ">"), ("precision", "<"), ("batch", ">"), ("losses compared", ">"), ("same bits", "<"),
-        ("same 4 digits", "<"), ("MB", ">"),
-    ]  # fmt: skip
+    """compare.py: every contender."""
+    others = list(report["rows"][0].get("times_other", {}))
+    columns = [("contender", "<"), ("µs per document", ">"), ("spread", ">"), ("× original", ">"), ("× collector off", ">"),
+               *((f"× {name}", ">") for name in others), ("precision", "<"), ("batch", ">"), ("losses compared", ">"),
+               ("same bits", "<"), ("same 4 digits", "<"), ("MB", ">")]  # fmt: skip
     rows = [
         [
             row["name"],
@@ -19,7 +19,7 @@ def compare(report):
             percent(row["spread"]),
             number(row["times_original"]),
             number(row["times_collector_off"]),
-            number(row["documents_per_second"]),
+            *(number(row["times_other"][name]) for name in others),
             row["precision"],
             row["batch"],
             row["compared"],
@@ -58,7 +58,7 @@ def engines(report):
 
 
 def _nanoseconds(seconds):
-    return number(None if seconds is None else seconds * 1e9)
+    return number(seconds, scale=1e9)
 
 
 def value_operators(report):
@@ -70,74 +70,19 @@ def value_operators(report):
     for operator, nodes in report["nodes"].items():
         cells = [f"`{operator}`", nodes]
         for row in report["rows"]:
-            found = row["operators"].get(operator, {})
-            cells += [_nanoseconds(found.get(phase)) for phase in ("forward", "backward", "free")]
-            cells.append(number(found.get("bytes")))
+            found = row["operators"][operator]
+            cells += [_nanoseconds(found[phase]) for phase in ("forward", "backward", "free")] + [number(found["bytes"])]
         rows.append(cells)
     return columns, rows
 
 
 def value_graph(report):
     """bench_value.py: whole graphs of each class."""
-    columns = [
-        ("class", "<"),
-        ("ns a node", ">"),
-        ("collector off", ">"),
-        ("times faster", ">"),
-        ("collector off", ">"),
-    ]
-    first = report["rows"][0]
+    columns = [("class", "<"), ("ns per node", ">"), ("collector off", ">"), ("times faster", ">"), ("collector off", ">")]
+    first, keys = report["rows"][0], ("graph_shipped", "graph_collector_off")
     rows = [
-        [
-            row["name"],
-            _nanoseconds(row["graph_shipped"]),
-            _nanoseconds(row["graph_collector_off"]),
-            number(first["graph_shipped"] / row["graph_shipped"]),
-            number(first["graph_collector_off"] / row["graph_collector_off"]),
-        ]
+        [row["name"], *(_nanoseconds(row[key]) for key in keys), *(number(first[key] / row[key]) for key in keys)]
         for row in report["rows"]
-    ]
-    return columns, rows
-
-
-def value_script(report):
-    """bench_value.py --script: the script with its class swapped."""
-    columns = [("program", "<"), ("ms a step", ">"), ("spread", ">"), ("× original", ">"), ("× collector off", ">"),
-               ("losses compared", ">"), ("same bits", "<"), ("MB", ">")]  # fmt: skip
-    rows = [
-        [
-            row["name"],
-            number(row["seconds_per_step"] * 1e3),
-            percent(row["spread"]),
-            number(row["times_original"]),
-            number(row["times_collector_off"]),
-            row["compared"],
-            yes_no(row["bits"]),
-            megabytes(row["peak_bytes"]),
-        ]
-        for row in report["script"]
-    ]
-    return columns, rows
-
-
-def value_whole(report):
-    """bench_value.py --script --whole: the script from start to end."""
-    columns = [
-        ("program, from start to end", "<"),
-        ("seconds", ">"),
-        ("× original", ">"),
-        ("same output", "<"),
-        ("MB", ">"),
-    ]
-    rows = [
-        [
-            row["name"],
-            number(row["seconds"]),
-            number(row["times_original"]),
-            yes_no(row["same_output"]),
-            megabytes(row["peak_bytes"]),
-        ]
-        for row in report["whole"]
     ]
     return columns, rows
 
@@ -145,56 +90,54 @@ def value_whole(report):
 def scaling(report):
     """bench_scaling.py: every point, engine by engine."""
     engines = list(dict.fromkeys(engine for row in report["rows"] for engine in row["engines"]))
-    columns = [("along", "<"), ("value", ">"), ("parameters", ">"), ("operations", ">")]
-    columns += [(f"{engine}, µs", ">") for engine in engines]
-    columns += [(f"{engine}, MB", ">") for engine in engines]
-    fastest = engines[0] if engines else None
-    columns += [(f"{fastest}: 10⁹ operations/s", ">"), ("of NumPy's matmul", ">")]
-    exact = report["peak"] and report["peak"].get("exact_flops")
-    columns += [("of the exact peak", ">")] if exact else []
-    columns += [("GB/s at least", ">")]
+    exact = (report["peak"] or {}).get("exact_flops")
+    columns = [("setting", "<"), ("value", ">"), ("parameters", ">"), ("operations", ">")]
+    columns += [(f"{engine}, {unit}", ">") for unit in ("µs", "MB") for engine in engines]
+    columns += [(f"{engines[0]}: 10⁹ operations/s", ">")] + ([("of the exact peak", ">")] if exact else [])
     rows = []
     for row in report["rows"]:
         found = [row["engines"].get(engine) or {} for engine in engines]
-        cells = [row["axis"], f"{row['value']:,}", f"{row['num_params']:,}", number(row["flops"])]
-        cells += [microseconds(f.get("seconds")) for f in found]
-        cells += [megabytes(f.get("bytes")) for f in found]
-        seconds = found[0].get("seconds") if found else None
+        seconds = found[0].get("seconds")
         rate = row["flops"] / seconds if seconds else None
-        peak = report["peak"] and report["peak"]["flops"]
-        cells += [
-            number(rate and rate / 1e9),
-            percent(rate / peak if rate and peak else None),
-            *([percent(rate / exact if rate else None)] if exact else []),
-            number(row["least_bytes"] / seconds / 1e9 if seconds else None),
-        ]
-        rows.append(cells)
+        rows.append([
+            row["axis"],
+            f"{row['value']:,}",
+            f"{row['num_params']:,}",
+            number(row["flops"]),
+            *(microseconds(one.get("seconds")) for one in found),
+            *(megabytes(one.get("bytes")) for one in found),
+            number(rate, scale=1e-9),
+            *([percent(rate and rate / exact)] if exact else []),
+        ])  # fmt: skip
     return columns, rows
 
 
 def shapes(report):
     """bench_shapes.py: a row for each contender, a column for each model."""
     names = list(dict.fromkeys(c["name"] for row in report["rows"] for c in row["contenders"]))
-    columns = [("µs a document", "<"), ("precision", "<"), ("batch", ">")]
+    columns = [("µs per document", "<"), ("precision", "<"), ("batch", ">")]
     columns += [(row["name"], ">") for row in report["rows"]] + [("same bits", "<")]
+    models = [{c["name"]: c for c in row["contenders"]} for row in report["rows"]]
     rows = []
     for name in names:
-        found = [next((c for c in row["contenders"] if c["name"] == name), None) for row in report["rows"]]
+        found = [model.get(name) for model in models]
         one = next(c for c in found if c)
         verdicts = [c["bits"] for c in found if c and c["bits"] is not None]
-        rows.append([
-            name,
-            one["precision"],
-            one["batch"],
-            *(microseconds(c and c["seconds_per_document"]) for c in found),
-            yes_no(all(verdicts) if verdicts else None)
-            + (f" ({len(verdicts)} of {len(found)} checked)" if 0 < len(verdicts) < len(found) else ""),
-        ])  # fmt: skip
+        checked = f" ({len(verdicts)} of {len(found)} checked)" if 0 < len(verdicts) < len(found) else ""
+        same = yes_no(all(verdicts) if verdicts else None) + checked
+        cells = [microseconds(c and c["seconds_per_document"]) for c in found]
+        rows.append([name, one["precision"], one["batch"], *cells, same])
+    for other in report.get("others", ()):
+        ratios = [
+            1 / ratio(model[other]["rounds"], model["fused"]["rounds"]) if {"fused", other} <= model.keys() else None
+            for model in models
+        ]
+        rows.append([f"fused, share of {other}'s time", "", "", *(number(r) for r in ratios), ""])
     return columns, rows
 
 
 def sampling(report):
-    """bench_sampling.py."""
+    """bench_sampling.py: every engine."""
     columns = [("engine", "<"), ("tokens/s", ">"), ("spread", ">"), ("× reference", ">"), ("texts compared", ">"),
                ("same text", "<")]  # fmt: skip
     rows = [
@@ -222,7 +165,7 @@ def startup(report):
 
 
 def startup_modules(report):
-    """bench_startup.py: what the command imports beyond what Python itself does, the dearest first."""
+    """bench_startup.py: modules that the command imports and Python alone does not, slowest first."""
     columns = [("module", "<"), ("ms to import", ">")]
     own = [m for m in report["modules"] if not m["python"]]
     rows = [[f"`{m['module']}`", number(m["self"] * 1e3, 2)] for m in own[:15]]
@@ -234,26 +177,18 @@ def startup_modules(report):
 
 def breakdown(report):
     """bench_breakdown.py: a row for each part of a step."""
-    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("instructions", ">"), ("operations", ">")]
-    exact = report["peak"] and report["peak"].get("exact_flops")
+    exact = (report["peak"] or {}).get("exact_flops")
+    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("operations", ">")]
     columns += [("limit, µs", ">")] if exact else []
     rows, parts = [], report["parts"]
-    everything = {key: sum(p[key] or 0 for p in parts) or None for key in ("seconds", "instructions", "flops")}
-    for part in [*parts, {"name": "all", **everything}]:
+    total = {key: sum(p[key] or 0 for p in parts) or None for key in ("seconds", "flops")}
+    for part in [*parts, {"name": "all", **total}]:
         seconds, flops = part["seconds"], part["flops"]
         rows.append([
             part["name"],
-            number(None if seconds is None else seconds * 1e6),
-            percent(seconds / report["seconds"] if seconds is not None else None),
-            number(part["instructions"]),
+            microseconds(seconds),
+            percent(seconds and seconds / report["seconds"]),
             number(flops),
-            *([number(flops / exact * 1e6 if flops else None, 2)] if exact else []),
+            *([number(flops and flops / exact, 2, 1e6)] if exact else []),
         ])  # fmt: skip
-    return columns, rows
-
-
-def breakdown_functions(report):
-    """bench_breakdown.py: the functions that take most."""
-    columns = [("function", "<"), ("share", ">"), ("instructions a step", ">")]
-    rows = [[f"`{name}`", percent(f["share"]), number(f["instructions"])] for name, f in report["functions"].items()]
     return columns, rows

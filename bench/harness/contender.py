@@ -1,4 +1,4 @@
-"""The parent's side: a contender takes a first step and n more, and says how long those n took and all its losses."""
+"""The parent's side of a contender: it takes a first step and n more, and reports seconds, losses and parameters."""
 import json
 import math
 import os
@@ -13,35 +13,38 @@ from . import machine
 
 
 class Unavailable(Exception):
-    """This contender cannot run here; the message says why."""
+    """This contender cannot run here; the message is the reason."""
 
 
 class Result:
-    """One answer: seconds (by the clock) and cpu (of the processor) for `steps` steps; losses, one more than that, or
-    None; peak: bytes of memory; digest: of the parameters after the last step, or None."""
+    """One answer.
 
-    def __init__(self, steps, seconds, cpu, losses, peak, digest=None):
-        self.steps, self.seconds, self.cpu, self.peak, self.digest = steps, seconds, cpu, peak, digest
+    steps; by_clock: {"wall", "cpu"}: seconds for these steps; losses: steps + 1 floats, or None; peak: bytes of
+    memory; digest: of the parameters after the last step, or None.
+    """
+
+    def __init__(self, steps, seconds, cpu, losses=None, peak=None, digest=None):
+        self.steps, self.peak, self.digest = steps, peak, digest
         self.by_clock = {"wall": seconds, "cpu": cpu}
         self.losses = None if losses is None else [float.fromhex(x) for x in losses]
 
 
 class Contender:
-    """What compare.py shows of a contender, and the state of its process.
+    """A name, and the state of its process.
 
-    name; precision ("f64", "f32", "?"); batch: documents a step; tolerance: how far its losses may lie from the
-    original's and still count as the same model, for the check before the clock starts.
+    precision: "f64", "f32" or "?"; batch: documents per step; tolerance: how far its losses may be from the
+    original's, in the check before the timing; repeat: runs per round; printed: losses read from its output.
     """
 
     def __init__(self, name, precision="f64", batch=1, tolerance=1e-9):
         self.name, self.precision, self.batch, self.tolerance = name, precision, batch, tolerance
-        self.versions, self.repeat = {}, 1
+        self.versions, self.repeat, self.printed = {}, 1, None
 
     def start(self):
-        """Begin; raises Unavailable."""
+        """Start. Raises Unavailable."""
 
     def run(self, steps):
-        """A Result for `steps` steps, which follow a first one that is not timed. It begins anew each time."""
+        """Return the Result of `steps` steps after a first one that is not timed, from the initial parameters."""
         raise NotImplementedError
 
     def stop(self):
@@ -49,11 +52,15 @@ class Contender:
 
 
 class Worker(Contender):
-    """A contender in a child process that stays alive between rounds (worker.py)."""
+    """A contender in a child process that lives through all rounds (worker.py).
 
-    def __init__(self, name, specification, environment=None, python=None, **kwargs):
+    python: its interpreter; package: the folder whose microgpt it imports, None for the interpreter's own.
+    """
+
+    def __init__(self, name, specification, environment=None, python=None, package=machine.ROOT, **kwargs):
         super().__init__(name, **kwargs)
-        self.specification, self.environment, self.python = specification, environment, python or sys.executable
+        self.specification, self.environment = specification, environment
+        self.python, self.package = python or sys.executable, package
         self.process = self.memory_before = None
 
     def start(self):
@@ -63,7 +70,7 @@ class Worker(Contender):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=machine.child_environment(self.environment, own_python=self.python == sys.executable),
+                env=machine.child_environment(self.environment, self.package),
                 encoding="utf-8",
             )
         except OSError as error:
@@ -77,12 +84,11 @@ class Worker(Contender):
 
     def run(self, steps):
         answer = self.ask(steps=steps, repeat=self.repeat)
-        n = len(answer["seconds"])
-        seconds, cpu = sum(answer["seconds"]) / n, sum(answer["cpu"]) / n
+        seconds, cpu = (sum(answer[clock]) / len(answer[clock]) for clock in ("seconds", "cpu"))
         return Result(steps, seconds, cpu, answer["losses"], answer["peak"], answer["digest"])
 
     def ask(self, **request):
-        """The worker's answer to a request: see worker.py."""
+        """Return the worker's answer to a request (worker.py)."""
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return self._answer()
@@ -105,24 +111,18 @@ class Worker(Contender):
 
 
 class Script(Contender):
-    """The user's own microgpt.py, in a new process each time (run_script.py).
+    """The user's own microgpt.py, in a new process for each run (run_script.py).
 
-    value: None, or "module:Class" of the class that takes the place of its own.
+    value: None, or the "module:Class" that replaces its class Value.
     """
 
     def __init__(self, name, path, folder, core, collector=True, value=None):
         super().__init__(name)
-        self.path, self.folder = str(path), folder
+        self.path, self.folder = os.path.abspath(path), folder
         collector = "collector" if collector else "no-collector"
         self.options = [collector, value or "-", "-" if core is None else str(core)]
 
     def run(self, steps):
-        answer = self.answer(steps)
-        seconds, cpu = answer["seconds"][0], answer["cpu"][0]
-        return Result(steps, seconds, cpu, answer["losses"], answer["peak"], answer["digest"])
-
-    def answer(self, steps="all"):
-        """What run_script.py says: a dict with "seconds", "cpu", "losses", "stdout", "peak"."""
         done = subprocess.run(
             [sys.executable, str(machine.HARNESS / "run_script.py"), self.path, str(steps), *self.options],
             cwd=self.folder,
@@ -132,81 +132,66 @@ class Script(Contender):
         )
         if done.returncode:
             raise Unavailable((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
-        return json.loads(done.stdout.splitlines()[-1])
+        return Result(steps, **json.loads(done.stdout.splitlines()[-1]))
 
 
 class Command(Contender):
-    """Any program, timed as a process at two step counts, so that what it does before its first step cancels.
+    """Any program, timed as a process at two step counts, so that the time before its first step cancels.
 
-    template: a command line in which {steps} stands for the number of steps and {input} for the text's file.
+    template: a command line in which {steps} is the number of steps and {input} the text's file.
     """
 
-    ENOUGH, LONGEST = (
-        0.5,
-        20.0,
-    )  # seconds: the difference to reach between the counts; what a run for its losses may take
+    ENOUGH = 0.5  # seconds that the larger count must take longer
+    LONGEST = 20.0  # seconds that the run for its losses may take
 
-    def __init__(self, name, template, core, input_file):
+    def __init__(self, name, template, core, input_file, steps):
         super().__init__(name, precision="?", tolerance=math.inf)
-        if "{steps}" not in template:
-            raise Unavailable("its command line does not say {steps}, where the number of steps belongs")
-        self.template, self.core, self.input_file, self.counts = template, core, str(input_file), None
+        self.template, self.core, self.input_file, self.steps = template, core, str(input_file), steps
 
-    def _seconds(self, steps, keep=False):
-        """(seconds by the clock, seconds of the processor, what it printed if that is to be kept)"""
-        words = [
-            w.replace("{steps}", str(steps)).replace("{input}", self.input_file) for w in shlex.split(self.template)
-        ]
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+    def start(self):
+        if "{steps}" not in self.template:
+            raise Unavailable("its command line does not contain {steps}, the number of steps")
+        self.low, self.high = self.steps, 2 * self.steps
+        base = self._process(self.low)[0]
+        while self._process(self.high)[0] - base < self.ENOUGH and self.high < 10**7:
+            self.high *= 4
+        if self._process(self.high)[0] / self.high * self.steps <= self.LONGEST:
+            self.printed = read_losses(self._process(self.steps + 1, keep=True)[2])
+
+    def run(self, steps):
+        many, few = self._process(self.high), self._process(self.low)
+        seconds, cpu = ((many[i] - few[i]) / (self.high - self.low) for i in (0, 1))
+        if seconds <= 0:
+            raise Unavailable(f"{self.high} steps took no longer than {self.low}")
+        return Result(1, seconds, cpu if cpu > 0 else seconds)  # not every system counts a child's time
+
+    def _process(self, steps, keep=False):
+        """Return (wall seconds, processor seconds, its output if kept) of one process."""
+        words = shlex.split(self.template)
+        words = [w.replace("{steps}", str(steps)).replace("{input}", self.input_file) for w in words]
+        with tempfile.TemporaryFile() as output:
             before, started = os.times(), time.perf_counter()
             try:
-                status = subprocess.run(
+                done = subprocess.run(
                     words,
                     stdin=subprocess.DEVNULL,
                     stdout=output if keep else subprocess.DEVNULL,
-                    stderr=errors,
+                    stderr=subprocess.PIPE,
                     env=machine.child_environment(),
                     preexec_fn=None if self.core is None else lambda: machine.pin(self.core),
-                ).returncode
+                )
             except OSError as error:
                 raise Unavailable(f"{words[0]}: {error.strerror}") from None
             seconds, after = time.perf_counter() - started, os.times()
             cpu = after.children_user + after.children_system - before.children_user - before.children_system
-            if status:
-                raise Unavailable(f"{' '.join(words)} ended with status {status}: {_text(errors).strip()[-200:]}")
-            return seconds, cpu, _text(output)
-
-    def calibrate(self, steps):
-        """Find the two counts: `steps` and one so much larger that the clock can tell them apart."""
-        low, high = steps, 2 * steps
-        base = self._seconds(low)[0]
-        while self._seconds(high)[0] - base < self.ENOUGH and high < 10**7:
-            high *= 4
-        self.counts = low, high
-
-    def printed_losses(self, num_steps):
-        """The losses it prints in a run of num_steps, if that run is short enough, read off lines like the script's."""
-        low, high = self.counts
-        seconds = self._seconds(high)[0]
-        if seconds / high * num_steps > self.LONGEST:
-            return None
-        return read_losses(self._seconds(num_steps, keep=True)[2])
-
-    def run(self, steps):
-        low, high = self.counts
-        many, few = self._seconds(high), self._seconds(low)
-        seconds, cpu = ((many[i] - few[i]) / (high - low) for i in (0, 1))
-        if seconds <= 0:
-            raise Unavailable(f"{high} steps took no longer than {low}")
-        return Result(1, seconds, cpu if cpu > 0 else seconds, None, None)  # not every system counts a child's time
-
-
-def _text(file):
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
+            if done.returncode:
+                reason = done.stderr.decode("utf-8", "replace").strip()[-200:]
+                raise Unavailable(f"{' '.join(words)} ended with status {done.returncode}: {reason}")
+            output.seek(0)
+            return seconds, cpu, output.read().decode("utf-8", "replace")
 
 
 def read_losses(output):
-    """The losses in a program's output: of every line with 'step' and 'loss' and a number after each."""
+    """Return the losses in a program's output: of each line with 'step' and 'loss' and a number after each."""
     found = re.findall(r"step\D*(\d+)\b.*?loss\D*?(-?\d+\.\d+)", output)
     return [float(loss) for _, loss in found] or None
