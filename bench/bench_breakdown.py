@@ -7,6 +7,7 @@ they run to the end. The difference is the time of the steps.
 """
 import argparse
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,33 +35,31 @@ import sys
 from microgpt import Trainer
 from microgpt.data import BUNDLED, load_docs
 docs = load_docs(BUNDLED)
-for _ in range(int(sys.argv[2])):
-    Trainer(docs, num_steps=1000, engine=sys.argv[1]).run(int(sys.argv[3]))
+for _ in range(int(sys.argv[1])):
+    Trainer(docs, num_steps=1000).run(int(sys.argv[2]))
 """
 FEW, ALL, ROUNDS = 10, 1000, 7
 
 
 def main():
     p = argparse.ArgumentParser(prog="python bench/bench_breakdown.py", description=__doc__.splitlines()[0])
-    p.add_argument("--engine", default="fused", choices=("fused", "graph"), help="default: fused")
     cli.add_options(p, ROUNDS, clock=False)
     args = p.parse_args()
-    if machine.tool("perf") is None:
+    if shutil.which("perf") is None:
         sys.exit("bench_breakdown needs perf, which is not installed")
     core, warnings = cli.choose_core(args)
     values, flops = time_steps(args, core)
     warnings += measure.distrust({"the time per step": measure.spread(values)})
     seconds = measure.median(values)
     runs = max(1, round((1.0 if args.quick else 5.0) / (ALL * seconds)))
-    few, many = (samples(args.engine, core, runs, steps) for steps in (FEW, ALL))
+    few, many = (samples(core, runs, steps) for steps in (FEW, ALL))
     times = Counter()
     for key in many:
         times[part_of(*key)] += max(0, many[key] - few[key])
     total = times.total()
     parts = [{"name": part, "seconds": times[part] / total * seconds, "flops": flops.get(part)} for part in PARTS]
-    new = report.build("breakdown", machine.describe(core), warnings, engine=args.engine, seconds=seconds, parts=parts,
+    new = report.build("breakdown", machine.describe(core), warnings, seconds=seconds, parts=parts,
                        peak=peak.measure(core), absent={})  # fmt: skip
-    new["machine"]["perf"] = machine.tool("perf")
     from tables import breakdown
 
     cli.finish(new, args, [breakdown(new)], ["Limit: the operations of a part at the measured exact peak (harness/peak.c)."])
@@ -72,7 +71,7 @@ def time_steps(args, core):
 
     with tempfile.TemporaryDirectory() as folder:
         the_task = task.write(folder, load_docs(BUNDLED), ALL)
-        worker = field.trainer(args.engine, args.engine, folder, core)
+        worker = field.trainer("fused", "fused", folder, core)
         worker.start()
         rounds = args.repeats or (2 if args.quick else ROUNDS)
         values = [worker.run(ALL - 1).by_clock["wall"] / (ALL - 1) for _ in range(rounds)]
@@ -87,12 +86,12 @@ def part_of(library, function):
     return next(part for lib, name, part in RULES if re.match(lib, library) and re.match(name, function, re.IGNORECASE))
 
 
-def samples(engine, core, runs, steps):
+def samples(core, runs, steps):
     """Return a Counter of (library, function): samples in a process that takes `steps` steps `runs` times."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder, "perf.data"))
         command = ["perf", "record", "-q", "-o", data, "-e", "cpu-clock", "-F", "5000"]
-        command += [sys.executable, "-c", RUN, engine, str(runs), str(steps)]
+        command += [sys.executable, "-c", RUN, str(runs), str(steps)]
         done = subprocess.run(command, capture_output=True, text=True, env=machine.child_environment(), cwd=folder,
                               preexec_fn=lambda: machine.pin(core))  # fmt: skip
         if done.returncode:

@@ -49,7 +49,7 @@ def main():
     from tables import sampling
 
     notes = [f"The default model after {STEPS} steps; temperature 0.5."]
-    micro.finish("sampling", args, [sampling], {r["name"]: r["spread"] for r in rows}, notes, load, rows=rows, steps=STEPS)
+    micro.finish("sampling", args, [sampling], notes, load, rows, steps=STEPS)
 
 
 def sample(n, engine, path):

@@ -1,16 +1,17 @@
-"""Larger models: the fused engine against NumPy, PyTorch and other versions, with batches of 16 among them.
+"""How does the time grow with the model, against NumPy, PyTorch and other versions?
 
     python bench/bench_shapes.py --torch-python PYTHON --json bench/results/shapes.json
 
-The bundled names with n_embd 16 to 256, and a text with four layers and a block of 64. The text is the interpreter's
-help (pydoc_data.topics), cut into pieces of 64 characters, unless --text gives another.
+The bundled names with n_embd 16 to 256, then one other setting at a time on synthetic documents, then a text with four
+layers and a block of 64.
 """
 import argparse
+import random
 import re
 import statistics
 import tempfile
 
-from harness import arithmetic, cli, contest, field, machine, report, task
+from harness import arithmetic, cli, contest, field, machine, peak, report, task
 
 machine.find_package()
 
@@ -19,6 +20,10 @@ SHAPES = {
     "n_embd 64": {"n_embd": 64},
     "n_embd 128": {"n_embd": 128},
     "n_embd 256": {"n_embd": 256},
+    "16 layers": {"n_layer": 16},
+    "256 positions": {"block_size": 256, "length": 255},
+    "block 4,096": {"block_size": 4096},
+    "vocabulary 10,000": {"letters": 9999},
     "n_embd 128, 4 layers, block 64, text": {"n_embd": 128, "n_layer": 4, "block_size": 64},
 }
 ROUNDS, DOCUMENTS = 5, 64
@@ -29,18 +34,16 @@ MOST_OPERATIONS = 6e7
 
 def main(argv=None):
     p = argparse.ArgumentParser(prog="python bench/bench_shapes.py", description=__doc__.splitlines()[0])
-    p.add_argument("--text", metavar="FILE", help="the text of the four-layer model")
     p.add_argument("--only", metavar="WORD", help="only the models whose names contain this word")
     field.add_field_options(p)
     cli.add_options(p, ROUNDS)
     args = p.parse_args(argv)
-    cli.check_pairs(p, args, "other")
-    cli.check_files(p, args.text)
     core, warnings = cli.choose_core(args)
     shapes = {name: shape for name, shape in SHAPES.items() if not args.only or args.only in name}
     if args.quick:
         shapes = dict(list(shapes.items())[:2])
-    rounds, rows, absent, versions = args.repeats or (2 if args.quick else ROUNDS), [], {}, {}
+    rounds, rows, absent = args.repeats or (2 if args.quick else ROUNDS), [], {}
+    the_peak = peak.measure(core)
     progress = cli.progress("shapes", len(shapes) * (1 + (6 + len(args.other)) * (1 + rounds)))
     for name, shape in shapes.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -48,24 +51,36 @@ def main(argv=None):
         rows.append(row)
         absent |= missing
         warnings += [f"{name}: {sentence}" for sentence in more]
-        for contender in row["contenders"]:
-            versions |= {k: v for k, v in contender["versions"].items() if k == "torch"}
     progress(None)
-    others = [value.partition("=")[0] for value in args.other]
-    new = report.build("shapes", {**machine.describe(core), **versions}, warnings, rows=rows, others=others,
-                       absent=absent)  # fmt: skip
-    finish(new, args)
+    described = machine.describe(core, [c for row in rows for c in row["contenders"]])
+    new = report.build("shapes", described, warnings, rows=rows, others=[name for name, _ in args.other],
+                       peak=the_peak, absent=absent)  # fmt: skip
+    from tables import shapes as layout
+
+    notes = [
+        "One thread, medians, the same documents for all. Operations are counted from the shape. float32 is other work than",
+        "float64, and a batch of 16 is other work than 16 steps. Same bits: all losses and the final parameters of the fused",
+        "engine, compared with the graph engine's where its graph fits into memory.",
+    ]
+    cli.finish(new, args, [layout(new)], notes)
 
 
 def play(name, shape, args, folder, core, rounds, progress):
     """Return the row of one model, {name: why it was not run}, and warnings."""
     from microgpt.data import BUNDLED, load_docs
 
-    docs = text_documents(args.text, shape["block_size"]) if "text" in name else load_docs(BUNDLED)
+    shape = dict(shape)
+    length, letters = shape.pop("length", None), shape.pop("letters", None)
+    if length or letters:
+        docs = synthetic_documents(length or 7, letters or 26)
+    else:
+        docs = text_documents(shape["block_size"]) if "text" in name else load_docs(BUNDLED)
     documents = field.BATCH if args.quick else DOCUMENTS
     the_task = task.write(folder, docs, documents + 4 * field.BATCH, **shape)
     positions = the_task.positions(documents)
-    flops = statistics.fmean(arithmetic.flops(n, **the_task.shape) for n in positions)
+    # Position embeddings that no document reaches take no work.
+    reached = {**the_task.shape, "block_size": max(positions)}
+    flops = statistics.fmean(arithmetic.flops(n, **reached) for n in positions)
     contenders = [
         field.trainer("fused", "fused", folder, core),
         *field.others(args, folder, core, folder),
@@ -87,29 +102,21 @@ def play(name, shape, args, folder, core, rounds, progress):
     return row, absent, warnings
 
 
-def text_documents(path, length):
-    """Return pieces of a text of `length` characters; line ends become spaces, only printable ASCII is kept."""
-    if path is None:
-        from pydoc_data.topics import topics
+def synthetic_documents(length, count, seed=1):
+    """Return documents of `length` letters out of `count` different ones; every letter occurs."""
+    rng, letters = random.Random(seed), [chr(0x4E00 + i) for i in range(count)]
+    every = ["".join(letters[i : i + length]).ljust(length, letters[0]) for i in range(0, count, length)]
+    return every + ["".join(rng.choices(letters, k=length)) for _ in range(100)]
 
-        text = "\n".join(topics[name] for name in sorted(topics))
-    else:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+
+def text_documents(length):
+    """Return pieces of Python's help texts of `length` characters: printable ASCII, line ends as spaces."""
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))
     text = re.sub(r"\s+", " ", re.sub(r"[^ -~\s]", "", text))
     pieces = [text[i : i + length].strip() for i in range(0, len(text) - length, length)]
     return [piece for piece in pieces if piece]
-
-
-def finish(new, args):
-    from tables import shapes
-
-    notes = [
-        "µs per document on one thread, medians. f64 and f32 are different work, as are a batch of 16 and 16 steps.",
-        "All contenders train on the same documents. Same bits: all losses and the final parameters, compared with the",
-        "graph engine's where its graph fits into memory.",
-    ]
-    cli.finish(new, args, [shapes(new)], notes)
 
 
 if __name__ == "__main__":

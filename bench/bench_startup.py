@@ -1,13 +1,11 @@
-"""How long does a whole process take, and what does it import?
+"""How long does a whole process take?
 
     python bench/bench_startup.py --json bench/results/startup.json
 
 pyperf times Python alone, the import, the command without a step, and the default run of 1,000 steps and 20 samples.
-All options of pyperf work, --fast and --rigorous among them. The cost of imports is Python's own account (-X importtime).
+All options of pyperf work, --fast and --rigorous among them. `python -X importtime -m microgpt.train` lists the imports.
 """
 import os
-import re
-import subprocess
 import sys
 import tempfile
 
@@ -37,7 +35,6 @@ def main():
         made = {name: runner.bench_command(name, [sys.executable, *words]) for name, words in COMMANDS.items()}
         if args.worker:
             return
-        imported = modules()
         os.chdir(machine.ROOT)
     values = {name: bench.get_values() for name, bench in made.items()}
     alone = measure.median(values["python -c pass"])
@@ -50,24 +47,10 @@ def main():
         }
         for name, seconds in values.items()
     ]
-    from tables import startup, startup_modules
+    from tables import startup
 
-    spreads = {row["name"]: row["spread"] for row in rows}
     notes = [f"Medians of {args.processes} × {args.values} processes."]
-    micro.finish("startup", args, [startup_modules, startup], spreads, notes, load, rows=rows, modules=imported)
-
-
-def modules():
-    """Return [{"module", "self": seconds, "python": whether Python alone imports it}] of the command, slowest first."""
-    plain = {name for name, _ in importtime("-c", "pass")}
-    found = sorted(importtime(*TRAIN), key=lambda item: -item[1])
-    return [{"module": name, "self": seconds, "python": name in plain} for name, seconds in found]
-
-
-def importtime(*words):
-    done = subprocess.run([sys.executable, "-X", "importtime", *words], capture_output=True, text=True, check=True)
-    found = re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", done.stderr)
-    return [(name, int(microseconds) / 1e6) for microseconds, name in found]
+    micro.finish("startup", args, [startup], notes, load, rows)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,9 @@ machine.find_package()
 
 #: Operator -> the nodes that the script's class creates: a constant is a node, a difference is a + (b * -1).
 OPERATORS = {
-    "Value(1.5)": 1,
-    "a + b": 1,
-    "a + 1.5": 2,
-    "a * b": 1,
-    "a * 1.5": 2,
-    "-a": 2,
-    "a - b": 3,
-    "a / b": 2,
-    "a ** 2": 1,
-    "a ** -0.5": 1,
-    "a.exp()": 1,
-    "a.log()": 1,
-    "a.relu()": 1,
-}
+    "Value(1.5)": 1, "a + b": 1, "a + 1.5": 2, "a * b": 1, "a * 1.5": 2, "-a": 2, "a - b": 3, "a / b": 2, "a ** 2": 1,
+    "a ** -0.5": 1, "a.exp()": 1, "a.log()": 1, "a.relu()": 1,
+}  # fmt: skip
 PHASES = ("forward", "backward", "free")
 WIDTH, LAYERS = 16, 120
 NODES = LAYERS * WIDTH * (2 * WIDTH - 1)
@@ -78,7 +67,7 @@ def main():
 
     notes = ["Medians per node; operators with the garbage collector off. Graphs: built, differentiated and freed."]
     nodes = {name: OPERATORS[name] for name in names}
-    micro.finish("value", args, [value_operators, value_graph], spreads, notes, load, rows=rows, nodes=nodes)
+    micro.finish("value", args, [value_operators, value_graph], notes, load, rows, spreads, nodes=nodes)
 
 
 def load_class(value):

@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 from harness import cli, contest, field, machine, measure, report, task
-from harness.contender import Command, Script, Unavailable
+from harness.contender import Script
 
 machine.find_package()
 
@@ -28,37 +28,39 @@ def main(argv=None):
     core, warnings = cli.choose_core(args)
     with tempfile.TemporaryDirectory() as folder:
         the_task = task.write(folder, load_docs(args.input or BUNDLED), steps + 4 * field.BATCH)
-        contenders, baseline = field_of(args, folder, core, steps)
+        contenders, baseline = field_of(args, folder, core)
         progress = cli.progress("compare", 1 + len(contenders) * (1 + rounds))
-        try:
-            judge = next(c for c in contenders if c.name == baseline[0])
-            rows, absent, more = contest.play(contenders, judge, the_task, steps, rounds, pace["least"], args.clock, progress)
-        except Unavailable as why:
-            sys.exit(f"{baseline[0]}: {why}")
-        finally:
-            progress(None)
+        judge = next(c for c in contenders if c.name == baseline[0])
+        rows, absent, more = contest.play(contenders, judge, the_task, steps, rounds, pace["least"], args.clock, progress)
+        progress(None)
     seconds = {row["name"]: row["rounds"] for row in rows}
     for name in baseline:
         if name not in seconds:
             sys.exit(f"{name}: {absent[name]}")
-    others = [value.partition("=")[0] for value in args.other]
     for row in rows:
         row["times_original"], row["times_collector_off"] = (measure.ratio(seconds[n], row["rounds"]) for n in baseline)
-        row["times_other"] = {n: measure.ratio(seconds[n], row["rounds"]) for n in others if n in seconds}
-    the_machine = machine.describe(core)
-    for row in rows:
-        the_machine |= {k: v for k, v in row["versions"].items() if k == "torch"}
-    content = {
-        "original": "microgpt.py" if args.script else "the readable reference (no --script was given)",
-        "text": "the bundled names" if args.input is None else os.path.basename(args.input),
-        "clock": args.clock,
-        "steps": steps,
-        "rounds": rounds,
-        "losses_checked_against": baseline[0],
-        "rows": rows,
-        "absent": absent,
-    }
-    finish(report.build("compare", the_machine, warnings + more, **content), args)
+        row["times_other"] = {n: measure.ratio(seconds[n], row["rounds"]) for n, _ in args.other if n in seconds}
+    new = report.build(
+        "compare",
+        machine.describe(core, rows),
+        warnings + more,
+        original="microgpt.py" if args.script else "the readable reference (no --script was given)",
+        text="the bundled names" if args.input is None else os.path.basename(args.input),
+        clock=args.clock,
+        steps=steps,
+        rounds=rounds,
+        losses_checked_against=baseline[0],
+        rows=rows,
+        absent=absent,
+    )
+    from tables import compare
+
+    notes = [
+        f"{steps} steps per round after a first one to warm up, {rounds} rounds in turns, medians.",
+        f"×: times faster than {new['original']}, as shipped and with its garbage collector off.",
+        f"Same bits: the losses compared and all parameters after the last step equal those of {baseline[0]}, bit for bit.",
+    ]
+    cli.finish(new, args, [compare(new)], notes)
 
 
 def arguments(argv):
@@ -68,18 +70,15 @@ def arguments(argv):
     p.add_argument("--steps", type=cli.positive, metavar="N", help=f"steps per round (default {FULL['steps']})")
     cli.add_options(p, FULL["rounds"])
     field.add_field_options(p)
-    p.add_argument("--only", metavar="WORD,...", help="beside the original, only names that contain one of these words")
-    p.add_argument("--command", action="append", default=[], metavar="'NAME=CMD'", help="any program; {steps} in CMD is "
-                   "the number of steps, {input} the text's file")  # fmt: skip
-    p.add_argument("--contender", action="append", default=[], metavar="NAME=FILE.py", help="a Python file with "
-                   "make(task), like bench/numpy_gpt.py")  # fmt: skip
+    p.add_argument("--only", metavar="WORD,...", help="of our contenders, only those whose names contain one of these")
+    p.add_argument("--contender", action="append", default=[], type=cli.pair, metavar="NAME=FILE.py",
+                   help="a Python file with make(task), like bench/numpy_gpt.py")  # fmt: skip
     args = p.parse_args(argv)
-    cli.check_pairs(p, args, "command", "contender", "other")
-    cli.check_files(p, args.script, args.input, *(value.partition("=")[2] for value in args.contender))
+    cli.check_files(p, args.script, args.input, *(path for _, path in args.contender))
     return args
 
 
-def field_of(args, folder, core, steps):
+def field_of(args, folder, core):
     """Return the contenders, and the names of the original as shipped and with its collector off."""
     base, contenders = [], []
     if args.script:
@@ -94,19 +93,14 @@ def field_of(args, folder, core, steps):
     base, contenders = (base, reference + contenders) if base else (reference, contenders)
     contenders.append(field.trainer("graph", "graph", folder, core))
     contenders += [field.trainer(name, "fused", folder, core, env) for name, env in fused_variants()]
-    contenders += field.others(args, folder, core, folder)
     contenders.append(field.numpy("NumPy, explicit backward", folder, core))
     batches = (1,) if args.quick else (1, field.BATCH)
     contenders += field.pytorch("PyTorch, eager, {precision}", folder, core, args.torch_python, batches)
-    for value in args.contender:
-        name, _, path = value.partition("=")
-        contenders.append(field.module(name, os.path.abspath(path), folder, core, precision="?"))
-    for value in args.command:
-        name, _, template = value.partition("=")
-        contenders.append(Command(name, template, core, os.path.join(folder, "input.txt"), steps))
     if args.only:
-        words = args.only.split(",")
-        contenders = [c for c in contenders if any(word in c.name for word in words)]
+        contenders = [c for c in contenders if any(word in c.name for word in args.only.split(","))]
+    contenders += field.others(args, folder, core, folder)
+    for name, path in args.contender:
+        contenders.append(field.module(name, os.path.abspath(path), folder, core, precision="?"))
     names = [c.name for c in base + contenders]
     if len(set(names)) < len(names):
         sys.exit(f"two contenders have the same name: {', '.join(sorted(n for n in names if names.count(n) > 1))}")
@@ -121,20 +115,6 @@ def fused_variants():
     chosen = info["in_use"]
     others = [isa for isa in reversed(info["supported"]) if isa != chosen]
     return [(f"fused ({chosen})", {})] + [(f"fused ({isa} forced)", {"MICROGPT_SIMD": isa}) for isa in others]
-
-
-def finish(new, args):
-    from tables import compare
-
-    notes = [
-        f"{new['steps']} steps per round after a first one to warm up, {new['rounds']} rounds in turns, medians.",
-        f"×: times faster than {new['original']}, as shipped and with its garbage collector off.",
-        f"Same bits: float.hex of the losses compared, and all parameters after the last step, equal those of "
-        f"{new['losses_checked_against']}.",
-    ]
-    if args.quick:
-        notes.append("Quick: with so few steps the fastest contenders still work from cold caches.")
-    cli.finish(new, args, [compare(new)], notes)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,8 @@ TABLES = {
     "value-operators": ("value", tables.value_operators),
     "value-graph": ("value", tables.value_graph),
     "shapes": ("shapes", tables.shapes),
-    "scaling": ("scaling", tables.scaling),
     "sampling": ("sampling", tables.sampling),
     "startup": ("startup", tables.startup),
-    "startup-modules": ("startup", tables.startup_modules),
     "breakdown": ("breakdown", tables.breakdown),
 }
 

@@ -7,4 +7,5 @@ contender  the parent's side of such a process;  field: the contenders of each b
 contest    contenders in turns on one task, judged by their bits;  bits: the verdicts
 measure    interleaved rounds, medians, spread, ratios, noise;  peak: what the core can do at most
 table      plain text and Markdown;  report: JSON files;  cli: common options, the end of each script
+micro      the same for the benchmarks that pyperf runs
 """

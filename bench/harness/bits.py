@@ -11,8 +11,8 @@ def digest(parameters):
 def verdict(losses, original, parameters_equal=None):
     """Compare two lists of losses over the steps that both have.
 
-    losses, original: lists of float, or None if a program did not report any. parameters_equal: whether the final
-    parameters have the same bits, None if unknown. Returns a dict: "bits" is True if all losses and the parameters
+    losses, original: lists of float, or None if nothing is known. parameters_equal: whether the final parameters have
+    the same bits, None if unknown. Returns a dict: "bits" is True if all losses and the parameters
     have the same bits, "print" if all losses are equal with the four decimals that the script prints; both are None
     if there was nothing to compare.
 
@@ -21,21 +21,14 @@ def verdict(losses, original, parameters_equal=None):
     """
     pairs = list(zip(losses or [], original or []))
     same_bits = sum(float(a).hex() == float(b).hex() for a, b in pairs)
-    same_print = sum(f"{a:.4f}" == f"{b:.4f}" for a, b in pairs)
     return {
         "bits": same_bits == len(pairs) and parameters_equal is not False if pairs else None,
-        "print": same_print == len(pairs) if pairs else None,
+        "print": all(f"{a:.4f}" == f"{b:.4f}" for a, b in pairs) if pairs else None,
         "parameters": parameters_equal,
         "same_bits": same_bits,
-        "same_print": same_print,
         "compared": len(pairs),
         "largest_difference": max(abs(a - b) for a, b in pairs) if pairs else None,
     }
-
-
-def printed_verdict(losses, original):
-    """Return the verdict on losses that were read from printed output: their bits are unknown."""
-    return {**verdict(losses, original), "bits": None, "same_bits": 0}
 
 
 def same_model(losses, original, tolerance):

@@ -20,8 +20,8 @@ def run(main):
     sys.exit(status)
 
 
-def add_options(p, rounds, plot=False, clock=True):
-    """Add --quick, --repeats, --core, --json and, if wanted, --clock and --plot."""
+def add_options(p, rounds, clock=True):
+    """Add --quick, --repeats, --core, --json and, if wanted, --clock."""
     p.add_argument("--quick", action="store_true", help="less of everything: about half a minute")
     p.add_argument("--repeats", type=positive, metavar="N", help=f"rounds (default {rounds}; quick: 2)")
     p.add_argument("--core", type=int, metavar="N", help="the core to run on (default: the last one)")
@@ -29,8 +29,6 @@ def add_options(p, rounds, plot=False, clock=True):
     if clock:
         p.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                        help="cpu: processor time, for a machine that other work shares (default: wall)")  # fmt: skip
-    if plot:
-        p.add_argument("--plot", metavar="FILE", help="draw a picture (needs matplotlib)")
 
 
 def positive(text):
@@ -40,9 +38,6 @@ def positive(text):
     return int(text)
 
 
-positive.__name__ = "positive whole number"  # argparse reports "invalid ... value"
-
-
 def check_files(p, *paths):
     """End with a usage error if a file does not exist; None is skipped."""
     for path in paths:
@@ -50,12 +45,15 @@ def check_files(p, *paths):
             p.error(f"there is no file {path}")
 
 
-def check_pairs(p, args, *options):
-    """End with a usage error if a value of one of these options is not of the form NAME=..."""
-    for option in options:
-        for value in getattr(args, option):
-            if not all(value.partition("=")):
-                p.error(f"--{option} {value!r} is not of the form NAME=...")
+def pair(text):
+    """Return an argument of the form NAME=VALUE as (name, value)."""
+    name, equals, value = text.partition("=")
+    if not name or not value:
+        raise ValueError
+    return name, value
+
+
+positive.__name__, pair.__name__ = "positive whole number", "NAME=VALUE"  # argparse reports "invalid ... value"
 
 
 def choose_core(args):
@@ -71,8 +69,7 @@ def progress(label, total):
     """Return a function(what) that reports one more piece of work on stderr, and closes with what=None."""
     from tqdm import tqdm
 
-    every = 0.1 if sys.stderr.isatty() else 15  # seconds
-    bar = tqdm(total=total, desc=label, file=sys.stderr, leave=False, mininterval=every)
+    bar = tqdm(total=total, desc=label, leave=False, disable=None)  # only on a terminal
 
     def at(what):
         if what is None:
@@ -84,13 +81,9 @@ def progress(label, total):
 
 
 def finish(new, args, tables, notes=()):
-    """Write the JSON file and the picture; print the tables, the notes, what did not run, and the warnings."""
+    """Write the JSON file; print the tables, the notes, what did not run, and the warnings."""
     if args.json:
         report.write(args.json, new)
-    if getattr(args, "plot", None):
-        import plots
-
-        plots.PICTURES[new["benchmark"]](new, args.plot)
     for columns_and_rows in tables:
         print(f"\n{table.text(*columns_and_rows)}")
     print()

@@ -1,6 +1,7 @@
 """Run contenders in turns on one task, and compare losses and parameters with a judge's."""
 import math
 import statistics
+import sys
 
 from . import bits, measure
 from .contender import Unavailable
@@ -16,16 +17,17 @@ def play(field, judge, the_task, steps, rounds, least, clock, progress):
     run; least: seconds to spend on a contender per round; clock: "wall" or "cpu".
 
     Returns (rows, absent, warnings): a dict for each contender, with its verdict and the seconds per document of every
-    round; {name: why it was not run}; sentences. Raises Unavailable if the judge cannot run.
+    round; {name: why it was not run}; sentences. Exits if the judge cannot run.
     """
     truth, absent = None, {}
     if judge:
         progress(f"judge: {judge.name}")
-        judge.start()
         try:
+            judge.start()
             truth = judge.run(steps)
-        finally:
             judge.stop()
+        except Unavailable as why:
+            sys.exit(f"{judge.name}: {why}")
     ready = _check(field, truth, the_task, steps, least, absent, progress)
     results, shared = {c.name: [] for c in ready}, set()
 
@@ -64,7 +66,7 @@ def _check(field, truth, the_task, steps, least, absent, progress):
             wrong = None
             if contender.batch > 1:  # the first loss of a batch is the mean over its documents
                 wrong = bits.same_model(first.losses[:1], [batch_loss(the_task, contender.batch)], contender.tolerance)
-            elif first.losses:
+            else:
                 expected = expected or first.losses
                 wrong = bits.same_model(first.losses, expected, contender.tolerance)
             if wrong:
@@ -88,17 +90,14 @@ def batch_loss(the_task, batch):
 
 
 def _row(contender, seconds, results, truth, warnings):
-    if contender.printed is not None or results[0].losses is None:
-        verdict = bits.printed_verdict(contender.printed, truth and truth.losses)
-    else:
-        if any(r.losses != results[0].losses for r in results):
-            warnings.append(f"{contender.name} is not reproducible: its losses differ between rounds")
-        digests = {r.digest for r in results}
-        same_steps = contender.batch == 1 and truth is not None and None not in (*digests, truth.digest)
-        equal = digests == {truth.digest} if same_steps else None
-        # The worst round counts.
-        verdicts = [bits.verdict(r.losses, truth and truth.losses, equal) for r in results]
-        verdict = min(verdicts, key=lambda v: (v["bits"] is not False, v["same_bits"]))
+    if any(r.losses != results[0].losses for r in results):
+        warnings.append(f"{contender.name} is not reproducible: its losses differ between rounds")
+    digests = {r.digest for r in results}
+    same_steps = contender.batch == 1 and truth is not None and None not in (*digests, truth.digest)
+    equal = digests == {truth.digest} if same_steps else None
+    # The worst round counts.
+    verdicts = [bits.verdict(r.losses, truth and truth.losses, equal) for r in results]
+    verdict = min(verdicts, key=lambda v: (v["bits"] is not False, v["same_bits"]))
     return {
         "name": contender.name,
         "precision": contender.precision,
@@ -106,7 +105,7 @@ def _row(contender, seconds, results, truth, warnings):
         "seconds_per_document": measure.median(seconds),
         "spread": measure.spread(seconds),
         **verdict,
-        "peak_bytes": max((r.peak for r in results if r.peak), default=None),
+        "peak_bytes": results[-1].peak,
         "runs_per_round": contender.repeat,
         "rounds": seconds,
         "versions": contender.versions,

@@ -3,7 +3,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from . import machine
+from . import cli, machine
 from .contender import Worker
 
 BATCH = 16
@@ -42,15 +42,14 @@ def pytorch(name, folder, core, python, batches):
 def add_field_options(p):
     """Add --torch-python and --other."""
     p.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="the Python that has PyTorch")
-    p.add_argument("--other", action="append", default=[], metavar="NAME=PATH", help="the fused engine of another version: "
-                   "a checkout that was built in place, a wheel, or the Python of an environment that has it")  # fmt: skip
+    p.add_argument("--other", action="append", default=[], type=cli.pair, metavar="NAME=PATH", help="another version's fused "
+                   "engine: a checkout that was built in place, a wheel, or the Python of an environment")  # fmt: skip
 
 
 def others(args, folder, core, scratch):
     """Return the fused engine of each --other version, and unpack wheels into the folder `scratch`."""
     contenders = []
-    for i, value in enumerate(args.other):
-        name, _, path = value.partition("=")
+    for i, (name, path) in enumerate(args.other):
         package = Path(path).absolute()
         if package.suffix == ".whl":
             unpacked = Path(scratch, f"other-{i}")

@@ -4,8 +4,6 @@ import importlib.util
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -62,23 +60,8 @@ def pin(core):
         os.sched_setaffinity(0, {core})
 
 
-def memory():
-    """Return the resident memory of this process in bytes; None where the system does not report it."""
-    return _status("VmRSS")
-
-
-def peak_memory():
-    """Return the peak resident memory of this process in bytes; None where the system does not report it."""
-    if _status("VmHWM"):
-        return _status("VmHWM")
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _status(field):
+def memory(field="VmRSS"):
+    """Return the resident memory of this process in bytes, or its peak (VmHWM); None where there is no /proc."""
     try:
         with open("/proc/self/status") as file:
             return int(re.search(rf"{field}:\s+(\d+) kB", file.read()).group(1)) * 1024
@@ -100,15 +83,11 @@ def processor():
     return re.sub(r"\s+", " ", name)
 
 
-def describe(core):
-    """Return what figures depend on, for the JSON file: processor, system, versions, and the contenders' core."""
+def describe(core, contenders=()):
+    """Return what figures depend on: processor, system, versions (PyTorch's from the contenders' rows), and the core."""
     import microgpt
     from microgpt.core import simd
 
-    try:
-        numpy = importlib.metadata.version("numpy")
-    except importlib.metadata.PackageNotFoundError:
-        numpy = None
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -119,22 +98,14 @@ def describe(core):
         "microgpt": microgpt.__version__,
         "compiler": simd.build_info()["compiler"],
         "simd": simd.simd_info()["in_use"],
-        "numpy": numpy,
+        "numpy": importlib.metadata.version("numpy"),
+        "torch": next((row["versions"]["torch"] for row in contenders if "torch" in row["versions"]), None),
     }
 
 
 def load_warning():
     """Return a sentence if the machine is busy before anything is measured, else None."""
-    if not hasattr(os, "getloadavg"):
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0, os.cpu_count() or 1
+    if load <= 0.5 * cores:
         return None
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load > 0.5 * cores:
-        return f"the machine was busy before the start: load {load:.1f} on {cores} core{'s' * (cores > 1)}"
-    return None
-
-
-def tool(name):
-    """Return the version line of a program such as valgrind, or None if it is not installed."""
-    if shutil.which(name) is None:
-        return None
-    return subprocess.run([name, "--version"], capture_output=True, text=True).stdout.strip().splitlines()[0]
+    return f"the machine was busy before the start: load {load:.1f} on {cores} core{'s' * (cores > 1)}"

@@ -44,10 +44,7 @@ def interleave(runners, rounds, progress):
 
 
 def distrust(spreads, shared=()):
-    """Return warnings about unreliable figures.
-
-    spreads: {name: spread or None}; shared: names of processes that did not have their core to themselves.
-    """
+    """Return warnings; shared: names of the processes that did not have their core to themselves."""
     warnings = []
     apart = [f"{name} ({s:.0%})" for name, s in spreads.items() if s is not None and s > NOISY]
     if apart:

@@ -24,10 +24,11 @@ def runner(passed_on=(), **defaults):
     return made
 
 
-def finish(name, args, tables, spreads, notes, load, **content):
-    """Write the report and print it. tables: functions of the report; spreads: {name: spread}."""
+def finish(name, args, tables, notes, load, rows, spreads=None, **content):
+    """Write the report and print it. tables: functions of the report; spreads: {name: spread} (default: the rows')."""
+    spreads = spreads or {row["name"]: row["spread"] for row in rows}
     warnings = [w for w in (load,) if w] + measure.distrust(spreads)
     described = machine.describe(int(args.affinity) if (args.affinity or "").isdigit() else args.affinity)
     described["pyperf"] = pyperf.__version__
-    new = report.build(name, described, warnings, absent={}, **content)
+    new = report.build(name, described, warnings, absent={}, rows=rows, **content)
     cli.finish(new, args, [layout(new) for layout in tables], notes)

@@ -37,8 +37,6 @@ def read(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        sys.exit(f"{path} is not a report of these scripts: {error}")
 
 
 def caption(report):

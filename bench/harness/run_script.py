@@ -10,6 +10,7 @@ is replaced by an import in the syntax tree before compilation.
 Little is imported before the script runs: the objects of a process decide how long the garbage collector takes.
 """
 import gc
+import os
 import sys
 import time
 
@@ -45,9 +46,6 @@ class Stopwatch:
     def flush(self):
         pass
 
-    def isatty(self):
-        return False
-
 
 def compiled(path, value):
     with open(path, encoding="utf-8") as file:
@@ -68,8 +66,6 @@ def compiled(path, value):
 
 def main(path, steps, collector, value, core):
     if core != "-":
-        import os
-
         os.sched_setaffinity(0, {int(core)})
     code = compiled(path, value)
     variables = {"__name__": "__main__", "__file__": path}
@@ -91,7 +87,6 @@ if __name__ == "__main__":
     if len(watch.times) < watch.steps:
         raise SystemExit(f"the script printed {len(watch.times)} lines that begin with 'step', not {watch.steps}")
     import json
-    import os
 
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from harness import bits, machine
@@ -102,7 +97,7 @@ if __name__ == "__main__":
         "cpu": watch.cpu[-1] - watch.cpu[0],
         "losses": watch.losses,
         "digest": None if params is None else bits.digest([p.data for p in params]),
-        "peak": machine.peak_memory(),
+        "peak": machine.memory("VmHWM"),
     }))  # fmt: skip
     sys.stdout.flush()
     os._exit(0)  # skip freeing a million nodes

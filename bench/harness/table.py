@@ -1,4 +1,5 @@
 """Tables: the same rows as plain text for a terminal, or as Markdown for a page."""
+from math import floor, log10
 
 
 def text(columns, rows):
@@ -25,8 +26,6 @@ def number(value, digits=3, scale=1):
         return "–"
     if value == 0:
         return "0"
-    from math import floor, log10
-
     value *= scale
     value = round(value, digits - 1 - floor(log10(abs(value))))
     decimals = max(0, digits - 1 - floor(log10(abs(value))))

@@ -33,9 +33,8 @@ def main():
         if not specification.get("collector", True):
             gc.disable()
         prepare, versions = PREPARE[specification["kind"]](specification)
-        before = machine.memory()
         prepare()
-        answer(versions=versions, before=before)
+        answer(versions=versions)
     except Exception as error:
         return answer(error=f"{type(error).__name__}: {error}")
     for line in sys.stdin:
@@ -62,7 +61,7 @@ def train(prepare, steps, repeat):
         "seconds": seconds,
         "cpu": cpu,
         "losses": [float(x).hex() for x in losses],
-        "peak": machine.peak_memory(),
+        "peak": machine.memory("VmHWM"),
         "digest": bits.digest(parameters),
     }
 
