@@ -17,7 +17,7 @@ from harness.table import markdown, number
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-PAGES = ("README.md", "bench/README.md")
+PAGES = ("README.md", "bench/README.md", "docs/howto/own-architecture.md")
 
 #: Table -> (JSON file, the function that lays it out).
 TABLES = {
@@ -40,6 +40,8 @@ def _row(made, start):
 FIGURES = {
     "fused-times": ("compare", lambda made: number(_row(made, "fused (")["times_original"])),
     "value-times": ("compare", lambda made: number(_row(made, "microgpt.py with our Value")["times_original"])),
+    "own-architecture-times": ("own_architecture", lambda made: number(_row(made, "graph")["times_plain"], 2)),
+    "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
 }
 
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)

@@ -345,6 +345,7 @@ def test_contenders_take_turns():
 @pytest.mark.parametrize(
     "settings", [{}, {"n_layer": 2, "n_embd": 8, "n_head": 2}, {"block_size": 4, "n_embd": 6, "n_head": 3}]
 )
+@pytest.mark.usefixtures("collector_off")
 def test_numpy_s_gradient_is_the_reference_s(tmp_path, settings):
     the_task = task.write(tmp_path, NAMES, 3, **settings)
     rng, docs = random.Random(42), list(NAMES)

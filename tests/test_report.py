@@ -11,8 +11,7 @@ import pytest
 from test_display import WellFormed
 
 from microgpt import Trainer
-from microgpt.report import compare
-from microgpt.runlog import read_log
+from microgpt.runlog import compare, read_log
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "zoë sky"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -266,6 +265,7 @@ def test_page_that_cannot_be_written_leaves_the_old_one(logs, monkeypatch, capsy
     assert (logs / "kept.html").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_in_a_browser(command, logs, scheme):

@@ -14,7 +14,7 @@ from conftest import environment
 
 from microgpt import Trainer, train
 from microgpt.cli import console as cli
-from microgpt.text import printable
+from microgpt.errors import printable
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6", "--steps", "30", "--samples", "2"]
@@ -168,8 +168,6 @@ def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """
 import os, signal, sys
 from microgpt import checkpoint, train, trainer
-from microgpt.cli import console as cli
-from microgpt.cli import saving
 save, calls = trainer.Trainer.save, []
 def interrupted(self, path):
     calls.append(self.step_index)

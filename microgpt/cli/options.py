@@ -1,24 +1,34 @@
-"""The flags of `python -m microgpt.train`, and what can be said against them before anything is computed."""
+"""The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..trainer import ENGINES
+from ..config import DEFAULTS
+from ..engines import ENGINES
 from . import console as cli
 
-#: Flags that ask for a watcher (watching.py), which is imported for them alone.
-WATCHED = {"save", "val", "val_fraction", "log", "plot", "resume"}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Given = dict[str, Any]
+
+__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "parse"]
+
+#: Flags that need plan.py, which is imported for them alone.
+PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
 VAL_EVERY = 100
 
 
-def parse(argv, defaults):
-    """The arguments as a dict; those not given are absent, so that a resumed run knows what was asked for."""
+def parse(argv: "list[str]", defaults: "Given") -> "Given":
+    """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    sparse=True)  # fmt: skip
     p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
                    "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
-    for name in ("steps", "seed", "n_embd", "n_head", "n_layer", "block_size"):
-        p.add_argument(cli.flag(name), type=int, metavar="N", help=f"default: {defaults[name]}")
-    for name in ("learning_rate", "beta1", "beta2", "eps_adam", "init_std"):
-        p.add_argument(cli.flag(name), type=float, metavar="X", help=f"default: {defaults[name]}")
+    p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
+    for name, default in DEFAULTS.items():
+        if name != "num_steps":
+            kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
+            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=f"default: {default}")
     cli.add_sampling(p, defaults)
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
@@ -26,11 +36,12 @@ def parse(argv, defaults):
     p.add_argument("--quiet", action="store_true", help="no line for each step")
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))
-    _add_looking(p.add_argument_group("looking (changes no bit of the training)"))
-    return vars(p.parse_args(argv))
+    _add_observation(p.add_argument_group("observation (changes no bit of the training)"))
+    given: Given = vars(p.parse_args(argv))
+    return given
 
 
-def _add_saving(p):
+def _add_saving(p: "Any") -> None:
     p.add_argument("--save", metavar="FILE", help="write the run to one .safetensors file at the end, "
                    "and when something else ends it (Ctrl-C, SIGTERM, SIGHUP, divergence, a reader that leaves)")  # fmt: skip
     p.add_argument("--save-every", type=int, metavar="N", help="with --save: every N steps as well")
@@ -39,7 +50,7 @@ def _add_saving(p):
     p.add_argument("--allow-other-text", action="store_true", help="with --resume: even if the text has changed")
 
 
-def _add_validation(p):
+def _add_validation(p: "Any") -> None:
     which = p.add_mutually_exclusive_group()
     which.add_argument("--val", metavar="FILE", help="measure the loss on the documents of this text as well")
     which.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, do not "
@@ -48,11 +59,11 @@ def _add_validation(p):
                    "and after the last")  # fmt: skip
     p.add_argument("--patience", type=int, metavar="N", help="stop when the loss on them has not fallen "
                    "for N measurements")  # fmt: skip
-    p.add_argument("--save-best", metavar="FILE", help="keep the run as it stood when that loss was lowest "
+    p.add_argument("--save-best", metavar="FILE", help="keep the run as it was when that loss was lowest "
                    "(default with --save X.safetensors: X.best.safetensors)")  # fmt: skip
 
 
-def _add_looking(p):
+def _add_observation(p: "Any") -> None:
     p.add_argument("--log", metavar="FILE", help="write one JSON object a step: its loss, a digest of every tensor, "
                    "and now and then samples and attention; python -m microgpt.report shows it")  # fmt: skip
     p.add_argument("--look-every", type=int, metavar="N", help="with --log: samples and attention every N steps "
@@ -62,7 +73,7 @@ def _add_looking(p):
                    "(.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
 
 
-def check(given):
+def check(given: "Given") -> None:
     """Raise UsageError or OSError for flags that cannot be carried out."""
     _check_needs(given, "save", "save_every")
     _check_needs(given, "resume", "allow_other_text")
@@ -78,14 +89,39 @@ def check(given):
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
     _check_files(given)
     if given.keys() & {"save", "resume", "log", "plot"}:
-        cli.import_arrays()
+        from ..checkpoint import import_arrays
+
+        import_arrays()
     if "plot" in given:
-        from ..viz.plots import check_plot
-
-        check_plot(given["plot"])
+        _check_plot(given["plot"])
 
 
-def _check_files(given):
+def _check_needs(given: "Given", needed: str, *names: str) -> None:
+    for name in names:
+        if name in given and needed not in given:
+            raise cli.UsageError(f"{cli.flag(name)} needs {cli.flag(needed)}")
+
+
+def _check_plot(path: str) -> None:
+    """Raise UsageError if no picture can be drawn, or none of this kind."""
+    from ..viz.plots import need_matplotlib
+
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise cli.UsageError(f"--plot draws .png, .svg or .pdf, not {suffix or 'a file without a suffix'}")
+    try:
+        need_matplotlib()
+    except ImportError as error:
+        raise cli.UsageError(str(error)) from None
+
+
+def best_path(path: str) -> str:
+    """Return where the best model is kept beside path: run.safetensors -> run.best.safetensors."""
+    stem = path.removesuffix(".safetensors")
+    return f"{stem}.best{path[len(stem):]}"
+
+
+def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
     from ..data import BUNDLED, default_source
 
@@ -98,8 +134,6 @@ def _check_files(given):
     from .. import files
 
     if "save" in given and "save_best" not in given and _validates(given):
-        from .validation import best_path
-
         outputs.append(("the best model of --save", best_path(given["save"])))
     source = given.get("input") or default_source()
     inputs = [("--input", source)] if source != BUNDLED else []
@@ -116,7 +150,7 @@ def _check_files(given):
         cli.say(f"{given['save']} will be a safetensors file, whatever its name ends in")
 
 
-def _refuse(overlap):
+def _refuse(overlap: "tuple[tuple[str, str], tuple[str, str | int]] | None") -> None:
     if overlap:
         (name, path), (other, other_path) = overlap
         if other_path == path or isinstance(other_path, int):
@@ -124,11 +158,11 @@ def _refuse(overlap):
         raise cli.UsageError(f"{name} {path} would overwrite {other} {other_path}: they are the same file")
 
 
-def _standard_streams():
-    """Files to which stdout and stderr go, as `find_overlap` takes them."""
+def _standard_streams() -> "list[tuple[str, str | int]]":
+    """Return the files to which stdout and stderr go, as `find_overlap` takes them."""
     import stat
 
-    found = []
+    found: list[tuple[str, str | int]] = []
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -138,8 +172,8 @@ def _standard_streams():
     return found
 
 
-def _validates(given):
-    """Whether this run measures a validation loss, as far as its flags and its checkpoint say."""
+def _validates(given: "Given") -> bool:
+    """Return whether this run measures a validation loss, as far as its flags and its checkpoint say."""
     if given.keys() & {"val", "val_fraction"}:
         return True
     if "resume" not in given:
@@ -149,10 +183,4 @@ def _validates(given):
     try:
         return "val_fraction" in read_about(given["resume"])["notes"]
     except (CheckpointError, OSError):
-        return False  # which loading it says
-
-
-def _check_needs(given, needed, *names):
-    for name in names:
-        if name in given and needed not in given:
-            raise cli.UsageError(f"{cli.flag(name)} needs {cli.flag(needed)}")
+        return False  # loading it says why
