@@ -46,9 +46,10 @@ def interleave(runners, rounds, progress):
 def distrust(spreads, shared=()):
     """Return warnings; shared: names of the processes that did not have their core to themselves."""
     warnings = []
-    apart = [f"{name} ({s:.0%})" for name, s in spreads.items() if s is not None and s > NOISY]
+    apart = sorted(((s, name) for name, s in spreads.items() if s is not None and s > NOISY), reverse=True)
     if apart:
-        warnings.append(f"noisy: repeats differ by more than {NOISY:.0%}: {', '.join(apart)}")
+        worst = ", ".join(f"{name} ({s:.0%})" for s, name in apart[:5]) + f" and {len(apart) - 5} others" * (len(apart) > 5)
+        warnings.append(f"noisy: repeats differ by more than {NOISY:.0%}: {worst}")
     if shared:
         warnings.append(f"noisy: other processes used the core for more than {NOISY:.0%} of the time of {', '.join(shared)}")
     return warnings
