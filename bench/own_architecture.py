@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
-from harness import machine, measure, report
+from harness import machine, report
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "tied_embeddings.py"
@@ -68,8 +69,8 @@ def main(argv=None):
     rows = [
         {
             "name": name,
-            "seconds_per_document": measure.median(values),
-            "times_plain": measure.median([a / b for a, b in zip(seconds["plain Python"], values)]),
+            "seconds_per_document": median(values),
+            "times_plain": median([a / b for a, b in zip(seconds["plain Python"], values)]),
             "rounds": values,
         }
         for name, values in seconds.items()

@@ -60,7 +60,7 @@ def step_of(largest):
 def draw(report):
     """Return the SVG of a report of compare.py, as text."""
     rows = rows_of(report)
-    largest = max(row["documents_per_second"] for _, row in rows)
+    largest = max(1 / row["seconds_per_document"] for _, row in rows)
     scale = (WIDTH - LEFT - RIGHT) / largest
     bottom = TOP + ROW * len(rows)
     height = bottom + 66
@@ -68,7 +68,7 @@ def draw(report):
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
         "<title>Documents trained on per second: " + escape(
-            "; ".join(f"{label} {number(row['documents_per_second'])}" for label, row in rows)) + "</title>",
+            "; ".join(f"{label} {number(1 / row['seconds_per_document'])}" for label, row in rows)) + "</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
         '<text class="title" x="20" y="30">Training speed, documents per second</text>',
@@ -80,7 +80,7 @@ def draw(report):
         out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom + 4}"/>')
         out.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,}</text>')
     for i, (label, row) in enumerate(rows):
-        y, per_second = TOP + ROW * i + (ROW - BAR) / 2, row["documents_per_second"]
+        y, per_second = TOP + ROW * i + (ROW - BAR) / 2, 1 / row["seconds_per_document"]
         kind = "same" if row["bits"] else "other"
         width = max(per_second * scale, 1.0)  # the original would be a tenth of a pixel
         out.append(f'<text x="{LEFT - 12}" y="{y + 16:.1f}" text-anchor="end">{escape(label)}</text>')
