@@ -44,27 +44,18 @@ STYLE = """
 """
 
 
-def rows_of(report):
-    """[(label, row)] of the contenders, in the order of the picture; raises StopIteration where one is missing."""
-    return [
-        (label, next(row for row in report["rows"] if row["name"].startswith(name))) for name, label in CONTENDERS.items()
-    ]
-
-
 def step_of(largest):
-    """A round distance between ticks that gives three to six of them."""
+    """Return a round distance between ticks that gives three to six of them."""
     power = 10 ** (len(str(int(largest))) - 1)
     return next(power * f // 10 for f in (2, 5, 10, 20, 50) if largest / (power * f / 10) <= 5)
 
 
 def draw(report):
     """Return the SVG of a report of compare.py, as text."""
-    rows = rows_of(report)
-    largest = max(1 / row["seconds_per_document"] for _, row in rows)
-    scale = (WIDTH - LEFT - RIGHT) / largest
-    bottom = TOP + ROW * len(rows)
+    rows = [(label, next(r for r in report["rows"] if r["name"].startswith(name))) for name, label in CONTENDERS.items()]
+    largest, machine = max(1 / row["seconds_per_document"] for _, row in rows), report["machine"]
+    scale, bottom = (WIDTH - LEFT - RIGHT) / largest, TOP + ROW * len(rows)
     height = bottom + 66
-    machine = report["machine"]
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
         "<title>Documents trained on per second: " + escape(
@@ -74,8 +65,7 @@ def draw(report):
         '<text class="title" x="20" y="30">Training speed, documents per second</text>',
         '<text class="note" x="20" y="49">One document per step, float64, one core. Linear scale; longer is faster.</text>',
     ]  # fmt: skip
-    tick = step_of(largest)
-    for value in range(0, int(largest) + 1, tick):
+    for value in range(0, int(largest) + 1, step_of(largest)):
         x = LEFT + value * scale
         out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom + 4}"/>')
         out.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,}</text>')

@@ -109,6 +109,17 @@ def shapes(report):
     return columns, rows
 
 
+def own_architecture(report):
+    """own_architecture.py: a changed model in plain Python and on the graph engine."""
+    return _layout(
+        report["rows"],
+        ("engine", "<", lambda row: row["name"]),
+        ("time per step", ">", lambda row: duration(row["seconds_per_document"])),
+        ("× plain Python", ">", lambda row: number(row["times_plain"])),
+        ("same bits", "<", lambda row: yes_no(row["bits"])),
+    )
+
+
 def sampling(report):
     """bench_sampling.py: every engine."""
     return _layout(

@@ -161,10 +161,10 @@ class Fake:
         return contender.Result(steps, 1.0, 0.5, [x.hex() for x in losses], None, digest)
 
 
-def play(runs, judge=((3.0, 2.0, 1.5), "d"), **kwargs):
+def play(runs, judge=((3.0, 2.0, 1.5), "d")):
     """Two rounds of two steps; the first of the runs is the check."""
     fake = Fake("fake", runs)
-    return contest.play([fake], Fake("judge", [judge]), None, 2, 2, 0.0, "wall", lambda what: None, **kwargs)
+    return contest.play([fake], Fake("judge", [judge]), None, 2, 2, 0.0, "wall", lambda what: None)
 
 
 def test_contest_takes_the_verdict_of_the_worst_round():
@@ -404,6 +404,16 @@ def test_each_script_writes_its_report_and_prints_its_tables(command, tmp_path, 
     for _, layout in (found for found in render.TABLES.values() if found[0] == name):
         columns, rows = layout(made)
         assert rows and table.text(columns, rows) in done.stdout
+
+
+@pytest.mark.slow
+def test_own_architecture_has_the_bits_of_plain_python(command, tmp_path):
+    path = tmp_path / "own.json"
+    done = command(BENCH / "own_architecture.py", "--quick", "--repeats", 1, "--json", path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [(row["name"], row["bits"]) for row in rows] == [("plain Python", True), ("graph", True)]
+    assert rows[1]["parameters"] is True and rows[0]["times_plain"] == 1
 
 
 @pytest.mark.slow

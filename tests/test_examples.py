@@ -115,13 +115,6 @@ def test_tied_embeddings(command):
     assert model.num_params == 4192 and microgpt.GPT(27).num_params == 4192
 
 
-@pytest.mark.slow
-def test_speed_of_tied_embeddings_is_measured_on_the_same_bits(command):
-    done = command(ROOT / "bench" / "own_architecture.py", "--steps", "3", "--repeats", "1")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^graph .* ms per step .* x$", done.stdout, re.M) and done.stdout.endswith("same bits\n")
-
-
 def notebook_cells():
     notebook = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]

@@ -91,7 +91,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from harness import bits, machine
 
-    params = watch.variables.get("params")
+    params = watch.variables.get("params") or getattr(watch.variables.get("model"), "params", None)
     print(json.dumps({
         "seconds": watch.times[-1] - watch.times[0],
         "cpu": watch.cpu[-1] - watch.cpu[0],

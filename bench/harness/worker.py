@@ -55,8 +55,8 @@ def train(prepare, steps, repeat):
         cpu.append(time.process_time() - cpu_started)
         if len(losses) != steps + 1:
             raise RuntimeError(f"{len(losses)} losses for {steps + 1} steps")
-    # A Trainer has a model with nodes, a module's contender a function.
-    parameters = contender.parameters() if hasattr(contender, "parameters") else [p.data for p in contender.model.params]
+    # A Trainer of any version has a model with nodes; a module's contender has a function.
+    parameters = [p.data for p in contender.model.params] if hasattr(contender, "model") else contender.parameters()
     return {
         "seconds": seconds,
         "cpu": cpu,
