@@ -1,21 +1,11 @@
-"""Draw the picture of the README from the JSON of compare.py: four contenders, documents per second, on a linear scale.
+"""The picture of the README: four contenders of compare.py, documents per second, on a linear scale. render.py writes it.
 
-python bench/readme_picture.py            writes docs/images/speed.svg
-python bench/readme_picture.py --check    changes nothing; exit status 1 if the picture is not what the JSON says
-
-The picture is SVG written by hand: it needs no library, and the same JSON gives the same bytes. It has a background of
-its own, so that it is legible on a light page and on a dark one.
+The SVG is written by hand: it needs no library, and the same JSON gives the same bytes. It has a background, so that it
+is legible on a light page and on a dark one.
 """
-import json
-import sys
-from pathlib import Path
 from xml.sax.saxutils import escape
 
 from harness.table import duration, number
-
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "bench" / "results" / "compare.json"
-PICTURE = ROOT / "docs" / "images" / "speed.svg"
 
 #: The beginning of a row's name in the JSON -> what the picture calls it.
 CONTENDERS = {
@@ -88,17 +78,3 @@ def draw(report):
         "</svg>",
     ]
     return "\n".join(out) + "\n"
-
-
-def main(argv):
-    picture = draw(json.loads(RESULT.read_text(encoding="utf-8")))
-    if "--check" in argv:
-        return int(not PICTURE.is_file() or PICTURE.read_text(encoding="utf-8") != picture)
-    PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(picture, encoding="utf-8", newline="\n")
-    print(PICTURE.relative_to(ROOT))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

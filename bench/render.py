@@ -1,4 +1,4 @@
-"""Write the tables of README.md and bench/README.md from bench/results/*.json, between their marks.
+"""Write the tables between their marks in PAGES, and the picture of the README, from bench/results/*.json.
 
 python bench/render.py            rewrites the pages that have changed
 python bench/render.py --check    changes nothing; reports what would change, with exit status 1
@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import readme_picture
 import tables
 from harness import report
 from harness.table import markdown, number
@@ -81,9 +82,11 @@ def rendered(page, results=RESULTS):
 
 
 def pages(root=ROOT, results=RESULTS):
-    """Return [(path, its text, its text as it should be)] of every page that exists."""
-    found = [(root / page, (root / page).read_text(encoding="utf-8")) for page in PAGES if (root / page).is_file()]
-    return [(path, now, rendered(now, results)) for path, now in found]
+    """Return [(path, its text, its text as it should be)] of the pages and the picture."""
+    found = [(root / page, (root / page).read_text(encoding="utf-8")) for page in PAGES]
+    picture = root / "docs" / "images" / "speed.svg"
+    drawn = readme_picture.draw(report.read(results / "compare.json"))
+    return [(path, now, rendered(now, results)) for path, now in found] + [(picture, picture.read_text("utf-8"), drawn)]
 
 
 def main(argv=None):

@@ -43,19 +43,15 @@ FIRST_PAGE = {
 
 def engines(report):
     """compare.py, for the first page: five rows, less of each."""
-    columns = [
-        ("", "<"),
-        ("time per step", ">"),
-        ("× original", ">"),
-        ("× original, garbage collector off", ">"),
-        ("same bits", "<"),
-    ]
-    rows = []
-    for name, label in FIRST_PAGE.items():
-        row = next(row for row in report["rows"] if row["name"].startswith(name))
-        ratios = [number(row["times_original"]), number(row["times_collector_off"])]
-        rows.append([label, duration(row["seconds_per_document"]), *ratios, yes_no(row["bits"])])
-    return columns, rows
+    rows = report["rows"]
+    return _layout(
+        [(label, next(row for row in rows if row["name"].startswith(name))) for name, label in FIRST_PAGE.items()],
+        ("", "<", lambda item: item[0]),
+        ("time per step", ">", lambda item: duration(item[1]["seconds_per_document"])),
+        ("× original", ">", lambda item: number(item[1]["times_original"])),
+        ("× original, garbage collector off", ">", lambda item: number(item[1]["times_collector_off"])),
+        ("same bits", "<", lambda item: yes_no(item[1]["bits"])),
+    )
 
 
 def value_operators(report):

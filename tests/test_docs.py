@@ -204,8 +204,8 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_picture_of_the_readme_is_that_of_the_results():
-    done = subprocess.run([sys.executable, ROOT / "bench" / "readme_picture.py", "--check"])
-    assert done.returncode == 0, "run python bench/readme_picture.py"
+    done = subprocess.run([sys.executable, ROOT / "bench" / "render.py", "--check"])
+    assert done.returncode == 0, "run python bench/render.py"
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("images/*.svg")), ids=name_of)
