@@ -94,8 +94,8 @@ ISAS = isas(machine())
 if WINDOWS:
     ISAS = {isa: [f"/clang:{flag}" for flag in flags] for isa, flags in ISAS.items()}
 
-HEADERS = sorted(glob("csrc/*.h") + glob("csrc/kernels/*.h"))
-C_SOURCES = sorted(glob("csrc/*.c") + glob("csrc/kernels/*.c"))
+HEADERS = sorted(glob("csrc/*.h") + glob("csrc/kernels/*.h") + glob("csrc/compiler/*.h"))
+C_SOURCES = sorted(glob("csrc/*.c") + glob("csrc/kernels/*.c") + glob("csrc/compiler/*.c"))
 
 # One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd links them.
 LIBRARIES = [
@@ -110,12 +110,15 @@ LIBRARIES = [
 
 # Extension module -> its C sources beside the .pyx.
 MODULES = {
-    "simd": ["csrc/dispatch.c"],
+    "simd": ["csrc/dispatch.c", "csrc/compiler/functions.c"],
     "text_lines": [],
     "mt19937": ["csrc/mt19937.c"],
     "value": ["csrc/reserve.c"],
     "model": [],
     "adam": ["csrc/adam.c"],
+    "tracing": ["csrc/compiler/graph.c", "csrc/compiler/functions.c"],
+    "hooks": [],
+    "replay": sorted(glob("csrc/compiler/*.c")),
     "fused": ["csrc/engine.c", "csrc/forward.c", "csrc/backward.c", "csrc/train.c", "csrc/sample.c", "csrc/adam.c",
               "csrc/mt19937.c"],
 }

@@ -115,6 +115,7 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
         KERNEL(transpose_weights), KERNEL(linear_one), KERNEL(softmax_one), KERNEL(attention_one),
         KERNEL(exp_array), KERNEL(pow_2_array), KERNEL(pow_05_array), KERNEL(pow_m05_array), KERNEL(pow_m1_array),
         KERNEL(pow_m15_array), KERNEL(pow_m2_array), KERNEL(vector_math), KERNEL(adam_update), KERNEL(adam_update_libm),
+        KERNEL(replay),
     };
 #undef KERNEL
     if (index < 0 || (size_t)index >= sizeof table / sizeof table[0]) return NULL;

@@ -47,6 +47,8 @@ _HOME = {
 
 __all__ = [*_HOME, "__version__"]
 
+_HOME["compile"] = "compiler"  # not in __all__: it would hide the builtin
+
 
 def __getattr__(name):
     if name not in _HOME:

@@ -4,6 +4,7 @@ from .callbacks import LossPlot as LossPlot
 from .callbacks import Progress as Progress
 from .callbacks import RunLogger as RunLogger
 from .callbacks import Validator as Validator
+from .compiler import compile as compile
 from .config import Config as Config
 from .core.adam import Adam as Adam
 from .core.model import GPT as GPT

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "text_lines", "mt19937", "value", "model", "adam", "fused"]
+MODULES = ["simd", "text_lines", "mt19937", "value", "model", "adam", "fused", "tracing", "hooks", "replay"]
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.
@@ -219,7 +219,8 @@ def test_wheel_holds_no_sources():
 @on_linux
 @pytest.mark.parametrize("name, calls", [("value", {"pow", "exp", "log"}), ("model", {"pow", "exp", "log"}),
                                          ("mt19937", {"log", "cos", "sin"}), ("adam", {"pow"}),
-                                         ("simd", {"pow", "exp"}), ("fused", {"log"})])  # fmt: skip
+                                         ("simd", {"pow", "exp", "tanh", "erf"}), ("fused", {"log"}),
+                                         ("replay", {"pow", "exp", "log"})])  # fmt: skip
 def test_libm_is_called(name, calls):
     lines = tool("nm", "-D", "--undefined-only", built(name)).splitlines()
     undefined = {line.split()[-1].split("@")[0] for line in lines}

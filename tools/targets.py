@@ -35,7 +35,7 @@ import setup as build  # noqa: E402  (setup.py: the tables of flags)
 
 FLAGS = [*build.EXACT, "-g0", "-Icsrc", "-Icsrc/kernels", "-Icsrc/tests"]
 WARN = ["-Wall", "-Wextra", "-Werror"]
-SOURCES = sorted(glob("csrc/*.c"))
+SOURCES = sorted(glob("csrc/*.c") + glob("csrc/compiler/*.c"))
 TESTS = sorted(glob("csrc/tests/*.c"))
 
 FUSED_MULTIPLY_ADD = re.compile(r"^\s+v?fn?m(?:add|sub|la|ls)\w*\s", re.M)

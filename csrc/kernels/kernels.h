@@ -17,6 +17,8 @@
 
 #include "microgpt.h"
 
+struct mg_program;
+
 struct mg_kernels {
     const char *name; /* "scalar", "avx2", "avx512", "neon" */
     int lanes;        /* doubles in a vector, a power of two from 2 to 8 */
@@ -165,6 +167,12 @@ struct mg_kernels {
     int (*adam_update)(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m,
                        double *v);
     int (*adam_update_libm)(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
+
+    /* ---- replay.inc.h ---- */
+
+    /* Run a compiled program's forward or backward instructions over a frame. leaf_grads + program->leaf_grad: where the
+     * leaves' gradients are (the frame itself, or elsewhere). ints: its int inputs, checked by the caller. Returns whether Python might have raised an error on the way: the frame is worthless then. */
+    int (*replay)(const struct mg_program *program, int backward, double *frame, double *leaf_grads, const int32_t *ints);
 };
 
 #endif

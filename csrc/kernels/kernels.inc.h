@@ -18,6 +18,7 @@
 #include "loss.inc.h"
 #include "sample.inc.h"
 #include "adam.inc.h"
+#include "replay.inc.h"
 
 #define MG_TABLE_NAME2(name) mg_kernels_##name
 #define MG_TABLE_NAME(name) MG_TABLE_NAME2(name)
@@ -63,4 +64,5 @@ const mg_kernels MG_TABLE_NAME(MG_NAME) = {
     .vector_math = vector_math,
     .adam_update = adam_update,
     .adam_update_libm = adam_update_libm,
+    .replay = replay,
 };

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
            "Terminated", "UsageError", "add_sampling", "check_characters", "check_sampling", "closest", "drop_stdout",
-           "flag", "flush_or_drop", "is_terminal", "owns_process", "parser", "printable", "read_docs",
+           "flag", "is_terminal", "owns_process", "parser", "printable", "read_docs",
            "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
@@ -133,28 +133,46 @@ def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool =
     global _owns_process
     before, _owns_process = _owns_process, _owns_process or owns_process
     try:
-        return _run(command, arguments)
-    except KeyboardInterrupt:  # a second one, while the first was answered
-        _ignore_interrupts()
-        return EXIT_INTERRUPTED
+        try:
+            return _run(command, arguments)
+        except KeyboardInterrupt:
+            return _interrupted()
     finally:
         _owns_process = before
 
 
-def _ignore_interrupts() -> None:
-    if _owns_process:
-        import signal
+def _interrupted() -> int:
+    """Say that Ctrl-C ended the command, however often it comes; return the exit status."""
+    is_said, is_flushing = False, False
 
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def hold(number: int, frame: object) -> None:
+        nonlocal is_flushing
+        if is_flushing:  # the reader does not read: one more ends the wait
+            is_flushing = False
+            raise KeyboardInterrupt
 
+    while True:
+        try:
+            if _owns_process:
+                # `signal` would import `enum`, and leave time for another interrupt.
+                from _signal import SIG_IGN, SIGINT, default_int_handler, getsignal, signal
 
-def flush_or_drop() -> None:
-    """Flush stdout, or drop it if an interrupt comes: a reader that does not read must not keep an ending process."""
-    try:
-        Output().flush()
-    except (KeyboardInterrupt, OutputError):
-        drop_stdout()
+                if getsignal(SIGINT) is default_int_handler:
+                    signal(SIGINT, hold)
+            if not is_said:
+                is_said = True
+                say("interrupted")
+            if _owns_process and getsignal(SIGINT) is hold:
+                try:
+                    is_flushing = True
+                    Output().flush()
+                except (KeyboardInterrupt, OutputError):
+                    drop_stdout()
+                is_flushing = False
+                signal(SIGINT, SIG_IGN)
+            return EXIT_INTERRUPTED
+        except KeyboardInterrupt:
+            pass
 
 
 def drop_stdout() -> None:
@@ -188,12 +206,6 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
         cause = error.__cause__
         if not isinstance(cause, BrokenPipeError):  # a reader that leaves has seen what it wanted
             say(f"error: standard output: {getattr(cause, 'strerror', None) or cause}")
-    except KeyboardInterrupt:
-        say("interrupted")
-        if _owns_process:
-            flush_or_drop()
-            _ignore_interrupts()
-        return EXIT_INTERRUPTED
     except Terminated as end:
         say("hung up" if end.status == EXIT_HUNG_UP else "terminated")
         return end.status

@@ -82,7 +82,7 @@ cdef void refer(Audit *audit, uint32_t slot, uint32_t child) noexcept nogil:
     """A node refers to a child."""
     cdef uint32_t owner = tape.node[slot].owner, child_owner
     audit.work += 1
-    if child == 0 or child >= tape_end or audit.use[child] != NODE or tape.node[child].kind >= REGION:
+    if child == 0 or child >= tape_end or audit.use[child] != NODE or tape.node[child].kind == REGION:
         broken("a child is no node", slot)
     child_owner = tape.node[child].owner
     if owner == slot:
@@ -114,7 +114,7 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
     cdef Nary *nary
     cdef Fold *fold
     cdef uint32_t i
-    if audit.use[slot] != NODE or node.kind > CHAIN:
+    if audit.use[slot] != NODE or node.kind == REGION or node.kind > PROGRAM:
         broken("a free slot is in use", slot)
     if node.owner == 0 or node.owner >= tape_end or audit.use[node.owner] != NODE:
         broken("its owner is free", slot)

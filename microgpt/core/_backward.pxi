@@ -287,6 +287,8 @@ cdef int sort_once(uint32_t root) noexcept nogil:
             depth += 1
             if node[child].kind == CHAIN and enter_chain(child) != MG_OK:
                 return MG_NO_MEMORY
+            if node[child].kind == PROGRAM and enter_program(child) != MG_OK:
+                return MG_NO_MEMORY
         if depth == 0:
             return MG_OK
         frame = &frames[depth - 1]
@@ -312,7 +314,7 @@ cdef int sort_once(uint32_t root) noexcept nogil:
                     child = 0
             if child:
                 continue
-        else:
+        elif parent.kind != PROGRAM:
             # A child that was a leaf when its parent was made need not be looked at, which often means a cache miss.
             if frame.next == 0:
                 frame.next = 1
@@ -352,6 +354,8 @@ cdef int sort(uint32_t root) noexcept nogil:
         for k in range(to_unfold.n):
             if code == MG_OK and tape.node[to_unfold.items[k]].kind == CHAIN:
                 code = unfold(to_unfold.items[k])
+            elif code == MG_OK and tape.node[to_unfold.items[k]].kind == PROGRAM:
+                code = expand_program(to_unfold.items[k])
         if code != MG_OK or to_unfold.n == 0:
             return code
 
@@ -379,6 +383,8 @@ cdef void accumulate() noexcept nogil:
             grad[node.child0] += node.local_grad0 * grad[slot]
         elif node.kind == CHAIN:
             accumulate_chain(slot)
+        elif node.kind == PROGRAM:
+            accumulate_program(slot)
         else:
             nary = <Nary *>node.payload.pointer
             for i in range(min(nary.n_children, nary.n_local_grads)):

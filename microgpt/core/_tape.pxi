@@ -382,6 +382,8 @@ cdef inline void drop(uint32_t owner, uint32_t *last) noexcept nogil:
 
 cdef void free_region(Region *region) noexcept nogil:
     cdef uint32_t i
+    if region.replay != NULL:
+        region.replay.release(region.replay)
     for i in range(region.n_runs):
         give_run(region.runs[2 * i], region.runs[2 * i + 1])
     give_run(region.base, region.n)
@@ -465,6 +467,10 @@ cdef int append(uint32_t **items, uint32_t *n, uint32_t *capacity, uint32_t valu
     items[0][n[0]] = value
     n[0] += 1
     return MG_OK
+
+
+cdef Region *region_of(uint32_t owner) noexcept nogil:
+    return <Region *>tape.node[owner].payload.pointer
 
 
 cdef void know_order(uint32_t owner, uint32_t *order, uint32_t n) noexcept nogil:

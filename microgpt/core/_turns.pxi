@@ -77,6 +77,7 @@ cdef int take_tape() except -1:
         tape_depth += 1
         return 0
     if held or tape.busy:
+        refuse_while_tracing()
         wait_turn()
     held, tape_owner, tape_depth = True, PyThreadState_Get(), 1
     return 0
@@ -100,6 +101,17 @@ cdef int wait_for_tape() except -1:
     if tape.busy:
         take_tape()
         give_up()
+    return 0
+
+
+cdef bint tracing_here() noexcept:
+    return tracing_thread != 0 and tracing_thread == PyThread_get_thread_ident()
+
+
+cdef int refuse_while_tracing() except -1:
+    """A thread that traces a function holds the tape: what it does with Values unseen would not be in the trace."""
+    if tracing_here():
+        raise TypeError("a Value is used in a compiled function by code that is not traced (a library, a callback, a fork)")
     return 0
 
 

@@ -15,6 +15,7 @@ cdef enum Kind:
     NARY = 3  # any numbers of children and local gradients, in an Nary of its own
     CHAIN = 4  # the last addition of a sum whose other nodes are folded away: one row of a Fold
     REGION = 5  # no node: the header of a region
+    PROGRAM = 6  # a result of a compiled function's call, whose graph is not written out: a Replay
 
 
 cdef enum Flag:
@@ -26,7 +27,7 @@ cdef enum Flag:
 
 cdef union Payload:
     double local_grad
-    void *pointer  # NARY: Nary*, CHAIN: Fold*, REGION: Region*
+    void *pointer  # NARY: Nary*, CHAIN: Fold*, REGION: Region*, PROGRAM: Replay*
 
 
 # Three groups of 16 bytes, none of which a cache line's end can divide: what accumulates, what is sorted, what is counted.
@@ -68,6 +69,17 @@ cdef struct Fold:
     uint64_t a_sort, b_sort  # the last sort that has visited all operands of a side that the rows share
 
 
+# One call of a compiled function (replay.pyx): what the tape does with its results, which are nodes first, first + 1, ...
+# of a region. Result 0 can be passed by backward without writing out the graph below it, once; else `expand` writes it.
+ctypedef struct Replay:
+    uint32_t first
+    uint32_t n_leaves
+    uint32_t *leaves  # the slots of the leaves below
+    void (*backward)(Replay *replay, double grad) noexcept nogil  # NULL: always expand
+    int (*expand)(Replay *replay) noexcept nogil
+    void (*release)(Replay *replay) noexcept nogil  # the region is being freed
+
+
 # The nodes of one call of linear, gpt, document_loss... They are made together, contiguous after the header, and
 # counted together, in the header's refs: nothing is counted node by node, and they are freed together when nothing
 # outside refers to any of them.
@@ -82,6 +94,7 @@ cdef struct Region:
     # it, leaves left out. NULL from the moment that anybody has looked inside, or that one backward has passed.
     uint32_t *order
     uint32_t n_order
+    Replay *replay  # of a compiled function's results, else NULL
 
 
 cdef struct Tape:
@@ -92,15 +105,20 @@ cdef struct Tape:
 
 
 cdef Tape tape
+cdef unsigned long tracing_thread  # which thread traces a function and holds the tape for that time, or 0
 
 # All of these need the tape to be at rest or taken (begin/end). When memory runs out they return 0 or MG_NO_MEMORY.
 cdef uint32_t make_region(uint32_t n, size_t memory_size, void **memory) noexcept nogil
 cdef int keep(uint32_t region, uint32_t slot) noexcept nogil
 cdef void know_order(uint32_t region, uint32_t *order, uint32_t n) noexcept nogil
 cdef void release(uint32_t owner) noexcept nogil
+cdef uint32_t extend_region(uint32_t owner, uint32_t n) noexcept nogil
+cdef Region *region_of(uint32_t owner) noexcept nogil
+# backward of root, for comparison: the grads of the n slots into out; every grad is as before afterwards.
+cdef int probe_backward(uint32_t root, uint32_t n, const uint32_t *slots, double *out) noexcept nogil
 
 # The GIL's side. wait_for_tape: until nobody works on the tape. begin/end bracket work without the GIL; between them no
-# Python code may run. The waits raise RuntimeError where they would never end (_turns.pxi).
+# Python code may run but that of a function being traced (tracing_thread). The waits raise RuntimeError where they would never end (_turns.pxi).
 cdef int wait_for_tape() except -1
 cdef int begin() except -1
 cdef int end() except -1

@@ -12,8 +12,8 @@ from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from cpython.number cimport PyNumber_Add, PyNumber_Multiply
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock,
-    WAIT_LOCK,
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock,
+    PyThread_type_lock, WAIT_LOCK,
 )
 from libc.float cimport DBL_MIN
 from libc.math cimport fabs, floor, fmod, isfinite
@@ -28,7 +28,9 @@ cdef extern from "mg_math.h" nogil:
 include "_tape.pxi"
 include "_cycles.pxi"
 include "_chain.pxi"
+include "_program.pxi"
 include "_backward.pxi"
+include "_probe.pxi"
 
 if reserve_tape() != MG_OK:
     raise MemoryError("no address space for the nodes of the graph")
@@ -94,7 +96,7 @@ cdef inline Value wrap(uint32_t slot):
 
 cdef Value handle(uint32_t slot):
     """The Value of a node: the living one, or a new one."""
-    if tape.busy:
+    if tape.busy and not tracing_here():
         wait_for_tape()
     if tape.node[slot].handle != NULL:
         return <Value>tape.node[slot].handle
@@ -215,7 +217,7 @@ differentiates it. Mirrors class Value of the script.
         cdef uint32_t slot = slot_of(self)
         cdef Node *node = &tape.node[slot]
         forget_order(slot)
-        if node.kind == CHAIN and unfold(slot) != MG_OK:
+        if node.kind == CHAIN and unfold(slot) != MG_OK or node.kind == PROGRAM and expand_program(slot) != MG_OK:
             raise MemoryError()
         if node.kind == BINARY:
             return (handle(node.child0), handle(node.child1))
@@ -230,6 +232,8 @@ differentiates it. Mirrors class Value of the script.
         """d(this)/d(child) for each child, a tuple of floats."""
         cdef uint32_t slot = slot_of(self)
         cdef Node *node = &tape.node[slot]
+        if node.kind == PROGRAM and expand_program(slot) != MG_OK:
+            raise MemoryError()
         if node.kind == CHAIN:
             return (1.0, 1.0)
         if node.kind == BINARY:

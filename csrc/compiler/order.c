@@ -1,0 +1,299 @@
+/* Where each node stands in the order of the uncompiled backward pass, and how int inputs change that.
+ *
+ * That order is depth first: children from left to right, each node after all that is below it. A lookup of inner nodes
+ * makes it depend on an index. Let s be where the search first meets such a lookup. Until then nothing depends on the
+ * index. From there it is simulated for every value of the index until an ancestor of s has finished. If the same nodes
+ * have finished by then whatever the value, the search goes on from the same state, and all that depends on this index
+ * is the order among those nodes: a region. No region may contain a lookup by another index. */
+#include "passes.h"
+
+typedef struct {
+    const mg_graph *g;
+    const mg_compact *c;
+    mg_order *o;
+    int32_t *discovered, *parent;
+    int32_t *began; /* how many nodes had finished when this one was discovered */
+    int32_t *level; /* by node: above all nodes below it */
+    int32_t *site_parent, *site_time, *site_discovered;
+    uint8_t *inner_site; /* by node: it is a lookup with inner nodes among its candidates */
+    mg_ints site_uses;   /* pairs (position, int input) of nodes with such a lookup among their children, ascending */
+    int32_t *mark, stamp;
+    struct search_frame *path, *stack;
+    int32_t *rows; /* for the next region */
+    size_t rows_capacity;
+    int64_t visits;
+} search;
+
+typedef struct search_frame {
+    int32_t node, next;
+} frame;
+
+enum { MOST_VISITS = 100000000 }; /* of nodes, over all simulations: some seconds */
+
+static inline int32_t child(const mg_graph *g, int32_t i, int32_t k) /* -1: no more */
+{
+    const int op = g->op[i];
+    if (op == MG_ADD || op == MG_MUL) return k == 0 ? g->a[i] : k == 1 ? g->b[i] : -1;
+    if (op == MG_CUSTOM) return 2 * k < g->lists[g->b[i]] ? g->lists[g->b[i] + 1 + 2 * k] : -1;
+    return k == 0 ? g->a[i] : -1;
+}
+
+/* The node that a lookup leads to where the int input `ints` has this value, and all others are 0. */
+static inline int32_t looked_up(const mg_graph *g, int32_t c, int32_t ints, int32_t value)
+{
+    while (g->op[c] == MG_GATHER) {
+        const int32_t *list = g->lists + g->b[c];
+        c = list[1 + (g->a[c] == ints ? value : 0)];
+    }
+    return c;
+}
+
+static void baseline(mg_pass *pass, search *s, int32_t root)
+{
+    const mg_graph *g = s->g;
+    int32_t *position = s->o->position, d = 0, m = 0, discovered = 0;
+    frame *stack = NEW(pass, frame, g->n + 1);
+    for (int32_t i = 0; i < g->n; i++) position[i] = s->discovered[i] = s->site_parent[i] = -1;
+    stack[d++] = (frame){root, 0};
+    position[root] = -2;
+    s->parent[root] = -1;
+    s->discovered[root] = discovered++;
+    s->began[root] = 0;
+    while (d) {
+        frame *f = stack + d - 1;
+        const int32_t i = f->node, raw = child(g, i, f->next++);
+        if (raw < 0) {
+            position[i] = m;
+            s->o->order[m++] = i;
+            d--;
+            continue;
+        }
+        if (g->op[raw] == MG_GATHER && s->site_parent[raw] < 0) {
+            s->site_parent[raw] = i;
+            s->site_time[raw] = m;
+            s->site_discovered[raw] = discovered;
+        }
+        const int32_t c = looked_up(g, raw, -1, 0);
+        if (!mg_op_is_inner(g->op[c]) || position[c] != -1) continue;
+        position[c] = -2;
+        s->discovered[c] = discovered++;
+        s->parent[c] = i;
+        s->began[c] = m;
+        stack[d++] = (frame){c, 0};
+    }
+    s->o->n = m;
+}
+
+/* Whether a node at low <= position < high has a child that is looked up by another int input. */
+static int has_other_site(const search *s, int32_t low, int32_t high, int32_t ints)
+{
+    int32_t left = 0, right = s->site_uses.n / 2;
+    while (left < right) {
+        const int32_t middle = (left + right) / 2;
+        if (s->site_uses.items[2 * middle] < low)
+            left = middle + 1;
+        else
+            right = middle;
+    }
+    for (; left < s->site_uses.n / 2 && s->site_uses.items[2 * left] < high; left++)
+        if (s->site_uses.items[2 * left + 1] != ints) return 1;
+    return 0;
+}
+
+/* Whether a node at low <= position < high has a child that is looked up by any int input. */
+static int has_site(const search *s, int32_t low, int32_t high)
+{
+    return has_other_site(s, low, high, -1);
+}
+
+enum { SAME_NODES, OTHER_NODES, OTHER_LOOKUP };
+
+/* What is below a node c is visited as in the baseline if the nodes below c that have finished are the same ones. That is
+ * certain where all nodes that have finished here but not there, or there but not here, are on levels no lower than c's. */
+typedef struct {
+    int32_t covered;    /* the baseline's positions below this one have been compared */
+    int32_t difference; /* the lowest level of the nodes that are not in both */
+} comparison;
+
+static int same_below(search *s, comparison *x, int32_t c, int32_t high)
+{
+    const int32_t from = s->began[c], to = s->o->position[c];
+    if (to < 0 || to >= high || from < x->covered || s->level[c] > x->difference) return 0;
+    int32_t lowest = x->difference, p = x->covered;
+    for (; p < from && lowest >= s->level[c]; p++)
+        if (s->level[s->o->order[p]] < lowest) lowest = s->level[s->o->order[p]];
+    s->visits += (p - x->covered) / 8;
+    if (lowest < s->level[c] || has_site(s, from, to + 1)) return 0;
+    x->difference = lowest;
+    x->covered = to + 1;
+    return 1;
+}
+
+/* The search from the site's first visit until `ancestor` finishes, for each value of the index: moved. */
+static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, int32_t n_values, int32_t low, int32_t high,
+                    int32_t **moved)
+{
+    const mg_graph *g = s->g;
+    const int32_t *position = s->o->position, *order = s->o->order, ints = g->a[site], barrier = s->site_discovered[site];
+    const int32_t size = high - low;
+    int32_t *restrict mark = s->mark;
+    frame *path = s->path, *stack = s->stack;
+    int32_t depth = 0;
+    for (int32_t i = s->site_parent[site], below = -1;; below = i, i = s->parent[i]) { /* from the site up */
+        if (depth > size) return OTHER_NODES;
+        int32_t k = 0; /* the child to go on with */
+        while (child(g, i, k) >= 0 && (below < 0 ? child(g, i, k) != site : looked_up(g, child(g, i, k), -1, 0) != below)) k++;
+        path[depth++] = (frame){i, below < 0 ? k : k + 1};
+        if (i == ancestor) break;
+    }
+    const size_t wanted = (size_t)n_values * (size_t)size;
+    if (wanted > s->rows_capacity) {
+        s->rows_capacity = 2 * wanted;
+        s->rows = NEW(pass, int32_t, s->rows_capacity);
+    }
+    for (int32_t value = 0; value < n_values; value++) {
+        int32_t m = 0, d = depth, first_found = 0, first_size = 0, *row = s->rows + (size_t)value * (size_t)size;
+        comparison compared = {low, INT32_MAX};
+        const int32_t stamp = ++s->stamp;
+        if (value == 0) { /* the baseline itself, but for what may not be met in it */
+            if (has_other_site(s, low, high, ints)) return OTHER_LOOKUP;
+            for (int32_t j = 0; j < size; j++) row[j] = j;
+            continue;
+        }
+        for (int32_t i = 0; i < depth; i++) stack[i] = path[depth - 1 - i];
+        while (d) {
+            frame *f = stack + d - 1;
+            const int32_t i = f->node, raw = child(g, i, f->next++);
+            if (raw < 0) {
+                if (m == size || position[i] < low || position[i] >= high) return OTHER_NODES;
+                if (s->level[i] < compared.difference) compared.difference = s->level[i];
+                row[position[i] - low] = m++;
+                d--;
+                continue;
+            }
+            int32_t c = raw;
+            if (g->op[raw] == MG_GATHER) {
+                if (s->inner_site[raw] && g->a[raw] != ints) return OTHER_LOOKUP;
+                c = looked_up(g, raw, ints, value);
+            }
+            if (!mg_op_is_inner(g->op[c]) || mark[c] == stamp || (uint32_t)s->discovered[c] < (uint32_t)barrier
+                || (uint32_t)(s->discovered[c] - first_found) < (uint32_t)first_size)
+                continue;
+            if (same_below(s, &compared, c, high)) {
+                const int32_t from = s->began[c] - low, to = position[c] - low;
+                if (m + to - from >= size) return OTHER_NODES;
+                if (m == 0 && from == 0) { /* mostly the greater part: known by when it was discovered */
+                    m = first_size = to + 1;
+                    first_found = s->discovered[c];
+                    memcpy(row, s->rows, (size_t)m * sizeof *row);
+                } else {
+                    for (int32_t j = from; j <= to; j++) {
+                        mark[order[low + j]] = stamp;
+                        row[j] = m + j - from;
+                    }
+                    m += to + 1 - from;
+                }
+                s->visits += 1 + (to - from) / 8;
+                continue;
+            }
+            if (d > size) return OTHER_NODES;
+            mark[c] = stamp;
+            stack[d++] = (frame){c, 0};
+            if (++s->visits > MOST_VISITS) mg_pass_unsupported(pass, "finding how the order depends on an index takes too long");
+        }
+        if (m != size) return OTHER_NODES;
+    }
+    *moved = s->rows;
+    s->rows = NULL;
+    s->rows_capacity = 0;
+    return SAME_NODES;
+}
+
+/* How many nodes finish first and in the same order whatever the value. */
+static int32_t count_fixed(const int32_t *moved, int32_t n_values, int32_t size)
+{
+    int32_t fixed = size;
+    for (int32_t value = 1; value < n_values; value++) {
+        int32_t same = 0;
+        while (same < fixed && moved[(size_t)value * (size_t)size + (size_t)same] == same) same++;
+        fixed = same;
+    }
+    return fixed;
+}
+
+static int site_before(const search *s, int32_t x, int32_t y)
+{
+    return s->site_time[x] < s->site_time[y] || (s->site_time[x] == s->site_time[y] && x < y);
+}
+
+void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg_order *out)
+{
+    const mg_graph *g = &c->g;
+    search s = {.g = g, .c = c, .o = out};
+    mg_ints sites = {0};
+    out->position = NEW(pass, int32_t, g->n);
+    out->order = NEW(pass, int32_t, g->n);
+    s.discovered = NEW(pass, int32_t, g->n);
+    s.parent = NEW(pass, int32_t, g->n);
+    s.began = NEW(pass, int32_t, g->n);
+    s.site_parent = NEW(pass, int32_t, g->n);
+    s.site_time = NEW(pass, int32_t, g->n);
+    s.site_discovered = NEW(pass, int32_t, g->n);
+    s.inner_site = NEW_ZEROS(pass, uint8_t, g->n);
+    s.mark = NEW_ZEROS(pass, int32_t, g->n);
+    s.level = NEW_ZEROS(pass, int32_t, g->n);
+    for (int32_t i = 0; i < g->n; i++) {
+        int32_t level = 0;
+        if (mg_op_is_inner(g->op[i])) /* children first in this numbering */
+            for (int32_t k = 0, x; (x = child(g, i, k)) >= 0; k++)
+                if (s.level[x] > level) level = s.level[x];
+        if (g->op[i] == MG_GATHER)
+            for (int32_t k = 1; k <= g->lists[g->b[i]]; k++)
+                if (s.level[g->lists[g->b[i] + k]] > level) level = s.level[g->lists[g->b[i] + k]];
+        s.level[i] = level + 1;
+    }
+    s.path = NEW(pass, frame, g->n + 2);
+    s.stack = NEW(pass, frame, g->n + 2);
+    baseline(pass, &s, c->roots[0]);
+    for (int32_t i = 0; i < g->n; i++) {
+        if (g->op[i] != MG_GATHER || s.site_parent[i] < 0) continue;
+        const int32_t *list = g->lists + g->b[i];
+        for (int32_t k = 1; k <= list[0]; k++) s.inner_site[i] |= mg_op_is_inner(g->op[list[k]]) || g->op[list[k]] == MG_GATHER;
+        if (s.inner_site[i]) mg_ints_push(pass, &sites, i);
+    }
+    if (!sites.n) return;
+    for (int32_t p = 0; p < out->n; p++)
+        for (int32_t k = 0, raw; (raw = child(g, out->order[p], k)) >= 0; k++)
+            if (s.inner_site[raw]) {
+                mg_ints_push(pass, &s.site_uses, p);
+                mg_ints_push(pass, &s.site_uses, g->a[raw]);
+            }
+    for (int32_t i = 1; i < sites.n; i++) /* by first visit; there are few */
+        for (int32_t j = i; j > 0 && site_before(&s, sites.items[j], sites.items[j - 1]); j--) {
+            const int32_t x = sites.items[j];
+            sites.items[j] = sites.items[j - 1];
+            sites.items[j - 1] = x;
+        }
+    out->regions = NEW(pass, mg_region, sites.n);
+    for (int32_t i = 0; i < sites.n; i++) {
+        const int32_t site = sites.items[i], ints = g->a[site], low = s.site_time[site];
+        int32_t ancestor = s.site_parent[site], high, *moved = NULL, kept = 0, settled = 0;
+        const int32_t len = g->lists[g->b[site]], n_values = bounds[ints] < len ? bounds[ints] : len;
+        for (int32_t r = 0; r < out->n_regions; r++) /* part of another one's region, by the same index */
+            settled |= out->regions[r].ints == ints && out->regions[r].low <= low && low < out->regions[r].high;
+        if (settled) continue;
+        for (;;) {
+            high = out->position[ancestor] + 1;
+            const int result = simulate(pass, &s, ancestor, site, n_values, low, high, &moved);
+            if (result == SAME_NODES) break;
+            if (result == OTHER_LOOKUP) mg_pass_unsupported(pass, "the order of two lookups' results depends on both indices");
+            ancestor = s.parent[ancestor];
+            if (ancestor < 0) mg_pass_unsupported(pass, "which results the gradient passes through depends on an index");
+        }
+        for (int32_t r = 0; r < out->n_regions; r++) /* regions within this one are part of it */
+            if (!(low <= out->regions[r].low && out->regions[r].high <= high)) out->regions[kept++] = out->regions[r];
+        out->n_regions = kept;
+        const int32_t fixed = count_fixed(moved, n_values, high - low);
+        out->regions[out->n_regions++] = (mg_region){site, ints, low, high, n_values, fixed, moved};
+    }
+}

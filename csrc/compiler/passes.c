@@ -1,0 +1,227 @@
+/* The compiler: its memory, and the sequence of its passes. */
+#include "passes.h"
+
+#include <stdlib.h>
+
+#include "microgpt.h"
+
+struct mg_chunk {
+    mg_chunk *next;
+    size_t size;
+    char data[] __attribute__((aligned(16)));
+};
+
+enum { CHUNK = 1 << 22, MOST_KEPT = 1 << 25 };
+
+static void out_of_memory(mg_pass *p)
+{
+    p->status = MG_NO_MEMORY;
+    longjmp(p->stop, 1);
+}
+
+static mg_chunk *new_chunk(mg_pass *p, size_t size)
+{
+    mg_chunk *chunk = p->spare;
+    if (size <= CHUNK && chunk) {
+        p->spare = chunk->next;
+    } else {
+        const size_t room = size > CHUNK ? size : CHUNK;
+        chunk = malloc(sizeof *chunk + room);
+        if (!chunk) out_of_memory(p);
+        chunk->size = room;
+    }
+    chunk->next = p->chunks;
+    p->chunks = chunk;
+    return chunk;
+}
+
+void *mg_pass_memory(mg_pass *p, size_t size)
+{
+    size = (size + 15) & ~(size_t)15;
+    if (size > (size_t)(p->end - p->next)) {
+        mg_chunk *chunk = new_chunk(p, size);
+        if (size > CHUNK / 2) return chunk->data; /* the current one goes on */
+        p->next = chunk->data;
+        p->end = chunk->data + chunk->size;
+    }
+    p->next += size;
+    return p->next - size;
+}
+
+void *mg_pass_zeros(mg_pass *p, size_t size) { return memset(mg_pass_memory(p, size), 0, size); }
+
+/* The chunks of usual size are kept for the next compilation, up to a limit. */
+static void release_chunks(mg_pass *p, mg_chunk **kept)
+{
+    size_t total = 0;
+    for (mg_chunk *list = p->spare, *next; list || p->chunks; list = next) {
+        if (!list) {
+            list = p->chunks;
+            p->chunks = NULL;
+        }
+        next = list->next;
+        total += list->size;
+        if (list->size == CHUNK && total <= MOST_KEPT) {
+            list->next = *kept;
+            *kept = list;
+        } else
+            free(list);
+    }
+}
+
+void mg_free_chunks(mg_chunk *chunks)
+{
+    while (chunks) {
+        mg_chunk *next = chunks->next;
+        free(chunks);
+        chunks = next;
+    }
+}
+
+_Noreturn void mg_pass_unsupported(mg_pass *p, const char *why)
+{
+    p->status = MG_OK;
+    p->why = why;
+    longjmp(p->stop, 1);
+}
+
+void mg_ints_reserve(mg_pass *p, mg_ints *v, int32_t more)
+{
+    const int64_t capacity = 2 * (int64_t)v->n + more + 64;
+    if (capacity > INT32_MAX) out_of_memory(p);
+    if (v->capacity - v->n >= more) return;
+    int32_t *larger = NEW(p, int32_t, capacity);
+    if (v->n) memcpy(larger, v->items, (size_t)v->n * sizeof *larger);
+    v->items = larger;
+    v->capacity = (int32_t)capacity;
+}
+
+/* ---- what outlives the passes ---- */
+
+static void *keep(mg_pass *p, const void *items, size_t n, size_t size)
+{
+    void *copy = malloc(n * size + 1);
+    if (!copy) out_of_memory(p);
+    if (n) memcpy(copy, items, n * size);
+    return copy;
+}
+
+static void finish(mg_emitter *e, mg_program *program)
+{
+    if (e->frame > INT32_MAX - 4096) out_of_memory(e->pass);
+    for (int32_t k = 0; k < e->n; k++) {
+        const mg_instruction *i = e->instructions + k;
+        if (i->kind >= MG_I_EXP && i->kind <= MG_I_CALL && (int64_t)i->nt * i->R > program->scratch_size)
+            program->scratch_size = (int64_t)i->nt * i->R;
+    }
+    program->scratch_size = (program->scratch_size + 7) / 8 * 8;
+    program->scratch = mg_frame_take(e, 2 * program->scratch_size);
+    program->frame_size = e->frame + 16; /* vectors may read and write a little beyond */
+    program->instructions = keep(e->pass, e->instructions, (size_t)e->n, sizeof *e->instructions);
+    program->tiles = keep(e->pass, e->tiles, (size_t)e->n_tiles, sizeof *e->tiles);
+    program->lists = keep(e->pass, e->lists.items, (size_t)e->lists.n, sizeof *e->lists.items);
+    program->n_tiles = e->n_tiles;
+    program->n_lists = e->lists.n;
+}
+
+int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int with_grad, const int32_t *bounds,
+               mg_chunk **memory, mg_program *program)
+{
+    const mg_graph *trace = graph;
+    mg_pass *pass = calloc(1, sizeof *pass);
+    mg_emitter *e = calloc(1, sizeof *e);
+    mg_compact *c = calloc(1, sizeof *c);
+    mg_values *v = calloc(1, sizeof *v);
+    mg_layout *layout = calloc(1, sizeof *layout);
+    mg_order *order = calloc(1, sizeof *order);
+    volatile int status = MG_NO_MEMORY, forward_done = 0;
+    volatile int32_t n = 0, n_tiles = 0, n_lists = 0;
+    volatile int64_t frame = 0;
+    memset(program, 0, sizeof *program);
+    if (!pass || !e || !c || !v || !layout || !order) goto out;
+    pass->spare = *memory;
+    *memory = NULL;
+    if (!setjmp(pass->stop)) {
+        e->pass = pass;
+        mg_compact_graph(pass, trace, n_roots, roots, c);
+        program->n_nodes = c->g.n;
+        mg_find_values(pass, c, with_grad, v);
+        mg_emit_forward(e, c, v, layout, program);
+        program->n_forward = e->n;
+        n = e->n;
+        n_tiles = e->n_tiles;
+        n_lists = e->lists.n;
+        frame = e->frame;
+        forward_done = 1;
+        if (with_grad) {
+            mg_find_order(pass, c, bounds, order);
+            mg_emit_backward(e, c, v, layout, order, program);
+            program->n_backward = e->n - program->n_forward;
+        }
+        finish(e, program);
+        status = MG_OK;
+    } else if (pass->status == MG_OK && forward_done) {
+        /* The order cannot be known before: the forward pass alone. */
+        program->dynamic = pass->why;
+        pass->why = NULL;
+        e->n = n;
+        e->n_tiles = n_tiles;
+        e->lists.n = n_lists;
+        e->frame = frame;
+        if (!setjmp(pass->stop)) {
+            finish(e, program);
+            status = MG_OK;
+        } else
+            status = MG_NO_MEMORY;
+    } else
+        status = MG_NO_MEMORY;
+out:
+    if (pass) release_chunks(pass, memory);
+    free(pass);
+    free(e);
+    free(c);
+    free(v);
+    free(layout);
+    free(order);
+    if (status != MG_OK) mg_program_free(program);
+    return status;
+}
+
+void mg_program_free(mg_program *p)
+{
+    free(p->instructions);
+    free(p->tiles);
+    free(p->lists);
+    free(p->constant_data);
+    free(p->out);
+    free(p->float_slots);
+    memset(p, 0, sizeof *p);
+}
+
+void mg_program_damage(mg_program *p, int which)
+{
+    /* Exchange the two operands' places of a sum's first terms in one backward tile: an order that is not the script's. */
+    for (int32_t k = 0, seen = 0; k < p->n_backward; k++) {
+        mg_instruction *i = p->instructions + p->n_forward + k;
+        if (i->kind < MG_I_DOT_BROADCAST || i->kind > MG_I_SUM_SINGLE || i->ints >= 0) continue;
+        mg_tile *t = p->tiles + i->first;
+        if (t->n < 3 || seen++ != which) continue;
+        if (t->ka < 0 && t->kb < 0) { /* from the last term to the first */
+            for (int32_t q = 0; q < i->nt; q++) {
+                t[q].a += (t[q].n - 1) * i->sa;
+                t[q].b += (t[q].n - 1) * i->sb;
+            }
+            i->sa = -i->sa;
+            i->sb = -i->sb;
+        } else {
+            for (int side = 0; side < 2; side++) {
+                const int32_t at = side ? t->kb : t->ka;
+                if (at < 0) continue;
+                const int32_t first = p->lists[at];
+                p->lists[at] = p->lists[at + 2];
+                p->lists[at + 2] = first;
+            }
+        }
+        return;
+    }
+}

@@ -1,0 +1,360 @@
+"""`compile`: when a call of a user's function runs as written, when it is traced and compared, and when it is replayed."""
+import inspect
+import struct
+import sys
+import time
+import traceback
+import warnings
+
+from ..core import hooks
+from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
+from ..core.tracing import SymFloat, Trace, Traced, TraceError
+from ..core.value import Value
+from . import rewrite, structure
+
+MOST_SHAPES = 64  # of one function; the one used longest ago goes first
+CALLS_BEFORE = 2  # of a shape that run as written; the last of them is also traced and compared
+
+
+class CompileError(TypeError):
+    """A function, or one shape of its arguments, cannot be compiled; raised with fallback="error" only."""
+
+
+class Compiled(Dispatcher):
+    """A function that is compiled once for each shape of its arguments. Made by `compile`."""
+
+    def __init__(self, function, static, verify, fallback, with_grad):
+        self.__wrapped__ = function
+        self.__compiled_function__ = function
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            setattr(self, name, getattr(function, name, None))
+        self.verify, self.fallback = verify, fallback
+        super().__init__(function, self._positions(static), with_grad)
+        self.always_verify = verify == "always"
+        self._retraced = {}  # signature -> how often a guard has not held
+
+    def _positions(self, static):
+        """Names or positions of arguments as positions."""
+        if not static:
+            return ()
+        names = list(inspect.signature(self.__wrapped__).parameters)
+        positions = []
+        for name in (static,) if isinstance(static, (str, int)) else static:
+            if isinstance(name, str) and name not in names:
+                raise ValueError(f"static={name!r}: {self.__name__}() has no such argument ({', '.join(names)})")
+            positions.append(names.index(name) if isinstance(name, str) else name)
+        return positions
+
+    def __get__(self, instance, owner=None):
+        import types
+
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self):
+        return f"<compiled function {self.__qualname__}>"
+
+    def __reduce__(self):
+        return self.__qualname__  # like a function: by its name
+
+    def positional(self, arguments, named):
+        """A call's arguments without names, defaults filled in where they are needed for that."""
+        bound = inspect.signature(self.function).bind(*arguments, **named)
+        if bound.kwargs:
+            bound.apply_defaults()
+        if bound.kwargs:
+            raise CompileError(f"{self.__name__}() is compiled: its arguments cannot be keyword-only")
+        return bound.args
+
+    def traced_call(self, arguments):
+        """A call within the trace of another compiled function."""
+        return hooks.called(self.function)(*arguments)
+
+    # ---- calls that are not replayed ----
+
+    def first_call(self, signature, arguments, odd):
+        """A shape that is not known yet, or arguments that no program is for."""
+        if odd:
+            if self.fallback == "error":
+                raise CompileError(f"{self.__name__}(): an int beyond 32 bits, or a Value that is computed from others, as "
+                                   "argument: pass what it is computed from")
+            return self.function(*arguments)
+        entry = Entry()
+        entry.guards, entry.kept = (), arguments
+        self.entries[signature] = entry
+        self.touch(entry)
+        self.evict(MOST_SHAPES)
+        return self.later_call(entry, signature, arguments)
+
+    def later_call(self, entry, signature, arguments):
+        if entry.program is not None:
+            broken = entry.check_guards()
+            if broken is not None:
+                self._retraced[signature] = self._retraced.get(signature, 0) + 1
+                entry.program, entry.guards, entry.calls = None, (), 1
+                entry.why = None
+                if self._retraced[signature] > 8:
+                    entry.why = f"{_guard_name(broken)} changes from call to call: pass it as an argument"
+                    self._refuse(entry.why)
+            else:
+                return self._verified_call(entry, arguments)
+        entry.calls += 1
+        if entry.why is not None or (self.verify == "first" and entry.calls < CALLS_BEFORE):
+            return self.function(*arguments)
+        if self.verify is False:
+            if not self._compile(entry, arguments):
+                return self.function(*arguments)
+            return self._replayed(entry, arguments)
+        if self._compile(entry, arguments):
+            return self._verified_call(entry, arguments)
+        try:
+            return self.function(*arguments)
+        except Exception:
+            entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
+            raise
+
+    def _replayed(self, entry, arguments):
+        results = self.replay_now(entry, arguments)
+        if results is None:
+            return self.function(*arguments)
+        return results[0] if entry.results is None else self.put_together(entry, results, arguments)
+
+    def _verified_call(self, entry, arguments):
+        """Both as written and replayed: the result of the function as written, if they agree or not."""
+        lengths = None if self.with_grad else [(x, len(x)) for argument in arguments for x in structure.lists_in(argument, [])]
+        results = self.replay_now(entry, arguments)
+        result = plainly(self.function, arguments)
+        entry.verified = False
+        if results is None:  # Python should have raised an error
+            return result
+        if entry.results is None:
+            found, grown = results[0], []
+        else:
+            found, grown = self._built(entry, results)
+        appended = [] if lengths is None else [x[n:] for x, n in lengths]
+        self._compare(entry, arguments, (result, appended), (found, grown), results[0])
+        return result
+
+    # ---- compiling ----
+
+    def _compile(self, entry, arguments):
+        """Trace and compile; whether that has worked."""
+        before = time.perf_counter()
+        try:
+            trace, results, roots = self._trace(entry, arguments)
+            traced = time.perf_counter()
+            entry.program = Program(trace, results, roots, self.with_grad)
+        except Unsupported as error:
+            self._give_up(entry, str(error), None)
+            return False
+        except Exception as error:
+            self._give_up(entry, None, error)
+            return False
+        entry.guards = _guards(trace)
+        entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
+        return True
+
+    def _give_up(self, entry, why, error):
+        entry.program = None
+        entry.why = why if error is None else _words(error)
+        self._refuse(entry.why, error)
+
+    def _refuse(self, why, error=None):
+        if self.fallback == "error":
+            raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
+
+    def _trace(self, entry, arguments):
+        """-> the trace, its results in order, and their nodes."""
+        names = _names(self.function, len(arguments))
+        random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
+        errors = TraceError.raised
+        trace = Trace()
+        with trace:
+            given = [structure.symbolic(trace, x, name, self.with_grad, i in self.static)
+                     for i, (x, name) in enumerate(zip(arguments, names))]
+            lists = [] if self.with_grad else [structure.lists_in(x, []) for x in given]
+            lengths = [[(inner, list(inner)) for inner in found] for found in lists]
+            try:
+                result = hooks.called(self.function)(*given)
+            finally:
+                if random_state is not None and sys.modules["random"].getstate() != random_state:
+                    sys.modules["random"].setstate(random_state)
+                    raise TraceError("random numbers are drawn in a compiled function: every call would see those of the "
+                                     "trace. Draw them outside and pass them in")
+            leaves = []
+            shape = structure.flatten(result, leaves)
+            grown = [structure.flatten(_appended(now, then), leaves) for found in lengths for now, then in found]
+            if self.with_grad and not leaves:
+                raise TraceError("a compiled function returns a Value, or lists, tuples or dicts of Values")
+            roots = [trace.root(leaf) for leaf in leaves]
+        if TraceError.raised != errors:
+            raise TraceError("the function catches an error that says why it cannot be compiled")
+        are_values = [type(leaf) is not SymFloat for leaf in leaves]
+        entry.results = None if self.with_grad and shape == ("leaf", 0) and are_values[0] else (shape, grown, are_values)
+        return trace, leaves, roots
+
+    def _built(self, entry, results):
+        """A result, and what is appended to each list argument."""
+        shape, grown, are_values = entry.results
+        if not self.with_grad:
+            results = [Value(x) if is_value else x for x, is_value in zip(results, are_values)]
+        return structure.build(shape, results), [structure.build(items, results) for items in grown]
+
+    def put_together(self, entry, results, arguments):
+        result, grown = self._built(entry, results)
+        if grown:
+            lists = [inner for x in arguments for inner in structure.lists_in(x, [])]
+            for inner, items in zip(lists, grown):
+                inner.extend(items)
+        return result
+
+    # ---- comparing ----
+
+    def _compare(self, entry, arguments, expected, found, root):
+        """All that can be seen of a call, bit for bit; on a difference the program is never replayed again."""
+        difference = self._difference(entry, arguments, expected, found, root)
+        entry.verified = difference is None
+        if difference is None or difference == "":
+            return
+        entry.program = None
+        entry.why = f"the compiled program differs from the function as written: {difference}"
+        self._refuse(entry.why)
+        warnings.warn(f"microgpt.compile: {self.__name__}(): {entry.why}. It runs as written. Please report this",
+                      RuntimeWarning, stacklevel=4)
+
+    def _difference(self, entry, arguments, expected, found, root):
+        numbers = structure.pairs(expected, found)
+        if numbers is None:
+            return "its results are not built alike"
+        wrong = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
+        if wrong:
+            return f"{len(wrong)} of {len(numbers)} results, the first {wrong[0][1]!r} instead of {wrong[0][0]!r}"
+        if not self.with_grad:
+            return None
+        eager = _first_value(expected)
+        expected = probe(eager, entry.program, leaf_values(arguments))
+        found = probe_replay(root, entry.program)
+        if expected is None or found is None:
+            return ""  # no memory to compare
+        wrong = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
+        if wrong:
+            return f"{len(wrong)} of {len(expected)} gradients, the first {found[wrong[0]]!r} instead of {expected[wrong[0]]!r}"
+        return None
+
+    # ---- what was done ----
+
+    def explain(self):
+        """What was compiled and what was not, for every shape that was called: text."""
+        lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
+        for entry in self.entries.values():
+            name = _shape_name(entry.kept, self.static)
+            if entry.program is None:
+                why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"
+                lines.append(f"  {name}: as written: {why}")
+                continue
+            info = entry.program.info
+            trace_ms, compile_ms = entry.timing
+            lines.append(f"  {name}: compiled: {info['nodes']} nodes in {sum(info['instructions'])} instructions, traced in "
+                         f"{trace_ms:.1f} ms, compiled in {compile_ms:.1f} ms, {(info['bytes'] + info['frame_bytes']) >> 10} KiB")
+            if entry.program.dynamic:
+                lines.append(f"    backward(): {entry.program.dynamic}. So the graph is written out and sorted in every call: "
+                             "the same bits, several times slower")
+            if not entry.verified and self.verify:
+                lines.append("    not compared with the function as written: Python raised an error, or nothing could be compared")
+        return "\n".join(lines)
+
+
+def compile(function=None, *, static=(), verify="first", fallback="eager", grad=True):
+    """Compile a function of your own over `Value`: the same bits, replayed in compiled code.
+
+    The function is run as written for the first two calls of each shape of its arguments; in the second it is traced as
+    well, and what was compiled is compared with it, bit for bit. From the third call on the program is replayed.
+
+    Ints and floats in arguments (and in lists of them) may differ from call to call; lengths, text, bools and objects make
+    a shape. Leaf Values from outside are read and differentiated as they are at each call. At most 64 shapes are kept.
+
+    static: names of int or float arguments of which each value makes a shape.  verify: "first"; "always", which runs
+    both every time; False.  fallback: "eager" runs as written what cannot be compiled (`explain()` says why), "error"
+    raises CompileError.  grad=False: for inference. Values in arguments count as numbers, results have no graph, and the
+    function may append to lists that it is given.
+    """
+    if verify not in ("first", "always", False):
+        raise ValueError(f'verify={verify!r}: "first", "always" or False')
+    if fallback not in ("eager", "error"):
+        raise ValueError(f'fallback={fallback!r}: "eager" or "error"')
+    if function is None:
+        return lambda f: compile(f, static=static, verify=verify, fallback=fallback, grad=grad)
+    if isinstance(function, Compiled):
+        function = function.__wrapped__
+    if not callable(function):
+        raise TypeError(f"compile() takes a function, not {type(function).__name__!r}")
+    return Compiled(function, static, verify, fallback, bool(grad))
+
+
+# ---- words ----
+
+def _bits(x):
+    return struct.pack("<d", float(x))
+
+
+def _names(function, n):
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    return [*names[:n], *(f"argument {i}" for i in range(len(names), n))]
+
+
+def _words(error):
+    """An error of the trace, with the user's line that it comes from."""
+    text = str(error) if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(rewrite._PACKAGE)
+              and not frame.filename.startswith(rewrite._LIBRARIES) and frame.filename.endswith(".py")]
+    if frames:
+        text = f"{frames[-1].filename}:{frames[-1].lineno}: {text}"
+    return text
+
+
+def _shape_name(arguments, static):
+    def name(x, is_static=False):
+        if isinstance(x, Value):
+            return "Value"
+        if is_static or x is None or isinstance(x, (bool, str)):
+            return repr(x)
+        if isinstance(x, (list, tuple)):
+            inner = [name(item) for item in x]
+            kind = type(x).__name__
+            if inner and len(set(inner)) == 1:
+                return f"{kind} of {len(inner)} {inner[0]}"
+            return f"{kind}({', '.join(inner[:4])}{', ...' if len(inner) > 4 else ''})"
+        return type(x).__name__
+
+    return f"({', '.join(name(x, i in static) for i, x in enumerate(arguments))})"
+
+
+def _guard_name(guard):
+    kind, holder, name, _ = guard
+    if kind == "attribute":
+        return f"{type(holder).__name__}.{name}"
+    return f"{name!r}"
+
+
+def _first_value(x):
+    """The first Value in a result."""
+    if isinstance(x, Value):
+        return x
+    for item in x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else ():
+        found = _first_value(item)
+        if found is not None:
+            return found
+    return None
+
+
+def _appended(now, then):
+    """What was added at the end of a list argument; any other change is refused."""
+    if len(now) < len(then) or any(x is not y for x, y in zip(now, then)):
+        raise TraceError("a list argument is changed other than by appending")
+    return now[len(then):]
+
+
+def _guards(trace):
+    return tuple(guard for guard in trace.guards.values() if type(guard[3]) is not Traced)

@@ -1,0 +1,88 @@
+"""Arguments and results, taken apart and put together: lists within lists."""
+from ..core.tracing import SymFloat, SymInt, Traced, TraceError
+from ..core.value import Value
+
+_CONSTANT = (bool, str, bytes, complex, range, frozenset)
+
+
+def symbolic(trace, x, name, with_grad, static=False):
+    """What stands for an argument in the trace, in the order in which a call's numbers are passed."""
+    kind = type(x)
+    if static or kind is bool:
+        return x
+    if kind is int:
+        return trace.int_input(name)
+    if kind is float:
+        return trace.float_input()
+    if kind is list or kind is tuple:
+        items = [symbolic(trace, item, f"{name}[{i}]", with_grad) for i, item in enumerate(x)]
+        trace.created.add(id(items))
+        trace.keep.append(items)
+        return items if kind is list else tuple(items)
+    if isinstance(x, Value):
+        return trace.leaf_input() if with_grad else trace.number_input()
+    if x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__") and kind is not dict:
+        raise TraceError(f"the argument {name} is a {kind.__name__}, whose content may be another one in each call: pass a list "
+                         "of its numbers (tolist())")
+    return x
+
+
+def flatten(x, leaves):
+    """The structure of a result: leaves get its Values and unknown numbers, the rest is a constant of the structure."""
+    kind = type(x)
+    if kind is Traced or kind is SymFloat or (isinstance(x, Value) and kind is not SymInt):
+        for i, leaf in enumerate(leaves):
+            if leaf is x:
+                return ("leaf", i)
+        leaves.append(x)
+        return ("leaf", len(leaves) - 1)
+    if kind is list or kind is tuple:
+        return (kind.__name__, [flatten(item, leaves) for item in x])
+    if kind is dict:
+        return ("dict", {key: flatten(item, leaves) for key, item in x.items()})
+    if x is None or kind in (bool, int, float, str):
+        return ("constant", x)
+    raise TraceError(f"a compiled function returns {kind.__name__!r}: return Values, or lists, tuples or dicts of them")
+
+
+def build(structure, results):
+    """The result of a call, from its Values and numbers."""
+    kind, what = structure
+    if kind == "leaf":
+        return results[what]
+    if kind == "list":
+        return [build(item, results) for item in what]
+    if kind == "tuple":
+        return tuple([build(item, results) for item in what])
+    if kind == "dict":
+        return {key: build(item, results) for key, item in what.items()}
+    return what
+
+
+def pairs(x, y):
+    """The numbers of two results side by side, or None where they are not built alike."""
+    if isinstance(x, Value) or isinstance(y, Value):
+        return [(x.data, y.data)] if isinstance(x, Value) and isinstance(y, Value) else None
+    if isinstance(x, dict) and isinstance(y, dict) and list(x) == list(y):
+        x, y = list(x.values()), list(y.values())
+    if isinstance(x, (list, tuple)) and type(x) is type(y) and len(x) == len(y):
+        found = []
+        for a, b in zip(x, y):
+            inner = pairs(a, b)
+            if inner is None:
+                return None
+            found += inner
+        return found
+    if type(x) is float and type(y) is float:
+        return [(x, y)]
+    return [] if type(x) is type(y) and x == y else None
+
+
+def lists_in(x, found):
+    """The lists in nested lists, outer ones first."""
+    if isinstance(x, list):
+        found.append(x)
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            lists_in(item, found)
+    return found
