@@ -41,7 +41,7 @@ def _row(made, start):
 FIGURES = {
     "fused-times": ("compare", lambda made: number(_row(made, "fused (")["times_original"])),
     "value-times": ("compare", lambda made: number(_row(made, "microgpt.py with our Value")["times_original"])),
-    "own-architecture-times": ("own_architecture", lambda made: number(_row(made, "graph")["times_plain"], 2)),
+    "own-architecture-times": ("own_architecture", lambda made: number(_row(made, "graph")["times_plain"], 1)),
     "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
 }
 

@@ -157,6 +157,15 @@ def test_pages_that_sources_mention_exist():
     assert not wrong
 
 
+def test_tests_that_pages_mention_exist():
+    """Each difference from the script is pinned by a test, named beside it."""
+    names = {file.name: set(re.findall(r"^(?:    )?def (test_\w+)", text_of(file), re.M)) for file in (ROOT / "tests").rglob("*.py")}
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for file, name in re.findall(r"`(?:tests/)?(?:(test_\w+\.py)(?:::))?(test_\w+)`", text_of(page)):
+            known = names.get(file, set()) if file else set().union(*names.values())
+            assert name in known, f"{name_of(page)}: {name}"
+
+
 # ---- what the pages must cover ----
 
 
