@@ -154,8 +154,14 @@ def _interrupted() -> int:
     while True:
         try:
             if _owns_process:
-                # `signal` would import `enum`, and leave time for another interrupt.
-                from _signal import SIG_IGN, SIGINT, default_int_handler, getsignal, signal
+                # What `signal` wraps: `signal` would import `enum`, and leave time for another interrupt.
+                from _signal import (  # type: ignore[import-not-found]  # typeshed has no built-in module of this name
+                    SIG_IGN,
+                    SIGINT,
+                    default_int_handler,
+                    getsignal,
+                    signal,
+                )
 
                 if getsignal(SIGINT) is default_int_handler:
                     signal(SIGINT, hold)
