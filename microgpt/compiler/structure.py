@@ -2,7 +2,6 @@
 from ..tracing import SymFloat, SymInt, Traced, TraceError
 from ..value import Value
 
-
 _CONSTANT = (bool, str, bytes, complex, range, frozenset)
 
 
