@@ -7,12 +7,12 @@ from .callbacks import Validator as Validator
 from .compiler import compile as compile
 from .config import Config as Config
 from .core.adam import Adam as Adam
+from .core.functions import linear as linear
+from .core.functions import rmsnorm as rmsnorm
+from .core.functions import softmax as softmax
+from .core.gpt import document_loss as document_loss
+from .core.gpt import gpt as gpt
 from .core.model import GPT as GPT
-from .core.model import document_loss as document_loss
-from .core.model import gpt as gpt
-from .core.model import linear as linear
-from .core.model import rmsnorm as rmsnorm
-from .core.model import softmax as softmax
 from .core.simd import simd_info as simd_info
 from .core.value import Value as Value
 from .data import Tokenizer as Tokenizer

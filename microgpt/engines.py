@@ -276,7 +276,8 @@ class Graph(_Compiled, _ScriptLoop):
 
     def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None:
         super().__init__(vocab_size, config, rng)
-        from .core.model import document_loss, gpt, softmax
+        from .core.functions import softmax
+        from .core.gpt import document_loss, gpt
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
 

@@ -11,6 +11,7 @@ In expected output a line of `...` stands for any lines, and `...` within a line
 import contextlib
 import doctest
 import io
+import linecache
 import os
 import re
 import shlex
@@ -58,10 +59,12 @@ def shell(line, shorten):
     return done.stdout
 
 
-def run_python(text, expected, namespace):
+def run_python(text, expected, namespace, name):
+    """Run a block; its source is known under that name to what reads the source of functions."""
+    linecache.cache[name] = len(text), None, text.splitlines(True), name
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(text, "page", "exec"), namespace)
+        exec(compile(text, name, "exec"), namespace)
     if expected is not None:
         must_match(expected, out.getvalue())
 
@@ -94,7 +97,7 @@ def run(page, languages):
             if language == "python" and text.startswith(">>>"):
                 run_doctest(text, namespace)
             elif language == "python":
-                run_python(text, expected, namespace)
+                run_python(text, expected, namespace, f"page_line_{line}.py")
             elif language == "bash":
                 for command in text.replace("\\\n", " ").splitlines():
                     if shlex.split(command, comments=True):

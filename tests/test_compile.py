@@ -690,5 +690,6 @@ def test_compilations_leave_nothing_behind():
 
 def resident():
     """The most memory that this process has held, KiB."""
-    resource = pytest.importorskip("resource")
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)

@@ -157,6 +157,15 @@ def test_pages_that_sources_mention_exist():
     assert not wrong
 
 
+def test_tests_that_pages_mention_exist():
+    """Each difference from the script is pinned by a test, named beside it."""
+    names = {file.name: set(re.findall(r"^(?:    )?def (test_\w+)", text_of(file), re.M)) for file in (ROOT / "tests").rglob("*.py")}
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for file, name in re.findall(r"`(?:tests/)?(?:(test_\w+\.py)(?:::))?(test_\w+)`", text_of(page)):
+            known = names.get(file, set()) if file else set().union(*names.values())
+            assert name in known, f"{name_of(page)}: {name}"
+
+
 # ---- what the pages must cover ----
 
 
@@ -195,8 +204,8 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_picture_of_the_readme_is_that_of_the_results():
-    done = subprocess.run([sys.executable, ROOT / "bench" / "readme_picture.py", "--check"])
-    assert done.returncode == 0, "run python bench/readme_picture.py"
+    done = subprocess.run([sys.executable, ROOT / "bench" / "render.py", "--check"])
+    assert done.returncode == 0, "run python bench/render.py"
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("images/*.svg")), ids=name_of)

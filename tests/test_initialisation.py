@@ -1,5 +1,6 @@
 """Objects whose __init__ did not run, failed, or is called again: an exception, never a crash, never another object."""
 import copy
+import inspect
 import math
 import pickle
 import random
@@ -268,3 +269,27 @@ def test_step_index_stays_within_what_can_be_counted():
         assert adam.step_index == right
     adam.step()
     assert adam.step_index == 2**62 + 1
+
+
+# Name -> default of every parameter; reference.py has the same for GPT and Adam.
+SIGNATURES = {
+    GPT: "(vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None)",
+    Adam: "(model, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=1000)",
+    FusedEngine: "(model)",
+    MT19937: "(seed=42)",
+    TextLines: "(text)",
+}
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+def test_signature_and_docstring_of_a_compiled_class(kind):
+    assert str(inspect.signature(kind)) == SIGNATURES[kind]
+    assert kind.__doc__.lstrip()[:2] != "--" and kind.__name__ + "(" not in kind.__doc__.split("\n")[0]
+
+
+@pytest.mark.parametrize("kind, of_reference", [(GPT, reference.GPT), (Adam, reference.Adam)])
+def test_signature_is_that_of_the_reference(kind, of_reference):
+    ours, theirs = (
+        [(p.name, p.default) for p in inspect.signature(k).parameters.values()] for k in (kind, of_reference)
+    )
+    assert ours == theirs

@@ -8,10 +8,11 @@ from graphs import ENGINES, assert_same, assert_same_graph, bits, outcome
 
 from microgpt import reference
 from microgpt.core import model
+from microgpt.core.audit import sorted_slots, tape_state
 from microgpt.core.fused import FusedEngine
 from microgpt.core.model import GPT, document_loss
 from microgpt.core.mt19937 import MT19937
-from microgpt.core.value import Value, _sorted, _tape_state
+from microgpt.core.value import Value
 
 CONFIGS = {
     "default": (dict(vocab_size=9), [8, 0, 3, 3, 7, 8]),
@@ -73,8 +74,8 @@ def test_the_order_known_beforehand_is_the_one_that_sorting_finds(config):
     for n in range(2, m.block_size + 2):
         document = [rng.randrange(m.vocab_size) for _ in range(n)]
         loss = document_loss(document, m)
-        assert _sorted(loss) == _sorted(loss, known=False)
-        assert _sorted(loss * 2.0)[:-1] == _sorted(loss, known=False)
+        assert sorted_slots(loss) == sorted_slots(loss, cached=False)
+        assert sorted_slots(loss * 2.0)[:-1] == sorted_slots(loss, cached=False)
 
 
 def deep(loss):
@@ -484,7 +485,7 @@ def cache_of(m, n, V=Value):
 
 def tape_is_free():
     """Whether other threads could go on: it would hang where the tape is taken."""
-    assert not _tape_state()[0]
+    assert not tape_state()[0]
     x = Value(2.0)
     (x * x).backward()
     model.softmax([x, x])[0].backward()

@@ -11,8 +11,9 @@ from graphs import bits
 
 from microgpt import reference
 from microgpt.core import model
+from microgpt.core.audit import audits, tape_state
 from microgpt.core.model import GPT, document_loss
-from microgpt.core.value import Value, _audits, _tape_state
+from microgpt.core.value import Value
 
 
 def together(*functions):
@@ -110,12 +111,12 @@ def test_what_dies_while_the_tape_is_taken_is_put_down_for_later():
         victim = Value(5.0)
         thread = threading.Thread(target=x.backward)
         thread.start()
-        while thread.is_alive() and not _tape_state()[0]:
+        while thread.is_alive() and not tape_state()[0]:
             pass
         del victim
-        busy, n_deferred, _ = _tape_state()
+        busy, n_deferred, _ = tape_state()
         thread.join()
-        assert _tape_state() == (False, 0, 0)
+        assert tape_state() == (False, 0, 0)
         if busy:
             assert n_deferred == 1
             return
@@ -126,7 +127,7 @@ def test_who_waited_longest_comes_next():
     """Three threads wait for a long backward to end, and then take their turns in the order in which they came."""
     gradients = [1.0, -1e16, 3.0]  # added to 1e16 in this order they make 3.0, in any other 4.0 or 5.0
     long = Value(1.0)
-    for _ in range(500_000 if _audits() is None else 100_000):
+    for _ in range(500_000 if audits() is None else 100_000):
         long = long + 1.0
     for _ in range(200):
         a = Value(1.0)
@@ -135,12 +136,12 @@ def test_who_waited_longest_comes_next():
         seen = []
         for n, thread in enumerate(threads):
             thread.start()
-            while thread.is_alive() and _tape_state()[::2] != (True, n):
+            while thread.is_alive() and tape_state()[::2] != (True, n):
                 pass
-            seen.append(_tape_state()[::2])
+            seen.append(tape_state()[::2])
         for thread in threads:
             thread.join(60)
-        assert not any(thread.is_alive() for thread in threads) and _tape_state() == (False, 0, 0)
+        assert not any(thread.is_alive() for thread in threads) and tape_state() == (False, 0, 0)
         if seen == [(True, n) for n in range(4)]:
             assert a.grad == 3.0
             return
@@ -194,7 +195,8 @@ def child(code, *arguments):
 def test_a_finalizer_at_the_end_does_not_wait_for_a_daemon_thread(use, threads):
     """It gets an error, or a result if the thread was not at work; the program ends either way."""
     out = child("""
-from microgpt.core.value import Value, _tape_state
+from microgpt.core.audit import tape_state
+from microgpt.core.value import Value
 set_up()
 run()  # so that all is imported
 def work():
@@ -216,7 +218,7 @@ class AtEnd:
             else:
                 write(1, b"worked\\n")
 sys.at_end = AtEnd()
-while not _tape_state()[0]:
+while not tape_state()[0]:
     pass
 """, USES[use], str(threads))
     refused = "the graph cannot be used any more: a thread was at work on it when the process ended"
@@ -287,8 +289,8 @@ stop.set()
 for thread in threads:
     thread.join()
 run()
-from microgpt.core.value import _tape_state
-assert _tape_state() == (False, 0, 0)
+from microgpt.core.audit import tape_state
+assert tape_state() == (False, 0, 0)
 print("done")
 """, USES[use], HOOKS[hook], str(others))
     assert out.split()[-1] == "done"
@@ -296,6 +298,6 @@ print("done")
 
 def test_nobody_can_take_the_tape_for_good():
     """What the module does at a fork cannot be called at another time."""
-    import microgpt.core.value
+    import microgpt.core.lock
 
-    assert not [name for name in vars(microgpt.core.value) if "fork" in name]
+    assert not [name for name in vars(microgpt.core.lock) if "fork" in name]

@@ -55,7 +55,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
 from microgpt import Value, linear, rmsnorm, softmax
-from microgpt.core.value import _audits
+from microgpt.core.audit import audits
 def fill_with_chain():
     x = Value(1.0)
     try:

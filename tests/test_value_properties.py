@@ -73,7 +73,7 @@ def test_many_layers_over_each_other(seed):
         run_both([rng.gauss(0, 1) for _ in range(rng.randint(1, 5))], program)
 
 
-# The order of additions in a folded sum differs from the script's only in these shapes (see _backward.pxi), so each is
+# The order of additions in a folded sum differs from the script's only in these shapes (see topo.pyx), so each is
 # here by name: numbers are chosen so that another order gives other bits.
 
 SHAPES = {

@@ -27,7 +27,7 @@ def test_marks_of_slots_that_were_free_when_the_sort_numbers_began_anew():
     """A layer at the end of the tape is marked and freed; after 2**32 sorts it is built there again."""
     child("""
 from microgpt import Value, softmax
-from microgpt.core.value import _sorts_until_wrap
+from microgpt.core.audit import sorts_until_wrap
 xs, leaf, number = [Value(k * 0.01) for k in range(600)], Value(1.0), 12
 def gradients():
     for x in xs:
@@ -37,7 +37,7 @@ def gradients():
 expected = gradients()
 for sorts in range(1, number):
     for _ in range(2):  # the second time the layer's nodes are marked with the number of this very sort
-        _sorts_until_wrap(0)
+        sorts_until_wrap(0)
         for _ in range(sorts):
             leaf.backward()
         assert gradients() == expected, sorts
@@ -48,17 +48,17 @@ def test_sorts_of_a_layer_on_both_sides_of_the_numbers_beginning_anew():
     """What the rows of a layer share is visited in each sort, whatever number an earlier one had."""
     child("""
 from microgpt import Value, linear
-from microgpt.core.value import _sorted, _sorts_until_wrap
+from microgpt.core.audit import sorted_slots, sorts_until_wrap
 a = Value(0.5)
 xs = [a.exp(), a * a, a + 1.0]
 roots = [linear(xs, [[a] * 3, xs])[0] * 1.0, linear([a] * 3, [xs, xs])[1] * 1.0]
-expected = [_sorted(root) for root in roots]
+expected = [sorted_slots(root) for root in roots]
 for sorts in range(1, 9):
     for _ in range(2):
-        _sorts_until_wrap(sorts // 2)
+        sorts_until_wrap(sorts // 2)
         for _ in range(sorts):
             a.backward()
-        assert [_sorted(root) for root in roots] == expected, sorts
+        assert [sorted_slots(root) for root in roots] == expected, sorts
 """)
 
 
@@ -222,8 +222,10 @@ def test_reading_a_node_that_changes_meanwhile(name):
 
 
 def test_signature():
-    found, expected = (inspect.signature(cls).parameters.values() for cls in (Value, reference.Value))
-    assert [(p.name, p.default) for p in found] == [(p.name, p.default) for p in expected]
+    def names(kind):
+        return [(parameter.name, parameter.default) for parameter in inspect.signature(kind).parameters.values()]
+
+    assert names(Value) == names(reference.Value)
     for name in ("log", "exp", "relu", "backward"):
         assert str(inspect.signature(getattr(Value, name))) == "(self)"
     assert Value.__doc__.startswith("A number in a computation graph")

@@ -63,7 +63,7 @@ SEEDS = [
     Seed("a sum that overflows", "sanitize", "csrc/engine.c", "    e->loss_factor = ",
          "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->loss_factor = ",
          "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a reference that is not counted", "debug", "microgpt/core/_nodes.pxi",
+    Seed("a reference that is not counted", "debug", "microgpt/core/nodes.pxd",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
          "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip

@@ -2,7 +2,8 @@
 
 from libc.math cimport log as c_log
 
-from microgpt.core.value cimport BINARY, NARY, UNARY, Nary, extend_region
+from microgpt.core.blocks cimport extend_block as extend_region
+from microgpt.core.tape cimport BINARY, NARY, UNARY, Nary
 
 
 cdef int evaluate(Call *call, double *numbers) noexcept nogil:

@@ -89,7 +89,7 @@ cdef object custom(object data, object children, object local_grads):
 
 
 cdef bint tracing_here():
-    return current is not None and tape_module.tracing_thread == PyThread_get_thread_ident()
+    return current is not None and tape.tracing_thread == PyThread_get_thread_ident()
 
 
 @cython.final

@@ -1,3 +1,4 @@
+# cython: embedsignature=False
 """The optimizer over a model's contiguous parameters, for both compiled engines (`microgpt.py`, "Adam optimizer")."""
 import operator
 
@@ -61,11 +62,19 @@ cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here nev
 
 @cython.no_gc_clear  # m_data and v_data point into the moments
 cdef class Adam:
-    """Adam with a learning rate that falls linearly to 0 over num_steps.
+    # The first line is the signature, in the form in which Python reads it: inspect.signature(Adam).
+    """Adam(model, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=1000)\n--\n
+Adam with a learning rate that falls linearly to 0 over num_steps (lines 146-149 and 174-182 of the script).
 
-    m, v: the moments, float64 [num_params], as NumPy views without a copy.  step_index: the updates done so far.
-    The settings (learning_rate, beta1, beta2, eps, num_steps) may be read and set. Bits as in `reference.Adam`.
-    """
+The settings (learning_rate, beta1, beta2, eps, num_steps) may be read and set. Bits as in `reference.Adam`.
+
+Attributes
+----------
+m, v : numpy.ndarray
+    The moments, [num_params] float64, views without a copy.
+step_index : int
+    The updates done so far.
+"""
 
     def __init__(self, GPT model not None, double learning_rate=0.01, double beta1=0.85, double beta2=0.99,
                  double eps=1e-8, Py_ssize_t num_steps=1000):

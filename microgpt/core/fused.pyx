@@ -1,3 +1,4 @@
+# cython: embedsignature=False
 """The fused engine: explicit forward and backward in compiled kernels, without a graph, with the script's bits.
 
 It works on the parameters and gradients of a `GPT`, so whatever it computes is at once visible as `model.data`,
@@ -72,11 +73,13 @@ cdef double inverse(double temperature) except? -1.0:
 
 @cython.no_gc_clear
 cdef class FusedEngine:
-    """Trains a `GPT` on whole documents, and samples from it (`microgpt.py`, the training and inference loops).
+    # The first line is the signature, in the form in which Python reads it: inspect.signature(FusedEngine).
+    """FusedEngine(model)\n--\n
+Trains a `GPT` on whole documents, and samples from it (the script's training and inference loops).
 
-    One call at a time: a second thread that calls meanwhile gets a RuntimeError. Engines of different models may work
-    in as many threads as there are. The instruction set is the one in use when the engine is made.
-    """
+One call at a time: a second thread that calls meanwhile gets a RuntimeError. Engines of different models may work in
+parallel. The instruction set is the one in use when the engine is made.
+"""
 
     def __cinit__(self):
         self.lock = allocate_lock()
@@ -114,16 +117,16 @@ cdef class FusedEngine:
         return 0
 
     cdef int reserve(self, Py_ssize_t count) except -1:
-        """Room for count tokens."""
-        if count > self.tokens_room:
+        """Reserve memory for count tokens."""
+        if count > self.tokens_capacity:
             grown = PyMem_Realloc(self.tokens, 2 * count * sizeof(int32_t))
             if grown == NULL:
                 raise MemoryError()
             self.tokens = <int32_t *>grown
-            self.tokens_room = 2 * count
+            self.tokens_capacity = 2 * count
         return 0
 
-    cdef Py_ssize_t take(self, document, Py_ssize_t at) except -1:
+    cdef Py_ssize_t encode_document(self, document, Py_ssize_t at) except -1:
         """Put a document's tokens at self.tokens[at:], no more than the block holds; its number of positions."""
         cdef Py_ssize_t i, token, n = len(document) - 1, vocab_size = self.model.vocab_size
         if n == 0:
@@ -168,7 +171,7 @@ cdef class FusedEngine:
             i += 2
         return True
 
-    cdef int learn(self, dict ids) except -1:
+    cdef int build_char_table(self, dict ids) except -1:
         """Fill the table of the first 256 characters' token ids, -1 for those that are not in ids."""
         cdef Py_ssize_t token
         if self.knows(ids):
@@ -178,29 +181,29 @@ cdef class FusedEngine:
             token = self.ids.get(chr(code), -1)
             if not -1 <= token < self.model.vocab_size - 1:
                 raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
-            self.latin[code] = <int32_t>token
+            self.char_table[code] = <int32_t>token
         self.entries = [part for item in self.ids.items() for part in item]
         return 0
 
-    cdef Py_ssize_t take_text(self, document, Py_ssize_t at) except -1:
-        """`take` for BOS, the characters of a str by self.ids, and BOS."""
+    cdef Py_ssize_t encode_text(self, document, Py_ssize_t at) except -1:
+        """The same for BOS, the characters of a str by self.ids, and BOS."""
         cdef str text = exact_str(document)
-        cdef Py_ssize_t i = at, length = len(text), room = min(length, self.model.block_size), token
+        cdef Py_ssize_t i = at, length = len(text), n = min(length, self.model.block_size), token
         cdef int32_t bos = <int32_t>(self.model.vocab_size - 1)
         cdef Py_UCS4 ch
-        self.reserve(at + room + 2)
+        self.reserve(at + n + 2)
         self.tokens[at] = bos
         for ch in text:
-            token = self.latin[ch] if ch < 256 else self.ids.get(chr(ch), -1)
+            token = self.char_table[ch] if ch < 256 else self.ids.get(chr(ch), -1)
             if not 0 <= token < bos:
                 raise ValueError(f"character {chr(ch)!r} (U+{<long>ch:04X}) at index {i - at} is not in the vocabulary")
             i += 1
-            if i - at <= room:
+            if i - at <= n:
                 self.tokens[i] = <int32_t>token
-        if room < self.model.block_size:
-            room += 1
-            self.tokens[at + room] = bos
-        return room
+        if n < self.model.block_size:
+            n += 1
+            self.tokens[at + n] = bos
+        return n
 
     def loss_and_grad(self, tokens):
         """`loss = document_loss(tokens, model); loss.backward()`: the loss, a float; adds to `model.grad`.
@@ -212,7 +215,7 @@ cdef class FusedEngine:
         cdef Py_ssize_t n
         self.enter()
         try:
-            n = self.take(tokens, 0)
+            n = self.encode_document(tokens, 0)
             with nogil:
                 status = mg_document_gradient(self.engine, self.model.params_data, self.model.params_grad,
                                               self.tokens, n, &self.poll, &loss)
@@ -232,7 +235,7 @@ cdef class FusedEngine:
         cdef Py_ssize_t p, n
         self.enter()
         try:
-            n = self.take(tokens, 0)
+            n = self.encode_document(tokens, 0)
             losses = <double *>PyMem_Malloc(n * sizeof(double))
             if losses == NULL:
                 raise MemoryError()
@@ -249,8 +252,8 @@ cdef class FusedEngine:
         """For each document: the loss, its gradient, one step of adam. Appends each loss to `losses` as it goes.
 
         documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
-        its token id, of str. Up to 64 are asked for before the first of them is trained on. If it raises in the midst of
-        a document, that document is as if it had never been: parameters, gradients, moments and `losses` are those after
+        its token id, of str. Up to 64 are asked for before the first of them is trained on. If it raises within a
+        document, that document has no effect: parameters, gradients, moments and `losses` are those after
         the one before it. If `documents` itself raises, those it gave before are trained on first.
         """
         cdef int64_t starts[BATCH + 1]
@@ -264,14 +267,17 @@ cdef class FusedEngine:
             if adam.model is not self.model:
                 raise ValueError("this Adam belongs to another model")
             if ids is not None:
-                self.learn(ids)
+                self.build_char_table(ids)
             iterator = iter(documents)
             while True:
                 try:
                     document = next(iterator, END)
                     if document is END:
                         break
-                    n = self.take(document, starts[count]) if ids is None else self.take_text(document, starts[count])
+                    if ids is None:
+                        n = self.encode_document(document, starts[count])
+                    else:
+                        n = self.encode_text(document, starts[count])
                 except BaseException:
                     self.train_batch(starts, count, adam, losses)  # those before it are sound
                     raise
@@ -300,7 +306,7 @@ cdef class FusedEngine:
         if status != MG_OK:
             self.raise_status(status)
 
-    cdef Py_ssize_t take_prompt(self, prompt, Py_ssize_t at) except -1:
+    cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1:
         """Put tokens at self.tokens[at:]; how many there are then."""
         cdef Py_ssize_t i, token, n = len(prompt)
         if n > self.model.block_size - at:
@@ -332,7 +338,7 @@ cdef class FusedEngine:
         cdef Py_ssize_t n, vocab_size = self.model.vocab_size
         self.enter()
         try:
-            n = self.take_prompt(tokens, 0)
+            n = self.encode_prompt(tokens, 0)
             if n == 0:
                 raise ValueError("there are no tokens to follow")
             probs = <double *>PyMem_Malloc(vocab_size * sizeof(double))
@@ -368,7 +374,7 @@ cdef class FusedEngine:
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
             self.reserve(1)
             self.tokens[0] = <int32_t>(self.model.vocab_size - 1)
-            n = self.take_prompt(prompt, 1)
+            n = self.encode_prompt(prompt, 1)
             self.reserve(n + self.model.block_size)
             drawn = self.tokens + n
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed

@@ -8,9 +8,9 @@ cdef class GPT:
     cdef readonly double init_std
     cdef double *params_data  # [num_params], contiguous, in the script's order
     cdef double *params_grad  # [num_params]
-    cdef uint32_t region  # the header of the parameters' slots
+    cdef uint32_t block  # the header of the parameters' slots
     cdef uint32_t first  # the slot of params[0]
-    cdef object matrices  # state_dict and params, once somebody has asked for them
+    cdef object matrices  # state_dict and params, once they were asked for
     cdef list values
 
     cdef int ready(self) except -1

@@ -1,9 +1,14 @@
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from numpy import float64
 from numpy.typing import NDArray
 
+from microgpt.core.functions import linear as linear
+from microgpt.core.functions import rmsnorm as rmsnorm
+from microgpt.core.functions import softmax as softmax
+from microgpt.core.gpt import document_loss as document_loss
+from microgpt.core.gpt import gpt as gpt
 from microgpt.core.mt19937 import MT19937
 from microgpt.core.value import Value
 
@@ -55,15 +60,3 @@ class GPT:
     ) -> Iterator[int]: ...
     def _clear_grad(self) -> None: ...
     def _repr_html_(self) -> str: ...
-
-def linear(x: Iterable[Value], w: Iterable[Iterable[Value]]) -> list[Value]: ...
-def softmax(logits: Iterable[Value]) -> list[Value]: ...
-def rmsnorm(x: Iterable[Value]) -> list[Value]: ...
-def gpt(
-    token_id: int,
-    pos_id: int,
-    keys: list[list[list[Value]]],
-    values: list[list[list[Value]]],
-    model: GPT,
-) -> list[Value]: ...
-def document_loss(tokens: Sequence[int], model: GPT) -> Value: ...

@@ -1,3 +1,4 @@
+# cython: embedsignature=False
 """The stream of random numbers: what `random.Random` draws, without importing `random`.
 
 The script seeds one generator (`random.seed(42)`) and draws everything from it: the order of the documents, the
@@ -35,10 +36,12 @@ cdef uint32_t word(object number) except? 0xFFFFFFFF:
 
 
 cdef class MT19937:
-    """`random.Random(seed)` for a seed that is an integer: of any sign, any size and any type.
+    # The first line is the signature, in the form in which Python reads it: inspect.signature(MT19937).
+    """MT19937(seed=42)\n--\n
+The generator `random.Random(seed)` for a seed that is an integer: of any sign, any size and any type.
 
-    The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
-    """
+The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
+"""
 
     def __cinit__(self):
         self.state.pos = UNSEEDED

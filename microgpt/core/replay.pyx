@@ -16,10 +16,13 @@ from libc.string cimport memcpy, memset
 from microgpt.core._csrc cimport MG_NO_MEMORY, MG_OK, mg_kernels
 from microgpt.core.simd cimport kernels
 from microgpt.core.tracing cimport *
-from microgpt.core.value cimport (
-    LEAF, PROGRAM, Node, Region, Replay, Value, begin, end, handle, keep, let_go, make_region, probe_backward, region_of,
-    tape, wait_for_tape,
+from microgpt.core.backward cimport probe_backward
+from microgpt.core.blocks cimport hold_external as keep, make_block as make_region
+from microgpt.core.lock cimport (
+    begin_nogil as begin, end_nogil as end, release_handle as let_go, wait_until_idle as wait_for_tape,
 )
+from microgpt.core.tape cimport LEAF, PROGRAM, Node, Replay, block_of as region_of, tape
+from microgpt.core.value cimport Value, handle
 
 
 cdef extern from "compiler/program.h" nogil:

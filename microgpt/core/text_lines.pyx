@@ -1,3 +1,4 @@
+# cython: embedsignature=False
 """The documents of a plain text without the strings: each is made when it is asked for.
 
 The script's default run uses 1,000 of the names it reads. To make strings of the others takes a tenth of a process that
@@ -22,10 +23,12 @@ cdef str exact_str(object text):
 
 
 cdef class TextLines:
-    """text.split(), for an ASCII text whose only white space are newlines: a sequence of str that can be shuffled.
+    # The first line is the signature, in the form in which Python reads it: inspect.signature(TextLines).
+    """TextLines(text)\n--\n
+The list text.split(), for an ASCII text whose only white space is newlines: a sequence of str that can be shuffled.
 
-    `MT19937.shuffle` shuffles it as it would the list. text: as given. Raises ValueError for any other text.
-    """
+`MT19937.shuffle` shuffles it as it would the list. Raises ValueError for any other text.
+"""
 
     def __init__(self, text not None):
         cdef str exact = exact_str(text)

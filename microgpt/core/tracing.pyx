@@ -17,8 +17,10 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport fabs
 from libc.string cimport memcpy
 
-from microgpt.core cimport value as tape_module
-from microgpt.core.value cimport LEAF, Value, begin, end, tape
+from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end
+from microgpt.core.tape cimport LEAF, tape
+from microgpt.core.value cimport Value
+
 
 
 class TraceError(TypeError):
@@ -141,7 +143,7 @@ cdef class Trace:
         if tracing_here():
             raise TraceError("a function is already being traced")
         begin()
-        tape_module.tracing_thread = PyThread_get_thread_ident()
+        tape.tracing_thread = PyThread_get_thread_ident()
         current = self
         exchange_operators(Value, True)
         return self
@@ -150,7 +152,7 @@ cdef class Trace:
         global current
         exchange_operators(Value, False)
         current = None
-        tape_module.tracing_thread = 0
+        tape.tracing_thread = 0
         end()
         return False
 

@@ -1,42 +1,32 @@
 # distutils: define_macros=CYTHON_USE_TYPE_SPECS=1
 # cython: language_level=3, c_api_binop_methods=True, cdivision=True, boundscheck=True, wraparound=True
 # cython: auto_pickle=False, embedsignature=False
-"""`Value`, the script's number in a computation graph, on a tape of node slots (value.pxd says what a slot is).
+"""`Value`, the script's number in a computation graph, on a tape of node slots (tape.pxd says what a slot is).
 
-A Value is a thin handle, a Python object for a node that somebody holds; the nodes in between have none. A node lives
+A Value is a thin handle, a Python object for a node that the program holds; the nodes in between have none. A node lives
 as long as a handle or a parent needs it. Every operation does the arithmetic of the script's class, in its order.
 """
 cimport cython
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
-from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
+from cpython.float cimport PyFloat_AsDouble
 from cpython.number cimport PyNumber_Add, PyNumber_Multiply
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock,
-    PyThread_type_lock, WAIT_LOCK,
+from libc.math cimport isfinite
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+
+from microgpt.core.backward cimport expand, run_backward
+from microgpt.core.blocks cimport drop_cached_order
+from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
+from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary
+from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse
+from microgpt.core.rewiring cimport rewire
+from microgpt.core.tape cimport (
+    BINARY, DOT, LEAF, MG_DEBUG, MG_OK, NARY, PROGRAM, UNARY, Nary, Node, audit_tape, retain, tape,
 )
-from libc.float cimport DBL_MIN
-from libc.math cimport fabs, floor, fmod, isfinite
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
 
 cdef extern from "mg_math.h" nogil:
-    double mg_pow(double x, double y)
     double mg_exp(double x)
     double mg_log(double x)
-
-include "_tape.pxi"
-include "_cycles.pxi"
-include "_chain.pxi"
-include "_program.pxi"
-include "_backward.pxi"
-include "_probe.pxi"
-
-if reserve_tape() != MG_OK:
-    raise MemoryError("no address space for the nodes of the graph")
-
-include "_turns.pxi"
-include "_nodes.pxi"
 
 
 # ---- handles ----
@@ -62,7 +52,7 @@ cdef void dealloc_value(PyObject *o) noexcept:
     cdef PyObject *type_of = Py_TYPE(o)
     cdef uint32_t slot = (<Value>o).slot
     if slot:
-        let_go(slot)
+        release_handle(slot)
     if type_of == <PyObject *>Value and n_spare < MOST_SPARE:
         spare[n_spare] = o
         n_spare += 1
@@ -89,15 +79,14 @@ cdef inline Value wrap(uint32_t slot):
     value.slot = slot
     tape.node[slot].handle = <PyObject *>value
     retain(slot)
-    if MG_DEBUG:
-        audit_now()
+    audit_tape()
     return value
 
 
 cdef Value handle(uint32_t slot):
     """The Value of a node: the living one, or a new one."""
     if tape.busy and not tracing_here():
-        wait_for_tape()
+        wait_until_idle()
     if tape.node[slot].handle != NULL:
         return <Value>tape.node[slot].handle
     return wrap(slot)
@@ -108,21 +97,63 @@ cdef int no_node() except -1:
 
 
 cdef inline uint32_t slot_of(object value) except 0:
-    """The slot of a Value, with the tape at rest."""
+    """Return the slot of a Value, once the tape is idle."""
     if (<Value>value).slot != 0 and not tape.busy:
         return (<Value>value).slot
-    return slot_after_all(value)
+    return slot_when_idle(value)
 
 
-cdef uint32_t slot_after_all(object value) except 0:
+cdef uint32_t slot_when_idle(object value) except 0:
     if (<Value>value).slot == 0:
         no_node()
-    wait_for_tape()
+    wait_until_idle()
     return (<Value>value).slot
 
 
-include "_audit.pxi"
-include "_numbers.pxi"
+# ---- Value(data, children, local_grads) ----
+
+cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
+    """Children and local gradients, checked. Runs Python code, and so touches no node."""
+    cdef uint32_t n_children = <uint32_t>len(children), n_local_grads = <uint32_t>len(local_grads), i
+    cdef Nary *nary
+    for child in children:
+        if not isinstance(child, Value):
+            raise TypeError(f"children must be Values, not {type(child).__name__!r}")
+        if (<Value>child).slot == 0:
+            no_node()
+    nary = <Nary *>malloc(sizeof(Nary) + n_local_grads * sizeof(double) + n_children * sizeof(uint32_t))
+    if nary == NULL:
+        raise MemoryError()
+    nary.n_children, nary.n_local_grads, nary.place = n_children, n_local_grads, 0
+    nary.local_grads = <double *>(nary + 1)
+    nary.children = <uint32_t *>(nary.local_grads + n_local_grads)
+    try:
+        for i in range(n_local_grads):
+            nary.local_grads[i] = PyFloat_AsDouble(local_grads[i])
+    except BaseException:
+        free(nary)
+        raise
+    for i in range(n_children):
+        nary.children[i] = (<Value>children[i]).slot
+    return nary
+
+
+cdef void set_children(uint32_t slot, Nary *nary) noexcept:
+    """Make a leaf that nobody refers to yet the parent of these children."""
+    cdef Node *node = &tape.node[slot]
+    cdef uint32_t n = nary.n_children, i
+    for i in range(n):
+        retain(nary.children[i])
+    if n == nary.n_local_grads and n <= 2:
+        node.kind = <uint8_t>n
+        if n:
+            node.child0, node.local_grad0 = nary.children[0], nary.local_grads[0]
+        if n == 2:
+            node.child1, node.payload.local_grad = nary.children[1], nary.local_grads[1]
+        free(nary)
+    else:
+        node.kind = NARY
+        node.payload.pointer = nary
 
 
 @cython.no_gc
@@ -145,13 +176,13 @@ differentiates it. Mirrors class Value of the script.
                 nary = new_nary(children, local_grads)
         if tape.busy:
             try:
-                wait_for_tape()
+                wait_until_idle()
             except BaseException:
                 free(nary)
                 raise
         # All that can run Python code has run: what was given may be a number or a sequence that uses this very Value.
         if self.slot:
-            init_again(self.slot, number, nary)
+            rewire(self.slot, number, nary)
             return
         slot = new_node(number, LEAF)
         if slot == 0:
@@ -163,7 +194,7 @@ differentiates it. Mirrors class Value of the script.
         tape.node[slot].refs = 1
         tape.node[slot].handle = <PyObject *>self
         if MG_DEBUG and nary != NULL:
-            audit_now()
+            audit_tape()
 
     def __hash__(self):
         return slot_of(self)  # of the node, so that it outlives this handle
@@ -216,8 +247,8 @@ differentiates it. Mirrors class Value of the script.
         """The Values this one was computed from, a tuple."""
         cdef uint32_t slot = slot_of(self)
         cdef Node *node = &tape.node[slot]
-        forget_order(slot)
-        if node.kind == CHAIN and unfold(slot) != MG_OK or node.kind == PROGRAM and expand_program(slot) != MG_OK:
+        drop_cached_order(slot)
+        if (node.kind == DOT or node.kind == PROGRAM) and expand(slot) != MG_OK:
             raise MemoryError()
         if node.kind == BINARY:
             return (handle(node.child0), handle(node.child1))
@@ -232,9 +263,9 @@ differentiates it. Mirrors class Value of the script.
         """d(this)/d(child) for each child, a tuple of floats."""
         cdef uint32_t slot = slot_of(self)
         cdef Node *node = &tape.node[slot]
-        if node.kind == PROGRAM and expand_program(slot) != MG_OK:
+        if node.kind == PROGRAM and expand(slot) != MG_OK:
             raise MemoryError()
-        if node.kind == CHAIN:
+        if node.kind == DOT:
             return (1.0, 1.0)
         if node.kind == BINARY:
             return (node.local_grad0, node.payload.local_grad)
@@ -257,7 +288,7 @@ differentiates it. Mirrors class Value of the script.
             left, right = right, left  # 2 + x is x + 2
             slot = slot_of(left)
         if as_number(right, &number):
-            slot_of(left)
+            wait_until_idle()
             return wrap(new_sum(slot, new_constant(number)))
         return refuse(PyNumber_Add(tape.data[slot], right))
 
@@ -272,7 +303,7 @@ differentiates it. Mirrors class Value of the script.
             left, right = right, left
             slot = slot_of(left)
         if as_number(right, &number):
-            slot_of(left)
+            wait_until_idle()
             return wrap(new_product(slot, new_constant(number)))
         return refuse(PyNumber_Multiply(tape.data[slot], right))
 
@@ -287,7 +318,7 @@ differentiates it. Mirrors class Value of the script.
             if isinstance(right, Value):
                 return wrap(new_sum(slot, new_negative(slot_of(right))))
             if negative(right, &number):
-                slot_of(left)
+                wait_until_idle()
                 return wrap(new_sum(slot, new_constant(number)))
             return left + (-right)
         if as_number(left, &number):
@@ -304,7 +335,7 @@ differentiates it. Mirrors class Value of the script.
                 power(tape.data[slot_of(right)], -1, &number, &local_grad)
                 return wrap(new_product(slot, new_unary(number, slot_of(right), local_grad)))
             if inverse(right, &number):
-                slot_of(left)
+                wait_until_idle()
                 return wrap(new_product(slot, new_constant(number)))
             return left * right**-1
         power(tape.data[slot_of(right)], -1, &number, &local_grad)
@@ -331,7 +362,7 @@ differentiates it. Mirrors class Value of the script.
         else:
             from math import log
             data = log(x)
-            slot_of(self)
+            wait_until_idle()
         return wrap(new_unary(data, slot, 1.0 / x))
 
     def exp(self):
@@ -341,7 +372,7 @@ differentiates it. Mirrors class Value of the script.
         if not isfinite(data):
             from math import exp
             data = exp(tape.data[slot])
-            slot_of(self)
+            wait_until_idle()
         return wrap(new_unary(data, slot, data))
 
     def relu(self):
@@ -360,11 +391,11 @@ differentiates it. Mirrors class Value of the script.
         cdef uint32_t slot
         cdef int code
         slot_of(self)
-        begin()
+        begin_nogil()
         slot = self.slot
         with nogil:
             code = run_backward(slot)
-        end()
+        end_nogil()
         if code != MG_OK:
             raise MemoryError("no memory to sort the graph")
 
@@ -394,42 +425,15 @@ cdef tuple local_grads_of(Value value):
     return tuple(local_grads)
 
 
-def _tape_state():
-    """For the tests: whether somebody works without the GIL, how many dead Values and how many threads wait for that to
-    end."""
-    cdef Waiter *waiter = first_waiting
-    cdef int n_waiting = 0
-    while waiter != NULL:
-        n_waiting, waiter = n_waiting + 1, waiter.next
-    return bool(tape.busy), deferred.n, n_waiting
+cdef object handle_object(uint32_t slot):
+    return handle(slot)
 
 
-def _sorts_until_wrap(uint32_t n):
-    """For the tests: n more sorts, and the number by which they mark nodes, 32 bits of it, begins anew."""
-    global n_sorts
-    n_sorts |= 0xFFFFFFFF
-    n_sorts -= n
+# model.pyx hands out Values without importing this module, which the fused engine does not need.
+tape.handle_of = handle_object
 
-
-def _sorted(Value root, bint known=True):
-    """For the tests: the order in which backward would visit, as hashes; known=False: without orders known before."""
-    cdef uint32_t slot = slot_of(root)
-    cdef Region *region
-    cdef uint32_t *order_known = NULL
-    cdef int code
-    cdef Node *owner = &tape.node[tape.node[slot].owner]
-    begin()
-    if owner.kind == REGION and not known:
-        region = <Region *>owner.payload.pointer
-        order_known, region.order = region.order, NULL
-    code = sort(slot)
-    if order_known != NULL:
-        region.order = order_known
-    end()
-    if code != MG_OK:
-        raise MemoryError()
-    return [order.items[k] for k in range(order.n)]
-
+if MG_DEBUG:
+    from . import audit as _audit  # noqa: F401  (walks the tape from now on)
 
 # Python's messages name a type by tp_name: "Value", as for the script's class, not "microgpt.core.value.Value".
 (<PyTypeObject *>Value).tp_name = "Value"

@@ -1,4 +1,17 @@
-# Numbers that meet Values: which operands count as numbers, and powers by Python's rules. Part of value.pyx.
+# cython: language_level=3
+"""Python's number rules: which operands of Value count as numbers, and powers.
+
+Inlined, because a number that meets a Value is a node.
+"""
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
+from libc.float cimport DBL_MIN
+from libc.math cimport fabs, floor, fmod, isfinite
+
+
+cdef extern from "mg_math.h" nogil:
+    double mg_pow(double x, double y)
+
 
 # ---- operands that are not Values ----
 
@@ -10,7 +23,7 @@ cdef inline bint as_number(object other, double *number) except -1:
     return as_foreign_number(other, number)
 
 
-cdef bint as_foreign_number(object other, double *number) except -1:
+cdef inline bint as_foreign_number(object other, double *number) except -1:
     if PyFloat_Check(other):
         number[0] = PyFloat_AS_DOUBLE(other)
     elif PyLong_Check(other):
@@ -24,14 +37,14 @@ cdef bint as_foreign_number(object other, double *number) except -1:
     return True
 
 
-cdef object refuse(object result):
+cdef inline object refuse(object result):
     """For an operand that is no number. result: what a float makes of it, unless that has already raised an error."""
     raise TypeError(f"a Value holds one float: {type(result).__name__!r} is none")
 
 
 # ---- powers ----
 
-cdef bint plain_pow(double x, double y, double *result) noexcept:
+cdef inline bint plain_pow(double x, double y, double *result) noexcept:
     """x ** y where no special rule of Python's applies: finite operands, no zero base, a finite normal result."""
     if x > 0.0:
         result[0] = mg_pow(x, y)
@@ -44,13 +57,13 @@ cdef bint plain_pow(double x, double y, double *result) noexcept:
     return isfinite(x) and isfinite(y) and isfinite(result[0]) and fabs(result[0]) >= DBL_MIN
 
 
-cdef double as_real(object number) except? -1.0:
+cdef inline double as_real(object number) except? -1.0:
     if isinstance(number, complex):
         raise TypeError("a Value holds one float: this power is a complex number")
     return PyFloat_AsDouble(number)
 
 
-cdef int power(double x, object exponent, double *data, double *local_grad) except -1:
+cdef inline int power(double x, object exponent, double *data, double *local_grad) except -1:
     """data: x ** exponent; local_grad: exponent * x ** (exponent - 1). All that is out of the ordinary is Python's."""
     cdef double y
     cdef bint plain = False
@@ -70,7 +83,7 @@ cdef int power(double x, object exponent, double *data, double *local_grad) exce
     return 0
 
 
-cdef bint inverse(object other, double *number) except -1:
+cdef inline bint inverse(object other, double *number) except -1:
     """other ** -1 by Python's rules; False if that is no number."""
     if PyFloat_CheckExact(other):
         if plain_pow(PyFloat_AS_DOUBLE(other), -1.0, number):
@@ -81,7 +94,7 @@ cdef bint inverse(object other, double *number) except -1:
     return as_number(other ** -1, number)
 
 
-cdef bint negative(object other, double *number) except -1:
+cdef inline bint negative(object other, double *number) except -1:
     """-other; False if that is no number. The negative of the int 0 is 0.0, not -0.0."""
     if PyFloat_CheckExact(other):
         number[0] = -PyFloat_AS_DOUBLE(other)

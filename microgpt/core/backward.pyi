@@ -1,0 +1,1 @@
+"""Sorting, expanding and differentiating a graph. Has no Python interface."""

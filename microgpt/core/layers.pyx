@@ -1,0 +1,185 @@
+# cython: language_level=3, cdivision=True
+"""The layers of the model as nodes on the tape: the nodes that the script's lines would make, with every sum of products
+as one dot product.
+
+A layer takes its slots and memory from the builder first. In a dry run that is all it does, apart from recording its order.
+"""
+from libc.stdint cimport uint32_t
+
+from microgpt.core.builder cimport (
+    Builder, Vector, builder_bytes, builder_doubles, builder_slots, record_run, record_visit, set_binary, set_leaf, set_unary,
+    slot_at, vector,
+)
+from microgpt.core.tape cimport DOT, DotRows, LEAF
+
+
+cdef extern from "mg_math.h" nogil:
+    double mg_pow(double x, double y)
+    double mg_exp(double x)
+
+
+# ---- sums ----
+
+cdef void dot_rows(const double *a, size_t stride, const double *x, double *out, size_t rows, size_t n) noexcept nogil:
+    """out[r] = sum of a[r, i] * x[i], i ascending from 0.0 on. Eight sums at a time, none of them reordered."""
+    cdef size_t r = 0, i, k
+    cdef double sums[8]
+    cdef const double *row
+    while r + 8 <= rows:
+        for k in range(8):
+            sums[k] = 0.0
+        row = a + r * stride
+        for i in range(n):
+            for k in range(8):
+                sums[k] = sums[k] + row[k * stride + i] * x[i]
+        for k in range(8):
+            out[r + k] = sums[k]
+        r += 8
+    while r < rows:
+        sums[0] = 0.0
+        for i in range(n):
+            sums[0] = sums[0] + a[r * stride + i] * x[i]
+        out[r] = sums[0]
+        r += 1
+
+
+cdef double sum_of(const double *x, size_t n) noexcept nogil:
+    cdef double total = 0.0
+    cdef size_t i
+    for i in range(n):
+        total = total + x[i]
+    return total
+
+
+cdef DotRows *add_dots(Builder *b, uint32_t first, uint32_t rows, uint32_t n, const double *sums, Vector *a,
+                       Vector *v) noexcept nogil:
+    """Make rows dot products of n terms from slot first on. a: [rows * n], v: [n]; v NULL: plain sums.
+
+    Returns NULL in a dry run.
+    """
+    cdef DotRows *dots = <DotRows *>builder_bytes(b, sizeof(DotRows))
+    cdef uint32_t row
+    if b.dry:
+        return NULL
+    dots.n, dots.rows, dots.first = n, rows, first
+    dots.a_base, dots.a_slots, dots.a_data, dots.a_leaves = a.base, a.slots, a.data, a.leaves
+    dots.a_low, dots.a_high = a.low, a.high
+    dots.a_row, dots.a_step = n, 1
+    dots.b_base, dots.b_slots, dots.b_data, dots.b_leaves = 0, NULL, NULL, False
+    dots.b_low, dots.b_high, dots.b_row, dots.b_step = 0, 0, 0, 1
+    dots.distinct = False
+    dots.a_sort = dots.b_sort = 0
+    if v != NULL:
+        dots.b_base, dots.b_slots, dots.b_data, dots.b_leaves = v.base, v.slots, v.data, v.leaves
+        dots.b_low, dots.b_high = v.low, v.high
+        dots.distinct = a.slots == NULL and v.slots == NULL and (a.high < v.low or v.high < a.low)
+    for row in range(rows):
+        set_leaf(b, first + row, sums[row], DOT)
+        b.node[first + row].payload.pointer = dots
+        b.node[first + row].local_grad0 = 0.0
+    return dots
+
+
+# ---- layers ----
+
+cdef void linear_layer(Builder *b, Vector *w, Vector *x, uint32_t nout, uint32_t nin, uint32_t first,
+                       double *out) noexcept nogil:
+    """w: [nout, nin], x: [nin] -> the nodes first, ... and their data out, both [nout]."""
+    if not b.dry:
+        dot_rows(w.data, nin, x.data, out, nout, nin)
+    add_dots(b, first, nout, nin, out, w, x)
+
+
+cdef Vector add_layer(Builder *b, Vector *x, Vector *y, uint32_t n) noexcept nogil:
+    """x + y, [n]. Its order is the caller's to record."""
+    cdef uint32_t first = builder_slots(b, n), i
+    cdef double *out = builder_doubles(b, n)
+    if not b.dry:
+        for i in range(n):
+            out[i] = x.data[i] + y.data[i]
+            set_binary(b, first + i, out[i], slot_at(x, i), slot_at(y, i), 1.0, 1.0)
+    return vector(first, out, n)
+
+
+cdef Vector rmsnorm_layer(Builder *b, Vector *x, uint32_t n) noexcept nogil:
+    """x * (mean square + 1e-5) ** -0.5, [n]."""
+    cdef uint32_t square = builder_slots(b, 6), first = builder_slots(b, n), i
+    cdef uint32_t count = square + 1, mean = square + 2, eps = square + 3, total = square + 4, scale = square + 5
+    cdef double *out = builder_doubles(b, n)
+    cdef double sum_of_squares = 0.0, s
+    if not b.dry:
+        dot_rows(x.data, n, x.data, &sum_of_squares, 1, n)
+    add_dots(b, square, 1, n, &sum_of_squares, x, x)
+    if not b.dry:
+        set_leaf(b, count, mg_pow(n, -1.0), LEAF)  # / len(x) is * len(x)**-1
+        set_binary(b, mean, sum_of_squares * b.data[count], square, count, b.data[count], sum_of_squares)
+        set_leaf(b, eps, 1e-5, LEAF)
+        set_binary(b, total, b.data[mean] + 1e-5, mean, eps, 1.0, 1.0)
+        s = mg_pow(b.data[total], -0.5)
+        set_unary(b, scale, s, total, -0.5 * mg_pow(b.data[total], -1.5))
+        for i in range(n):
+            out[i] = x.data[i] * s
+            set_binary(b, first + i, out[i], slot_at(x, i), scale, s, x.data[i])
+    record_visit(b, square)  # the operands were visited before, those behind the first at the latest from this sum
+    record_visit(b, mean)
+    record_visit(b, total)
+    record_visit(b, scale)
+    record_run(b, first, n)
+    return vector(first, out, n)
+
+
+cdef Vector relu_layer(Builder *b, Vector *x, uint32_t n) noexcept nogil:
+    """max(0, x), [n]. Its order is the caller's to record."""
+    cdef uint32_t first = builder_slots(b, n), i
+    cdef double *out = builder_doubles(b, n)
+    if not b.dry:
+        for i in range(n):
+            out[i] = x.data[i] if x.data[i] > 0.0 else 0.0
+            set_unary(b, first + i, out[i], slot_at(x, i), 1.0 if x.data[i] > 0.0 else 0.0)
+    return vector(first, out, n)
+
+
+cdef double largest(const double *x, uint32_t n) noexcept nogil:
+    """Python's max: the first of equals; a nan stays if it comes first and is never chosen if it does not."""
+    cdef double m = x[0]
+    cdef uint32_t i
+    for i in range(1, n):
+        if x[i] > m:
+            m = x[i]
+    return m
+
+
+cdef uint32_t exps_layer(Builder *b, Vector *x, uint32_t n, Vector *exps) noexcept nogil:
+    """exp(x - max(x)), [n], and their sum, whose slot it returns. Its order is the caller's to record."""
+    cdef uint32_t constants = builder_slots(b, n), shifted = builder_slots(b, n), first = builder_slots(b, n)
+    cdef uint32_t total = builder_slots(b, 1), i
+    cdef double *out = builder_doubles(b, n)
+    cdef double shift, y = 0.0
+    exps[0] = vector(first, out, n)
+    if not b.dry:
+        shift = -largest(x.data, n)
+        for i in range(n):
+            set_leaf(b, constants + i, shift, LEAF)
+            y = x.data[i] + shift
+            set_binary(b, shifted + i, y, slot_at(x, i), constants + i, 1.0, 1.0)
+            out[i] = mg_exp(y)
+            set_unary(b, first + i, out[i], shifted + i, out[i])
+        y = sum_of(out, n)
+    add_dots(b, total, 1, n, &y, exps, NULL)
+    return total
+
+
+cdef Vector softmax_layer(Builder *b, Vector *x, uint32_t n) noexcept nogil:
+    """exp(x - max(x)) / their sum, [n]. Its order is the caller's to record."""
+    cdef Vector exps
+    cdef uint32_t total = exps_layer(b, x, n, &exps), inverses = builder_slots(b, n), first = builder_slots(b, n), i
+    cdef double *out = builder_doubles(b, n)
+    cdef double inverse, local_grad
+    if not b.dry:
+        # e / total is e * total**-1, with a separate power for every e.
+        inverse, local_grad = mg_pow(b.data[total], -1.0), -1.0 * mg_pow(b.data[total], -2.0)
+        for i in range(n):
+            set_unary(b, inverses + i, inverse, total, local_grad)
+            out[i] = exps.data[i] * inverse
+            set_binary(b, first + i, out[i], exps.base + i, inverses + i, inverse, exps.data[i])
+    return vector(first, out, n)

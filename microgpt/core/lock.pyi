@@ -1,0 +1,1 @@
+"""The lock of the tape. Has no Python interface."""

@@ -1,0 +1,69 @@
+# cython: language_level=3
+"""Node constructors: one for each operator of Value.
+
+Each returns a slot that nothing refers to yet, or 0 when memory has run out; a child that was made for it is then freed
+again.
+"""
+from libc.stdint cimport uint8_t, uint32_t
+
+from microgpt.core.tape cimport BINARY, LEAF, LEAF0, LEAF1, UNARY, Node, release, retain, slot_alloc, tape
+
+
+cdef inline uint32_t new_node(double data, uint8_t kind) noexcept:
+    cdef uint32_t slot = slot_alloc()
+    cdef Node *node = &tape.node[slot]
+    if slot:
+        tape.data[slot], tape.grad[slot] = data, 0.0
+        node.owner, node.refs = slot, 0
+        node.kind, node.flags = kind, 0
+    return slot
+
+
+cdef inline uint32_t new_constant(double data) noexcept:
+    return new_node(data, LEAF)
+
+
+cdef inline void discard(uint32_t slot) noexcept:
+    if slot and tape.node[slot].owner == slot and tape.node[slot].refs == 0:
+        tape.node[slot].refs = 1
+        release(slot)
+
+
+cdef inline uint32_t new_unary(double data, uint32_t child, double local_grad) noexcept:
+    cdef uint32_t slot = new_node(data, UNARY) if child else 0
+    if slot == 0:
+        discard(child)
+        return 0
+    tape.node[slot].child0 = child
+    tape.node[slot].local_grad0 = local_grad
+    retain(child)
+    return slot
+
+
+cdef inline uint32_t new_binary(double data, uint32_t child0, uint32_t child1,
+                                double local_grad0, double local_grad1) noexcept:
+    cdef uint32_t slot = new_node(data, BINARY) if child0 and child1 else 0
+    cdef Node *node = &tape.node[slot]
+    if slot == 0:
+        discard(child0)
+        discard(child1)
+        return 0
+    node.child0, node.child1 = child0, child1
+    node.local_grad0, node.payload.local_grad = local_grad0, local_grad1
+    node.flags = <uint8_t>((LEAF0 if tape.node[child0].kind == LEAF else 0)
+                           | (LEAF1 if tape.node[child1].kind == LEAF else 0))
+    retain(child0)
+    retain(child1)
+    return slot
+
+
+cdef inline uint32_t new_sum(uint32_t a, uint32_t b) noexcept:
+    return new_binary(tape.data[a] + tape.data[b], a, b, 1.0, 1.0)
+
+
+cdef inline uint32_t new_product(uint32_t a, uint32_t b) noexcept:
+    return new_binary(tape.data[a] * tape.data[b], a, b, tape.data[b], tape.data[a])
+
+
+cdef inline uint32_t new_negative(uint32_t a) noexcept:
+    return new_product(a, new_constant(-1.0))  # -x is x * -1

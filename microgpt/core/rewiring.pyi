@@ -1,0 +1,1 @@
+"""A second __init__ of a Value. Has no Python interface."""

@@ -1,0 +1,1 @@
+"""The tape's memory. Has no Python interface."""

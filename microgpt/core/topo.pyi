@@ -1,0 +1,1 @@
+"""The order of the nodes for backward. Has no Python interface."""
