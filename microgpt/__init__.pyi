@@ -1,10 +1,10 @@
 from .core.adam import Adam as Adam
-from .core.model import GPT as GPT
-from .core.gpt import document_loss as document_loss
-from .core.gpt import gpt as gpt
 from .core.functions import linear as linear
 from .core.functions import rmsnorm as rmsnorm
 from .core.functions import softmax as softmax
+from .core.gpt import document_loss as document_loss
+from .core.gpt import gpt as gpt
+from .core.model import GPT as GPT
 from .core.simd import simd_info as simd_info
 from .core.value import Value as Value
 from .data import Tokenizer as Tokenizer

@@ -8,10 +8,10 @@ from graphs import ENGINES, assert_same, assert_same_graph, bits, outcome
 
 from microgpt import reference
 from microgpt.core import model
+from microgpt.core.audit import sorted_slots, tape_state
 from microgpt.core.fused import FusedEngine
 from microgpt.core.model import GPT, document_loss
 from microgpt.core.mt19937 import MT19937
-from microgpt.core.audit import sorted_slots, tape_state
 from microgpt.core.value import Value
 
 CONFIGS = {

@@ -11,8 +11,8 @@ from graphs import bits
 
 from microgpt import reference
 from microgpt.core import model
-from microgpt.core.model import GPT, document_loss
 from microgpt.core.audit import audits, tape_state
+from microgpt.core.model import GPT, document_loss
 from microgpt.core.value import Value
 
 
