@@ -2,12 +2,14 @@
 
 Everything about compilation stands in the tables below; tests/test_build.py inspects what comes out of it.
 
-MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/testing.md), comma separated:
+MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/develop/testing.md), comma separated:
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
 refnanny (Cython's counting of references), symbols (as always, but with what valgrind and profilers read).
 """
 import os
 import platform
+import re
+import subprocess
 import sys
 import sysconfig
 from glob import glob
@@ -24,24 +26,30 @@ if unknown := VARIANTS - {"sanitize", "debug", "refnanny", "symbols"}:
 
 # Flags that keep the bits, on every C file and every Cython module. `a*b + c` must round twice (no fused
 # multiply-add), and pow, exp, log, cos and sin must be calls of the C library (a compiler folds pow(x, 2.0) into x*x,
-# which rounds differently), because that is what CPython's own arithmetic does.
+# which rounds differently), because that is what CPython's own arithmetic does. They come after the flags of Python's own
+# build and of the environment (CC, CFLAGS), and the last one counts: whatever is asked for there, these hold. What they
+# cannot undo, csrc/require.h refuses.
+NO_FAST_MATH = ["-fno-fast-math", "-fno-unsafe-math-optimizations", "-fno-associative-math", "-fno-reciprocal-math",
+                "-fno-finite-math-only", "-fsigned-zeros"]  # fmt: skip
 NO_BUILTIN = ["-fno-builtin-pow", "-fno-builtin-exp", "-fno-builtin-log", "-fno-builtin-cos", "-fno-builtin-sin"]
 if WINDOWS:
     # clang-cl, not cl: the kernels use vector extensions that MSVC lacks. It takes GCC's flags behind /clang:.
-    EXACT = ["/O2", "/fp:precise", *(f"/clang:{flag}" for flag in ["-ffp-contract=off", *NO_BUILTIN])]
+    EXACT = ["/O2", "/fp:precise", *(f"/clang:{flag}" for flag in [*NO_FAST_MATH, "-ffp-contract=off", *NO_BUILTIN])]
     WARN, VISIBILITY = ["/W3"], []
 else:
-    EXACT = ["-O3", "-std=gnu11", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", *NO_BUILTIN]
+    # Link-time optimisation would optimise once more, with flags that are merged from all files.
+    EXACT = ["-O3", "-std=gnu11", *NO_FAST_MATH, "-ffp-contract=off", "-fno-math-errno", "-fno-lto", *NO_BUILTIN]
     WARN, VISIBILITY = ["-Wall", "-Wextra"], ["-fvisibility=hidden", "-fPIC"]
 
 # Flags of a variant, and otherwise: no debugging symbols, which would hold the path of this folder, so that the same
 # sources give the same bytes wherever they are built.
 if WINDOWS:
     VARIANT_FLAGS, LINK = [], ["/Brepro"]
-elif VARIANTS:
-    VARIANT_FLAGS, LINK = ["-g", "-fno-omit-frame-pointer"], ["-lm"]
 else:
-    VARIANT_FLAGS, LINK = ["-g0"], ["-lm"]
+    VARIANT_FLAGS = ["-g", "-fno-omit-frame-pointer"] if VARIANTS else ["-g0"]
+    # To link with -Ofast or -ffast-math, which CFLAGS bring along, adds code that makes the whole process flush subnormal
+    # numbers to zero as soon as the module is loaded.
+    LINK = ["-O3", *NO_FAST_MATH, "-lm"]
 if "sanitize" in VARIANTS:
     # Python's own -fwrapv would make overflows of signed integers legal.
     VARIANT_FLAGS += ["-O1", "-fno-wrapv", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -63,22 +71,33 @@ def machine():
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name.lower(), name.lower())
 
 
-# Instruction set -> the flags of its one file, csrc/kernels/kernels_NAME.c. All but scalar are chosen at run time.
+# Instruction set -> the flags of its one file, csrc/kernels/kernels_NAME.c. All but scalar are chosen at run time. What a
+# name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
+# it is taken away, for scalar all that came after SSE2, which every x86-64 has. (-mno-sse3 and then -mavx2 would do for
+# GCC and Clang, but zig cc takes away last, wherever the flag stands.)
 MACHINE_ISAS = {
     "x86_64": {
-        "avx2": ["-mavx2", "-mfma"],
-        "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+        "scalar": ["-mno-sse3"],
+        "avx2": ["-mno-avx512f", "-mno-fma4", "-mavx2", "-mfma"],
+        "avx512": ["-mno-fma4", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
     },
-    "aarch64": {"neon": []},
+    "aarch64": {"scalar": [], "neon": []},
 }
-ISAS = {"scalar": [], **MACHINE_ISAS.get(machine(), {})}
+
+
+def isas(machine):
+    """The instruction sets of a processor and their flags. Of one without a line of its own: the scalar kernels."""
+    return MACHINE_ISAS.get(machine, {"scalar": []})
+
+
+ISAS = isas(machine())
 if WINDOWS:
     ISAS = {isa: [f"/clang:{flag}" for flag in flags] for isa, flags in ISAS.items()}
 
 HEADERS = sorted(glob("csrc/*.h") + glob("csrc/kernels/*.h") + glob("csrc/compiler/*.h"))
 C_SOURCES = sorted(glob("csrc/*.c") + glob("csrc/kernels/*.c") + glob("csrc/compiler/*.c"))
 
-# One static library per instruction set, because flags go by library in setuptools. Only microgpt.simd links them.
+# One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd links them.
 LIBRARIES = [
     (f"mg_kernels_{isa}", {
         "sources": [f"csrc/kernels/kernels_{isa}.c"],
@@ -92,8 +111,8 @@ LIBRARIES = [
 # Extension module -> its C sources beside the .pyx.
 MODULES = {
     "simd": ["csrc/dispatch.c", "csrc/compiler/functions.c"],
-    "lines": [],
-    "stream": ["csrc/mt19937.c"],
+    "text_lines": [],
+    "mt19937": ["csrc/mt19937.c"],
     "value": ["csrc/reserve.c"],
     "model": [],
     "adam": ["csrc/adam.c"],
@@ -106,11 +125,11 @@ MODULES = {
 
 EXTENSIONS = [
     Extension(
-        f"microgpt.{name}",
-        [f"microgpt/{name}.pyx", *sources],
+        f"microgpt.core.{name}",
+        [f"microgpt/core/{name}.pyx", *sources],
         include_dirs=["csrc", "csrc/kernels"],
         # Touching a header, a kernel or a declaration rebuilds every module.
-        depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/*.px[di]"))],
+        depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/core/*.px[di]"))],
         define_macros=[(f"MG_HAVE_{isa.upper()}", "1") for isa in ISAS],
         extra_compile_args=EXACT + VISIBILITY + VARIANT_FLAGS,
         extra_link_args=LINK,
@@ -141,15 +160,40 @@ def use_clang_cl(compiler):
     compiler.compile_options = [option for option in compiler.compile_options if option != "/GL"] + [target]
 
 
+def check_compiler(command):
+    """Exit with one sentence if there is no compiler, or if it or its flags are not what csrc/require.h asks for.
+
+    command: the compiler and the flags that it is called with before those of this file.
+    """
+    if "-mdaz-ftz" in command:
+        raise SystemExit("microgpt cannot be compiled with -mdaz-ftz: results must have the script's bits. Take it out of CFLAGS")
+    only_check = ["/Zs", "/TC"] if WINDOWS else ["-fsyntax-only", "-x", "c"]
+    try:
+        done = subprocess.run([*command, *EXACT, *only_check, "csrc/require.h"], capture_output=True, text=True, errors="replace",
+                              stdin=subprocess.DEVNULL)  # fmt: skip
+    except OSError as error:
+        raise SystemExit(f"microgpt needs a C compiler, and {command[0]!r} cannot be run ({error.strerror}): install GCC 11 or "
+                         "later, or Clang 14 or later, or name one with CC") from None  # fmt: skip
+    if not done.returncode:
+        return
+    # The words of an #error or of a _Static_assert, or else the compiler's own, of an option that it does not know.
+    words = re.search(r'error: (?:.*?")?((?:microgpt|this) .*?)"', done.stderr) or re.search(r"^.*\berror\b.*$", done.stderr, re.M)
+    reason = words[words.lastindex or 0] if words else f"the C compiler ends with status {done.returncode}"
+    raise SystemExit(f"{'' if 'microgpt' in reason else 'microgpt: '}{reason} (the compiler and its flags, from CC and CFLAGS: "
+                     f"{' '.join(command)})")  # fmt: skip
+
+
 class BuildLibraries(build_clib):
     def build_libraries(self, libraries):
         use_clang_cl(self.compiler)
+        check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
         super().build_libraries(libraries)
 
 
 class BuildExtensions(build_ext):
     def build_extensions(self):
         use_clang_cl(self.compiler)
+        check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
         super().build_extensions()
 
 

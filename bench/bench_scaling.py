@@ -140,12 +140,14 @@ def _finish(new, args):
 
     p = new["peak"]
     notes = [
-        "One document a step. Share: of the peak that NumPy's own matrix product reaches on this core, with fused",
-        "multiply-adds; exact doubles, which round each product and sum, can reach half of it.",
+        "One document a step. Shares: of the speed of NumPy's own matrix product on this core, with fused multiply-adds, and of",
+        "the most that products and sums reach that are rounded one by one, as exact doubles are (harness/peak.c).",
     ]
     if p:
         notes.append(
-            f"Measured peak: {p['flops'] / 1e9:.0f} billion operations a second; copying: {p['bytes'] / 1e9:.0f} GB/s."
+            f"Measured, in billion operations a second: NumPy's matmul {p['flops'] / 1e9:.0f}"
+            + (f", exact {p['exact_flops'] / 1e9:.0f}" if p["exact_flops"] else "")
+            + f"; copying: {p['bytes'] / 1e9:.0f} GB/s."
         )
     notes += [f"not run: {name}: {why}" for name, why in new["absent"].items()]
     draw = None

@@ -158,7 +158,7 @@ def contenders(args, the_task, core):
 def _fused_variants():
     """[(name, environment)]: the instruction set that is chosen by itself, then each other one, forced."""
     try:
-        from microgpt.simd import simd_info
+        from microgpt.core.simd import simd_info
 
         info = simd_info()
     except ImportError:

@@ -17,7 +17,7 @@ from harness.table import markdown, microseconds, number
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-PAGES = ("README.md", "bench/README.md")
+PAGES = ("README.md", "bench/README.md", "docs/howto/own-architecture.md")
 
 #: Table -> (JSON file, the function that lays it out).
 TABLES = {
@@ -53,6 +53,7 @@ FIGURES = {
         "compare",
         lambda made: number(_row(made, "microgpt.py with our Value, collector off")["times_collector_off"]),
     ),
+    "own-architecture-times": ("own_architecture", lambda made: number(_row(made, "graph")["times_plain"], 2)),
     "original-milliseconds": ("compare", lambda made: number(made["rows"][0]["seconds_per_document"] * 1e3)),
     "original-milliseconds-collector-off": (
         "compare",

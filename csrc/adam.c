@@ -3,6 +3,14 @@
 #include "engine.h"
 #include "mg_math.h"
 
+/* Whether the processor flushes subnormal numbers to zero, because some library of this process has told it to. CPython's
+ * arithmetic does so then, too, but what the vector kernels do in integers does not. */
+static int flushes_subnormals(void)
+{
+    volatile double least_normal = 0x1p-1022, least = 0x1p-1074;
+    return least_normal * 0.5 == 0.0 || least + least == 0.0;
+}
+
 static int between(double x, double low, double high) { return low <= x && x <= high; }
 
 int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
@@ -21,11 +29,11 @@ int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *c
     coefs->lr_t = config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
     /* Wide enough for every sensible setting, narrow enough that nothing over- or underflows on the way: the proofs in
-     * docs/exactness.md count on these ranges. Whatever lies outside goes through the script's own arithmetic. */
+     * docs/explain/exactness.md count on these ranges. Whatever lies outside goes through the script's own arithmetic. */
     coefs->vectorizable = between(coefs->beta1, 0.0, 1.0) && between(coefs->beta2, 0.0, 1.0)
                           && between(coefs->one_minus_beta2, 0x1p-40, 1.0) && between(coefs->m_scale, 0x1p-40, 1.0)
                           && between(coefs->v_scale, 0x1p-40, 1.0) && between(coefs->eps, 0x1p-500, 0x1p+40)
-                          && between(fabs(coefs->lr_t), 0x1p-50, 0x1p+30);
+                          && between(fabs(coefs->lr_t), 0x1p-50, 0x1p+30) && !flushes_subnormals();
     coefs->sleepers = coefs->vectorizable && coefs->eps >= 0x1p-40 && beta1_t < 0x1p-800;
     return MG_OK;
 }

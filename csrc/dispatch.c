@@ -4,7 +4,7 @@
 #include "microgpt.h"
 #include "kernels.h"
 
-#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include <cpuid.h>
 
 /* Register XCR0: what the operating system saves when it switches threads. The processor's word alone is not enough. */
@@ -79,9 +79,9 @@ static const struct {
 };
 enum { COMPILED = sizeof compiled / sizeof compiled[0], KNOWN = sizeof known / sizeof known[0] };
 
-const char *mg_compiled_isa(int index) { return index < COMPILED ? compiled[index].kernels->name : NULL; }
+const char *mg_compiled_isa(int index) { return 0 <= index && index < COMPILED ? compiled[index].kernels->name : NULL; }
 
-int mg_supports_isa(int index) { return index < COMPILED && compiled[index].supported(); }
+int mg_supports_isa(int index) { return 0 <= index && index < COMPILED && compiled[index].supported(); }
 
 const char *mg_kernels_name(const mg_kernels *kernels) { return kernels->name; }
 

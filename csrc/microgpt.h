@@ -5,6 +5,8 @@
 #ifndef MICROGPT_H
 #define MICROGPT_H
 
+#include "require.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +23,9 @@ enum {
     MG_UNSUPPORTED_ISA = 8,
     MG_ZERO_DIVISION = 9, /* x / 0.0: ZeroDivisionError */
     MG_POW_COMPLEX = 10,  /* negative ** 0.5, which Python makes complex */
+    /* Negative, because mg_mt19937_choice answers them in place of an index. random.choices: ValueError. */
+    MG_CHOICE_TOTAL_ZERO = -1,
+    MG_CHOICE_TOTAL_NOT_FINITE = -2,
 };
 
 /* ---- random.Random's stream (mt19937.c) ---- */
@@ -30,19 +35,16 @@ typedef struct {
     int pos;           /* 1 to 624, as in random.getstate() */
     int has_gauss;     /* whether gauss_next holds the spare value that gauss() keeps */
     double gauss_next;
-} mg_stream;
-
-/* What mg_stream_choice answers instead of an index: random.choices' two ValueErrors. */
-enum { MG_CHOICE_TOTAL_ZERO = -1, MG_CHOICE_TOTAL_NOT_FINITE = -2 };
+} mg_mt19937;
 
 /* random.seed(a). digits: |a| in base 2**32, the lowest first, without leading zeros; a = 0 has the one digit 0. */
-void mg_stream_seed(mg_stream *stream, const uint32_t *digits, int64_t num_digits);
-double mg_stream_random(mg_stream *stream);                /* random.random() */
-uint64_t mg_stream_below(mg_stream *stream, uint64_t n);   /* random._randbelow(n), as shuffle draws it; n >= 1 */
-double mg_stream_gauss(mg_stream *stream, double mu, double sigma);                   /* random.gauss(mu, sigma) */
-void mg_stream_fill_gauss(mg_stream *stream, double *out, int64_t n, double mu, double sigma); /* n of these, in turn */
+void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits);
+double mg_mt19937_random(mg_mt19937 *stream);                /* random.random() */
+uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n);   /* random._randbelow(n), as shuffle draws it; n >= 1 */
+double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma);                   /* random.gauss(mu, sigma) */
+void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu, double sigma); /* n of these, in turn */
 /* random.choices(range(n), cum_weights=cum_weights)[0], or one of MG_CHOICE_*, nothing drawn then; n >= 1. */
-int64_t mg_stream_choice(mg_stream *stream, const double *cum_weights, int64_t n);
+int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n);
 
 /* ---- the kernel table (dispatch.c, kernels/) ---- */
 
@@ -52,7 +54,7 @@ typedef struct mg_kernels mg_kernels; /* kernels/kernels.h */
  * *status is MG_UNKNOWN_ISA, or MG_UNSUPPORTED_ISA for a known name that was not compiled or does not run here. */
 const mg_kernels *mg_select_kernels(const char *name, int *status);
 
-/* The index-th instruction set that was compiled (NULL past the end), and whether it runs here. */
+/* The index-th instruction set that was compiled (NULL where there is none), and whether it runs here. */
 const char *mg_compiled_isa(int index);
 int mg_supports_isa(int index);
 
@@ -153,11 +155,11 @@ int mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, doub
 
 /* ---- sampling (sample.c) ---- */
 
-/* The model babbles: from the n tokens given (the first of them BOS; n from 1 to block_size) on, one mg_stream_choice
+/* The model babbles: from the n tokens given (the first of them BOS; n from 1 to block_size) on, one mg_mt19937_choice
  * after another by softmax(logits * factor), until BOS is drawn (it is not kept), the block is full or max_tokens are
  * drawn. out: [block_size]; count: the tokens in it. On any status but MG_OK the stream is as it was: MG_NO_MEMORY,
  * MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE. */
-int mg_sample(mg_engine *engine, const double *params, mg_stream *stream, double factor, const int32_t *tokens,
+int mg_sample(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
               int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count);
 
 /* probs [vocab_size]: softmax(logits * factor) of what follows the n tokens, n from 1 to block_size. */

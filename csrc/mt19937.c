@@ -17,7 +17,7 @@ static inline uint32_t twist(uint32_t high, uint32_t low) {
 }
 
 /* The next 624 words. Two loops, so that neither wraps around and both vectorise. */
-static void refill(mg_stream *stream) {
+static void refill(mg_mt19937 *stream) {
     uint32_t *key = stream->key;
     for (int i = 0; i < N - M; i++)
         key[i] = key[i + M] ^ twist(key[i], key[i + 1]);
@@ -27,7 +27,7 @@ static void refill(mg_stream *stream) {
     stream->pos = 0;
 }
 
-static inline uint32_t next_word(mg_stream *stream) {
+static inline uint32_t next_word(mg_mt19937 *stream) {
     if (stream->pos >= N)
         refill(stream);
     uint32_t y = stream->key[stream->pos++];
@@ -37,7 +37,7 @@ static inline uint32_t next_word(mg_stream *stream) {
     return y ^ (y >> 18);
 }
 
-void mg_stream_seed(mg_stream *stream, const uint32_t *digits, int64_t num_digits) {
+void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits) {
     uint32_t *key = stream->key;
     key[0] = 19650218u;
     for (uint32_t i = 1; i < N; i++)
@@ -70,22 +70,22 @@ void mg_stream_seed(mg_stream *stream, const uint32_t *digits, int64_t num_digit
 /* ---- what CPython draws from it ---- */
 
 /* 53 bits: a word's upper 27 above another's upper 26. Every operation here is exact. */
-static inline double next_random(mg_stream *stream) {
+static inline double next_random(mg_mt19937 *stream) {
     uint32_t high = next_word(stream) >> 5, low = next_word(stream) >> 6;
     return (high * 67108864.0 + low) * (1.0 / 9007199254740992.0);
 }
 
-double mg_stream_random(mg_stream *stream) { return next_random(stream); }
+double mg_mt19937_random(mg_mt19937 *stream) { return next_random(stream); }
 
 /* random.getrandbits(k), 1 <= k <= 64: the low word first, the last one cut from above. */
-static inline uint64_t next_bits(mg_stream *stream, int k) {
+static inline uint64_t next_bits(mg_mt19937 *stream, int k) {
     if (k <= 32)
         return next_word(stream) >> (32 - k);
     uint64_t low = next_word(stream);
     return low | (uint64_t)(next_word(stream) >> (64 - k)) << 32;
 }
 
-uint64_t mg_stream_below(mg_stream *stream, uint64_t n) {
+uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n) {
     /* As many bits as n itself has, not n - 1: for a power of two half of the draws are thrown away. */
     int k = 64 - __builtin_clzll(n);
     uint64_t r = next_bits(stream, k);
@@ -94,7 +94,7 @@ uint64_t mg_stream_below(mg_stream *stream, uint64_t n) {
     return r;
 }
 
-double mg_stream_gauss(mg_stream *stream, double mu, double sigma) {
+double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma) {
     double z;
     if (stream->has_gauss) {
         z = stream->gauss_next;
@@ -109,12 +109,12 @@ double mg_stream_gauss(mg_stream *stream, double mu, double sigma) {
     return mu + z * sigma;
 }
 
-void mg_stream_fill_gauss(mg_stream *stream, double *out, int64_t n, double mu, double sigma) {
+void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu, double sigma) {
     for (int64_t i = 0; i < n; i++)
-        out[i] = mg_stream_gauss(stream, mu, sigma);
+        out[i] = mg_mt19937_gauss(stream, mu, sigma);
 }
 
-int64_t mg_stream_choice(mg_stream *stream, const double *cum_weights, int64_t n) {
+int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n) {
     double total = cum_weights[n - 1] + 0.0;
     if (total <= 0.0)
         return MG_CHOICE_TOTAL_ZERO;

@@ -154,11 +154,11 @@ int mg_next_probabilities(mg_engine *e, const double *params, double factor, con
     return MG_OK;
 }
 
-int mg_sample(mg_engine *e, const double *params, mg_stream *stream, double factor, const int32_t *tokens, int64_t n,
+int mg_sample(mg_engine *e, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens, int64_t n,
               int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
 {
     const int64_t vocab_size = e->config.vocab_size, bos = vocab_size - 1;
-    const mg_stream before = *stream;
+    const mg_mt19937 before = *stream;
     *count = 0;
     int status = begin(e, params, poll);
     for (int64_t p = 0; p < n - 1 && !status; p++) status = feed(e, params, tokens[p], p, 0, poll);
@@ -169,7 +169,7 @@ int mg_sample(mg_engine *e, const double *params, mg_stream *stream, double fact
         double *cum_weights = e->sampler->logits;
         e->kernels->softmax_one(vocab_size, factor, cum_weights);
         for (int64_t o = 1; o < vocab_size; o++) cum_weights[o] = cum_weights[o - 1] + cum_weights[o];
-        token = mg_stream_choice(stream, cum_weights, vocab_size);
+        token = mg_mt19937_choice(stream, cum_weights, vocab_size);
         if (token < 0) {
             status = (int)token;
             break;

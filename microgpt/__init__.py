@@ -6,28 +6,43 @@
 Names are imported when they are first used, so that `import microgpt` costs next to nothing.
 """
 import os as _os
-from _imp import extension_suffixes as _extension_suffixes
 
 __version__ = "0.1.0"
 
+#: Each public name, and the module that defines it.
 _HOME = {
-    "Value": "value",
-    "GPT": "model",
-    "gpt": "model",
-    "linear": "model",
-    "softmax": "model",
-    "rmsnorm": "model",
-    "document_loss": "model",
-    "Adam": "adam",
+    "Value": "core.value",
+    "GPT": "core.model",
+    "gpt": "core.model",
+    "linear": "core.model",
+    "softmax": "core.model",
+    "rmsnorm": "core.model",
+    "document_loss": "core.model",
+    "Adam": "core.adam",
+    "simd_info": "core.simd",
+    "Config": "config",
     "Tokenizer": "data",
     "load_docs": "data",
+    "split_docs": "data",
     "Trainer": "trainer",
-    "simd_info": "simd",
-    "evaluate": "eval",
-    "draw_graph": "drawing",
-    "plot_attention": "plotting",
-    "plot_embeddings": "plotting",
-    "plot_loss": "plotting",
+    "evaluate": "evaluation",
+    "generate": "generation",
+    "show_versions": "info",
+    "Callback": "callbacks",
+    "Checkpointer": "callbacks",
+    "LossPlot": "callbacks",
+    "Progress": "callbacks",
+    "RunLogger": "callbacks",
+    "Validator": "callbacks",
+    "MicrogptError": "errors",
+    "CheckpointError": "errors",
+    "DivergedError": "errors",
+    "LogError": "errors",
+    "UsageError": "errors",
+    "draw_graph": "viz.graph",
+    "plot_attention": "viz.plots",
+    "plot_embeddings": "viz.plots",
+    "plot_loss": "viz.plots",
 }
 
 __all__ = [*_HOME, "__version__"]
@@ -49,29 +64,12 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
-def _compiled(folder):
-    return any(_os.path.exists(_os.path.join(folder, "simd" + suffix)) for suffix in _extension_suffixes())
-
-
-if not _compiled(_os.path.dirname(_os.path.abspath(__file__))):
-    # This is a source folder that was not built in place, and Python looks here first because it was started beside
-    # it. The compiled modules are those of the installed package; if there is none, say so now.
-    import sys as _sys
-
-    __path__ += [path for path in (_os.path.join(entry, "microgpt") for entry in _sys.path if entry) if _compiled(path)]
-    if len(__path__) == 1:
-        raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder above it")
-
 if _os.environ.get("MICROGPT_SIMD"):
     try:
-        from . import simd as _simd  # noqa: F401  (an override that is unknown or unsupported fails here, at import)
-    except ImportError as error:
-        import sys as _sys
+        from .core import simd as _simd  # noqa: F401  (fails if the override is unknown or not supported here)
+    except ImportError as _error:
+        if str(_error).startswith("MICROGPT_SIMD: "):
+            from .errors import exit_if_command as _exit_if_command
 
-        # Our own commands say what is wrong as they say everything: in one line, and with exit status 2.
-        _argv = _sys.orig_argv
-        _commands = ("microgpt", "microgpt.train", "microgpt.sample", "microgpt.eval", "microgpt.info", "microgpt.report")
-        if str(error).startswith("MICROGPT_SIMD: ") and "-m" in _argv and _argv[_argv.index("-m") + 1] in _commands:
-            print(f"microgpt: error: {error}", file=_sys.stderr)
-            raise SystemExit(2) from None
+            _exit_if_command(_error)
         raise

@@ -1,24 +1,41 @@
-from .adam import Adam as Adam
+from .callbacks import Callback as Callback
+from .callbacks import Checkpointer as Checkpointer
+from .callbacks import LossPlot as LossPlot
+from .callbacks import Progress as Progress
+from .callbacks import RunLogger as RunLogger
+from .callbacks import Validator as Validator
 from .compiler import compile as compile
+from .config import Config as Config
+from .core.adam import Adam as Adam
+from .core.model import GPT as GPT
+from .core.model import document_loss as document_loss
+from .core.model import gpt as gpt
+from .core.model import linear as linear
+from .core.model import rmsnorm as rmsnorm
+from .core.model import softmax as softmax
+from .core.simd import simd_info as simd_info
+from .core.value import Value as Value
 from .data import Tokenizer as Tokenizer
 from .data import load_docs as load_docs
-from .drawing import draw_graph as draw_graph
-from .eval import evaluate as evaluate
-from .model import GPT as GPT
-from .model import document_loss as document_loss
-from .model import gpt as gpt
-from .model import linear as linear
-from .model import rmsnorm as rmsnorm
-from .model import softmax as softmax
-from .plotting import plot_attention as plot_attention
-from .plotting import plot_embeddings as plot_embeddings
-from .plotting import plot_loss as plot_loss
-from .simd import simd_info as simd_info
+from .data import split_docs as split_docs
+from .errors import CheckpointError as CheckpointError
+from .errors import DivergedError as DivergedError
+from .errors import LogError as LogError
+from .errors import MicrogptError as MicrogptError
+from .errors import UsageError as UsageError
+from .evaluation import evaluate as evaluate
+from .generation import generate as generate
+from .info import show_versions as show_versions
 from .trainer import Trainer as Trainer
-from .value import Value as Value
+from .viz.graph import draw_graph as draw_graph
+from .viz.plots import plot_attention as plot_attention
+from .viz.plots import plot_embeddings as plot_embeddings
+from .viz.plots import plot_loss as plot_loss
 
 __all__ = [
-    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "Tokenizer", "load_docs", "Trainer",
-    "simd_info", "evaluate", "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
+    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "simd_info", "Config", "Tokenizer",
+    "load_docs", "split_docs", "Trainer", "evaluate", "generate", "show_versions", "Callback", "Checkpointer", "LossPlot",
+    "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError", "LogError", "UsageError",
+    "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
 ]  # fmt: skip
 __version__: str

@@ -1,18 +1,51 @@
-"""`python -m microgpt`: which commands there are."""
+"""`microgpt COMMAND`, which is `python -m microgpt COMMAND` and `python -m microgpt.COMMAND`."""
 import sys
 
+from . import __version__
+from .cli import console as cli
 
-def main() -> int:
-    """Run the command; returns the exit status."""
-    print(
-        "usage: python -m microgpt.train    train on names or on your own text, and sample\n"
-        "       python -m microgpt.sample   sample from a saved model\n"
-        "       python -m microgpt.eval     measure how well a saved model predicts a text\n"
-        "       python -m microgpt.report   show a logged run, or compare two, as one page\n"
-        "       python -m microgpt.info     what was built and what runs\n"
-        "Each takes --help."
+#: The commands, each a module with a `main(argv)`.
+COMMANDS = {
+    "train": "train on names or on your own text, and sample",
+    "sample": "sample from a saved model",
+    "eval": "measure how well a saved model predicts a text",
+    "report": "show a logged run, or compare two, as one page",
+    "info": "say what was built and what runs",
+}
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command that the first argument names; return the exit status."""
+    return cli.run(_dispatch, lambda: list(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
+
+
+def _dispatch(words: "list[str]") -> None:
+    debug = "--debug" in words[:1]
+    words = words[debug:]
+    if not words or words[0] in ("-h", "--help"):
+        cli.write(_usage())
+        return
+    if words[0] == "--version":
+        cli.write(f"microgpt {__version__}\n")
+        return
+    if words[0] not in COMMANDS:
+        found = cli.closest(words[0], COMMANDS)
+        hint = f"; did you mean {found[0]}?" if found else ""
+        raise cli.UsageError(f"there is no command {words[0]!r}{hint} (microgpt --help lists the commands)")
+    from importlib import import_module
+
+    # Of `microgpt train` without flags, train.main decides what is imported.
+    module = import_module(f".{words[0]}", __package__)
+    raise SystemExit(module.main([*words[1:], *["--debug"] * debug]))
+
+
+def _usage() -> str:
+    lines = [f"    {name:8}{what}\n" for name, what in COMMANDS.items()]
+    return (
+        "usage: microgpt COMMAND [FLAGS]        (or python -m microgpt COMMAND, or python -m microgpt.COMMAND)\n\n"
+        f"{''.join(lines)}\nEach command takes --help, and --debug to show the traceback of an error.\n"
+        "microgpt --version writes the version.\n"
     )
-    return 0
 
 
 if __name__ == "__main__":

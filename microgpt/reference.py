@@ -9,7 +9,15 @@ Two things differ from the script, neither of which changes a bit: nothing is gl
 with a stack of its own where the script recurses, so depth is bounded by memory and no reference cycle is left behind.
 """
 import math
+import operator
 import random
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    def sum(values: "Iterable[Value]") -> "Value":
+        """The builtin, of at least one Value: to type checkers its result might be the 0 that it begins with."""
 
 __all__ = ["Value", "GPT", "Adam", "linear", "softmax", "rmsnorm", "gpt", "document_loss"]
 
@@ -23,78 +31,84 @@ class Value:
 
     __slots__ = ("data", "grad", "_children", "_local_grads")
 
-    def __init__(self, data, children=(), local_grads=()):
+    def __init__(
+        self, data: float, children: "Sequence[Value]" = (), local_grads: "Sequence[float]" = ()
+    ) -> None:
         self.data = data
-        self.grad = 0
+        self.grad: float = 0
         self._children = children
         self._local_grads = local_grads
 
-    def __add__(self, other):
+    def __add__(self, other: "Value | float") -> "Value":
         other = other if isinstance(other, Value) else Value(other)
         return Value(self.data + other.data, (self, other), (1, 1))
 
-    def __mul__(self, other):
+    def __mul__(self, other: "Value | float") -> "Value":
         other = other if isinstance(other, Value) else Value(other)
         return Value(self.data * other.data, (self, other), (other.data, self.data))
 
-    def __pow__(self, exponent):
+    def __pow__(self, exponent: float) -> "Value":
         return Value(self.data**exponent, (self,), (exponent * self.data**(exponent - 1),))
 
-    def log(self):
+    def log(self) -> "Value":
         return Value(math.log(self.data), (self,), (1 / self.data,))
 
-    def exp(self):
+    def exp(self) -> "Value":
         return Value(math.exp(self.data), (self,), (math.exp(self.data),))
 
-    def relu(self):
+    def relu(self) -> "Value":
         # The 0 stands first: max keeps it for -0.0 and for nan.
         return Value(max(0, self.data), (self,), (float(self.data > 0),))
 
     # The rest is written in terms of the above. Subtraction and division therefore add nodes of their own, and a
     # division rounds twice: x / y is x * y**-1.
-    def __neg__(self):
+    def __neg__(self) -> "Value":
         return self * -1
 
-    def __radd__(self, other):
+    def __radd__(self, other: "Value | float") -> "Value":
         return self + other
 
-    def __sub__(self, other):
+    def __sub__(self, other: "Value | float") -> "Value":
         return self + (-other)
 
-    def __rsub__(self, other):
+    def __rsub__(self, other: "Value | float") -> "Value":
         return other + (-self)
 
-    def __rmul__(self, other):
+    def __rmul__(self, other: "Value | float") -> "Value":
         return self * other
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: "Value | float") -> "Value":
         return self * other**-1
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: "Value | float") -> "Value":
         return other * self**-1
 
-    def backward(self):
+    def backward(self) -> None:
         """Add d(self)/d(node) to the grad of every node below this one; this node's own grad becomes 1."""
         self.grad = 1
         for node in reversed(_topological_order(self)):
             for child, local_grad in zip(node._children, node._local_grads):
                 child.grad += local_grad * node.grad
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(data={self.data!r}, grad={self.grad!r})"
 
-def _topological_order(root):
+
+def _topological_order(root: Value) -> list[Value]:
     """Every node below root, children before parents: depth first, children from left to right.
 
     The order decides in which sequence contributions to one gradient are added, and so decides its last bits.
     """
-    order, visited, above = [], {root}, []
+    order: list[Value] = []
+    above: list[tuple[Value, Iterator[Value]]] = []
+    visited = {root}
     node, children = root, iter(root._children)
     while True:
         for child in children:
             if child not in visited:
                 visited.add(child)
                 if child._children:  # go down to it, and come back to the rest later
-                    above.append(node)
-                    above.append(children)
+                    above.append((node, children))
                     node, children = child, iter(child._children)
                     break
                 order.append(child)
@@ -102,16 +116,15 @@ def _topological_order(root):
             order.append(node)
             if not above:
                 return order
-            children = above.pop()
-            node = above.pop()
+            node, children = above.pop()
 
 
-def linear(x, w):
+def linear(x: "Sequence[Value]", w: "Iterable[Sequence[Value]]") -> list[Value]:
     """The matrix-vector product. x: [nin], w: [nout][nin] -> [nout] (`microgpt.py`, linear)."""
     return [sum(wi * xi for wi, xi in zip(row, x)) for row in w]
 
 
-def softmax(logits):
+def softmax(logits: "Sequence[Value]") -> list[Value]:
     """Probabilities from logits, [n] -> [n] (`microgpt.py`, softmax). The largest logit is subtracted as a number."""
     largest = max(logit.data for logit in logits)
     exps = [(logit - largest).exp() for logit in logits]
@@ -119,7 +132,7 @@ def softmax(logits):
     return [e / total for e in exps]
 
 
-def rmsnorm(x):
+def rmsnorm(x: "Sequence[Value]") -> list[Value]:
     """x scaled to a root mean square of one, [n] -> [n] (`microgpt.py`, rmsnorm)."""
     mean_square = sum(xi * xi for xi in x) / len(x)
     scale = (mean_square + 1e-5) ** -0.5
@@ -133,16 +146,28 @@ class GPT:
     they were drawn from rng, a `random.Random`.
     """
 
-    def __init__(self, vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None):
+    def __init__(
+        self,
+        vocab_size: int,
+        n_embd: int = 16,
+        n_head: int = 4,
+        n_layer: int = 1,
+        block_size: int = 16,
+        init_std: float = 0.08,
+        rng: "random.Random | None" = None,
+    ) -> None:
+        # Plain numbers: NumPy's have their own arithmetic, in which sizes wrap around and float32 stays float32.
+        vocab_size, n_embd, n_head = operator.index(vocab_size), operator.index(n_embd), operator.index(n_head)
+        n_layer, block_size, init_std = operator.index(n_layer), operator.index(block_size), float(init_std)
         if n_embd % n_head:
             raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
         self.vocab_size, self.n_embd, self.n_head = vocab_size, n_embd, n_head
         self.n_layer, self.block_size, self.init_std = n_layer, block_size, init_std
         self.head_dim = n_embd // n_head
-        rng = random.Random(42) if rng is None else rng
+        source = random.Random(42) if rng is None else rng
 
-        def matrix(nout, nin):
-            return [[Value(rng.gauss(0, init_std)) for _ in range(nin)] for _ in range(nout)]
+        def matrix(nout: int, nin: int) -> list[list[Value]]:
+            return [[Value(source.gauss(0, init_std)) for _ in range(nin)] for _ in range(nout)]
 
         self.state_dict = {
             "wte": matrix(vocab_size, n_embd),
@@ -159,8 +184,14 @@ class GPT:
         self.params = [p for weights in self.state_dict.values() for row in weights for p in row]
         self.num_params = len(self.params)
 
+    def __repr__(self) -> str:
+        return (f"{type(self).__name__}(vocab_size={self.vocab_size}, n_embd={self.n_embd}, n_head={self.n_head}, "
+                f"n_layer={self.n_layer}, block_size={self.block_size})")  # fmt: skip
 
-def gpt(token_id, pos_id, keys, values, model):
+
+def gpt(
+    token_id: int, pos_id: int, keys: list[list[list[Value]]], values: list[list[list[Value]]], model: GPT
+) -> list[Value]:
     """The logits, [vocab_size], of the token that follows token_id at position pos_id (`microgpt.py`, gpt).
 
     keys, values: one list a layer; this position's key and value, [n_embd] each, are appended to them.
@@ -175,7 +206,7 @@ def gpt(token_id, pos_id, keys, values, model):
         q = linear(x, weights[f"layer{i}.attn_wq"])
         keys[i].append(linear(x, weights[f"layer{i}.attn_wk"]))
         values[i].append(linear(x, weights[f"layer{i}.attn_wv"]))
-        x_attn = []
+        x_attn: list[Value] = []
         for start in range(0, model.n_embd, head_dim):
             head = slice(start, start + head_dim)
             q_h = q[head]
@@ -196,13 +227,14 @@ def gpt(token_id, pos_id, keys, values, model):
     return linear(x, weights["lm_head"])
 
 
-def document_loss(tokens, model):
+def document_loss(tokens: "Sequence[int]", model: GPT) -> Value:
     """The mean loss of predicting each token of a document from those before it (`microgpt.py`, the training loop).
 
     tokens: the document's token ids with BOS on both sides; those beyond the model's block_size are left out.
     """
     n = min(model.block_size, len(tokens) - 1)
-    keys, values = [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
+    keys: list[list[list[Value]]] = [[] for _ in range(model.n_layer)]
+    values: list[list[list[Value]]] = [[] for _ in range(model.n_layer)]
     losses = []
     for pos_id in range(n):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
@@ -217,15 +249,23 @@ class Adam:
     m, v: the moments, one each for every parameter.  step_index: the updates done so far.
     """
 
-    def __init__(self, model, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-8, num_steps=1000):
+    def __init__(
+        self,
+        model: GPT,
+        learning_rate: float = 0.01,
+        beta1: float = 0.85,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        num_steps: int = 1000,
+    ) -> None:
         self.params = model.params
-        self.learning_rate, self.beta1, self.beta2, self.eps = learning_rate, beta1, beta2, eps
-        self.num_steps = num_steps
+        self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
+        self.num_steps = operator.index(num_steps)
         self.step_index = 0
         self.m = [0.0] * len(self.params)
         self.v = [0.0] * len(self.params)
 
-    def step(self):
+    def step(self) -> None:
         """Move every parameter against its gradient, and clear the gradients."""
         beta1, beta2, eps, m, v = self.beta1, self.beta2, self.eps, self.m, self.v
         lr_t = self.learning_rate * (1 - self.step_index / self.num_steps)
@@ -239,3 +279,7 @@ class Adam:
             p.data -= lr_t * m_hat / (v_hat ** 0.5 + eps)
             p.grad = 0
         self.step_index += 1
+
+    def __repr__(self) -> str:
+        return (f"{type(self).__name__}(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, "
+                f"eps={self.eps}, num_steps={self.num_steps}, step_index={self.step_index})")  # fmt: skip

@@ -1,19 +1,24 @@
 """`python -m microgpt.sample MODEL.safetensors`: let a saved model write."""
 import sys
 
-from . import cli
-from .trainer import ENGINES, Trainer
+from .cli import console as cli
+from .engines import ENGINES
+from .trainer import Trainer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULTS = {"temperature": 0.5, "samples": 20, "engine": "fused", "prompt": ""}
 CUTS = ("top_k", "top_p", "max_length")
 
 
 def main(argv: "list[str] | None" = None) -> int:
-    """Run the command; returns the exit status."""
-    return cli.run(_sample, _arguments(argv))
+    """Run the command; return the exit status."""
+    return cli.run(_sample, lambda: _arguments(argv), owns_process=argv is None)
 
 
-def _arguments(argv):
+def _arguments(argv: "list[str] | None") -> "dict[str, Any]":
     p = cli.parser("sample", "Let a saved model write new documents, drawn as the script draws them.", sparse=True)
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     cli.add_sampling(p, DEFAULTS)
@@ -29,37 +34,41 @@ def _arguments(argv):
                    "probability that the model gives each token (at temperature 1, with nothing cut), and the "
                    "perplexity of the sample")  # fmt: skip
     p.add_argument("--engine", choices=ENGINES, help=f"default: {DEFAULTS['engine']}")
-    return vars(p.parse_args(argv))
+    given: dict[str, Any] = vars(p.parse_args(argv))
+    return given
 
 
-def _sample(given):
+def _sample(given: "dict[str, Any]") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
-    cli.import_arrays()
     trainer = Trainer.load(options["model"], engine=options["engine"])
+    try:
+        trainer.tokenizer.encode(options["prompt"])
+    except ValueError as error:
+        raise cli.UsageError(f"--prompt: {error} of {options['model']}") from None
     if "seed" in given:
-        trainer.rng = trainer._engine.seeded(given["seed"])
+        trainer.rng = trainer.stream(given["seed"])
     if "logprobs" in given:
         _write_logprobs(trainer, options)
     else:
         cli.write_samples(trainer, options)
 
 
-def _write_logprobs(trainer, options):
-    """Each sample as ever, and below it a table of its tokens."""
+def _write_logprobs(trainer: Trainer, options: "dict[str, Any]") -> None:
+    """Write each sample's line, and below it a table of its tokens."""
     from math import log
 
-    from .sampling import perplexity
+    from .generation import perplexity
 
-    cuts = {name: options.get(name) for name in CUTS}
+    cuts, out = {name: options.get(name) for name in CUTS}, cli.Output()
     for i in range(options["samples"]):
         tokens = list(trainer.generate(options["prompt"], options["temperature"], **cuts))
-        print(f"sample {i + 1:2d}: {options['prompt']}{''.join(tokens)}")
+        out.write(f"sample {i + 1:2d}: {cli.printable(options['prompt'] + ''.join(tokens))}\n")
         for token in tokens:
             p = token.model_probability
-            print(f"    {token or '(end)':5} logprob {log(p) if p > 0 else -float('inf'):8.4f}  probability {p:.4f}  "
-                  f"drawn with {token.probability:.4f}")  # fmt: skip
-        print(f"    perplexity {perplexity([token.model_probability for token in tokens]):.4f}")
+            out.write(f"    {cli.printable(token) or '(end)':5} logprob {log(p) if p > 0 else -float('inf'):8.4f}  probability {p:.4f}  "
+                      f"drawn with {token.probability:.4f}\n")  # fmt: skip
+        out.write(f"    perplexity {perplexity([token.model_probability for token in tokens]):.4f}\n")
 
 
 if __name__ == "__main__":

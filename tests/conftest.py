@@ -10,29 +10,53 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # `python -m pytest` puts this folder's parent first on the path. The package there has no compiled modules unless it
 # was built in place, and then the installed one is meant.
-if not list(ROOT.glob("microgpt/value.*.so")) and not list(ROOT.glob("microgpt/value.*.pyd")):
+if not list(ROOT.glob("microgpt/core/value.*.so")) and not list(ROOT.glob("microgpt/core/value.*.pyd")):
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
 
 # Where the tests are run as a background job, SIGINT is ignored, and children inherit that; some are there to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import oracle  # noqa: E402
+import profiles  # noqa: E402
 import pytest  # noqa: E402
 
 import microgpt  # noqa: E402
-from microgpt.simd import simd_info  # noqa: E402
+from microgpt.core.simd import simd_info  # noqa: E402
 from microgpt.trainer import ENGINES  # noqa: E402
+
+profiles.register_and_load()
+
+#: The engines that are compared with the reference. To compare the reference with itself would show nothing.
+COMPILED = tuple(name for name in ENGINES if name != "reference")
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request):
-    """The name of an engine; a test that takes it runs on all of them."""
+    """The name of an engine; a test that takes it runs on all of them. The collector is off for the reference."""
+    if request.param == "reference":
+        with oracle.collector_off():
+            yield request.param
+    else:
+        yield request.param
+
+
+@pytest.fixture
+def collector_off():
+    """For tests that run the reference themselves and do not ask which engine: see oracle.py."""
+    with oracle.collector_off():
+        yield
+
+
+@pytest.fixture(params=COMPILED)
+def compiled_engine(request):
+    """The name of an engine that is compared with the reference."""
     return request.param
 
 
 @pytest.fixture(params=simd_info()["supported"])
 def isa(request):
     """An instruction set of this processor, in force while the test runs."""
-    from microgpt import simd
+    from microgpt.core import simd
 
     before = simd_info()["in_use"]
     simd._use(request.param)
@@ -88,4 +112,6 @@ def in_threads(*functions):
 
 def hexes(numbers):
     """Numbers as float.hex, so that a comparison is of bits and its message can be read."""
-    return [float(x).hex() for x in numbers]
+    if hasattr(numbers, "tolist"):  # an array: five times as fast as to iterate over it
+        numbers = numbers.tolist()
+    return list(map(float.hex, map(float, numbers)))

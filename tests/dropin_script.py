@@ -1,6 +1,6 @@
 """A small training script in the manner of the original, written against whatever class Value its argument names.
 
-python dropin_script.py microgpt.value        python dropin_script.py microgpt.reference
+python dropin_script.py microgpt.core.value        python dropin_script.py microgpt.reference
 """
 import random
 import sys

@@ -17,6 +17,8 @@ import struct
 from functools import cache
 from pathlib import Path
 
+import oracle
+
 from microgpt import reference
 from microgpt.data import BUNDLED
 
@@ -84,6 +86,7 @@ def digest(numbers):
     return hashlib.sha256(struct.pack(f"<{len(numbers)}d", *numbers)).hexdigest()
 
 
+@oracle.collector_off()
 def record(text, config):
     """Trains and samples as the original does, with microgpt.reference -> the trace, a dict:
 

@@ -3,7 +3,7 @@ import ctypes
 
 import numpy as np
 
-from microgpt import simd
+from microgpt.core import simd
 
 I64, INT, F64, PTR = ctypes.c_int64, ctypes.c_int, ctypes.c_double, ctypes.c_void_p
 

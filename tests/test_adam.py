@@ -10,8 +10,10 @@ import pytest
 from conftest import environment, hexes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
-from microgpt import GPT, Adam, reference, simd, simd_info
+from microgpt import GPT, Adam, reference, simd_info
+from microgpt.core import simd
 
 DEFAULTS = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps": 1e-8, "num_steps": 1000}
 
@@ -59,11 +61,16 @@ class Pair:
         return error
 
     def check(self):
-        assert hexes(self.ours.m) == hexes(self.theirs.m)
-        assert hexes(self.ours.v) == hexes(self.theirs.v)
-        assert hexes(self.model.data) == hexes(p.data for p in self.params)
-        assert hexes(self.model.grad) == hexes(p.grad for p in self.params)
+        assert_same_bits(self.ours.m, self.theirs.m)
+        assert_same_bits(self.ours.v, self.theirs.v)
+        assert_same_bits(self.model.data, [p.data for p in self.params])
+        assert_same_bits(self.model.grad, [p.grad for p in self.params])
         assert self.ours.step_index == self.theirs.step_index
+
+
+def assert_same_bits(ours, theirs):
+    if ours.tobytes() != np.array(theirs, np.float64).tobytes():  # which is so, too, where two nan have other signs
+        assert hexes(ours) == hexes(theirs)
 
 
 def gradients(rng, n, zeros=0.1):
@@ -244,7 +251,7 @@ positive = st.one_of(st.floats(0, 1), st.floats(0, math.inf), st.just(0.0))
 rate = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.85, 0.99]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(st.tuples(number, number, number, positive), min_size=15, max_size=40), st.floats(1e-6, 1), rate, rate,
        st.floats(0, 1), st.integers(0, 5000))  # fmt: skip
 def test_anything(numbers, learning_rate, beta1, beta2, eps, step_index):

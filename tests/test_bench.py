@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ sys.path.insert(0, str(BENCH))
 
 import numpy_gpt  # noqa: E402
 import render  # noqa: E402
-from harness import arithmetic, bits, contender, measure, report, table, task  # noqa: E402
+import tables  # noqa: E402
+from harness import arithmetic, bits, contender, measure, peak, report, table, task  # noqa: E402
 
 from microgpt import reference  # noqa: E402
 
@@ -117,6 +119,7 @@ def run_compare(command, tmp_path, *arguments):
     return made, {row["name"]: row for row in made["rows"]}, done
 
 
+@pytest.mark.slow
 def test_a_kernel_broken_by_one_ulp_is_told(command, tmp_path):
     """From end to end: the first output of every matrix product, as it is, one ulp off, and far off."""
     changes = {"as it is": "out[0].data", "one ulp": "math.nextafter(out[0].data, 9.0)", "another": "out[0].data + 0.1"}
@@ -160,6 +163,7 @@ def script(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_script_is_timed_and_not_touched(command, tmp_path, script):
     before = hashlib.sha256(script.read_bytes()).hexdigest()
     made, rows, done = run_compare(
@@ -178,6 +182,7 @@ def test_the_script_is_timed_and_not_touched(command, tmp_path, script):
     assert done.stdout.count("the processor's time, not the clock's") == 1
 
 
+@pytest.mark.slow
 def test_the_script_with_its_class_swapped(command, tmp_path, script):
     """To its end, with each class: the same output; and its first steps, timed."""
     path = tmp_path / "value.json"
@@ -193,17 +198,18 @@ def test_the_script_with_its_class_swapped(command, tmp_path, script):
 
 
 def simd_supported():
-    from microgpt.simd import simd_info
+    from microgpt.core.simd import simd_info
 
     return simd_info()["supported"]
 
 
 def in_use():
-    from microgpt.simd import simd_info
+    from microgpt.core.simd import simd_info
 
     return simd_info()["in_use"]
 
 
+@pytest.mark.slow
 def test_a_script_that_ends_too_soon_is_told(command, tmp_path, script):
     script.write_text(script.read_text(encoding="utf-8").replace("range(8)", "range(2)"), encoding="utf-8")
     done = command(BENCH / "compare.py", "--quick", "--script", script)
@@ -279,6 +285,7 @@ def test_contenders_take_turns():
 @pytest.mark.parametrize(
     "settings", [{}, {"n_layer": 2, "n_embd": 8, "n_head": 2}, {"block_size": 4, "n_embd": 6, "n_head": 3}]
 )
+@pytest.mark.usefixtures("collector_off")
 def test_numpy_s_gradient_is_the_reference_s(tmp_path, settings):
     the_task = task.write(tmp_path, NAMES, 3, **settings)
     rng, docs = random.Random(42), list(NAMES)
@@ -323,6 +330,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_ends_well_and_says_what_it_did(command, tmp_path, name):
     path = tmp_path / f"{name}.json"
@@ -383,9 +391,9 @@ def test_durations_choose_their_unit():
     assert [table.duration(x) for x in (1.5, 0.25, 8.25e-6)] == ["1.50 s", "250 ms", "8.25 µs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compare", "scaling"])
 def test_pictures_are_drawn_from_the_data(tmp_path, name):
-    pytest.importorskip("matplotlib")
     import plots
 
     made = report.read(BENCH / "results" / f"{name}.json")
@@ -402,3 +410,19 @@ def test_a_command_is_kept_without_the_machine_s_folders(monkeypatch):
         "python bench/compare.py --script microgpt.py --json bench/results/compare.json --input=z.txt "
         "--command 'other=other {steps} {input}'"
     )
+
+
+def test_the_exact_peak_is_measured_and_not_taken_from_numpys(monkeypatch):
+    """Half of a matrix product's speed is no bound: some processors add and multiply at once as fast as they fuse."""
+    measured = peak.measure(None)
+    assert measured.keys() == {"flops", "exact_flops", "bytes"}
+    if shutil.which("cc"):
+        assert measured["exact_flops"] > 0
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert peak.exact_flops() is None
+    file = json.loads((BENCH / "results" / "breakdown.json").read_text(encoding="utf-8"))
+    for exact_flops, column in ((None, []), (1e9, ["limit, µs"])):
+        columns, rows = tables.breakdown({**file, "peak": {"flops": 8e9, "exact_flops": exact_flops}})
+        assert [name for name, _ in columns if "limit" in name] == column
+        if column:  # operations at a billion a second
+            assert rows[0][-1] == table.number(file["parts"][0]["flops"] / 1e9 * 1e6, 2)

@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import oracle
 import pytest
 from conftest import environment, hexes
 from safetensors.numpy import load_file, save_file
@@ -22,20 +23,20 @@ STEPS = 6
 
 
 def outcome(trainer):
-    data = trainer._engine.get_data()
+    data = trainer.parameters
     return hexes(data), hexes(trainer.adam.m), hexes(trainer.adam.v), trainer.step_index, trainer.sample(3)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    trainer = Trainer(DOCS, num_steps=STEPS, engine="reference", **SETTINGS)
-    losses = hexes(trainer.run())
-    return losses, outcome(trainer)
+    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    return hexes(trainer.last_losses), outcome(trainer)
 
 
-@pytest.mark.parametrize("stop", [0, 1, 3, STEPS - 1, STEPS])
+@pytest.mark.parametrize("stop", [0, 3, STEPS, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, STEPS - 1))])
 @pytest.mark.parametrize("first", ENGINES)
 @pytest.mark.parametrize("second", ENGINES)
+@pytest.mark.usefixtures("collector_off")
 def test_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, uninterrupted, first, second, stop):
     path = tmp_path / "run.safetensors"
     begun = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS)
@@ -155,6 +156,51 @@ def test_damaged_content_is_refused(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
+def with_header(good, change):
+    """A file whose header change has altered; its tensors stay where they are."""
+    length = struct.unpack("<Q", good[:8])[0]
+    header = json.loads(good[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + good[8 + length :]
+
+
+@pytest.mark.parametrize("offsets", [[0, 8], [8, 0], [-8, 0], [0.0, 256], [False, 256], None, [0], [0, 256, 512], "[0, 256]",
+                                     [0, 2**64], "of another"], ids=str)  # fmt: skip
+def test_tensors_that_overlap_or_leave_a_gap_are_refused(tmp_path, offsets):
+    path = tmp_path / "run.safetensors"
+    Trainer(DOCS, num_steps=STEPS, **SETTINGS).save(path)
+
+    def change(header):
+        first = next(name for name in header if header[name].get("data_offsets", [1])[0] == 0)
+        other = next(name for name in header if name != first and header[name].get("shape") == header[first]["shape"])
+        header[first]["data_offsets"] = header[other]["data_offsets"] if offsets == "of another" else offsets
+
+    path.write_bytes(with_header(path.read_bytes(), change))
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+        Trainer.load(path)
+
+
+def test_tensors_may_stand_in_any_order(tmp_path):
+    """The format leaves it open, and other programs write theirs."""
+    path = tmp_path / "run.safetensors"
+    trainer = Trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    trainer.save(path)
+    names = ("layer0.attn_wq", "layer1.attn_wo")
+
+    def change(header):
+        one, other = (header[name] for name in names)
+        one["data_offsets"], other["data_offsets"] = other["data_offsets"], one["data_offsets"]
+
+    path.write_bytes(with_header(path.read_bytes(), change))
+    loaded, tensors = Trainer.load(path), load_file(path)
+    for name, matrix in loaded.model.state_dict.items():
+        other = dict(zip(names, names[::-1])).get(name, name)
+        values = hexes(p.data for row in matrix for p in row)
+        assert values == hexes(tensors[name].ravel())
+        assert values == hexes(p.data for row in trainer.model.state_dict[other] for p in row)
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{}" * 8,
                                      b"\x02" + b"\0" * 7 + b"{}", (2**33).to_bytes(8, "little") + b"{}"])  # fmt: skip
 def test_file_that_is_no_checkpoint_is_refused(tmp_path, content):
@@ -248,6 +294,7 @@ def train(*arguments, **kwargs):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_commands_save_resume_and_sample(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(DOCS), encoding="utf-8")
@@ -275,6 +322,7 @@ def test_commands_save_resume_and_sample(tmp_path):
     assert "was begun with --n-embd 8; it cannot go on with 16" in other.stderr
 
 
+@pytest.mark.slow
 def test_sample_command_refuses_in_one_line(command, tmp_path):
     saved = tmp_path / "run.safetensors"
     Trainer(DOCS, num_steps=1, **SETTINGS).save(saved)
@@ -294,6 +342,7 @@ def test_sample_command_refuses_in_one_line(command, tmp_path):
     assert good.returncode == 0 and good.stdout == again.stdout and good.stdout.count(": em") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_saves_a_whole_step(tmp_path, engine, number, status):

@@ -1,47 +1,24 @@
 """The commands from outside: the script's bytes on stdout, one line for what is wrong, the right exit status."""
+import importlib
 import os
-import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import oracle
 import pytest
-from conftest import environment
-
-from microgpt import reference
+from conftest import ROOT, environment
 
 TEXT = "emma\nolivia\n\nzoë\n  ava  \nsophia\nmia\n"
 SMALL = ["--n-embd", "8", "--n-head", "2", "--block-size", "6", "--steps", "7", "--samples", "3"]
 
 
-def script_output(text, steps=7, samples=3, n_embd=8, n_head=2, block_size=6, temperature=0.5, seed=42):
-    """What the script prints for these settings, from the live reference."""
-    rng = random.Random(seed)
+def script_output(text):
+    """What the script prints with the settings SMALL, from the live reference."""
     docs = [line.strip() for line in text.strip().split("\n") if line.strip()]
-    rng.shuffle(docs)
-    uchars = sorted(set("".join(docs)))
-    bos = len(uchars)
-    model = reference.GPT(bos + 1, n_embd, n_head, 1, block_size, rng=rng)
-    adam = reference.Adam(model, num_steps=steps)
-    lines = [f"num docs: {len(docs)}", f"vocab size: {bos + 1}", f"num params: {len(model.params)}"]
-    for step in range(steps):
-        tokens = [bos] + [uchars.index(ch) for ch in docs[step % len(docs)]] + [bos]
-        loss = reference.document_loss(tokens, model)
-        loss.backward()
-        adam.step()
-        lines.append(f"step {step + 1:4d} / {steps:4d} | loss {loss.data:.4f}")
-    lines += ["", "--- inference (new, hallucinated names) ---"]
-    for i in range(samples):
-        keys, values, token_id, sample = [[]], [[]], bos, ""
-        for pos_id in range(block_size):
-            probs = reference.softmax([x / temperature for x in reference.gpt(token_id, pos_id, keys, values, model)])
-            token_id = rng.choices(range(bos + 1), weights=[p.data for p in probs])[0]
-            if token_id == bos:
-                break
-            sample += uchars[token_id]
-        lines.append(f"sample {i + 1:2d}: {sample}")
-    return "\n".join(lines) + "\n"
+    return oracle.run(docs, 7, samples=3, n_embd=8, n_head=2, block_size=6).printed(len(docs))
 
 
 @pytest.fixture
@@ -67,6 +44,7 @@ def test_stdout_is_the_script_s(command, engine, text_file):
     assert f"{engine} engine" in done.stderr and str(text_file) in done.stderr
 
 
+@pytest.mark.slow
 def test_every_flag_reaches_the_run(command, text_file):
     flags = ["--steps", 8, "--seed", -9, "--n-embd", 6, "--n-head", 3, "--n-layer", 2, "--block-size", 5,
              "--learning-rate", 0.3, "--beta1", 0.8, "--beta2", 0.9, "--eps-adam", 1e-6, "--init-std", 0.1,
@@ -141,7 +119,12 @@ BAD_ARGUMENTS = [
     (["--save", "no/such/folder/x.safetensors"], ["no/such/folder"]),
     (["--resume", "nowhere.safetensors"], ["nowhere.safetensors", "No such file"]),
     (["--sparkle"], ["--sparkle"]),
-    (["--steps", "60", "--n-embd", "4", "--learning-rate", "1e3"], ["math domain error"]),
+    (["--learning-rate", "-1"], ["learning_rate must be at least 0, not -1"]),
+    (["--n_embd", "16"], ["unrecognized arguments: --n_embd 16", "did you mean --n-embd?"]),
+    (["--n_embd=16"], ["did you mean --n-embd?"]),
+    (["--stpes", "5"], ["did you mean --steps?"]),
+    (["--step", "5"], ["did you mean --steps?"]),  # no prefix stands for a flag: a later version may have two of them
+    (["--steps", "5", "emma"], ["unrecognized arguments: emma"]),
 ]
 
 
@@ -174,6 +157,7 @@ def test_script_output_in_a_locale_that_is_not_utf8(command, text_file):
     assert done.stdout.decode("utf-8").replace("\r\n", "\n") == script_output(TEXT)
 
 
+@pytest.mark.slow
 def test_reader_that_leaves_is_no_traceback(text_file):
     child = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", "--input", str(text_file), "--steps", "200000"],
@@ -188,6 +172,7 @@ def test_reader_that_leaves_is_no_traceback(text_file):
     assert child.returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("size", [[], ["--n-embd", "512", "--n-head", "8", "--n-layer", "4", "--block-size", "512"]])
 def test_interrupt_ends_with_130(engine, size, tmp_path):
@@ -213,7 +198,77 @@ def test_info_says_what_runs(command):
     assert done.returncode == 0, done.stderr
     for part in ("microgpt:", "compiler:", "libm:", "in use"):
         assert part in done.stdout
-    assert command("-m", "microgpt").returncode == 0
+
+
+def test_one_command_runs_the_others(command, text_file, tmp_path):
+    """`microgpt train ...`, which is `python -m microgpt train ...`, is `python -m microgpt.train ...`."""
+    flags = ["--input", text_file, *SMALL]
+    done = command("-m", "microgpt", "train", *flags, "--save", "p.safetensors", "--log", "run.jsonl")
+    assert done.returncode == 0 and done.stdout == script_output(TEXT), done.stderr
+    for words, part in (
+        (["sample", "p.safetensors"], "sample  1: "), (["eval", "p.safetensors", "--input", text_file], "perplexity"),
+        (["info"], "compiler:"), (["report", "run.jsonl", "run.jsonl"], "the same run"), (["--version"], "microgpt 0."),
+        ([], "usage: microgpt COMMAND"), (["--help"], "usage: microgpt COMMAND"), (["train", "--help"], "usage: microgpt train"),
+    ):  # fmt: skip
+        done = command("-m", "microgpt", *words)
+        assert done.returncode == 0 and part in done.stdout, (words, done.stderr)
+    for words, parts in (
+        (["foo"], ["there is no command 'foo' (microgpt --help"]), (["tarin"], ["did you mean train?"]),
+        (["--trian"], ["there is no command '--trian'; did you mean train?"]), (["sample", "none"], ["No such file"]),
+        (["train", "--n-head", "3"], ["multiple of n_head"]),
+    ):  # fmt: skip
+        one_line_error(command("-m", "microgpt", *words), *parts)
+
+
+def test_scripts_of_the_wheel_name_functions_that_are_there():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.scripts]")[2].partition("\n[")[0]
+    scripts = dict(re.findall(r'^([\w-]+) = "(.+)"$', text, re.M))
+    assert scripts["microgpt"] == "microgpt.__main__:main" and len(scripts) == 6
+    for target in scripts.values():
+        module, name = target.split(":")
+        assert callable(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize("words", [["microgpt", "--debug", "train"], ["microgpt", "train", "--debug"],
+                                   ["microgpt.train", "--debug"]])  # fmt: skip
+def test_debug_shows_the_traceback(command, words):
+    done = command("-m", *words, "--n-head", "3")
+    assert done.returncode == 2 and "Traceback" in done.stderr and "in __init__" in done.stderr
+    assert done.stderr.splitlines()[-1] == "microgpt: error: n_embd (16) must be a multiple of n_head (3)"
+
+
+def test_documents_longer_than_the_block_are_counted(command, tmp_path):
+    (tmp_path / "long.txt").write_text("abcabc\nab\nabcab\n", encoding="utf-8")
+    (tmp_path / "fits.txt").write_text("abca\nab\n", encoding="utf-8")
+    flags = ["--block-size", "4", "--n-embd", "4", "--steps", "2", "--samples", "1"]
+    said = "2 of 3 documents are longer than the block of 4: 3 of 13 characters (23.1%) are beyond it and not"
+    done = command("-m", "microgpt.train", "--input", "long.txt", *flags, "--save", "p.safetensors")
+    assert f"microgpt: {said} trained on\n" in done.stderr and "beyond" not in done.stdout
+    assert "beyond" not in command("-m", "microgpt.train", "--input", "fits.txt", *flags).stderr
+    done = command("-m", "microgpt.train", "--input", "fits.txt", *flags, "--val", "long.txt")
+    assert f"microgpt: {said} measured\n" in done.stderr
+    assert f"microgpt: {said} measured\n" in command(
+        "-m", "microgpt.eval", "p.safetensors", "--input", "long.txt", "--json").stderr
+    # without a flag, where the documents are no strings yet
+    (tmp_path / "input.txt").write_text("a" * 20 + "\n" + "b" * 16 + "\n", encoding="utf-8")
+    done = command("-m", "microgpt.train")
+    assert "1 of 2 documents are longer than the block of 16: 4 of 36 characters (11.1%)" in done.stderr
+
+
+def test_unknown_character_is_located(command, tmp_path):
+    (tmp_path / "text.txt").write_text("emma\nava\n", encoding="utf-8")
+    (tmp_path / "other.txt").write_text("\ufeffemma\r\n\r\n  maXe  \r\nava\r\n", encoding="utf-8")
+    flags = ["--n-embd", "4", "--steps", "4", "--samples", "1"]
+    done = command("-m", "microgpt.train", "--input", "text.txt", *flags, "--save", "p.safetensors")
+    assert done.returncode == 0, done.stderr
+    where = "other.txt, line 3: character 'X' (U+0058) at index 2 is not in the vocabulary"
+    for words in (
+        ["microgpt.train", "--input", "text.txt", *flags, "--val", "other.txt"],
+        ["microgpt.train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text"],
+        ["microgpt.eval", "p.safetensors", "--input", "other.txt"],
+    ):  # fmt: skip
+        one_line_error(command("-m", *words), where)
+    one_line_error(command("-m", "microgpt.sample", "p.safetensors", "--prompt", "eX"), "--prompt: character 'X' (U+0058) at index 1")
 
 
 def test_default_run_imports_only_what_it_uses(command):
@@ -226,7 +281,8 @@ def test_default_run_imports_only_what_it_uses(command):
     assert loaded[0] == "0"
     for heavy in ("numpy", "tqdm", "safetensors", "argparse", "random", "socket", "ssl", "urllib", "http", "hashlib",
                   "json", "typing", "dataclasses", "logging", "importlib.metadata", "signal", "matplotlib", "graphviz",
-                  "microgpt.reference", "microgpt.checkpoint", "microgpt.flags", "microgpt.watching"):  # fmt: skip
+                  "microgpt.reference", "microgpt.checkpoint", "microgpt.callbacks", "microgpt.cli.options", "microgpt.cli.plan",
+                  "microgpt.cli.signals", "microgpt.generation"):  # fmt: skip
         assert heavy not in loaded
 
 

@@ -301,7 +301,7 @@ def test_functions_of_another_module(tmp_path, monkeypatch):
 
 
 def test_program_of_the_documentation_is_compiled(command, tmp_path):
-    text = (ROOT / "docs" / "compile.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "howto" / "compile.md").read_text(encoding="utf-8")
     (tmp_path / "program.py").write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
     done = command("program.py")
     assert done.returncode == 0 and done.stderr == ""

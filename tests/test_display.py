@@ -5,7 +5,7 @@ import pytest
 
 import microgpt
 from microgpt import Trainer, reference
-from microgpt.display import gpt_html, trainer_html, value_html
+from microgpt.viz.notebook import gpt_html, trainer_html, value_html
 
 NAMES = ["emma", "olivia", "<b>&amp;", "zoë"]
 
@@ -76,3 +76,26 @@ def test_compiled_classes():
     assert "2.0" in repr(x) and x._repr_html_() == value_html(x)
     model = microgpt.GPT(5, n_embd=4)
     assert "n_embd=4" in repr(model) and model._repr_html_() == gpt_html(model)
+
+
+@pytest.mark.parametrize("Value", [microgpt.Value, reference.Value])
+def test_repr_of_a_value(Value):
+    x = Value(2.5)
+    (x * 3.0).backward()
+    assert eval(repr(x), {"Value": lambda data, grad: (data, grad)}) == (2.5, 3.0)
+
+
+def test_reference_objects_show_themselves_as_the_compiled_ones():
+    ours, theirs = microgpt.GPT(5, 4, 2, 3, 7), reference.GPT(5, 4, 2, 3, 7)
+    assert repr(theirs) == repr(ours) == "GPT(vocab_size=5, n_embd=4, n_head=2, n_layer=3, block_size=7)"
+    settings = dict(learning_rate=0.5, beta1=0.25, beta2=0.75, eps=1e-6, num_steps=9)
+    adams = [microgpt.Adam(ours, **settings), reference.Adam(theirs, **settings)]
+    for adam in adams:
+        adam.step()
+    assert repr(adams[1]) == repr(adams[0]) and "step_index=1" in repr(adams[1])
+
+    class Mine(reference.GPT):
+        pass
+
+    assert repr(Mine(5, n_embd=4)).startswith("Mine(vocab_size=5, ")
+    assert len(repr(theirs)) < 100 and len(repr([reference.Value(1.0)] * 3)) < 120  # nothing below is written out

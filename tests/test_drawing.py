@@ -2,12 +2,15 @@
 import re
 import shutil
 import subprocess
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 import microgpt
 from microgpt import draw_graph, reference
-from microgpt.drawing import WIDEST, Dot, operator
+from microgpt.viz.graph import WIDEST, Dot, operator
+from microgpt.viz.notebook import value_html
 
 CLASSES = [microgpt.Value, reference.Value]
 
@@ -88,7 +91,7 @@ def test_limit_says_what_it_left_out(Value):
 
 
 def test_large_graph_is_counted_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr("microgpt.drawing.COUNTED", 50)
+    monkeypatch.setattr("microgpt.viz.graph.COUNTED", 50)
     v = reference.Value(1.0)
     for _ in range(100):
         v = v + 1
@@ -126,7 +129,8 @@ def test_picture_or_a_clear_message(monkeypatch, Value):
         dot.svg()
     assert dot._repr_svg_() is None and repr(dot) == str(dot)
     monkeypatch.undo()
-    graphviz = pytest.importorskip("graphviz")
+    import graphviz
+
     if shutil.which("dot"):
         assert "<svg" in dot.svg() and dot._repr_svg_() == dot.svg()
         wide = Value(1.0)
@@ -143,3 +147,60 @@ def test_picture_or_a_clear_message(monkeypatch, Value):
     with pytest.raises(OSError, match="program dot of Graphviz"):
         dot.svg()
     assert Dot("x")._repr_svg_() is None
+
+
+def test_children_without_a_local_gradient(Value):
+    """The script's class takes any children and local gradients, and its zip stops at the shorter."""
+    a, b, c = Value(1.0), Value(2.0), Value(3.0)
+    for node, edges, name in (
+        (Value(1, [a], []), [None], "?"),
+        (Value(1, [a, b], [5]), [5, None], "?"),
+        (Value(6, [a, b, c], [1, 1, 1]), [1, 1, 1], "?"),
+        (Value(1, [a], [1, 2]), [1], "?"),
+        (Value(2, [a, b], []), [None, None], "?"),
+        (Value(4.0, [], [1]), [], ""),
+    ):
+        assert operator(node) == name
+        dot = draw_graph(node)
+        found = re.findall(r'n(\d+) -> n0(?: \[label="(.*?)"\])?', dot)
+        assert [number for number, _ in found] == [str(i + 1) for i in range(len(edges))]
+        assert [label for _, label in found] == ["" if x is None else str(x) for x in edges]
+        assert dot.count("label=<") == 1 + len(edges)
+        html = value_html(node)
+        assert html.count("no local gradient") == edges.count(None)
+    # They are children all the same: a cut drawing counts them.
+    dot = draw_graph(Value(1, [a, b, c], [1]), limit=2)
+    assert "2 not drawn" in dot and "2 of 4 nodes are drawn" in dot
+    if shutil.which("dot"):
+        assert "no" not in subprocess.run(["dot", "-Tsvg"], input=dot, capture_output=True, text=True, check=True).stderr
+
+
+def test_numbers_that_are_no_floats():
+    """The script's class keeps whatever it is given."""
+    assert "digraph" in draw_graph(reference.Value(10**5000))
+    for x in (10**400, True, np.float32(0.1), np.int64(3), Fraction(1, 3)):
+        v = reference.Value(x)
+        assert operator(v) == "" and "digraph" in draw_graph(v) and "digraph" in draw_graph(v + v)
+        assert "data" in value_html(v + v)
+    assert "data 0.1<" in draw_graph(reference.Value(np.float32(0.1)))
+    odd = reference.Value("<b>&")
+    assert "data &lt;b&gt;&amp;<" in draw_graph(odd)
+    assert "'&lt;b&gt;&amp;'" in value_html(odd).replace("&#x27;", "'")
+    assert "&lt;b&gt;&amp; (local gradient" in value_html(reference.Value(1.0, (odd,), (1,)))
+
+
+def test_limit_may_be_a_numpy_number(Value):
+    assert draw_graph(Value(1.0) + 2.0, limit=np.int64(1)) == draw_graph(Value(1.0) + 2.0, limit=1)
+    for limit in (2.5, "3", None, True):
+        with pytest.raises(TypeError, match="limit must be a whole number"):
+            draw_graph(Value(1.0), limit=limit)
+
+
+def test_text_that_dot_cannot_read_is_shown_as_text():
+    if not shutil.which("dot"):
+        pytest.skip("Graphviz is not installed")
+    broken = Dot("digraph {")
+    with pytest.raises(ValueError, match="dot cannot draw this graph: .*syntax error") as error:
+        broken.svg()
+    assert "\n" not in str(error.value)
+    assert broken._repr_svg_() is None

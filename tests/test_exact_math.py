@@ -14,7 +14,8 @@ import pytest
 from conftest import environment
 from kernels import vector_math
 
-from microgpt import simd, simd_info
+from microgpt import simd_info
+from microgpt.core import simd
 
 DRAWS = 200_000  # of each function and kind
 
@@ -149,6 +150,7 @@ def test_info_says_how(isa):
     vector_math(isa, before)
 
 
+@pytest.mark.slow
 def test_another_c_library_is_not_trusted(tmp_path):
     """With a pow that is often one unit off, vectors are not used."""
     if sys.platform != "linux":

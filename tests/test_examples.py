@@ -3,10 +3,9 @@ import ast
 import json
 import re
 import runpy
-import sys
 
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT
 
 import microgpt
 from microgpt import reference
@@ -53,7 +52,7 @@ def test_one_import(command, tmp_path):
     script = SCRIPT.replace("(reference_of_the_test)", "(__import__('microgpt').reference.Value)")
     own_class = "import microgpt.reference\nMODULE = '__main__'\n" + script
     (tmp_path / "with_class.py").write_text(own_class, encoding="utf-8")
-    (tmp_path / "ours.py").write_text("MODULE = 'microgpt.value'\n" + script, encoding="utf-8")
+    (tmp_path / "ours.py").write_text("MODULE = 'microgpt.core.value'\n" + script, encoding="utf-8")
     own = command("with_class.py")
     ours = command(EXAMPLES / "one_import.py", "ours.py")
     assert own.returncode == ours.returncode == 0, own.stderr + ours.stderr
@@ -65,6 +64,7 @@ def test_one_import(command, tmp_path):
         example["with_our_value"]("x = 1\n")
 
 
+@pytest.mark.slow
 def test_two_moons(command):
     done = command(EXAMPLES / "two_moons.py")
     assert done.returncode == 0, done.stderr
@@ -77,6 +77,7 @@ def test_two_moons(command):
     assert outputs[0] == outputs[1] and "0x1." in outputs[0]
 
 
+@pytest.mark.slow
 def test_own_text(command, tmp_path):
     done = command(EXAMPLES / "own_text.py")
     assert done.returncode == 0, done.stderr
@@ -89,6 +90,7 @@ def test_own_text(command, tmp_path):
     assert command(EXAMPLES / "own_text.py", "text.txt", "x.safetensors").returncode == 0
 
 
+@pytest.mark.slow
 def test_tied_embeddings(command):
     """By the graph engine and by the reference: the same losses, to the bit."""
     done = command(EXAMPLES / "tied_embeddings.py", "4")
@@ -118,9 +120,9 @@ def notebook_cells():
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 def test_notebook_cells_run_from_top_to_bottom(monkeypatch, tmp_path):
     """As a notebook would: one namespace, the last expression of each cell shown in whatever form it offers."""
-    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     namespace, shown = {"__name__": "__main__"}, []
     for source in notebook_cells():
@@ -141,18 +143,55 @@ def test_notebook_is_stored_without_outputs():
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
-def test_notebook_under_nbconvert(tmp_path):
-    """The real thing, where the extra `notebook` is installed."""
-    pytest.importorskip("nbconvert")
-    pytest.importorskip("ipykernel")
-    pytest.importorskip("matplotlib")
-    import subprocess
+# ---- the programs of the README and of the docs ----
 
-    done = subprocess.run(
-        [sys.executable, "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", str(tmp_path),
-         str(EXAMPLES / "tour.ipynb")],
-        capture_output=True, text=True, env=environment(), timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "tour.html").read_text(encoding="utf-8")
-    assert len(re.findall(r'<img[^>]*src="data:image/png', page)) == 3 and "0x1." in page
+
+def programs(path):
+    """The Python blocks of a page or of the notebook."""
+    if path.suffix == ".ipynb":
+        return notebook_cells()
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_readme_programs_run(command):
+    found = programs(ROOT / "README.md")
+    assert len(found) >= 2
+    for program in found:
+        done = command("-c", program)
+        assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def nodes_below(root):
+    seen, stack = {root: None}, [root]
+    while stack:
+        for child in stack.pop()._children:
+            if child not in seen:
+                seen[child] = None
+                stack.append(child)
+    return list(seen)
+
+
+PAGES = [ROOT / "README.md", EXAMPLES / "tour.ipynb", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_small_graphs_show_gradients_that_live():
+    """The first example a reader sees had a relu of a negative number: gradients of 0 teach nothing."""
+    from microgpt.viz.graph import operator
+
+    found = 0
+    for path in PAGES:
+        for program in programs(path):
+            statements = [] if program.startswith((">>>", "%")) else ast.parse(program).body
+            start = next((i for i, x in enumerate(statements) if ast.unparse(x).startswith("a, b = (Value(")), None)
+            if start is None:
+                continue
+            for module in (microgpt, reference):
+                namespace = {"Value": module.Value}
+                exec(compile(ast.Module(statements[start : start + 2], []), str(path), "exec"), namespace)
+                namespace["c"].backward()
+                for node in nodes_below(namespace["c"]):
+                    assert node.grad != 0, (path, node.data)
+                    if operator(node) == "relu":
+                        assert node.data > 0, path
+                        found += 1
+    assert found >= 8  # in the README, the notebook, docs/tutorial/derivatives.md and docs/howto/look-inside.md, for both classes

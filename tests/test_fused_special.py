@@ -4,12 +4,12 @@ import math
 import random
 
 import numpy as np
+import oracle
 import pytest
 from conftest import hexes
 from pairs import Pair, document, ids, shape
 
-from microgpt import reference
-from microgpt.adam import Adam
+from microgpt.core.adam import Adam
 
 
 def quiet(config, seed=1):
@@ -27,7 +27,7 @@ def quiet(config, seed=1):
 QUIET = [shape(27, 16, 4, 1, 16), shape(5, 8, 2, 2, 20), shape(9, 7, 1, 1, 11), shape(6, 20, 2, 1, 9)]
 
 
-@pytest.mark.parametrize("config", QUIET, ids=ids)
+@pytest.mark.parametrize("config", [pytest.param(QUIET[0], marks=pytest.mark.slow), *QUIET[1:]], ids=ids)
 def test_zeros_passed_over(isa, config):
     rng = random.Random(7)
     for length in {5, config["block_size"] - 1}:
@@ -51,13 +51,7 @@ def test_zeros_meet_what_is_not_finite(isa):
             for o, i in [(0, 0), (3, 5), (7, 7)]:
                 pair = quiet(config)
                 pair.set(pair.offset(name, o, i), value)
-                try:
-                    reference.document_loss(tokens, pair.twin)
-                except ValueError as error:
-                    with pytest.raises(ValueError, match=str(error)):
-                        pair.engine.loss_and_grad(tokens)
-                else:
-                    pair.loss_and_grad(tokens)
+                pair.outcome(tokens)
 
 
 def test_zeros_meet_an_overflow_on_the_way_back(isa):
@@ -98,14 +92,7 @@ def test_special_values(isa, name, value):
     for o, i in [(0, 0), (3, 3)]:
         pair = Pair(config)
         pair.set(pair.offset(key, o, i), value)
-        try:
-            reference.document_loss(tokens, pair.twin)
-        except Exception as error:
-            with pytest.raises(type(error), match=str(error)):
-                pair.engine.loss_and_grad(tokens)
-            assert not pair.model.grad.any()
-        else:
-            pair.loss_and_grad(tokens)
+        pair.outcome(tokens)
 
 
 def test_zeros_of_both_signs(isa):
@@ -127,7 +114,7 @@ def test_a_vanished_probability_is_a_domain_error(isa):
             pair.set(pair.offset("lm_head", o, i), 0.0)
     tokens = [3, 1, 3]
     with pytest.raises(ValueError) as expected:
-        reference.document_loss(tokens, pair.twin)
+        oracle.loss_and_grad(pair.twin, tokens)
     with pytest.raises(ValueError) as ours:
         pair.engine.loss_and_grad(tokens)
     assert str(ours.value) == str(expected.value)

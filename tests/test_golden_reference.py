@@ -15,7 +15,12 @@ from golden_traces import CONFIGURATIONS, GOLDEN, LIBM, configuration, libm_argu
 NAMES = list(CONFIGURATIONS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+#: A second or so each: the quick round leaves the reference's own large traces to the whole suite.
+LARGE = ("default", "short_block", "three_layers_odd_heads", "wide", "long_documents", "non_ascii", "one_step",
+         "other_settings")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in NAMES])
 def test_reference_makes_the_trace(name):
     config, text, trace = golden_traces.load_trace(name)
     live = live_trace(name)

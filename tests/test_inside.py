@@ -1,10 +1,12 @@
 """The NumPy forward pass that shows attention: its logits have the bits of gpt's."""
 import numpy as np
+import oracle
 import pytest
 from conftest import hexes
 
+import microgpt
 from microgpt import Trainer, reference
-from microgpt.inside import attention, forward, weights
+from microgpt.viz.activations import attention, forward, weights
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
@@ -16,14 +18,10 @@ def test_logits_have_the_bits_of_the_script(engine, settings, init_std):
     trainer = Trainer(NAMES, num_steps=3, engine=engine, init_std=init_std, **settings)
     trainer.run(2)
     tokens = trainer.tokenizer.encode("olivia")[:-1]
-    model = reference.GPT(trainer.tokenizer.vocab_size, **{"n_embd": 16, "n_head": 4, **settings})
-    for p, value in zip(model.params, trainer._engine.get_data().tolist()):
-        p.data = value
-    keys, values = [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
+    model = oracle.twin(trainer)
     found = forward(trainer.model, tokens)
-    for pos_id, token_id in enumerate(tokens):
-        logits = reference.gpt(token_id, pos_id, keys, values, model)
-        assert hexes(found["logits"][pos_id]) == hexes(logit.data for logit in logits)
+    for row, expected in zip(found["logits"], oracle.logits(model, tokens), strict=True):
+        assert hexes(row) == hexes(expected)
     n = len(tokens)
     assert found["attention"].shape == (model.n_layer, model.n_head, n, n)
     assert found["residual"].shape == (model.n_layer + 1, n, model.n_embd)
@@ -47,6 +45,74 @@ def test_weights_are_a_copy(engine):
     trainer = Trainer(NAMES, num_steps=1, engine=engine)
     found = weights(trainer.model)
     assert list(found) == list(trainer.model.state_dict) and found["wte"].shape == (trainer.tokenizer.vocab_size, 16)
-    before = hexes(trainer._engine.get_data())
+    before = hexes(trainer.parameters)
     found["wte"][:] = 0
-    assert hexes(trainer._engine.get_data()) == before
+    assert hexes(trainer.parameters) == before
+
+
+class Mine(microgpt.GPT):
+    pass
+
+
+@pytest.mark.parametrize("kind", [microgpt.GPT, Mine])
+def test_weights_make_no_values(kind):
+    """A Value for each parameter, which a model keeps once it is asked for them, takes seven times its number."""
+    import tracemalloc
+
+    model = kind(27, n_embd=64, n_head=4)  # 53,696 parameters, 430 kB
+    weights(kind(5, n_embd=4)), forward(kind(5, n_embd=4), [4, 0])  # what is imported and cached once
+    tracemalloc.start()
+    try:
+        found = weights(model)
+        forward(model, [26, 0, 1])
+        del found
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20_000 and peak < 3 * 8 * model.num_params
+
+
+@pytest.mark.parametrize("module", [microgpt, reference])
+def test_weights_are_those_of_state_dict(module):
+    model = module.GPT(7, n_embd=6, n_head=2, n_layer=3, block_size=5)
+    found = weights(model)
+    assert list(found) == list(model.state_dict)
+    for name, matrix in model.state_dict.items():
+        assert found[name].dtype == np.float64 and found[name].flags.owndata and found[name].flags.c_contiguous
+        assert [hexes(row) for row in found[name]] == [hexes(p.data for p in row) for row in matrix]
+
+
+def test_weights_of_a_class_with_a_state_dict_of_its_own():
+    class Tied(microgpt.GPT):
+        @property
+        def state_dict(self):
+            return {"tied": super().state_dict["wte"]}
+
+    model = Tied(5, n_embd=4)
+    assert list(weights(model)) == ["tied"] and (weights(model)["tied"].ravel() == model.data[:20]).all()
+
+
+def test_attention_of_a_bare_model_takes_token_ids(engine):
+    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2)
+    trainer.run()
+    expected = attention(trainer, "emma")
+    ids = trainer.tokenizer.encode("emma")[1:-1]
+    for model in (trainer.model, trainer):
+        for given in (ids, tuple(ids), np.array(ids), iter(ids)):
+            assert (attention(model, given) == expected).all()
+    assert (forward(trainer, [trainer.tokenizer.BOS, *ids])["attention"] == expected).all()
+    assert weights(trainer).keys() == weights(trainer.model).keys()
+    with pytest.raises(TypeError, match="a GPT knows no characters: give its Trainer, or token ids instead of a text"):
+        attention(trainer.model, "emma")
+    for what, shown in (("emma", "str"), (None, "NoneType"), (trainer.tokenizer, "Tokenizer")):
+        for look in (lambda x: attention(x, "emma"), weights, lambda x: forward(x, [0])):
+            with pytest.raises(TypeError, match=f"expected a Trainer or a GPT, not {shown}"):
+                look(what)
+    with pytest.raises(ValueError, match="token id 99 is not in the vocabulary"):
+        attention(trainer.model, [99])
+    with pytest.raises(ValueError, match="token id -1 is not in the vocabulary"):
+        attention(trainer, [-1])
+    with pytest.raises(TypeError, match="a token id must be a whole number, not 1.5"):
+        attention(trainer.model, [1.5])
+    with pytest.raises(ValueError, match="16 tokens; with block_size 16 it may have 15"):
+        attention(trainer.model, [0] * 16)

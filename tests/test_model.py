@@ -1,13 +1,17 @@
 """GPT and the layers: the graph that the script builds, node for node, and the exceptions that it raises."""
 import gc
+import math
 import random
 
 import pytest
 from graphs import ENGINES, assert_same, assert_same_graph, bits, outcome
 
-from microgpt import model, reference
-from microgpt.model import GPT, document_loss
-from microgpt.value import Value, _sorted
+from microgpt import reference
+from microgpt.core import model
+from microgpt.core.fused import FusedEngine
+from microgpt.core.model import GPT, document_loss
+from microgpt.core.mt19937 import MT19937
+from microgpt.core.value import Value, _sorted, _tape_state
 
 CONFIGS = {
     "default": (dict(vocab_size=9), [8, 0, 3, 3, 7, 8]),
@@ -20,6 +24,7 @@ CONFIGS = {
     "one token": (dict(vocab_size=3, n_embd=4, n_head=4, n_layer=1, block_size=6), [2, 2]),
 }
 BY_CONFIG = pytest.mark.parametrize("config", CONFIGS)
+pytestmark = pytest.mark.usefixtures("collector_off")  # the reference runs in nearly all of them
 
 
 def pair(config, init_std=0.3, seed=5):
@@ -292,7 +297,8 @@ def test_impossible_settings(settings, said):
 
 
 def test_views():
-    np = pytest.importorskip("numpy")
+    import numpy as np
+
     m = GPT(5, n_embd=4)
     assert m.data.dtype == m.grad.dtype == np.float64 and m.data.shape == (m.num_params,) == m.grad.shape
     m.data[3], m.grad[4] = 7.5, -2.0
@@ -302,7 +308,6 @@ def test_views():
 
 
 def test_a_view_keeps_the_model_alive():
-    pytest.importorskip("numpy")
     m = GPT(5, n_embd=4)
     data, grad = m.data, m.grad
     first, expected = m.params[0], m.data.tolist()
@@ -351,3 +356,247 @@ def test_state_dict_is_read_only():
         m.state_dict["wte"] = m.state_dict["lm_head"]
     with pytest.raises(TypeError):
         m.state_dict["wte"][0][0] = Value(1.0)
+
+
+# ---- numbers of other types ----
+
+
+class Wrong(int):
+    """An int whose own operators are of no use to anybody."""
+
+    def __index__(self):
+        return 1
+
+    __int__ = __mul__ = __rmul__ = __add__ = __radd__ = __floordiv__ = __mod__ = __rmod__ = __index__
+    __lt__ = __gt__ = __le__ = __ge__ = lambda self, other: False
+
+
+class Index:
+    def __init__(self, number):
+        self.number = number
+
+    def __index__(self):
+        return self.number
+
+
+NARROW = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+
+
+def whole_types():
+    import numpy as np
+    return [*(getattr(np, name) for name in NARROW), Wrong, Index, np.array]
+
+
+SIZES = dict(vocab_size=27, n_embd=16, n_head=4, n_layer=2, block_size=100)
+
+
+@pytest.mark.parametrize("which", range(len(NARROW) + 3))
+def test_sizes_of_any_whole_type_are_computed_with_exactly(which):
+    """Where sizes wrapped around, engines wrote beyond the parameters."""
+    as_type = whole_types()[which]
+    expected = GPT(**SIZES)
+    for given in (SIZES, *([name] for name in SIZES)):
+        m = GPT(**{name: as_type(size) if name in given else size for name, size in SIZES.items()})
+        assert repr(m) == repr(expected) and (m.num_params, m.head_dim) == (expected.num_params, 4)
+        assert len(m.params) == m.num_params == len(m.data)
+        assert type(m.n_embd) is type(m.num_params) is int
+        others = [Value(1.0) for _ in range(1000)]
+        FusedEngine(m).loss_and_grad([26, 1, 2, 26])
+        assert all((v.data, v.grad) == (1.0, 0.0) for v in others)
+        theirs = reference.GPT(**{name: as_type(size) if name in given else size for name, size in SIZES.items()})
+        assert repr(theirs) == repr(m) and theirs.num_params == m.num_params
+
+
+@pytest.mark.parametrize("size", [2**k + d for k in (26, 28, 31, 32, 33, 62, 63, 64, 100) for d in (-1, 0, 1)] + [10**400])
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_whose_products_overflow_are_refused(name, size):
+    settings = {"n_head": 1, **SIZES, name: size}
+    if name == "n_embd":
+        settings["n_head"] = 1
+    with pytest.raises(ValueError, match="more than the graph can hold|must be a multiple of n_head"):
+        GPT(**settings)
+
+
+@pytest.mark.parametrize("size", [16.0, 1.5, "16", None, float("nan"), 1j, [16]])
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_whole_numbers(name, size):
+    with pytest.raises(TypeError, match=f"^{name} must be a whole number, not "):
+        GPT(**{**SIZES, name: size})
+    import numpy as np
+    for number in (np.float32(16), np.float64(16), np.bool_(True), np.array([16])):
+        with pytest.raises(TypeError):
+            GPT(**{**SIZES, name: number})
+
+
+def test_init_std_of_any_type_is_a_float():
+    import numpy as np
+    for std in (np.float32(0.1), np.float16(0.1), np.int8(2), True, 2, "0.1"):
+        ours, error = outcome(lambda: GPT(3, n_embd=4, init_std=std, rng=random.Random(1)))
+        if ours is None:
+            assert error[0] is TypeError and isinstance(std, str)
+            continue
+        theirs = reference.GPT(3, n_embd=4, init_std=std, rng=random.Random(1))
+        assert [bits(p.data) for p in ours.params] == [bits(p.data) for p in theirs.params]
+        assert all(type(p.data) is float for p in theirs.params)
+        assert ours.data.tolist() == GPT(3, n_embd=4, init_std=float(std), rng=MT19937(1)).data.tolist()
+
+
+@pytest.mark.parametrize("which", range(len(NARROW) + 3))
+def test_token_ids_of_any_whole_type(which):
+    as_type = whole_types()[which]
+    if as_type is Wrong:  # what it is used for as a list index, which the script does, is Python's to say
+        return
+    tokens = [200, 0, 130, 200]
+    m = GPT(201, n_embd=4, block_size=4)
+    try:
+        given = [as_type(i) for i in tokens]
+    except OverflowError:  # int8
+        tokens = [100, 0, 3, 100]
+        given = [as_type(i) for i in tokens]
+    expected = document_loss(tokens, m).data
+    assert document_loss(given, m).data == expected == FusedEngine(m).loss_and_grad(given)
+    assert document_loss(tuple(given), m).data == expected
+    (a, *_), (b, *_) = (model.gpt(i, p, [[]], [[]], m) for i, p in ((tokens[0], 1), (given[0], as_type(1))))
+    assert a.data == b.data
+
+
+# ---- keys and values that are not what they seem ----
+
+
+class Lying(list):
+    """A list that gives another number of rows than it says."""
+
+    def __init__(self, rows, length, given=None):
+        super().__init__(rows)
+        self.length, self.given = length, given
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        return list.__iter__(self) if self.given is None else iter(list.__getitem__(self, slice(None)) * self.given)
+
+
+def cache_of(m, n, V=Value):
+    rng = random.Random(n)
+    return [[[V(rng.gauss(0, 1)) for _ in range(m.n_embd)] for _ in range(n)] for _ in range(m.n_layer)]
+
+
+def tape_is_free():
+    """Whether other threads could go on: it would hang where the tape is taken."""
+    assert not _tape_state()[0]
+    x = Value(2.0)
+    (x * x).backward()
+    model.softmax([x, x])[0].backward()
+    return True
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 5, 2**40])
+@pytest.mark.parametrize("n_layer", [1, 2])
+def test_rows_are_counted_and_not_believed(length, n_layer):
+    settings = dict(vocab_size=5, n_embd=4, n_head=2, n_layer=n_layer, block_size=8)
+    logits = []
+    for m, module, V in ((GPT(**settings), model, Value), (reference.GPT(**settings), reference, reference.Value)):
+        keys, values = cache_of(m, 2, V), cache_of(m, 2, V)
+        keys, values = [Lying(rows, length) for rows in keys], [Lying(rows, length) for rows in values]
+        logits.append(module.gpt(1, 1, keys, values, m))
+        assert all(list.__len__(rows) == 3 for rows in keys + values)
+    assert [bits(v.data) for v in logits[0]] == [bits(v.data) for v in logits[1]]
+    assert tape_is_free()
+
+
+@pytest.mark.parametrize("which", ["keys", "values"])
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("given", [0, 2])
+def test_layers_of_different_numbers_of_rows_are_refused(which, layer, given):
+    """Another layer's rows were taken for what was missing."""
+    m = GPT(5, 4, 2, 2, 8)
+    keys, values = cache_of(m, 2), cache_of(m, 2)
+    cache = keys if which == "keys" else values
+    cache[layer] = Lying(cache[layer], 2, given)
+    with pytest.raises(ValueError, match="as many positions as each other"):
+        model.gpt(1, 1, keys, values, m)
+    assert tape_is_free()
+
+
+@pytest.mark.parametrize("bad", [
+    lambda row: row[:-1], lambda row: [*row[:-1], 1.0], lambda row: [*row[:-1], Value.__new__(Value)], lambda row: [],
+    lambda row: [*row[:-1], None], lambda row: (v.data for v in row), lambda row: 3, lambda row: Raising(row),
+])  # fmt: skip
+@pytest.mark.parametrize("position", [0, 1])
+def test_bad_rows_leave_the_tape_free(bad, position):
+    m = GPT(5, 4, 2, 1, 8)
+    for which in (0, 1):
+        caches = cache_of(m, 2), cache_of(m, 2)
+        caches[which][0][position] = bad(caches[which][0][position])
+        with pytest.raises((ValueError, TypeError, ZeroDivisionError)):
+            model.gpt(1, 1, *caches, m)
+        assert len(caches[0][0]) == len(caches[1][0]) == 2
+        assert tape_is_free()
+
+
+class Raising(list):
+    def __iter__(self):
+        yield self[0]
+        raise ZeroDivisionError
+
+
+class Shrinking(list):
+    """Rows that empty the list they come from."""
+
+    def __iter__(self):
+        for row in list(list.__iter__(self)):
+            self.clear()
+            row.clear()
+            yield row
+
+
+def test_rows_that_change_while_they_are_read():
+    m = GPT(5, 4, 2, 1, 8)
+    keys, values = cache_of(m, 2), cache_of(m, 2)
+    with pytest.raises(ValueError):
+        model.gpt(1, 1, [Shrinking(keys[0])], values, m)
+    assert tape_is_free()
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: model.softmax(x), lambda x: model.rmsnorm(x), lambda x: model.linear(x, [[Value(1.0)] * 2]),
+    lambda x: model.linear([Value(1.0)] * 2, [[Value(1.0)] * 2, x]), lambda x: model.linear([Value(1.0)], x),
+])  # fmt: skip
+@pytest.mark.parametrize("bad", [
+    lambda: Lying([Value(1.0), Value(2.0)], 5), lambda: Lying([Value(1.0)], 0), lambda: [Value.__new__(Value)] * 2,
+    lambda: [Value(1.0), None], lambda: Raising([Value(1.0)]), lambda: [[Value(1e308)], "ab"], lambda: [Value("1")],
+])  # fmt: skip
+def test_layers_of_odd_sequences_leave_the_tape_free(function, bad):
+    try:
+        function(bad())
+    except Exception:
+        pass
+    assert tape_is_free()
+
+
+def test_legal_errors_leave_the_graph_whole():
+    """A debug build walks the tape after each of these; nodes that were never filled in would end the process."""
+    huge, nan, inf = Value(1e308), Value(math.nan), Value(math.inf)
+    m = GPT(3, n_embd=4, n_head=1, n_layer=1, block_size=4)
+    m.data[:] = 0.1
+    m.data[28:32], m.data[32:36] = 1e4, -1e4  # lm_head: no probability is left for token 1
+    for _ in range(3):
+        with pytest.raises(ValueError, match="math domain error|positive"):
+            document_loss([2, 1, 2], m)
+        assert math.isnan(model.softmax([huge, inf])[0].data)
+        model.softmax([nan, huge])
+        model.rmsnorm([huge, nan])
+        model.linear([huge, inf], [[inf, huge]])
+        with pytest.raises(IndexError):
+            document_loss([2, 7, 2], m)
+    for number in (math.nan, math.inf, -1e308):
+        m.data[:] = number
+        keys, values = [[]], [[]]
+        for pos_id in range(3):
+            model.gpt(1, pos_id, keys, values, m)
+        try:
+            document_loss([2, 1, 2], m)
+        except ValueError:
+            pass
+    assert tape_is_free()

@@ -11,8 +11,7 @@ import pytest
 from test_display import WellFormed
 
 from microgpt import Trainer
-from microgpt.report import compare
-from microgpt.runlog import read_log
+from microgpt.runlog import compare, read_log
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "zoë sky"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -158,7 +157,7 @@ def test_text_of_a_log_cannot_become_markup(command, logs):
 
 
 def test_data_for_the_script_cannot_end_its_element():
-    from microgpt.reportpage import _embedded
+    from microgpt.web.report_page import _embedded
 
     assert _embedded({"text": "</script><b>"}, "data").count("<") == 2
 
@@ -189,6 +188,47 @@ def test_what_cannot_be_reported(command, logs):
         assert {name: (logs / name).read_bytes() for name in os.listdir(logs)} == before
 
 
+def test_default_page_replaces_a_report_and_nothing_else(command, logs):
+    page = logs / "one.html"
+    page.unlink(missing_ok=True)
+    report(command, logs, "one.jsonl")
+    report(command, logs, "one.jsonl", "seed.jsonl")  # its own page again
+    for content in (b"<html>mine</html>", b"", b"\xff" * 600):
+        page.write_bytes(content)
+        done = report(command, logs, "one.jsonl", status=2)
+        assert "one.html exists and is no report; give -o one.html" in done.stderr and page.read_bytes() == content
+    report(command, logs, "one.jsonl", "-o", "one.html")
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def test_page_that_is_a_log_is_refused_however_it_is_spelled(command, logs):
+    shutil.copy(logs / "one.jsonl", logs / "log.html")
+    spellings = ["log.html", "./log.html", str(logs / "log.html")]
+    if os.name == "posix":
+        (logs / "link.html").symlink_to("log.html")
+        os.link(logs / "log.html", logs / "hard.html")
+        spellings += ["link.html", "hard.html"]
+    before = (logs / "log.html").read_bytes()
+    for spelling in spellings:
+        assert "is the log itself" in report(command, logs, "log.html", "-o", spelling, status=2).stderr
+        assert "is the log itself" in report(command, logs, "one.jsonl", "log.html", "-o", spelling, status=2).stderr
+    assert "is the log itself" in report(command, logs, "log.html", status=2).stderr
+    for output in ("", "no/", "."):
+        report(command, logs, "one.jsonl", "-o", output, status=2)
+    assert (logs / "log.html").read_bytes() == before
+
+
+def test_names_of_a_foreign_log_cannot_command_the_terminal(command, logs):
+    def change(record):
+        record["digests"] = {"\x1b]0;owned\x07\n\u202e": record["step"]}
+
+    done = report(command, logs, "one.jsonl", rewritten(logs, "foreign.jsonl", change), "-o", "foreign.html")
+    assert done.stdout.count("\n") == 1 and done.stdout[:-1].isprintable()
+    assert "after step 1 in the tensor wte and" in done.stdout
+    done = report(command, logs, rewritten(logs, "foreign.jsonl", change), "one.jsonl", "-o", "foreign.html")
+    assert r"in the tensor \x1b]0;owned\x07\n\u202e and" in done.stdout
+
+
 def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
     first = read_log(logs / "one.jsonl")[0]
     with open(logs / "long.jsonl", "w", encoding="utf-8") as file:
@@ -202,7 +242,7 @@ def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
 
 @pytest.mark.parametrize("steps, ticks, circles", [(1, ["1"], 3), (2, ["1", "2"], 0), (12, ["2", "4"], 0)])
 def test_steps_are_whole_and_one_alone_is_seen(logs, steps, ticks, circles):
-    from microgpt.reportpage import page
+    from microgpt.web.report_page import page
 
     records = [{name: value for name, value in record.items() if name != "val_loss"} for record in
                read_log(logs / "one.jsonl")[:steps]]  # fmt: skip
@@ -225,6 +265,7 @@ def test_page_that_cannot_be_written_leaves_the_old_one(logs, monkeypatch, capsy
     assert (logs / "kept.html").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_in_a_browser(command, logs, scheme):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import environment, hexes
 
-from microgpt import Trainer
-from microgpt.inside import attention
-from microgpt.runlog import LogError, RunLog, read_log, tensor_digests
+from microgpt import LogError, RunLogger, Trainer
+from microgpt.runlog import read_log, tensor_digests
+from microgpt.trainer import CallbackList
+from microgpt.viz.activations import attention
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 SETTINGS = dict(n_embd=4, n_head=2, n_layer=2, block_size=6)
@@ -33,6 +34,7 @@ def train(command, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_log_says_what_happened(train, engine, tmp_path):
     flags = [*SMALL, "--steps", "12", "--engine", engine]
     plain = train(*flags)
@@ -75,9 +77,9 @@ def test_log_says_what_happened(train, engine, tmp_path):
 def test_digest_tells_one_bit(engine):
     trainer = Trainer(NAMES, num_steps=2, engine=engine, **SETTINGS)
     before = tensor_digests(trainer)
-    values = trainer._engine.get_data().copy()
+    values = trainer.parameters
     values[-1] = np.nextafter(values[-1], 1)
-    trainer._engine.set_data(values)
+    trainer.parameters = values
     after = tensor_digests(trainer)
     assert [name for name in before if before[name] != after[name]] == ["layer1.mlp_fc2"]
 
@@ -92,6 +94,7 @@ def essence(path):
     return [{key: value for key, value in record.items() if key not in ("seconds", "run")} for record in read_log(path)]
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_its_log(train, tmp_path):
     """The checkpoint stands at step 5, the log already at step 9 and in the middle of 10."""
     train(*SMALL, "--steps", "20", "--log", "whole.jsonl", "--look-every", "4")
@@ -107,6 +110,7 @@ def test_resumed_run_continues_its_log(train, tmp_path):
     assert essence(tmp_path / "new.jsonl") == essence(tmp_path / "whole.jsonl")[5:]
 
 
+@pytest.mark.slow
 def test_file_that_is_no_log_is_not_continued(train, tmp_path):
     begun = Trainer(NAMES, num_steps=20, engine="reference", **SETTINGS)
     begun.run(5)
@@ -131,13 +135,31 @@ def test_disk_that_fills_up(command, tmp_path):
 
 
 def test_log_of_a_diverging_run_is_valid_json(train, tmp_path):
-    train(*SMALL, "--steps", "60", "--learning-rate", "1e3", "--log", "run.jsonl", status=2)
+    train(*SMALL, "--steps", "60", "--learning-rate", "1e3", "--log", "run.jsonl", status=3)
 
     def refuse(constant):
         raise AssertionError(constant)
 
     for line in (tmp_path / "run.jsonl").read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("flags", [["--learning-rate", "1e308"], ["--init-std", "1e308"], ["--init-std", "1e200"]])
+def test_log_does_not_end_a_run_whose_loss_is_nan(train, tmp_path, flags, engine):
+    """The model can no longer be sampled from, and has no attention: the log says null, and stdout stays as it is."""
+    flags = [*SMALL[:-1], "0", "--steps", "12", "--engine", engine, *flags]
+    plain = train(*flags, "--save", "plain.safetensors")
+    assert "loss nan" in plain.stdout
+    looked = train(*flags, "--save", "looked.safetensors", "--log", "run.jsonl", "--look-every", "3")
+    assert looked.stdout == plain.stdout and "Warning" not in looked.stderr
+    plain, looked = (Trainer.load(tmp_path / f"{name}.safetensors") for name in ("plain", "looked"))
+    assert hexes(looked.model.data) == hexes(plain.model.data) and looked.rng.getstate() == plain.rng.getstate()
+    records = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 13))
+    for record in records:
+        assert (record["loss"] is None) == (record["loss_hex"] == "nan")
+    looks = [record for record in records if "samples" in record]
+    assert len(looks) == 4 and looks[-1]["samples"] is looks[-1]["attention"] is None
 
 
 def test_reading(tmp_path):
@@ -152,6 +174,7 @@ def test_reading(tmp_path):
             read_log(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, engine):
@@ -174,7 +197,7 @@ def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, 
     assert [record["loss_hex"] for record in records] == hexes(whole.run(len(records)))
 
 
-@pytest.mark.parametrize("place", ["before a note", "before a write", "in a write", "in a flush", "after a flush",
+@pytest.mark.parametrize("place", ["before steps are reported", "before a write", "in a write", "in a flush", "after a flush",
                                    "after all"])  # fmt: skip
 def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, place):
     trainer, path = Trainer(NAMES, num_steps=20, **SETTINGS), tmp_path / "run.jsonl"
@@ -209,17 +232,18 @@ def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, plac
             return self.file.fileno()
 
     losses = []
-    with pytest.raises(KeyboardInterrupt), RunLog(trainer, str(path), "names") as log:
+    log = RunLogger(path, source="names")
+    with pytest.raises(KeyboardInterrupt), CallbackList(trainer, [log]):
         for first in range(0, 20, 4):
             losses += trainer.run(4)
             if first == 8:
                 log.file = File(log.file)
-                if place == "before a note":
+                if place == "before steps are reported":
                     interrupt()
-            log.note(first, trainer.last_losses)
+            log.on_steps(trainer, first, trainer.last_losses)
             if first == 8 and place == "before a write":
                 interrupt()
-            log.write({"samples": [str(first)]})
+            log.flush(trainer, {"samples": [str(first)]})
         interrupt()
     records = read_log(path)
     assert [record["step"] for record in records] == list(range(1, len(losses) + 1))
@@ -229,6 +253,7 @@ def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, plac
     assert looked == [["0"], ["4"], ["8"], ["12"], ["16"]][: 2 if place.startswith("before") else len(losses) // 4]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_interrupt_while_nobody_reads_costs_the_log_no_step(train, tmp_path):
     """The child stands in the midst of writing to a full pipe; those steps are done, saved, and must be logged."""
@@ -256,6 +281,7 @@ BAD = [
     (["--log", "x.jsonl", "--look-every", "0"], "--look-every must be at least 1"),
     (["--log", "no/folder/x.jsonl"], "no/folder"),
     (["--log", "."], "Is a directory"),
+    (["--log", "text.txt"], "would overwrite --input"),
 ]
 
 

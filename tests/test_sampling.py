@@ -1,19 +1,30 @@
 """Sampling options: the default path draws as the script does, and each option cuts what it says it cuts."""
+import copy
 import math
+import pickle
 import random
 
+import numpy as np
+import oracle
 import pytest
 from conftest import hexes
 
+import microgpt
 from microgpt import Trainer, reference
-from microgpt.sampling import Token, generate, keep_likely, perplexity
+from microgpt.engines import engine_class
+from microgpt.generation import Decoder, Token, decoder_of, generate, keep_likely, perplexity
+from microgpt.viz.activations import forward
+from microgpt.viz.notebook import gpt_html
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
 
 @pytest.fixture
 def trainer(engine):
-    trainer = Trainer(NAMES, num_steps=6, engine=engine, n_embd=8, n_head=2, block_size=9)
+    settings = dict(num_steps=6, n_embd=8, n_head=2, block_size=9)
+    if engine == "reference":
+        return oracle.trainer(NAMES, **settings)
+    trainer = Trainer(NAMES, engine=engine, **settings)
     trainer.run()
     return trainer
 
@@ -21,20 +32,13 @@ def trainer(engine):
 @pytest.fixture
 def twin():
     """The same run by the reference engine."""
-    trainer = Trainer(NAMES, num_steps=6, engine="reference", n_embd=8, n_head=2, block_size=9)
-    trainer.run()
-    return trainer
+    with oracle.collector_off():
+        yield oracle.trainer(NAMES, num_steps=6, n_embd=8, n_head=2, block_size=9)
 
 
 def probabilities(trainer, text, temperature=1.0):
     """Those of what follows text, from the live reference."""
-    model = reference.GPT(trainer.tokenizer.vocab_size, 8, 2, 1, 9)
-    for p, value in zip(model.params, trainer._engine.get_data().tolist()):
-        p.data = value
-    keys, values = [[]], [[]]
-    for pos_id, token_id in enumerate(trainer.tokenizer.encode(text)[:-1]):
-        logits = reference.gpt(token_id, pos_id, keys, values, model)
-    return [p.data for p in reference.softmax([logit / temperature for logit in logits])]
+    return oracle.probabilities(oracle.twin(trainer), trainer.tokenizer.encode(text)[:-1], temperature)[-1]
 
 
 def test_streamed_is_what_sample_writes(trainer, twin):
@@ -113,7 +117,7 @@ def test_keep_likely():
 
 def test_what_was_cut_is_never_drawn(trainer):
     """Weights of 0 at the end of the list included: the bisection in choices must not fall on them."""
-    engine = trainer._engine
+    engine = engine_class(trainer.engine)
     rng = engine.seeded(1)
     assert {engine.choose(rng, [0.0, 0.3, 0.0, 0.2, 0.0, 0.0]) for _ in range(2000)} == {1, 3}
 
@@ -164,9 +168,9 @@ def test_compiled_model_has_it_as_a_method():
     assert ids == list(generate(trainer.model, [2], 0.7, top_k=5, rng=random.Random(4)))
 
 
+@pytest.mark.slow
 def test_command(command, tmp_path):
-    trainer = Trainer(NAMES, num_steps=6, engine="reference", n_embd=8, n_head=2)
-    trainer.run()
+    trainer = oracle.trainer(NAMES, num_steps=6, n_embd=8, n_head=2)
     saved = tmp_path / "run.safetensors"
     trainer.save(saved)
     common = [saved, "--seed", "5", "--samples", "4", "--prompt", "em"]
@@ -191,3 +195,158 @@ def test_command(command, tmp_path):
                         (["--max-length", "1"], "the prompt has 2 characters")]:  # fmt: skip
         done = command("-m", "microgpt.sample", *common, *flags)
         assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- tokens travel ----
+
+
+class Marked(Token):
+    """A subclass with an attribute of its own."""
+
+    mark = "none"
+
+
+def chances(token):
+    return type(token), str(token), token.id, token.probability, token.model_probability, vars(token)
+
+
+@pytest.mark.parametrize("kind", [Token, Marked])
+@pytest.mark.parametrize("text", ["a", "", "ß", "\U0001f600"])
+def test_token_keeps_its_chances_when_copied_or_pickled(kind, text):
+    token = kind(text, 3, 0.25, 1e-310)
+    if kind is Marked:
+        token.mark = "set"
+    ways = [copy.copy, copy.deepcopy]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        ways.append(lambda x, protocol=protocol: pickle.loads(pickle.dumps(x, protocol)))
+    for way in ways:
+        assert chances(way(token)) == chances(token)
+        assert [chances(t) for t in way([token, token])] == [chances(token)] * 2
+
+
+def test_pool_returns_tokens(command):
+    """An exception while a pool unpickles a result would leave the parent waiting for ever."""
+    code = (
+        "import multiprocessing\n"
+        "from microgpt.generation import Token\n"
+        "def draw(i): return [Token('a', i, 0.5, 0.25), Token('', 26, 1.0, 1.0)]\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.Pool(1) as pool:\n"
+        "        found = pool.map_async(draw, range(3)).get(60)\n"
+        "    print([[(t, t.id, t.probability) for t in tokens] for tokens in found])\n"
+    )
+    done = command("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{[[('a', i, 0.5), ('', 26, 1.0)] for i in range(3)]}\n"
+
+
+# ---- numbers that are not Python's own ----
+
+
+@pytest.mark.parametrize("whole, real", [(np.int64, np.float64), (np.uint8, np.float32), (np.array, np.array)])
+def test_options_take_numpy_numbers(trainer, whole, real):
+    expected = trainer.sample(4, temperature=0.75, top_k=4, top_p=0.875, max_length=6, seed=3)
+    found = trainer.sample(
+        4, temperature=real(0.75), top_k=whole(4), top_p=real(0.875), max_length=whole(6), seed=3
+    )
+    assert found == expected
+    assert all(type(t.probability) is float for t in trainer.generate("", real(0.75), top_p=real(0.875), seed=3))
+    ids = [2, 5]
+    expected = list(generate(trainer.model, ids, 0.75, 4, 0.875, 8, rng=random.Random(4)))
+    for prompt in (ids, tuple(ids), iter(ids), np.array(ids, dtype=np.uint8), map(whole, ids)):
+        found = list(generate(trainer.model, prompt, real(0.75), whole(4), real(0.875), whole(8), rng=random.Random(4)))
+        assert found == expected and all(type(i) is int for i in found)
+
+
+def test_a_temperature_of_less_precision_does_not_make_the_draw_less_precise(trainer):
+    """float * numpy.float32 is a float32: the reference would draw from other probabilities than the rest."""
+    def drawn(temperature):
+        found = trainer.generate("m", temperature, top_k=5, seed=3)
+        return [(t.id, t.probability.hex(), t.model_probability.hex()) for t in found]
+
+    assert drawn(np.float32(0.7)) == drawn(float(np.float32(0.7)))
+
+
+def test_keep_likely_takes_numpy_numbers_and_iterators():
+    probs = [0.1, 0.4, 0.1, 0.25, 0.15]
+    for given in (probs, tuple(probs), np.array(probs), iter(probs)):
+        found = keep_likely(given, np.int64(3), np.float64(0.9))
+        assert found == [0, 0.4, 0, 0.25, 0.15] and all(type(p) is float for p in found)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(top_k=0), "top_k must be at least 1, not 0"),
+    (dict(top_k=-1), "top_k must be at least 1, not -1"),
+    (dict(top_k=2.0), "top_k must be a whole number, not 2.0"),
+    (dict(top_k=np.float64(2)), "top_k must be a whole number, not 2.0"),
+    (dict(top_k=np.True_), "top_k must be a whole number, not True"),
+    (dict(top_p=0.0), "top_p must be greater than 0 and at most 1, not 0.0"),
+    (dict(top_p=math.nan), "top_p must be greater than 0 and at most 1, not nan"),
+    (dict(top_p="0.9"), "top_p must be a number, not '0.9'"),
+    (dict(top_p=True), "top_p must be a number, not True"),
+])  # fmt: skip
+def test_keep_likely_rejects_what_it_cannot_keep(options, message):
+    """top_k=-1 dropped the least likely token and top_k=0 all of them, without a word."""
+    with pytest.raises((TypeError, ValueError)) as error:
+        keep_likely([0.5, 0.3, 0.2], **options)
+    assert message in str(error.value).replace("np.float64(2.0)", "2.0").replace("np.True_", "True")
+
+
+def test_generate_rejects_prompts_and_streams_that_cannot_be(trainer):
+    for prompt, shown in (([1.0], "1.0"), (["a"], "'a'"), ("a", "'a'")):
+        with pytest.raises(TypeError, match=f"a token id must be a whole number, not {shown}"):
+            generate(trainer.model, prompt)
+    with pytest.raises(TypeError, match="rng must be a random.Random, not Generator"):
+        generate(trainer.model, rng=np.random.default_rng(1))
+    with pytest.raises(TypeError, match="temperature must be a number, not '1'"):
+        generate(trainer.model, temperature="1")
+    with pytest.raises(TypeError, match="model must be a GPT, not Trainer"):
+        generate(trainer)
+
+
+def test_perplexity_beyond_all_floats_is_infinite():
+    assert perplexity([1e-310]) == math.inf == perplexity([5e-324] * 9)
+    assert perplexity([1e-300]) == pytest.approx(1e300)
+    assert perplexity([5e-324, 1.0]) == pytest.approx(5e-324**-0.5)
+    assert math.isnan(perplexity([math.nan])) and math.isnan(perplexity([0.5, math.nan]))
+    assert math.isnan(perplexity([math.nan, 0.5])) and math.isnan(perplexity([math.nan, 0.0]))
+    assert perplexity(np.array([0.25, 0.25])) == pytest.approx(4) == perplexity(iter([0.25] * 3))
+    assert math.isnan(perplexity(np.array([]))) and math.isnan(perplexity(iter([])))
+
+
+# ---- subclasses of GPT ----
+
+
+class MyGPT(microgpt.GPT):
+    pass
+
+
+class Mine(MyGPT):
+    """Two classes below GPT, with an attribute and a method of its own."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.note = "mine"
+
+
+class MyReference(reference.GPT):
+    pass
+
+
+@pytest.mark.parametrize("base, kind", [(microgpt.GPT, MyGPT), (microgpt.GPT, Mine), (reference.GPT, MyReference)])
+def test_subclass_of_gpt_generates_and_shows_itself(base, kind):
+    plain, model = base(7, 8, 2, 2, 9), kind(7, 8, 2, 2, 9)
+    for options in ({}, dict(top_k=3), dict(top_p=0.5, max_length=4)):
+        expected = list(generate(plain, [2], 0.7, rng=random.Random(4), **options))
+        assert list(generate(model, [2], 0.7, rng=random.Random(4), **options)) == expected
+        if base is microgpt.GPT:
+            assert list(model.generate([2], 0.7, rng=random.Random(4), **options)) == expected
+    ours, theirs = Decoder(model), Decoder(plain)
+    for token_id in (6, 2, 2):
+        ours.feed(token_id)
+        theirs.feed(token_id)
+        assert hexes(ours.probabilities(0.9)) == hexes(theirs.probabilities(0.9))
+    assert type(decoder_of(model)) is type(decoder_of(plain))
+    assert gpt_html(model) == gpt_html(plain).replace("GPT", kind.__name__)
+    for name, array in forward(plain, [6, 2, 3]).items():
+        assert (forward(model, [6, 2, 3])[name] == array).all()

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from microgpt import simd, simd_info
+from microgpt import simd_info
+from microgpt.core import simd
 
 
 def run(code, value=None, flag="-c"):

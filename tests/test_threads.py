@@ -1,4 +1,4 @@
-"""What may be shared between threads, processes and interpreters (docs/threads.md): it works, or says that it does not."""
+"""What may be shared between threads, processes and interpreters (docs/explain/threads.md): it works, or says that it does not."""
 import copy
 import os
 import pickle
@@ -10,9 +10,11 @@ import time
 import pytest
 from conftest import environment, hexes, in_threads
 
-from microgpt import GPT, Adam, Trainer, Value
-from microgpt.fused import FusedEngine
-from microgpt.stream import Stream
+from microgpt import GPT, Adam, Trainer, Value, evaluate
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
+from microgpt.engines import engine_class
+from microgpt.viz.activations import attention
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=8)
@@ -87,6 +89,56 @@ def test_many_threads_on_one_trainer():
     expected = Trainer(DOCS, num_steps=60, **SETTINGS)
     expected.run()
     assert trainer.step_index == 60 and hexes(trainer.model.data) == hexes(expected.model.data)
+
+
+def test_every_call_is_refused_while_another_thread_trains(monkeypatch):
+    """Samples and measurements of a model in the middle of a step would be of no model at all."""
+    for engine in ("fused", "graph", "reference"):
+        trainer = Trainer(DOCS, num_steps=9, engine=engine, **SETTINGS)
+        trainer.run(2)
+        begun = trainer.generate("e")
+        inside, leave, train = threading.Event(), threading.Event(), engine_class(engine).train
+
+        def waiting_train(*arguments, inside=inside, leave=leave, train=train):
+            inside.set()
+            assert leave.wait(60)
+            train(*arguments)
+
+        monkeypatch.setattr(engine_class(engine), "train", waiting_train)
+        thread = threading.Thread(target=trainer.run)
+        thread.start()
+        assert inside.wait(60)
+        state = trainer.rng.getstate()
+        try:
+            for call in (
+                lambda t: t.step(), lambda t: t.run(1), lambda t: t.sample(1), lambda t: t.sample(1, top_k=2),
+                lambda t: t.sample(1, seed=1), lambda t: t.sample_one(top_p=0.5), lambda t: next(t.generate()),
+                lambda t: next(begun), lambda t: evaluate(t, DOCS), lambda t: attention(t, "emma"),
+                lambda t: t.save("nowhere.safetensors"),
+            ):  # fmt: skip
+                with pytest.raises(RuntimeError, match="^this trainer is at work in another thread$"):
+                    call(trainer)
+        finally:
+            leave.set()
+            thread.join(60)
+        assert trainer.step_index == 9 and trainer.rng.getstate() == state
+        twin = Trainer(DOCS, num_steps=9, engine=engine, **SETTINGS)
+        twin.run()
+        assert trainer.sample(3, top_k=4) == twin.sample(3, top_k=4)
+
+
+def test_text_begun_before_a_training_step_is_not_continued_after_it():
+    """Its first tokens would be one model's, its last another's, and each engine would mix them in its own way."""
+    for engine in ("fused", "graph", "reference"):
+        trainer = Trainer(DOCS, num_steps=9, engine=engine, **SETTINGS)
+        tokens = trainer.generate("e", temperature=2.0)
+        trainer.run(2)
+        assert next(tokens) is not None
+        trainer.sample(1)
+        evaluate(trainer, DOCS)
+        trainer.step()
+        with pytest.raises(RuntimeError, match="the model was trained while generate"):
+            next(tokens)
 
 
 def test_a_trainer_passed_from_thread_to_thread():
@@ -183,6 +235,7 @@ Value(1.0).backward()
 """, timeout=60)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_fork_beside_threads_at_work():
     """The graph's memory is whole in the child, and nobody holds it, whatever other threads did when it was forked."""
@@ -247,7 +300,7 @@ def test_copies(duplicate):
     for thing, name in ((model, "GPT"), (Adam(model), "Adam"), (FusedEngine(model), "FusedEngine")):
         with pytest.raises(TypeError, match=f"cannot (be copied or pickled|pickle).*{name}|{name} cannot be copied"):
             duplicate(thing)
-    stream = Stream(7)
+    stream = MT19937(7)
     again = duplicate(stream)
     assert [stream.random() for _ in range(5)] == [again.random() for _ in range(5)]
     tokenizer = Trainer(DOCS, num_steps=3, **SETTINGS).tokenizer

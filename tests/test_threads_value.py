@@ -9,9 +9,10 @@ import pytest
 from conftest import environment, in_threads
 from graphs import bits
 
-from microgpt import model, reference
-from microgpt.model import GPT, document_loss
-from microgpt.value import Value, _audits, _tape_state
+from microgpt import reference
+from microgpt.core import model
+from microgpt.core.model import GPT, document_loss
+from microgpt.core.value import Value, _audits, _tape_state
 
 
 def together(*functions):
@@ -19,6 +20,8 @@ def together(*functions):
         raise error
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("collector_off")
 def test_models_in_threads_give_what_they_give_alone():
     tokens = [8, 0, 3, 3, 7, 1, 2, 8]
 
@@ -170,7 +173,7 @@ def run():
     if state:
         eval(use, state)
 def set_up():
-    import microgpt.value
+    import microgpt.core.value
     exec("from microgpt import *", state)
     leaf, other = state["Value"](2.0), state["Value"](3.0)
     (layer,) = state["linear"]([leaf, other], [[leaf, other]])
@@ -191,7 +194,7 @@ def child(code, *arguments):
 def test_a_finalizer_at_the_end_does_not_wait_for_a_daemon_thread(use, threads):
     """It gets an error, or a result if the thread was not at work; the program ends either way."""
     out = child("""
-from microgpt.value import Value, _tape_state
+from microgpt.core.value import Value, _tape_state
 set_up()
 run()  # so that all is imported
 def work():
@@ -284,7 +287,7 @@ stop.set()
 for thread in threads:
     thread.join()
 run()
-from microgpt.value import _tape_state
+from microgpt.core.value import _tape_state
 assert _tape_state() == (False, 0, 0)
 print("done")
 """, USES[use], HOOKS[hook], str(others))
@@ -293,6 +296,6 @@ print("done")
 
 def test_nobody_can_take_the_tape_for_good():
     """What the module does at a fork cannot be called at another time."""
-    import microgpt.value
+    import microgpt.core.value
 
-    assert not [name for name in vars(microgpt.value) if "fork" in name]
+    assert not [name for name in vars(microgpt.core.value) if "fork" in name]

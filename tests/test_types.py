@@ -1,5 +1,6 @@
 """Type checkers see what there is: stubs against the modules, and the examples under mypy's strictest rules."""
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,7 @@ from conftest import ROOT, environment
 
 import microgpt
 
-pytest.importorskip("mypy", reason="the extra `types` is not installed")
-pytest.importorskip("matplotlib", reason="the extra `types` is not installed")  # which plotting.py speaks of
+pytestmark = pytest.mark.slow
 PACKAGE = Path(microgpt.__file__).parent
 
 
@@ -26,6 +26,22 @@ def test_stubs_are_those_of_the_modules():
     done = mypy("mypy.stubtest", "microgpt", "--mypy-config-file", "pyproject.toml", "--allowlist",
                 "tests/stubtest_allowlist.txt", "--ignore-unused-allowlist")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_package_is_strict():
+    """Every module, against the stubs of the compiled ones; the settings are in pyproject.toml."""
+    done = mypy("mypy", "--config-file", "pyproject.toml", "-p", "microgpt")
+    assert done.returncode == 0, done.stdout + done.stderr
+    checked = int(done.stdout.split("no issues found in ")[1].split()[0])
+    assert checked == len([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]) - 1  # of __init__ there are both
+
+
+def test_ignored_type_errors_say_which_and_why():
+    found = [line for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi") and path.name != "console.py"
+             for line in path.read_text(encoding="utf-8").splitlines() if "type: ignore" in line]  # fmt: skip
+    assert found
+    for line in found:
+        assert re.search(r"# type: ignore\[[\w, -]+\]  # \w", line), line
 
 
 def test_examples_are_strict():
@@ -48,7 +64,7 @@ def test_a_wrong_use_is_seen(tmp_path):
 
 
 def test_every_compiled_module_has_a_stub():
-    compiled = {path.name.split(".")[0] for path in PACKAGE.iterdir() if path.suffix in (".so", ".pyd")}
+    compiled = {path.name.split(".")[0] for path in (PACKAGE / "core").iterdir() if path.suffix in (".so", ".pyd")}
     assert len(compiled) >= 6
-    assert compiled <= {path.stem for path in PACKAGE.glob("*.pyi")} and (PACKAGE / "py.typed").exists()
+    assert compiled <= {path.stem for path in (PACKAGE / "core").glob("*.pyi")} and (PACKAGE / "py.typed").exists()
     assert os.listdir(PACKAGE).count("__init__.pyi") == 1

@@ -5,9 +5,10 @@ import shutil
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, evaluate
-from microgpt.checkpoint import CheckpointError
-from microgpt.validation import Validation, best_path, split
+from microgpt import Checkpointer, CheckpointError, Trainer, Validator, evaluate, split_docs
+from microgpt.cli.options import best_path
+
+pytestmark = pytest.mark.usefixtures("collector_off")  # most of them run the reference
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn", "emma",
          "ella"]  # fmt: skip
@@ -42,7 +43,7 @@ def train(command):
 def test_split_keeps_every_document_on_one_side():
     docs = [f"{a}{b}" for a in "abcd" for b in "abcd"] * 2
     for fraction in (0.01, 0.2, 0.5, 0.7):
-        learned, held_out = split(docs, fraction)
+        learned, held_out = split_docs(docs, fraction)
         assert sorted(learned + held_out) == sorted(docs)
         assert not set(learned) & set(held_out)
         assert learned == [doc for doc in docs if doc in learned]
@@ -51,12 +52,12 @@ def test_split_keeps_every_document_on_one_side():
 
 def test_split_depends_on_the_documents_alone():
     docs = [f"{a}{b}" for a in "abcdefgh" for b in "abcdefgh"]
-    learned, held_out = split(docs, 0.25)
+    learned, held_out = split_docs(docs, 0.25)
     assert len(held_out) == 16
-    assert split(docs[::-1], 0.25) == (learned[::-1], held_out[::-1])
-    assert split(docs * 2, 0.25) == (learned * 2, held_out * 2)
+    assert split_docs(docs[::-1], 0.25) == (learned[::-1], held_out[::-1])
+    assert split_docs(docs * 2, 0.25) == (learned * 2, held_out * 2)
     # A text that grows by one document moves at most one other across.
-    grown = set(split([*docs, "zz"], 0.25)[1])
+    grown = set(split_docs([*docs, "zz"], 0.25)[1])
     assert len(set(held_out) ^ grown) <= 2
     # The very ones, so that another version of this package holds out the same.
     assert held_out == ["bc", "bf", "bh", "cb", "cd", "cg", "ec", "ee", "eh", "fa", "fe", "ff", "gb", "gd", "ge", "gf"]
@@ -65,16 +66,17 @@ def test_split_depends_on_the_documents_alone():
 def test_split_does_not_hold_out_the_only_document_with_a_character():
     docs = [*("ab" * n for n in range(1, 30)), "x", "y", "z"]
     for fraction in (0.1, 0.5, 0.9):
-        learned, _ = split(docs, fraction)
+        learned, _ = split_docs(docs, fraction)
         assert {"x", "y", "z"} <= set(learned)
 
 
 @pytest.mark.parametrize("docs", [["a"], ["a", "a"], ["a", "b"]])
 def test_split_that_cannot_be(docs):
-    with pytest.raises(ValueError, match="--val-fraction 0.5 of [12] different documents? ?leaves none to"):
-        split(docs, 0.5)
+    with pytest.raises(ValueError, match="a fraction of 0.5 of [12] different documents? ?leaves none to"):
+        split_docs(docs, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5, 12])
 def test_validation_file_changes_no_bit_of_the_run(train, engine, text, val, tmp_path, steps):
     """stdout and the checkpoint are those of a run without it, but for what the checkpoint notes of the validation."""
@@ -91,7 +93,7 @@ def test_validation_file_changes_no_bit_of_the_run(train, engine, text, val, tmp
 
 
 def test_fraction_is_a_run_on_the_other_documents(train, text, tmp_path):
-    learned, held_out = split(NAMES, 0.3)
+    learned, held_out = split_docs(NAMES, 0.3)
     (tmp_path / "learned.txt").write_text("\n".join(learned), encoding="utf-8")
     whole = train("--input", text, *SMALL, "--val-fraction", "0.3", "--val-every", "4")
     part = train("--input", "learned.txt", *SMALL)
@@ -107,11 +109,9 @@ def test_fraction_is_a_run_on_the_other_documents(train, text, tmp_path):
 def test_best_model_is_kept(tmp_path):
     """With a rate this high the loss soon rises again."""
     trainer = Trainer(NAMES, num_steps=30, engine="reference", n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
-    validation = Validation(trainer, ["mila"], every=2, best=str(tmp_path / "best.safetensors"))
-    for _ in range(15):
-        trainer.run(2)
-        assert validation.due()
-        validation.look({})
+    validation = Validator(["mila"], every=2, best=tmp_path / "best.safetensors")
+    trainer.run(callbacks=[validation])
+    assert [step for step, _ in validation.measured] == list(range(2, 31, 2))
     lowest = min(loss for _, loss in validation.measured)
     step = next(step for step, loss in validation.measured if loss == lowest)
     assert 2 <= step < 30, "the case no longer shows what it is here for"
@@ -132,6 +132,7 @@ def test_patience_stops_the_run(train, text, val, tmp_path):
     assert unlimited.stdout.startswith(done.stdout.split("\n\n")[0])
 
 
+@pytest.mark.slow
 def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     """Killed between two measurements and resumed: the same stop, the same best, the same bytes."""
     flags = ["--steps", "200", "--learning-rate", "0.3", "--val-every", "5", "--patience", "4"]
@@ -142,15 +143,11 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     assert steps == best + 20 < 200, "the case no longer shows what it is here for"
     stop = best + 7  # one measurement without a better loss has been made by then
 
-    learned, held_out = split(NAMES, 0.3)
+    learned, held_out = split_docs(NAMES, 0.3)
     settings = dict(n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
     begun = Trainer(learned, num_steps=200, engine="reference", **settings)
     begun.notes["val_fraction"] = 0.3
-    validation = Validation(begun, held_out, every=5, best=str(tmp_path / "half.best.safetensors"))
-    while begun.step_index < stop:
-        begun.run(1)
-        if validation.due():
-            validation.look({})
+    begun.run(stop, callbacks=[Validator(held_out, every=5, patience=4, best=tmp_path / "half.best.safetensors")])
     begun.save(tmp_path / "half.safetensors")
     resumed = train("--input", text, "--resume", "half.safetensors", "--save", "half.safetensors", "--samples", "4",
                     "--val-every", "5", "--patience", "4")  # fmt: skip
@@ -165,17 +162,80 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
         Trainer.load(tmp_path / "copy.safetensors", NAMES)
 
 
+def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, tmp_path):
+    """--val, --val-every and --patience stand in the file; one given again counts."""
+    flags = ["--input", text, *SMALL, "--steps", "400", "--learning-rate", "0.3"]
+    validation = ["--val", val, "--val-every", "5", "--patience", "3"]
+    whole = train(*flags, *validation)
+    steps = sum(line.startswith("step ") for line in whole.stdout.splitlines())
+    assert steps < 400, "the case no longer shows what it is here for"
+    trainer = Trainer(NAMES, num_steps=400, engine="reference", n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
+    trainer.run(3, callbacks=[Validator(["mila", "harvey"], every=5, patience=3, source=str(val))])
+    trainer.save(tmp_path / "begun.safetensors")
+    resume = ["--input", text, "--resume", "begun.safetensors", "--samples", "4"]
+    done = train(*resume)
+    assert done.stdout.splitlines()[3:] == whole.stdout.splitlines()[6:]
+    assert f"validation goes on with --val {val} --val-every 5 --patience 3" in done.stderr
+    assert "begun.safetensors goes on after step 3 of 400" in done.stderr
+    assert "has not fallen for 3 measurements" in done.stderr
+    more = train(*resume, "--patience", "6", "--val-every", "10")
+    assert "has not fallen for 6 measurements" in more.stderr and "step 5: validation" not in more.stderr
+
+    os.rename(val, tmp_path / "elsewhere.txt")
+    missing = train(*resume, status=2)
+    assert f"begun with --val {val}, which is no file here: give --val again" in missing.stderr
+    assert "step 5: validation" in train(*resume, "--val", "elsewhere.txt").stderr
+
+
+def test_best_model_that_is_not_there_is_not_spoken_of(train, text, val, tmp_path):
+    """Resumed with another --save: the best is in the file beside the first, if nothing better came."""
+    flags = ["--input", text, *SMALL, "--steps", "40", "--learning-rate", "0.3"]
+    train(*flags, "--val", val, "--val-every", "1", "--patience", "8", "--save", "a.safetensors")
+    first = Trainer.load(tmp_path / "a.safetensors")
+    assert 0 < first.step_index < 40
+    done = train("--input", text, "--resume", "a.safetensors", "--save", "b.safetensors", "--patience", "9")
+    assert f"at step {first.step_index - 8}\n" in done.stderr and "kept in" not in done.stderr
+    assert not (tmp_path / "b.best.safetensors").exists()
+    done = train("--input", text, "--resume", "a.safetensors", "--save", "a.safetensors", "--patience", "10")
+    assert "kept in a.best.safetensors" in done.stderr
+
+
+def test_resume_says_where_it_stands_and_what_is_not_saved(train, text, tmp_path):
+    train("--input", text, *SMALL, "--save", "done.safetensors")
+    done = train("--input", text, "--resume", "done.safetensors")
+    assert "done.safetensors is done: all its 12 steps are behind it, so there is nothing to train" in done.stderr
+    assert "warning" not in done.stderr
+    begun = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2, block_size=6)
+    begun.run(5)
+    begun.save(tmp_path / "begun.safetensors")
+    done = train("--input", text, "--resume", "begun.safetensors")
+    assert "goes on after step 5 of 12" in done.stderr and "warning: --resume without --save" in done.stderr
+    done = train("--input", text, "--resume", "begun.safetensors", "--save", "begun.safetensors")
+    assert "warning" not in done.stderr
+
+
+def test_wrong_text_of_a_run_that_holds_out_documents_is_called_that(train, text, tmp_path):
+    train("--input", text, *SMALL, "--val-fraction", "0.3", "--save", "run.safetensors")
+    (tmp_path / "one.txt").write_text("emma\n", encoding="utf-8")
+    for other in ([], ["--allow-other-text"]):
+        done = train("--input", "one.txt", "--resume", "run.safetensors", *other, status=2)
+        assert "run.safetensors was trained on other text than one.txt" in done.stderr.splitlines()[-1]
+
+
 def test_saved_step_includes_its_measurement(tmp_path):
     """Both are due at step 4: were the save first, a kill right after it would forget what was measured."""
-    from microgpt.watching import Watchers
-
     trainer = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2)
-    path = str(tmp_path / "run.safetensors")
-    watchers = Watchers(trainer, {"save": path, "save_every": 4, "val_every": 4}, "names", ["mila"], None)
-    assert watchers.until_next() == 4
-    watchers.note(0, trainer.run(4))
-    watchers.look(whole=True)
-    assert Trainer.load(path).notes["validation"]["best_step"] == 4
+    path, steps = str(tmp_path / "run.safetensors"), []
+
+    class Read(Validator):
+        """Reads the file after each step."""
+
+        def on_steps(self, trainer, first, losses):
+            if os.path.exists(path):
+                steps.append(Trainer.load(path).notes["validation"]["best_step"])
+
+    trainer.run(5, callbacks=[Read(["mila"], every=4), Checkpointer(path, every=4)])
+    assert steps == [4]
 
 
 def test_other_validation_documents_begin_anew(train, text, val, tmp_path):
@@ -188,15 +248,20 @@ def test_other_validation_documents_begin_anew(train, text, val, tmp_path):
 @pytest.mark.parametrize("state", [1, [], {"best_loss": "x"}, {"best_loss": None, "docs_sha256": "", "best_step": 1},
                                    {"best_loss": "0x1p0", "docs_sha256": "", "best_step": "1", "checks_since_best": 0},
                                    {"best_loss": "0x1p0", "docs_sha256": "", "best_step": 1, "checks_since_best": True},
+                                   {"best_loss": None, "best_step": None, "docs_sha256": "", "checks_since_best": 0, "val": 1},
+                                   {"best_loss": "nan", "best_step": 1, "docs_sha256": "", "checks_since_best": 0},
+                                   {"best_loss": None, "best_step": None, "docs_sha256": "", "checks_since_best": 0,
+                                    "patience": 0},
                                    ])  # fmt: skip
 def test_damaged_notes_are_refused(tmp_path, state):
     trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
     trainer.notes["validation"] = state
     trainer.save(tmp_path / "run.safetensors")
     with pytest.raises(CheckpointError, match="of its validation cannot be read"):
-        Validation(Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference"), ["emma"])
+        Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference").run(callbacks=[Validator(["emma"])])
 
 
+@pytest.mark.slow
 def test_damaged_fraction_is_refused(train, text, tmp_path):
     trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
     for fraction in ("x", 2, True, 1.5):
@@ -228,6 +293,45 @@ def test_bad_arguments_end_in_one_line(train, text, val, tmp_path, arguments, pa
     done = train("--input", text, *SMALL, *arguments, status=2)
     assert part in done.stderr.strip().splitlines()[-1]
     assert done.stdout == "" and sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("flags", [["--learning-rate", "1e308"], ["--init-std", "1e308"]])
+def test_loss_that_is_nan_is_never_the_best(train, text, val, tmp_path, engine, flags):
+    flags = ["--input", text, *SMALL, "--samples", "0", "--engine", engine, *flags, "--val", val, "--val-every", "2"]
+    done = train(*flags, "--save", "run.safetensors", "--patience", "3")
+    assert "validation loss nan\n" in done.stderr and "nan (best so far)" not in done.stderr
+    assert "lowest validation loss" not in done.stderr and not (tmp_path / "run.best.safetensors").exists()
+    assert "stopped after step 6: validation loss has not fallen for 3 measurements" in done.stderr
+    # Resumed, it goes on with the same state: none was the best.
+    resumed = train("--input", text, "--resume", "run.safetensors", "--val", val, "--val-every", "2", "--samples", "0",
+                    "--patience", "5")  # fmt: skip
+    assert "stopped after step 10: validation loss has not fallen for 5 measurements" in resumed.stderr
+
+
+def test_best_file_is_named_only_where_it_holds_the_best_model(train, text, tmp_path):
+    begun = Trainer(NAMES, num_steps=12, n_embd=4, n_head=2, block_size=6)
+    begun.run(4)
+    begun.run(0, callbacks=[validator := Validator(["mila", "harvey"])])
+    validator.on_check(begun, {})
+    begun.notes["validation"]["best_loss"] = (0.5).hex()  # which nothing after it reaches
+    begun.save(tmp_path / "a.best.safetensors")
+    begun.run(4)
+    begun.save(tmp_path / "a.safetensors")
+    (tmp_path / "val.txt").write_text("mila\nharvey\n", encoding="utf-8")
+
+    def said(save):
+        done = train("--input", text, "--resume", "a.safetensors", "--val", "val.txt", "--save", save)
+        return next(line for line in done.stderr.splitlines() if "lowest" in line)
+
+    assert said("b.safetensors") == "microgpt: lowest validation loss 0.5000 at step 4"
+    assert not (tmp_path / "b.best.safetensors").exists()
+    # What another run has kept there is not this one's best; what this run has kept before is.
+    Trainer(NAMES, num_steps=12, n_embd=4, n_head=2).save(tmp_path / "b.best.safetensors")
+    assert "kept in" not in said("b.safetensors")
+    (tmp_path / "b.best.safetensors").write_bytes(b"none")
+    assert "kept in" not in said("b.safetensors")
+    shutil.copy(tmp_path / "a.best.safetensors", tmp_path / "c.best.safetensors")
+    assert said("c.safetensors").endswith("at step 4, kept in c.best.safetensors")
 
 
 def test_best_path():

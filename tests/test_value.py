@@ -7,14 +7,14 @@ import pytest
 from graphs import assert_same, assert_same_graph, bits, child_environment
 
 from microgpt import reference
-from microgpt.value import Value
+from microgpt.core.value import Value
 
 BOTH = pytest.mark.parametrize("V", [Value, reference.Value], ids=["graph", "reference"])
 
 
 def test_names():
     assert Value.__name__ == Value.__qualname__ == "Value"
-    assert Value.__module__ == "microgpt.value"
+    assert Value.__module__ == "microgpt.core.value"
     assert repr(Value(1.5)) == "Value(data=1.5, grad=0.0)"
 
 
@@ -168,14 +168,15 @@ def test_relu(V, x):
 
 
 def test_numpy_scalars_on_either_side():
-    np = pytest.importorskip("numpy")
+    import numpy as np
+
     for number in (np.float64(2.5), np.int64(2)):
         for operate in (lambda a, b: a + b, lambda a, b: b + a, lambda a, b: a * b, lambda a, b: b * a,
                         lambda a, b: a - b, lambda a, b: b - a, lambda a, b: b / a):
             ours, theirs = operate(Value(1.7), number), operate(reference.Value(1.7), number)
             assert type(ours) is Value
             assert_same(ours.data, theirs.data)
-    assert (Value(1.7) + np.float32(0.1)).data == 1.7 + float(np.float32(0.1))  # a double: docs/differences.md
+    assert (Value(1.7) + np.float32(0.1)).data == 1.7 + float(np.float32(0.1))  # a double: docs/explain/differences.md
     assert (Value(1.0) / np.float64(4.0)).data == 0.25
     assert (Value(3.0) ** np.float64(2.0)).data == 9.0
 
@@ -214,7 +215,7 @@ def test_script_in_the_manner_of_the_original():
     script = str(Path(__file__).parent / "dropin_script.py")
     outputs = [
         subprocess.check_output([sys.executable, script, module], env=child_environment())
-        for module in ("microgpt.value", "microgpt.reference")
+        for module in ("microgpt.core.value", "microgpt.reference")
     ]
     assert outputs[0] == outputs[1] and outputs[0].count(b"\n") > 20
 
@@ -222,8 +223,8 @@ def test_script_in_the_manner_of_the_original():
 def test_importing_brings_nothing_along():
     code = (
         "import sys; before = set(sys.modules)\n"
-        "import microgpt.value, microgpt.model\n"
-        "microgpt.value.Value(1.0).backward()\n"
+        "import microgpt.core.value, microgpt.core.model\n"
+        "microgpt.core.value.Value(1.0).backward()\n"
         "new = {m for m in set(sys.modules) - before if not m.startswith(('microgpt', '_cython', 'cython'))}\n"
         "print(sorted(new & {'numpy', 'random', 'operator', 'types', 'typing', 'inspect', 're', 'enum'}))"
     )

@@ -1,4 +1,4 @@
-"""Errors: the type and the message are those of the script's class; where they are not, docs/differences.md says so."""
+"""Errors: the type and the message are those of the script's class; where they are not, docs/explain/differences.md says so."""
 import copy
 import pickle
 
@@ -6,7 +6,7 @@ import pytest
 from graphs import outcome
 
 from microgpt import reference
-from microgpt.value import Value
+from microgpt.core.value import Value
 
 SAME = {
     "text + ": lambda V: V(1.0) + "a",
@@ -109,7 +109,7 @@ def test_extreme_exp_and_log(x):
             assert_same_graph(ours, theirs)
 
 
-# ---- what is known to differ (docs/differences.md), each pinned ----
+# ---- what is known to differ (docs/explain/differences.md), each pinned ----
 
 def test_numbers_are_floats():
     a = Value(2)
@@ -175,7 +175,7 @@ def test_uninitialised_values_do_no_harm():
 
 
 def test_initialising_a_node_of_a_layer():
-    from microgpt.model import softmax
+    from microgpt.core.model import softmax
 
     (p,) = softmax([Value(1.0)])
     with pytest.raises(TypeError, match="cannot be initialised again"):

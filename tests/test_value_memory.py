@@ -7,6 +7,8 @@ import pytest
 from graphs import child_environment
 from test_value_tape import CYCLES, child
 
+pytestmark = pytest.mark.slow
+
 
 def run(name, *arguments):
     script = Path(__file__).parent / "isolated" / name
@@ -30,7 +32,7 @@ def test_address_space_may_be_short(tmp_path):
     code = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))\n"
-        "from microgpt.value import Value\n"
+        "from microgpt.core.value import Value\n"
         "held = x = Value(1.0)\n"
         "try:\n"
         "    while True:\n"
@@ -53,7 +55,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
 from microgpt import Value, linear, rmsnorm, softmax
-from microgpt.value import _audits
+from microgpt.core.value import _audits
 def fill_with_chain():
     x = Value(1.0)
     try:
@@ -136,7 +138,8 @@ def test_cycles_are_freed(name):
     child("""
 import sys
 from test_value_tape import CYCLES
-from microgpt import Value, model
+from microgpt import Value
+from microgpt.core import model
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096

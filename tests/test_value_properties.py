@@ -5,9 +5,11 @@ import pytest
 from graphs import AGAIN, INSTRUCTIONS, LAYERS, assert_same, assert_same_graph, bits, run_both
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
-from microgpt import model, reference
-from microgpt.value import Value
+from microgpt import reference
+from microgpt.core import model
+from microgpt.core.value import Value
 
 PLAIN = st.floats(-3, 3)
 ODD = st.sampled_from(
@@ -24,13 +26,13 @@ def leaves(numbers):
     return st.lists(numbers.map(float), min_size=1, max_size=5)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.too_slow])
 @given(leaves(PLAIN | ODD), programs(INSTRUCTIONS, PLAIN | ODD))
 def test_any_program(numbers, program):
     run_both(numbers, program)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
 @given(leaves(PLAIN), programs((*LAYERS, "recent", "a+b", "a*b", "backward", "look"), PLAIN))
 def test_layers_over_each_other(numbers, program):
     run_both(numbers, program)

@@ -33,7 +33,7 @@ PLATFORMS = {
     "Windows ARM64": r"win_arm64",
 }
 PYTHONS = re.search(r'^build = "(.+)"$', PYPROJECT, re.M)[1].replace("-*", "").split()
-COMPILED = {".pyx", ".pxi", ".c", ".so", ".pyd", ".html"}  # in the folder microgpt, and not for the wheel
+COMPILED = {".pyc", ".pyx", ".pxd", ".pxi", ".c", ".so", ".pyd", ".html"}  # in the folder microgpt, and not for the wheel
 MAGIC = {b"\x7fELF": "linux", b"\xcf\xfa\xed\xfe": "macosx", b"MZ": "win"}
 
 
@@ -58,7 +58,7 @@ def check_wheel(path):
     package = ROOT / "microgpt"
     # Whatever lies there and is not compiled, nor the result of compiling. Not pyproject.toml's own list of it: who
     # forgets a file there should hear of it here.
-    expected = {f"microgpt/{p.name}" for p in package.iterdir() if p.is_file() and p.suffix not in COMPILED}
+    expected = {p.relative_to(ROOT).as_posix() for p in package.rglob("*") if p.is_file() and p.suffix not in COMPILED}
     info = f"{NAME}-{VERSION}.dist-info"
     expected |= {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "top_level.txt", "entry_points.txt",
                                                   "licenses/LICENSE")}  # fmt: skip
@@ -66,7 +66,7 @@ def check_wheel(path):
     for module in modules():
         digits = abi[2:]
         tag = {"win": rf"\.{abi}-win_\w+\.pyd", "macosx": rf"\.cpython-{digits}-darwin\.so"}
-        pattern = rf"microgpt/{module}" + tag.get(system, rf"\.cpython-{digits}-[\w-]+\.so")
+        pattern = rf"microgpt/core/{module}" + tag.get(system, rf"\.cpython-{digits}-[\w-]+\.so")
         found = [name for name in compiled if re.fullmatch(pattern, name)]
         if len(found) != 1:
             wrong.append(f"{path.name}: module {module} is there {len(found)} times")
@@ -94,15 +94,15 @@ def check_sdist(path):
         return [f"{path.name}: not the name of an sdist of version {VERSION}"], ""
     with tarfile.open(path) as archive:
         names = {member.name for member in archive.getmembers() if member.isfile()}
-    patterns = ["microgpt/*.p*", "microgpt/names.txt", "csrc/**/*.[ch]", "tests/**/*.*", "tools/**/*.*", "docs/**/*.md",
+    patterns = ["microgpt/**/*.p*", "microgpt/names.txt", "csrc/**/*.[ch]", "tests/**/*.*", "tools/**/*.*", "docs/**/*.*",
                 "bench/**/*.*", "examples/**/*.*", "*.md", "LICENSE", "setup.py", "pyproject.toml"]  # fmt: skip
-    skipped = {"__pycache__", "node_modules", ".pytest_cache", ".hypothesis"}
+    skipped = {"__pycache__", "node_modules", ".pytest_cache", ".hypothesis", "_build"}
     needed = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
     needed = {str(p.as_posix()) for p in needed if not skipped & set(p.parts) and p.suffix not in (".pyc", ".pyd")}
     made = {f"{top}/PKG-INFO", f"{top}/setup.cfg"}
     wrong += [f"{path.name}: lacks {name}" for name in sorted(needed) if f"{top}/{name}" not in names]
     for name in sorted(names - made):
-        if name.endswith((".so", ".pyd", ".o", ".pyc")) or re.search(r"/microgpt/\w+\.c$|node_modules|/\.", name):
+        if name.endswith((".so", ".pyd", ".o", ".pyc")) or re.search(r"/microgpt/[\w/]+\.c$|node_modules|/\.", name):
             wrong.append(f"{path.name}: holds {name} as well")
     return wrong, f"{path.stat().st_size // 1024} kB, {len(names)} files"
 

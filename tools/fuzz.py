@@ -1,11 +1,12 @@
-"""Random programs on Value and on the reference at once, by bits; then damaged checkpoints.
+"""Random programs on Value and on the reference at once, random runs of the fused engine, and damaged checkpoints.
 
     python tools/fuzz.py [--seconds 60] [--seed N] [--program N]
 
-Half of the time is for programs: each builds a graph from random numbers by operators and layers, walks it backward,
-changes data, looks inside, drops what it made; whatever can be observed must be the same on both (tests/graphs.py). The
-other half is for tools/fuzz_checkpoint.py. The seed is that of the day and is printed; so is the number of the program
-that failed, which --program runs alone. Meant for a build with sanitizers or the debug build (docs/testing.md).
+A third of the time is for programs: each builds a graph from random numbers by operators and layers, walks it backward,
+changes data, looks inside, drops what it made; whatever can be observed must be the same on both (tests/graphs.py). A
+third each is for tools/fuzz_engines.py and tools/fuzz_checkpoint.py. The seed is that of the day and is printed; so is
+the number of the program that failed, which --program runs alone. Meant for a build with sanitizers or the debug build
+(docs/develop/testing.md).
 """
 import argparse
 import random
@@ -51,7 +52,7 @@ def main():
         print("ok")
         return
     print(f"seed {args.seed}", flush=True)
-    end, programs = time.monotonic() + args.seconds / 2, 0
+    end, programs = time.monotonic() + args.seconds / 3, 0
     while time.monotonic() < end:
         try:
             run_both(*program_of(args.seed, programs))
@@ -59,13 +60,16 @@ def main():
             print(f"python tools/fuzz.py --seed {args.seed} --program {programs}", flush=True)
             raise
         programs += 1
-    from fuzz_checkpoint import fuzz
+    import fuzz_checkpoint
+    import fuzz_engines
 
-    end, files, turn = time.monotonic() + args.seconds / 2, 0, 0
+    cases = fuzz_engines.fuzz(args.seconds / 3, args.seed)
+    end, files, turn = time.monotonic() + args.seconds / 3, 0, 0
     while time.monotonic() < end:
-        fuzz(200, args.seed * 1_000_000 + turn)
+        fuzz_checkpoint.fuzz(200, args.seed * 1_000_000 + turn)
         files, turn = files + 200, turn + 1
-    print(f"{programs} programs, {files} damaged checkpoints, seed {args.seed}")
+    made = [f"{programs} programs", *(f"{count} cases of {kind}" for kind, (count, _) in cases.items())]
+    print(f"{', '.join(made)}, {files} damaged checkpoints, seed {args.seed}")
 
 
 if __name__ == "__main__":

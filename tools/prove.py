@@ -5,7 +5,7 @@
 Without names: everything. --ci: the part that fits into every commit's check. --python: interpreters to build wheels
 for; otherwise every CPython from 3.10 on that is found on PATH or in pyenv. Each proof works in a copy of the sources
 in a temporary folder, in virtual environments of its own; nothing outside that folder is changed. Exit status 1 if a
-proof failed; a proof whose tool or platform is missing is skipped and says so. docs/testing.md explains each.
+proof failed; a proof whose tool or platform is missing is skipped and says so. docs/develop/testing.md explains each.
 """
 import argparse
 import os
@@ -159,11 +159,40 @@ def targets(bench):
 def processors(bench):
     """the part of it that needs no download: this processor, musl, and another processor under an emulator"""
     bin = bench.venv("tests", "-r", bench.test_requirements())
-    names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64"]
+    names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64", "gcc, s390x"]
     output = sh(bin / "python", bench.source / "tools/targets.py", *names)
     if " ok " not in output:
         raise Skipped("no compiler")
     return "; ".join(re.findall(r"^(\S.*?) +ok", output, re.M))
+
+
+# (CC, CFLAGS) of a build, whose tests of exactness must pass on every instruction set. tools/targets.py --flags has more
+# flags, for csrc alone.
+BUILDS = [(compiler, flags) for compiler in ("gcc", "gcc-11", "clang")
+          for flags in ("-march=x86-64-v2", "-march=x86-64-v3", "-march=x86-64-v4", "-march=native",
+                        "-Ofast -ffast-math -ffp-contract=fast -march=native -flto")]  # fmt: skip
+BUILD_TESTS = [f"tests/test_{name}.py" for name in ("build", "kernels", "exact_math", "fused", "adam", "value", "model", "stream")]
+
+
+@proof()
+def compilers(bench):
+    """csrc and the package, by every compiler that is installed, with whatever a user may have in CFLAGS"""
+    python = bench.venv("tests", "-r", bench.test_requirements()) / "python"
+    print(sh(python, bench.source / "tools/targets.py", "--flags", cwd=bench.source, env=environment(), limit=100, timeout=None))
+    passed = []
+    for compiler, flags in BUILDS:
+        if not shutil.which(compiler):
+            print(f"{compiler} is not installed")
+            continue
+        if "x86-64" in flags and platform.machine() != "x86_64":
+            continue
+        env = {"CC": compiler, "CFLAGS": flags}
+        folder = bench.build_in_place(f"{compiler} {flags}", **env)
+        output = sh(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *BUILD_TESTS, cwd=folder, env=environment(**env))
+        shutil.rmtree(folder)
+        passed.append(last_line(output))
+        print(f"{compiler:8} {flags:60} {passed[-1]}", flush=True)
+    return f"{len(passed)} builds; the last: {passed[-1] if passed else 'none'}"
 
 
 @proof(ci=True)
@@ -177,6 +206,13 @@ def lint(bench):
     folder = bench.copy("lint")
     sh("npm", "ci", "--ignore-scripts", cwd=folder / "tools/lint", env=environment())
     return "ruff, zizmor, " + last_line(sh("node", "workflows.mjs", cwd=folder / "tools/lint"))
+
+
+@proof(ci=True)
+def types(bench):
+    """mypy's strictest rules over every module of the package"""
+    bin = bench.venv("tests", "-r", bench.test_requirements())
+    return last_line(sh(bin / "python", "-m", "mypy", "-p", "microgpt", cwd=bench.source, env=environment()))
 
 
 @proof()
@@ -214,9 +250,10 @@ def sanitizer_environment():
 
 
 # Without the tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for
-# itself; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What a
+# itself; without mypy; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What a
 # sanitizer writes before it ends the process must not go where pytest would have shown it later.
 NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--ignore", "tests/test_golden_reference.py",
+                 "--ignore", "tests/test_types.py",
                  "--deselect", "tests/test_value_memory.py", "--deselect", "tests/test_leaks.py", "-k", "not [reference",
                  "--capture=sys", "-x"]  # fmt: skip
 
@@ -258,11 +295,26 @@ def valgrind(bench):
 
 @proof()
 def fuzz(bench):
-    """random programs on Value and on the reference at once; damaged checkpoints; under the sanitizers"""
+    """random programs on Value, documents and runs of the fused engine, damaged checkpoints; under the sanitizers"""
     folder, python = bench.inplace("sanitize")
     seconds = os.environ.get("PROVE_SECONDS") or "60"
     env = environment(**sanitizer_environment(), PYTHONPATH=str(folder))
     return last_line(sh(python, "tools/fuzz.py", "--seconds", seconds, cwd=folder, env=env, timeout=None))
+
+
+@proof()
+def notebook(bench):
+    """examples/tour.ipynb runs under nbconvert, in a kernel of its own, and shows its pictures"""
+    folder, _ = bench.inplace("")
+    listed = re.search(r"^notebook = \[(.*?)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+    bin = bench.venv("notebook", *re.findall(r'"(.+?)"', listed), "-r", bench.test_requirements())
+    sh(bin / "python", "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", bench.folder,
+       folder / "examples/tour.ipynb", env=environment(PYTHONPATH=str(folder)))  # fmt: skip
+    page = (bench.folder / "tour.html").read_text(encoding="utf-8")
+    pictures = len(re.findall(r'<img[^>]*src="data:image/png', page))
+    if pictures != 3 or "0x1." not in page:
+        raise Failed(f"{pictures} pictures are shown, not 3, or no loss is")
+    return f"{pictures} pictures"
 
 
 @proof()

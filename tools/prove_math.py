@@ -1,4 +1,4 @@
-"""Builds tools/prove_math.c for every instruction set of this processor and runs it: the tables of docs/exactness.md.
+"""Builds tools/prove_math.c for every instruction set of this processor and runs it: the tables of docs/explain/exactness.md.
 
     python tools/prove_math.py [DRAWS [SEED [NAME ...]]]
 

@@ -32,9 +32,11 @@ SEEDS = [
     Seed("a file is missing from the wheel", "contents", "pyproject.toml", ', "names.txt"', "", "lacks microgpt/names.txt"),
     Seed("a file too many in the wheel", "contents", "pyproject.toml", "include-package-data = false", "",
          r"holds microgpt/\w+\.pyx as well"),  # fmt: skip
+    Seed("headers' declarations without the headers, in the wheel", "contents", "pyproject.toml", '"*.pyi", ',
+         '"*.pyi", "*.pxd", ', r"holds microgpt/\w+\.pxd as well"),  # fmt: skip
     Seed("debugging symbols, which name the folder", "reproducible", "setup.py", '["-g0"]', '["-g"]', "the two differ"),
-    Seed("a library outside the policies", "policy", "setup.py", '["-g0"], ["-lm"]',
-         '["-g0"], ["-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
+    Seed("a library outside the policies", "policy", "setup.py", '*NO_FAST_MATH, "-lm"]',
+         '*NO_FAST_MATH, "-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
     Seed("a sum in another order", "processors", "csrc/kernels/rmsnorm.inc.h", "(vec_load(dx + i * LANES) + g) + g",
          "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+ \[\d+\]: 0x"),  # fmt: skip
     Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/rmsnorm.inc.h",
@@ -44,6 +46,10 @@ SEEDS = [
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
     Seed("multiplications fused with additions", "processors", "csrc/kernels/kernels.inc.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
+    Seed("bytes in the processor's order", "processors", "csrc/kernels/adam_pending.inc.h", "__builtin_bswap64(bytes)", "bytes",
+         r"(?s)gcc, s390x +FAILED.*scalar, shape"),  # fmt: skip
+    Seed("a file for more than its instruction set", "compilers", "csrc/kernels/exact.inc.h", "#if MG_LANES == 4\n    return (unsig",
+         "#if defined(__AVX2__)\n    return (unsig", "last: -mavx2 -mfma +FAILED"),  # fmt: skip
     Seed("a kernel that is wrong, in an installed wheel", "installed", "csrc/kernels/rmsnorm.inc.h",
          "(vec_load(dx + i * LANES) + g) + g", "vec_load(dx + i * LANES) + (g + g)", r"\d+ failed"),  # fmt: skip
     Seed("an SBOM with a word that CycloneDX does not know", "sbom", "tools/make_sbom.py", '"scope": "required"',
@@ -57,23 +63,23 @@ SEEDS = [
     Seed("a sum that overflows", "sanitize", "csrc/engine.c", "    e->loss_factor = ",
          "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->loss_factor = ",
          "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a reference that is not counted", "debug", "microgpt/_nodes.pxi",
+    Seed("a reference that is not counted", "debug", "microgpt/core/_nodes.pxi",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
          "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip
-    Seed("an allocation that is too short", "debug", "microgpt/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
+    Seed("an allocation that is too short", "debug", "microgpt/core/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
          "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block",
          ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/stream.pyx",
-         "cdef class Stream:",
+    Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/core/mt19937.pyx",
+         "cdef class MT19937:",
          'cdef extern from *:\n    void take "__Pyx_GOTREF"(object o)\n\n\n'
          "def take_and_keep(x):\n    y = [x]\n    take(y)\n\n\ntake_and_keep(0)\n\n\n"
-         "cdef class Stream:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
+         "cdef class MT19937:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
     Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
          "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
-    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
+    Seed("a derivative that is wrong at 0", "fuzz", "microgpt/core/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
          "if x >= 0.0:\n            return wrap(new_unary(x", "--program"),  # fmt: skip
-    Seed("memory that is not given back", "leaks", "microgpt/fused.pyx", "        mg_engine_free(self.engine)\n", "",
+    Seed("memory that is not given back", "leaks", "microgpt/core/fused.pyx", "        mg_engine_free(self.engine)\n", "",
          r"objects: grown by \d{7}"),  # fmt: skip
 ]
 

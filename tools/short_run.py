@@ -5,10 +5,11 @@ out is compared with the reference, so that the run is known to have been one.
 """
 import random
 
-from microgpt import Trainer, Value, reference, simd, simd_info
-from microgpt.adam import Adam
-from microgpt.model import GPT, document_loss
-from microgpt.stream import Stream
+from microgpt import Trainer, Value, reference, simd_info
+from microgpt.core import simd
+from microgpt.core.adam import Adam
+from microgpt.core.model import GPT, document_loss
+from microgpt.core.mt19937 import MT19937
 
 DOCS = ["emma", "olivia", "ava", "isabella"]
 SHAPES = [dict(n_embd=5, n_head=1, n_layer=1, block_size=3), dict(n_embd=12, n_head=3, n_layer=2, block_size=9)]
@@ -33,7 +34,7 @@ def main():
     model = GPT(5, n_embd=4, n_head=2, block_size=4, rng=random.Random(1))
     document_loss([4, 1, 2, 4], model).backward()
     Adam(model).step()
-    stream = Stream(7)
+    stream = MT19937(7)
     stream.shuffle(list(range(20)))
     print(f"{len(SHAPES)} shapes on {', '.join(simd_info()['supported'])}")
 

@@ -1,15 +1,20 @@
 """Compile csrc for every target of the wheel table, and run its tests wherever this machine can.
 
     python tools/targets.py [NAME ...]
+    python tools/targets.py --flags [COMPILER ...]    # every compiler with whatever a user may have in CFLAGS
 
 A target is a compiler and the triple it compiles for. For each: every C file compiles without a warning; the assembly
-has no fused multiply-add where a result is kept, and still calls pow, exp and log; where the program runs (natively, or
+has no fused multiply-add but those that the sources ask for, and still calls pow, exp and log; where the program runs (natively, or
 under qemu-user for another processor), csrc/tests passes: all instruction sets give the bits of the script's arithmetic
 node by node. Digests of the C libraries' elementary functions are compared where a relation is known. A compiler or an
 emulator that is not installed is reported as skipped. Exit status 1 if anything failed.
 
-Needs, all optional: gcc, clang, musl-gcc (musl-tools), aarch64-linux-gnu-gcc and qemu-aarch64 (gcc-aarch64-linux-gnu,
-libc6-dev-arm64-cross, qemu-user), and the package ziglang for macOS, Windows and the C libraries of the wheels.
+--flags: for each compiler (default: every gcc and clang on PATH), the same with the flags of FLAG_SETS, in the order in
+which setup.py's build has them, and once more with the baseline's flags last. All must give the same bits.
+
+Needs, all optional: gcc, clang, musl-gcc (musl-tools), aarch64-linux-gnu-gcc, s390x-linux-gnu-gcc and their qemu
+(gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc-s390x-linux-gnu, libc6-dev-s390x-cross, qemu-user), and the package
+ziglang for macOS, Windows and the C libraries of the wheels.
 """
 import os
 import re
@@ -28,14 +33,12 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 import setup as build  # noqa: E402  (setup.py: the tables of flags)
 
-FLAGS = ["-O3", "-std=gnu11", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", *build.NO_BUILTIN,
-         "-g0", "-Wall", "-Wextra", "-Werror", "-Icsrc", "-Icsrc/kernels", "-Icsrc/tests"]  # fmt: skip
+FLAGS = [*build.EXACT, "-g0", "-Icsrc", "-Icsrc/kernels", "-Icsrc/tests"]
+WARN = ["-Wall", "-Wextra", "-Werror"]
 SOURCES = sorted(glob("csrc/*.c") + glob("csrc/compiler/*.c"))
 TESTS = sorted(glob("csrc/tests/*.c"))
 
-FUSED_MULTIPLY_ADD = re.compile(r"^\s+v?fn?m(?:add|sub|la|ls)\w*\s")
-# Functions in which one may decide something (docs/exactness.md); tests/test_build.py has the same list.
-MAY_DECIDE = re.compile(r"adam|exact|_array")
+FUSED_MULTIPLY_ADD = re.compile(r"^\s+v?fn?m(?:add|sub|la|ls)\w*\s", re.M)
 
 
 class Target(NamedTuple):
@@ -49,6 +52,7 @@ class Target(NamedTuple):
 
 ZIG = [sys.executable, "-m", "ziglang", "cc", "-Wno-unused-command-line-argument", "-target"]
 QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+QEMU_S390X = ["qemu-s390x", "-L", "/usr/s390x-linux-gnu"]
 NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usable"}
 TARGETS = [
     Target("gcc", ["gcc"], build.machine(), [], ["-lm"]),
@@ -56,6 +60,7 @@ TARGETS = [
     Target("clang", ["clang"], build.machine(), [], ["-lm"]),
     Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm"]),
     Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm"]),
+    Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm"]),  # big-endian
     # The wheel table, name for name.
     Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm"]),
     Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm"]),
@@ -94,12 +99,8 @@ def sh(command, **kwargs):
     return result.stdout
 
 
-def isas(target):
-    return {"scalar": [], **build.MACHINE_ISAS.get(target.machine, {})}
-
-
 def check_assembly(text, source):
-    """No fused multiply-add outside the functions where it may decide.
+    """No fused multiply-add at all: the kernels are compiled with MG_FMA_CALLS, where those that are meant are calls.
 
     Labels are `name:`, with or without a _ before, or with what a compiler calls its copies behind (`name.constprop.0`).
     """
@@ -108,25 +109,33 @@ def check_assembly(text, source):
         if match := re.match(r'^"?_?([A-Za-z][\w.$]*)"?:', line):
             if not match[1].startswith(("L", "BB")):
                 function = match[1]
-        elif FUSED_MULTIPLY_ADD.match(line) and not MAY_DECIDE.search(function):
+        elif FUSED_MULTIPLY_ADD.match(line):
             found.add(function)
     if found:
         raise RuntimeError(f"{source}: fused multiply-add in {', '.join(sorted(found))}")
 
 
-def compile_all(target, folder):
-    """Assembly and objects of every C file; the objects."""
-    macros = ["-DMG_LARGE=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas(target))]
-    kernels = [(f"csrc/kernels/kernels_{isa}.c", flags) for isa, flags in isas(target).items()]
+CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\b")
+
+
+def compile_all(target, folder, before=(), after=(), warn=WARN):
+    """Objects of every C file. before, after: more flags, in front of ours and behind them."""
+    isas = build.isas(target.machine)
+    macros = ["-DMG_LARGE=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
+    kernels = [(f"csrc/kernels/kernels_{isa}.c", flags) for isa, flags in isas.items()]
     objects, calls = [], set()
     for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:
         stem = os.path.join(folder, Path(source).stem)
-        sh([*target.compiler, *FLAGS, *flags, "-S", source, "-o", stem + ".s"])
-        sh([*target.compiler, "-c", stem + ".s", "-o", stem + ".o", *flags])
+        compile = [*target.compiler, *before, *FLAGS, *warn, *flags, *after]
+        sh([*compile, "-S", source, "-o", stem + ".s"])
+        sh([*compile, "-c", stem + ".s", "-o", stem + ".o"])
         objects.append(stem + ".o")
         text = Path(stem + ".s").read_text()
+        calls |= set(CALL.findall(text))
+        if source.startswith("csrc/kernels/") and FUSED_MULTIPLY_ADD.search(text):  # are they those that are meant?
+            sh([*compile, "-DMG_FMA_CALLS", "-S", source, "-o", stem + ".s"])
+            text = Path(stem + ".s").read_text()
         check_assembly(text, source)
-        calls |= set(re.findall(r"\b(?:call\w*|jmp\w*|bl?)\s+_?(pow|exp|log)\b", text))
     if calls != {"pow", "exp", "log"}:
         raise RuntimeError(f"of pow, exp and log only {sorted(calls)} are called")
     return objects
@@ -143,7 +152,61 @@ def prove(target, folder):
     return True, dict(re.findall(r"(\S+)=([0-9a-f]{8})", output)), output
 
 
+# ---- what a user may have in CFLAGS ----
+
+# Each must give the bits of the first. "last:" puts the flags behind ours, as other build systems do: then the kernels
+# are compiled for more than their instruction set.
+FLAG_SETS = [
+    "", "-march=x86-64-v2", "-march=x86-64-v3", "-march=x86-64-v4", "-march=native", "-mavx512f -mfma4",
+    "last: -mavx2 -mfma", "last: -march=x86-64-v4", "-Ofast -march=native -flto", "-ffast-math -ffp-contract=fast -mfma",
+    "-funsafe-math-optimizations -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math",
+    "-O0 -frounding-math", "-Os -std=c99 -fwrapv -march=native",
+    "last: -march=native -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined",
+]  # fmt: skip
+# The machines on which a set means something, where it is not all of them.
+ONLY_X86 = re.compile(r"x86-64|-mavx|-mfma")
+
+
+def compilers():
+    """Every gcc and clang that is installed, the newest name of each first."""
+    found = {}
+    for name in ["gcc", "clang", *(f"{kind}-{n}" for kind in ("gcc", "clang") for n in range(25, 10, -1))]:
+        if path := shutil.which(name):
+            found.setdefault(os.path.realpath(path), name)
+    return list(found.values())
+
+
+def flags_matrix(scratch, chosen):
+    machine, failed = build.machine(), 0
+    for compiler in chosen or compilers():
+        target, results = Target(compiler, compiler.split(), machine, [], ["-lm"]), {}
+        for number, name in enumerate(FLAG_SETS):
+            if ONLY_X86.search(name) and machine != "x86_64":
+                continue
+            start = time.monotonic()
+            folder = os.path.join(scratch, f"{Path(compiler).name}-{number}")
+            os.makedirs(folder)
+            last, given = name.startswith("last: "), name.removeprefix("last: ").split()
+            around = {"after": given} if last else {"before": given}
+            try:
+                program = os.path.join(folder, "test_csrc")
+                objects = compile_all(target, folder, warn=[], **around)
+                sh([*target.compiler, *given, *objects, "-o", program, *build.LINK])
+                output = sh([program], env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+                results[name] = set(re.findall(r"results (\w+)", output))
+                if results[name] != results[""] or len(results[name]) != 1:
+                    raise RuntimeError(f"{name}: results differ: {results[name]}, without flags {results['']}")
+                what = f"ok {time.monotonic() - start:5.1f} s   {', '.join(re.findall(r'isa (.+): lanes', output))}"
+            except RuntimeError as error:
+                failed += 1
+                what = f"FAILED\n{error}"
+            print(f"{compiler:10} {name or '(none)':75} {what}", flush=True)
+    return failed
+
+
 def main(scratch):
+    if sys.argv[1:2] == ["--flags"]:
+        sys.exit(flags_matrix(scratch, sys.argv[2:]) > 0)
     chosen = sys.argv[1:] or [target.name for target in TARGETS]
     if unknown := set(chosen) - {target.name for target in TARGETS}:
         sys.exit(f"no such target: {', '.join(sorted(unknown))}")

@@ -167,15 +167,19 @@ class Bench:
 
         return self.once(f"repaired {version}", make)
 
+    def build_in_place(self, name, **env):
+        """The folder of sources that are built in place in this environment."""
+        source = self.copy("build-" + re.sub(r"[^\w-]+", "-", name))
+        python = self.venv("tests", "-r", self.test_requirements()) / "python"
+        sh(python, "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=source, env=environment(**env))
+        return source
+
     def inplace(self, variant):
         """(folder, python): the sources built in place in a variant of setup.py, with everything to test them."""
 
         def make():
-            bin = self.venv("tests", "-r", self.test_requirements())
-            source = self.copy(f"build-{variant or 'plain'}")
-            sh(bin / "python", "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=source,
-               env=environment(MICROGPT_BUILD=variant))  # fmt: skip
-            return source, bin / "python"
+            folder = self.build_in_place(variant or "plain", MICROGPT_BUILD=variant)
+            return folder, self.venv("tests", "-r", self.test_requirements()) / "python"
 
         return self.once(f"inplace {variant}", make)
 

@@ -24,7 +24,7 @@ def find_package():
 
 
 def _built_in_place():
-    return any(ROOT.glob("microgpt/*.so")) or any(ROOT.glob("microgpt/*.pyd"))
+    return any(ROOT.glob("microgpt/core/*.so")) or any(ROOT.glob("microgpt/core/*.pyd"))
 
 
 def child_environment(extra=None, own_python=True):
@@ -118,7 +118,7 @@ def package_versions():
 
     versions = {"microgpt": microgpt.__version__}
     try:
-        from microgpt import simd
+        from microgpt.core import simd
 
         versions["compiler"] = simd.build_info()["compiler"]
         versions["simd"] = simd.simd_info()["in_use"]

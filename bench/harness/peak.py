@@ -1,27 +1,48 @@
-"""What this core can do at most, measured: the two limits that a share of the peak refers to.
+"""What this core can do at most, measured: the limits that a share of a peak refers to.
 
-python peak.py CORE|-      prints {"flops": per second, "bytes": per second}
+python peak.py CORE|-      prints {"flops": per second, "exact_flops": per second or null, "bytes": per second}
 """
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
 
 
 def measure(core):
-    """{"flops": double operations a second in NumPy's own matrix product, "bytes": read and written by a large copy}.
+    """Measured limits of a core, or None without NumPy.
 
-    A matrix product of a tuned BLAS comes within some per cent of what the processor's vector units can do, and
-    counts two operations for each fused multiply-add. Exact doubles must round a product and a sum separately, two
-    instructions for what takes one there, so half of this figure is the most that any exact engine can reach. None
-    without NumPy.
+    "flops": double operations a second in NumPy's own matrix product. A tuned BLAS uses fused multiply-adds, each of which
+    counts for two.
+    "exact_flops": products and sums a second that are rounded one by one, as exact doubles must be (peak.c); None without
+    a C compiler. How it compares with "flops" depends on the processor: where a pipe takes either a fused multiply-add or one
+    of the two it is about half of what fused ones could reach; where sums have pipes of their own (Zen 4, Zen 5) it is
+    as much.
+    "bytes": read and written by a large copy.
     """
     from . import machine
 
     words = [sys.executable, os.path.abspath(__file__), "-" if core is None else str(core)]
     done = subprocess.run(words, capture_output=True, text=True, env=machine.child_environment())
     return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def exact_flops():
+    """What peak.c, compiled here for this processor, says; None if there is no compiler."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peak.c")
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    with tempfile.TemporaryDirectory() as folder:
+        program = os.path.join(folder, "peak")
+        for flags in (["-march=native", "-mprefer-vector-width=512"], ["-mcpu=native"], []):  # x86-64, ARM, others
+            command = [*compiler, "-O2", "-std=gnu11", "-ffp-contract=off", *flags, source, "-o", program]
+            try:
+                if subprocess.run(command, capture_output=True).returncode == 0:
+                    return float(subprocess.run([program], capture_output=True, text=True, check=True).stdout)
+            except (OSError, subprocess.CalledProcessError):
+                return None
+    return None
 
 
 def main(core):
@@ -42,7 +63,7 @@ def main(core):
         started = clock()
         np.copyto(copy, big)
         moved = max(moved, 2 * big.nbytes / (clock() - started))
-    print(json.dumps({"flops": flops, "bytes": moved}))
+    print(json.dumps({"flops": flops, "exact_flops": exact_flops(), "bytes": moved}))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,22 @@ ALWAYS void adam_nothing_open(adam_chunk *old)
     memset(old->p_doubtful, 0, sizeof old->p_doubtful);
 }
 
+/* Eight bytes, the first in the lowest bits whatever the byte order of the processor. */
+ALWAYS uint64_t load_bytes(const uint8_t *p)
+{
+    uint64_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    bytes = __builtin_bswap64(bytes);
+#endif
+    return bytes;
+}
+
 /* The lanes of eight vectors that must be done again, a byte for each vector. */
 ALWAYS uint64_t adam_open(const adam_chunk *old, int k)
 {
-    uint64_t sound, moderate, doubtful;
-    memcpy(&sound, old->v_sound + 8 * k, 8);
-    memcpy(&moderate, old->p_moderate + 8 * k, 8);
-    memcpy(&doubtful, old->p_doubtful + 8 * k, 8);
+    const uint64_t sound = load_bytes(old->v_sound + 8 * k), moderate = load_bytes(old->p_moderate + 8 * k);
+    const uint64_t doubtful = load_bytes(old->p_doubtful + 8 * k);
     return (~(sound & moderate) & 0x0101010101010101u * ALL_LANES) | doubtful;
 }
 

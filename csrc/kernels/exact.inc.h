@@ -2,11 +2,11 @@
  *
  * The package never keeps the result of a fused multiply-add where the script rounds twice. It does use the instruction
  * to learn how far a rounded result is from the exact one, and so whether the C library's pow, which is not correctly
- * rounded, can possibly differ from it. docs/exactness.md has the argument and the bounds. */
+ * rounded, can possibly differ from it. docs/explain/exactness.md has the argument and the bounds. */
 #ifndef MG_EXACT_INC_H
 #define MG_EXACT_INC_H
 
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -45,7 +45,7 @@ ALWAYS mask mask_unequal(mask where, vec a, vec b) { return where & vec_differs(
 ALWAYS mask mask_between(vec x, vec low, vec high) { return vec_at_least(x, low) & vec_greater(high, x); }
 ALWAYS mask mask_any_bit(ivec a, ivec b)
 {
-#if defined(__SSE2__) && !defined(__AVX__)
+#if MG_LANES == 2 && defined(__SSE2__)
     const __m128i none = _mm_cmpeq_epi32(_mm_and_si128((__m128i)a, (__m128i)b), _mm_setzero_si128()); /* by halves */
     return ~(mask)_mm_and_si128(none, _mm_shuffle_epi32(none, 0xb1));
 #else
@@ -54,7 +54,7 @@ ALWAYS mask mask_any_bit(ivec a, ivec b)
 }
 ALWAYS unsigned mask_bits(mask m)
 {
-#if defined(__AVX2__)
+#if MG_LANES == 4
     return (unsigned)_mm256_movemask_pd((__m256d)m);
 #elif defined(__SSE2__)
     return (unsigned)_mm_movemask_pd((__m128d)m);
@@ -72,7 +72,7 @@ ALWAYS ivec ivec_set(int64_t x) { return (ivec){0} + x; }
 ALWAYS vec vec_keep(double x)
 {
     vec v = vec_set(x);
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
     __asm__("" : "+v"(v));
 #elif defined(__aarch64__)
     __asm__("" : "+w"(v));
@@ -83,9 +83,18 @@ ALWAYS vec vec_keep(double x)
 /* ---- the operations ---- */
 
 #if MG_FMA
+#ifdef MG_FMA_CALLS
+/* For a check of the assembly alone: here each fused multiply-add that is meant is a call, so that every instruction of
+ * the kind is one that a compiler made of a product and a sum (tools/targets.py, tests/test_build.py). */
+vec mg_vec_fma(vec a, vec b, vec c);
+double mg_fma(double a, double b, double c);
+#endif
+
 ALWAYS vec vec_fma(vec a, vec b, vec c) /* a * b + c, rounded once */
 {
-#if defined(__aarch64__)
+#if defined(MG_FMA_CALLS)
+    return mg_vec_fma(a, b, c);
+#elif defined(__aarch64__)
     return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 #elif MG_LANES == 8
     return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
@@ -93,6 +102,15 @@ ALWAYS vec vec_fma(vec a, vec b, vec c) /* a * b + c, rounded once */
     return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 #else
     return (vec)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+#endif
+}
+
+ALWAYS double fma_of(double a, double b, double c) /* the same for one number */
+{
+#if defined(MG_FMA_CALLS)
+    return mg_fma(a, b, c);
+#else
+    return __builtin_fma(a, b, c);
 #endif
 }
 #endif
@@ -178,7 +196,7 @@ ALWAYS vec divide_by_constant(vec x, vec c, vec r)
  * The C library's pow and exp compute a number close to the exact result and round it to nearest. A window says how
  * close we take it to be, and our own number as well, in units in the last place of the result. glibc (2.28 and later;
  * musl, FreeBSD and newlib have the same functions) documents 0.011 for exp without fused multiply-adds, and for
- * pow(x, y) that plus |y * log(x)| * 1.5 * 2**-68 * 2**53. docs/exactness.md adds it up.
+ * pow(x, y) that plus |y * log(x)| * 1.5 * 2**-68 * 2**53. docs/explain/exactness.md adds it up.
  *
  * An exact result high + low, with high rounded to nearest, is rounded to high even if it is off by the window, unless
  * high + low * (1 + stretch) is another double than high. */
@@ -263,7 +281,7 @@ ALWAYS double square_of(double x, double *other)
 #if MG_FMA
     const double square = x * x;
     if (square > 0x1p-300 && square < 0x1p+140) {
-        *other = __builtin_fma(__builtin_fma(x, x, -square), 1.0 + STRETCH(SQUARE_WINDOW), square);
+        *other = fma_of(fma_of(x, x, -square), 1.0 + STRETCH(SQUARE_WINDOW), square);
         return square;
     }
 #endif
@@ -275,7 +293,7 @@ ALWAYS double root_of(double x, double *other)
 #if MG_FMA
     if (x > 0x1p-200 && x < 0x1p+140) {
         const double root = __builtin_sqrt(x);
-        *other = __builtin_fma(__builtin_fma(-root, root, x) / root, 0.5 * (1.0 + STRETCH(POW_WINDOW)), root);
+        *other = fma_of(fma_of(-root, root, x) / root, 0.5 * (1.0 + STRETCH(POW_WINDOW)), root);
         return root;
     }
 #endif

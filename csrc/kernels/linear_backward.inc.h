@@ -17,7 +17,7 @@ ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_
     UNROLL for (int c = 0; c < cols; c++) {
         if (live) column[c] = w + live[c];
         UNROLL for (int b = 0; b < panels; b++) {
-            double *dxc = dx + b * dx_stride + (live ? live[c] : c) * LANES;
+            double *dxc = dx + b * dx_stride + (live ? (int64_t)live[c] : c) * LANES;
             sum[c * panels + b] = first ? vec_load(dxc) : (vec){0};
         }
     }
@@ -25,9 +25,9 @@ ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_
         const int64_t o = order ? order[s] : nout - 1 - s;
         if (last < nout) {
             const int64_t ahead = s + (last - first);
-            const double *next = w + (order ? order[ahead < nout ? ahead : s] : nout - 1 - ahead) * w_stride;
-            __builtin_prefetch(next);
-            if (cols > 8) __builtin_prefetch(next + 8);
+            const int64_t next = (order ? order[ahead < nout ? ahead : s] : nout - 1 - ahead) * w_stride;
+            prefetch(w, next);
+            if (cols > 8) prefetch(w, next + 8);
         }
         const double *row = w + o * w_stride;
         vec dyo[4];
@@ -39,7 +39,7 @@ ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_
     }
     UNROLL for (int b = 0; b < panels; b++) {
         UNROLL for (int c = 0; c < cols; c++)
-            vec_store(dx + b * dx_stride + (live ? live[c] : c) * LANES, sum[c * panels + b]);
+            vec_store(dx + b * dx_stride + (live ? (int64_t)live[c] : c) * LANES, sum[c * panels + b]);
     }
 }
 
@@ -178,7 +178,7 @@ ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin
         UNROLL for (int c = 0; c < vecs; c++) {
             sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
             /* What stands below, for when its turn comes. */
-            if (nin > 64 && !live) __builtin_prefetch(dw_row[r] + rows * nin + c * LANES, 1);
+            if (nin > 64 && !live) prefetch_write(dw_row[r], rows * nin + c * LANES);
         }
     }
     for (int64_t p = n - 1; p >= 0; p--) {
@@ -247,7 +247,7 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *li
     vec sum[8];
     UNROLL for (int r = 0; r < rows; r++) {
         sum[r] = part ? vec_load_part(dw + r * nin, part) : vec_load_unaligned(dw + r * nin);
-        if (nin > 64) __builtin_prefetch(dw + (rows + r) * nin, 1);
+        if (nin > 64) prefetch_write(dw, (rows + r) * nin);
     }
     for (int64_t s = 0; s < nlive; s++) {
         const int64_t p = live[s];

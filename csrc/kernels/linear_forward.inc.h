@@ -26,7 +26,7 @@ ALWAYS void forward_tile(int rows, int panels, int64_t nin, const double *w, int
     for (int64_t s = 0; s < nin; s++) {
         const int64_t i = live ? live[s] : s;
         /* Long rows: fetch the next tile's weights, which follow this one's, a line at a time. */
-        if (!live && nin > 64 && rows * panels >= TILE_SUMS / 2) __builtin_prefetch(w + rows * nin + s * rows);
+        if (!live && nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(w, rows * nin + s * rows);
         UNROLL for (int b = 0; b < panels; b++) {
             vec xi = vec_load(x + b * x_stride + i * LANES);
             UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(w[r * w_stride + i]) * xi;

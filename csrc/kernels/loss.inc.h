@@ -1,5 +1,8 @@
 /* softmax over the vocabulary and the loss of each position's target, each position in its lane. */
 
+/* The logit of one position's target. In 64 bits: a vocabulary of 2**28 has more logits in a panel than an int counts. */
+ALWAYS int64_t target_at(const int32_t *targets, int64_t p) { return (int64_t)targets[p] * LANES + p; }
+
 static void loss_forward(int64_t vocab_size, double *logits, const int32_t *targets, double *total, double *inverse,
                          double *prob)
 {
@@ -11,7 +14,7 @@ static void loss_forward(int64_t vocab_size, double *logits, const int32_t *targ
     for (int64_t o = 0; o < vocab_size; o++) sum += vec_load(logits + o * LANES);
     vec_store(total, sum);
     pow_m1_array(LANES, total, inverse);
-    for (int64_t p = 0; p < LANES; p++) prob[p] = logits[targets[p] * LANES + p] * inverse[p];
+    for (int64_t p = 0; p < LANES; p++) prob[p] = logits[target_at(targets, p)] * inverse[p];
 }
 
 static void loss_backward(int64_t vocab_size, double *exps, const int32_t *targets, const double *inverse,
@@ -21,7 +24,7 @@ static void loss_backward(int64_t vocab_size, double *exps, const int32_t *targe
      * starts at 0 and is added to: it turns -0.0 into 0.0. */
     vec dtotal;
     for (int64_t p = 0; p < LANES; p++) {
-        double e = exps[targets[p] * LANES + p];
+        double e = exps[target_at(targets, p)];
         double dprob = 0.0 + 1.0 / prob[p] * (0.0 + -1.0 * dloss);
         double dinverse = 0.0 + e * dprob;
         dtotal[p] = 0.0 + -1.0 * power[p] * dinverse;
@@ -29,5 +32,5 @@ static void loss_backward(int64_t vocab_size, double *exps, const int32_t *targe
     }
     for (int64_t o = 0; o < vocab_size; o++)
         vec_store(exps + o * LANES, 0.0 + vec_load(exps + o * LANES) * dtotal);
-    for (int64_t p = 0; p < LANES; p++) exps[targets[p] * LANES + p] = 0.0;
+    for (int64_t p = 0; p < LANES; p++) exps[target_at(targets, p)] = 0.0;
 }

@@ -1,4 +1,4 @@
-/* A vector of MG_LANES doubles, in the vector extensions of GCC (12 and later) and Clang: one source for every width.
+/* A vector of MG_LANES doubles, in the vector extensions of GCC and Clang: one source for every width.
  *
  * Arithmetic on it is IEEE-754 lane by lane, each operation rounded on its own (-ffp-contract=off). */
 #ifndef MG_VEC_INC_H
@@ -7,6 +7,14 @@
 #include <string.h>
 #if defined(__SSE2__)
 #include <immintrin.h>
+#endif
+
+/* An instruction set's file must be compiled with its flags. More than these is no harm: the width decides what is used,
+ * never the flags, so that two lanes are two lanes where the baseline has AVX as well. */
+#if MG_LANES == 8 && !(defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__FMA__))
+#error "kernels_avx512.c is to be compiled with -mavx512f -mavx512vl -mavx512dq -mfma"
+#elif MG_LANES == 4 && !(defined(__AVX2__) && defined(__FMA__))
+#error "kernels_avx2.c is to be compiled with -mavx2 -mfma"
 #endif
 
 #define LANES MG_LANES
@@ -30,6 +38,12 @@ ALWAYS vec vec_load(const double *p) { return *(const vec *)p; }
 ALWAYS void vec_store(double *p, vec v) { *(vec *)p = v; }
 ALWAYS vec vec_load_unaligned(const double *p) { return *(const vec_unaligned *)p; }
 ALWAYS void vec_store_unaligned(double *p, vec v) { *(vec_unaligned *)p = v; }
+
+/* Fetch p[at] into the cache, for reading or writing. It may lie outside of the array, where C forbids a pointer: so its
+ * address is computed as an integer. */
+ALWAYS const void *address_of(const double *p, int64_t at) { return (const void *)((uintptr_t)p + (uintptr_t)at * sizeof *p); }
+ALWAYS void prefetch(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at)); }
+ALWAYS void prefetch_write(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at), 1); }
 
 /* The first `count` lanes, the others 0. */
 ALWAYS vec vec_load_part(const double *p, int64_t count)
@@ -62,7 +76,7 @@ ALWAYS vec vec_set(double x)
 ALWAYS vec bits_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 
 /* A truth value for each lane: a mask register where there are such, else all ones or all zeros in the lane. */
-#if MG_LANES == 8 && defined(__AVX512F__)
+#if MG_LANES == 8
 typedef __mmask8 lane_mask;
 ALWAYS lane_mask vec_greater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
 ALWAYS lane_mask vec_at_least(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ); }
@@ -79,7 +93,7 @@ ALWAYS lane_mask lanes_from(int64_t first) { return first > 0 ? (lane_mask)(0xff
 ALWAYS lane_mask lanes_to(int64_t last) { return last < 7 ? (lane_mask)((2 << last) - 1) : 0xff; }
 #else
 typedef ivec lane_mask;
-#if defined(__SSE2__) && !defined(__AVX__)
+#if MG_LANES == 2 && defined(__SSE2__)
 /* Left to itself GCC takes truth values of 64 bits through general registers, one by one. */
 ALWAYS lane_mask vec_greater(vec a, vec b) { return (lane_mask)_mm_cmpgt_pd((__m128d)a, (__m128d)b); }
 ALWAYS lane_mask vec_at_least(vec a, vec b) { return (lane_mask)_mm_cmpge_pd((__m128d)a, (__m128d)b); }
@@ -93,7 +107,7 @@ ALWAYS lane_mask vec_differs(vec a, vec b) { return a != b; }
 #endif
 ALWAYS int lanes_any(lane_mask mask)
 {
-#if MG_LANES == 4 && defined(__AVX__)
+#if MG_LANES == 4
     return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #elif MG_LANES == 2 && defined(__SSE2__)
     return _mm_movemask_pd((__m128d)mask) != 0;
@@ -130,9 +144,9 @@ ALWAYS vec vec_add_if(int only, lane_mask mask, vec sum, vec a)
  * instruction does just that. */
 ALWAYS vec vec_max(vec m, vec x)
 {
-#if MG_LANES == 8 && defined(__AVX512F__)
+#if MG_LANES == 8
     return (vec)_mm512_max_pd((__m512d)x, (__m512d)m);
-#elif MG_LANES == 4 && defined(__AVX__)
+#elif MG_LANES == 4
     return (vec)_mm256_max_pd((__m256d)x, (__m256d)m);
 #elif MG_LANES == 2 && defined(__SSE2__)
     return (vec)_mm_max_pd((__m128d)x, (__m128d)m);
@@ -150,11 +164,16 @@ ALWAYS vec vec_abs(vec x) { return (vec)((ivec)x & INT64_MAX); }
 #define VEC_HIGH2(l) ((l)&2 ? MG_LANES + (l) : (l) + 2)
 #define VEC_LOW4(l) ((l)&4 ? MG_LANES + (l)-4 : (l))
 #define VEC_HIGH4(l) ((l)&4 ? MG_LANES + (l) : (l) + 4)
+#if defined(__clang__) || __GNUC__ >= 12
+#define VEC_SHUFFLE(a, b, index) __builtin_shufflevector(a, b, VEC_INDEX(index))
+#else
+#define VEC_SHUFFLE(a, b, index) __builtin_shuffle(a, b, (ivec)VEC_LIST(index))
+#endif
 #define VEC_SWAP(size)                                                                        \
     UNROLL for (int i = 0; i < MG_LANES; i++) if (!(i & size)) {                              \
         vec a = row[i], b = row[i + size];                                                    \
-        row[i] = __builtin_shufflevector(a, b, VEC_INDEX(VEC_LOW##size));                     \
-        row[i + size] = __builtin_shufflevector(a, b, VEC_INDEX(VEC_HIGH##size));             \
+        row[i] = VEC_SHUFFLE(a, b, VEC_LOW##size);                                            \
+        row[i + size] = VEC_SHUFFLE(a, b, VEC_HIGH##size);                                    \
     }
 ALWAYS void vec_transpose(vec row[MG_LANES])
 {

@@ -48,17 +48,29 @@ static void *allocate(int64_t count, size_t size)
 }
 static double *doubles(int64_t count) { return allocate(count, sizeof(double)); }
 
-static void seed(mg_stream *stream, uint32_t a) { mg_stream_seed(stream, &a, 1); }
+static void seed(mg_mt19937 *stream, uint32_t a) { mg_mt19937_seed(stream, &a, 1); }
+
+/* ---- the table: there is nothing before its beginning or behind its end ---- */
+
+static void test_table(void)
+{
+    static const int outside[] = {-1, -2, INT32_MIN, 4, INT32_MAX};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
+        if (!mg_compiled_isa(outside[i]) && !mg_supports_isa(outside[i])) continue;
+        failures++;
+        printf("an instruction set number %d\n", outside[i]);
+    }
+}
 
 /* ---- the random stream: what Python's random.seed(42) is known to give ---- */
 
 static void test_stream(void)
 {
-    mg_stream stream;
+    mg_mt19937 stream;
     seed(&stream, 42);
     const double expected[] = {0.6394267984578837, 0.025010755222666936, 0.27502931836911926};
     for (int i = 0; i < 3; i++) {
-        const double got = mg_stream_random(&stream);
+        const double got = mg_mt19937_random(&stream);
         check("stream", "random()", 1, &got, expected + i);
     }
 }
@@ -86,24 +98,24 @@ static uint64_t test_documents(const mg_kernels *kernels, uint64_t d)
         int32_t *tokens = allocate(DOCUMENTS * (c->block_size + 1), sizeof *tokens);
         int64_t starts[DOCUMENTS + 1] = {0};
         double losses[DOCUMENTS], losses2[DOCUMENTS];
-        mg_stream stream;
+        mg_mt19937 stream;
         char what[64];
         snprintf(what, sizeof what, "shape %d", s);
 
         seed(&stream, (uint32_t)s);
-        mg_stream_fill_gauss(&stream, params, num_params, 0.0, s % 3 ? 0.5 : 0.08);
+        mg_mt19937_fill_gauss(&stream, params, num_params, 0.0, s % 3 ? 0.5 : 0.08);
         for (int i = 0; i < DOCUMENTS; i++) {
             /* The first document fills the block; the others are shorter. */
-            const int64_t n = i ? 1 + (int64_t)mg_stream_below(&stream, (uint64_t)c->block_size) : c->block_size;
+            const int64_t n = i ? 1 + (int64_t)mg_mt19937_below(&stream, (uint64_t)c->block_size) : c->block_size;
             starts[i + 1] = starts[i] + n + 1;
             for (int64_t t = starts[i]; t < starts[i + 1]; t++)
-                tokens[t] = (int32_t)mg_stream_below(&stream, (uint64_t)c->vocab_size);
+                tokens[t] = (int32_t)mg_mt19937_below(&stream, (uint64_t)c->vocab_size);
         }
         mg_engine *engine = mg_engine_new(c, kernels);
         if (!engine) abort();
 
         /* A gradient, added to what is there. */
-        mg_stream_fill_gauss(&stream, grad, num_params, 0.0, 1.0);
+        mg_mt19937_fill_gauss(&stream, grad, num_params, 0.0, 1.0);
         memcpy(grad2, grad, (size_t)num_params * sizeof *grad);
         int status = mg_document_gradient(engine, params, grad, tokens, c->block_size, NULL, losses);
         losses2[0] = graph_document_gradient(c, params, grad2, tokens, c->block_size);
@@ -168,10 +180,10 @@ enum { SPECIAL = sizeof special / sizeof special[0] };
 /* Numbers of every size that the engine meets, and of every size that there is. */
 static void draw(double *x, int positive)
 {
-    mg_stream stream;
+    mg_mt19937 stream;
     seed(&stream, 7);
     for (int i = 0; i < DRAWS; i++) {
-        const double u = mg_stream_random(&stream), scale = ldexp(1.0, (int)mg_stream_below(&stream, 20) - 10);
+        const double u = mg_mt19937_random(&stream), scale = ldexp(1.0, (int)mg_mt19937_below(&stream, 20) - 10);
         x[i] = i < SPECIAL ? special[i] : (positive || i % 2 ? u : -u) * (i % 16 ? scale : scale * scale * scale);
         if (positive) x[i] = fabs(x[i]);
     }
@@ -227,6 +239,7 @@ static void print_libm(void)
 int main(void)
 {
     uint64_t first = 0;
+    test_table();
     test_stream();
     print_libm();
     for (int i = 0; mg_compiled_isa(i); i++) {

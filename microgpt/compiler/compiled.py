@@ -6,10 +6,10 @@ import time
 import traceback
 import warnings
 
-from .. import hooks
-from ..replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
-from ..tracing import SymFloat, Trace, Traced, TraceError
-from ..value import Value
+from ..core import hooks
+from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
+from ..core.tracing import SymFloat, Trace, Traced, TraceError
+from ..core.value import Value
 from . import rewrite, structure
 
 MOST_SHAPES = 64  # of one function; the one used longest ago goes first

@@ -14,8 +14,8 @@ import sys
 import sysconfig
 import types
 
-from .. import hooks
-from ..tracing import TraceError
+from ..core import hooks
+from ..core.tracing import TraceError
 
 _LEFT_ALONE = {"super", "locals", "globals", "vars", "dir", "__class__"}  # calls that need the frame they stand in
 _REFUSED = {"eval": "eval()", "exec": "exec()"}

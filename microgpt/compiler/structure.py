@@ -1,6 +1,6 @@
 """Arguments and results, taken apart and put together: lists within lists."""
-from ..tracing import SymFloat, SymInt, Traced, TraceError
-from ..value import Value
+from ..core.tracing import SymFloat, SymInt, Traced, TraceError
+from ..core.value import Value
 
 _CONSTANT = (bool, str, bytes, complex, range, frozenset)
 

@@ -1,5 +1,5 @@
 """A chain of ten million nodes is built, differentiated and freed, without recursion."""
-from microgpt.value import Value
+from microgpt.core.value import Value
 
 LENGTH = 5_000_000  # of additions, each with a constant of its own: ten million nodes
 

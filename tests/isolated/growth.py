@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from microgpt import GPT, Adam, Trainer, Value
-from microgpt.fused import FusedEngine
-from microgpt.stream import Stream
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=8)
@@ -56,7 +56,7 @@ def objects():
     """Models, optimizers, engines and streams come and go, and so do their views."""
     def step(k):
         model = GPT(5 + k % 3, n_embd=4, n_head=2, block_size=4 + k % 5)
-        adam, engine, stream = Adam(model), FusedEngine(model), Stream(k)
+        adam, engine, stream = Adam(model), FusedEngine(model), MT19937(k)
         engine.loss_and_grad([4, 1, 2, 4])
         adam.step()
         engine.sample(stream)
@@ -69,7 +69,7 @@ def objects():
 def errors():
     """Whatever is refused half way leaves nothing behind."""
     model = GPT(5, n_embd=4, n_head=2, block_size=4)
-    engine, stream = FusedEngine(model), Stream(1)
+    engine, stream = FusedEngine(model), MT19937(1)
     refused = [
         lambda: engine.loss_and_grad([4, 9, 4]),
         lambda: engine.loss_and_grad(["x"]),
@@ -81,7 +81,7 @@ def errors():
         lambda: Value(1000.0).exp(),
         lambda: Value("x"),
         lambda: Value(1.0, (1,), (1.0,)),
-        lambda: Stream("x"),
+        lambda: MT19937("x"),
         lambda: GPT(5, n_embd=5, n_head=2),
     ]
 

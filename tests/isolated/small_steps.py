@@ -2,8 +2,8 @@
 import resource
 import sys
 
-from microgpt import model
-from microgpt.value import Value
+from microgpt.core import model
+from microgpt.core.value import Value
 
 
 def resident():

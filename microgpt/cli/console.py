@@ -1,0 +1,357 @@
+"""What the commands share: exit statuses, errors in one line, messages, stdout."""
+import os
+import sys
+
+from ..errors import DivergedError, UsageError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from typing import Any, NoReturn
+
+    from ..callbacks import Progress
+    from ..trainer import Trainer
+
+__all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
+           "Terminated", "UsageError", "add_sampling", "check_characters", "check_sampling", "closest", "drop_stdout",
+           "flag", "flush_or_drop", "is_terminal", "owns_process", "parser", "printable", "read_docs",
+           "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
+
+EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
+
+#: Whether an error shows its traceback as well (--debug); whether the process ends with the command; the progress bar.
+_debug = _owns_process = False
+_progress: "Progress | None" = None
+
+
+class OutputError(Exception):
+    """Standard output could not be written; `__cause__` says why."""
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived."""
+
+    def __init__(self, status: int = EXIT_TERMINATED) -> None:
+        self.status = status
+
+
+def owns_process() -> bool:
+    """Return whether the process ends with the command: it was started as one, rather than called by a program."""
+    return _owns_process
+
+
+def show_progress(progress: "Progress | None") -> None:
+    """Let `say` take the bar of progress away while it writes; None: there is no bar."""
+    global _progress
+    _progress = progress
+
+
+def say(message: str) -> None:
+    """Write a line to stderr, if there is one; stdout is for what the script prints."""
+    stream = sys.stderr
+    if stream is None:
+        return
+    bar = None if _progress is None else _progress.bar
+    try:
+        if bar is not None:
+            bar.clear()
+        line = f"microgpt: {printable(message)}\n"
+        try:
+            stream.write(line)
+        except UnicodeEncodeError:
+            stream.write(line.encode("ascii", "backslashreplace").decode())
+        _flush(stream)
+        if bar is not None:
+            bar.refresh()
+    except (OSError, ValueError):
+        _drop(stream, sys.__stderr__)  # a terminal that is gone, a full disk, a closed file: no reason to end a run
+
+
+def _flush(stream: "Any") -> None:
+    if hasattr(stream, "flush"):  # print() does not need one either
+        stream.flush()
+
+
+class Output:
+    """Standard output as it is now: None, a file, or anything with a `write`, as `print` would write to it."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stdout
+
+    def write(self, text: str) -> None:
+        """Write text; nowhere if there is no stdout, as the script does. Raises OutputError if it cannot be written."""
+        if self.stream is None:
+            return
+        try:
+            try:
+                self.stream.write(text)
+            except UnicodeEncodeError:  # a stream that cannot be made UTF-8
+                encoding = getattr(self.stream, "encoding", None) or "ascii"
+                self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            raise OutputError from error
+
+    def pop_lines(self, queue: "list[Any]") -> None:
+        """Take lines off the end of queue, down to a None, and write each; an interrupt loses none and repeats none."""
+        lines = iter(queue.pop, None)
+        try:
+            if self.stream is None:
+                queue.clear()
+            elif hasattr(self.stream, "writelines"):
+                self.stream.writelines(lines)
+            else:
+                for line in lines:
+                    self.stream.write(line)
+        except (OSError, ValueError) as error:
+            raise OutputError from error
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            if self.stream is not None:
+                _flush(self.stream)
+        except (OSError, ValueError) as error:
+            raise OutputError from error
+
+
+def write(text: str) -> None:
+    """Write text to stdout: see `Output.write`."""
+    Output().write(text)
+
+
+def flag(name: str) -> str:
+    """The flag of a setting: n_embd -> --n-embd."""
+    return "--" + name.replace("_", "-")
+
+
+def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool = False) -> int:
+    """Carry out command(arguments); return the exit status. What a user can cause ends in one line, no traceback.
+
+    arguments: what the command takes, or a function that parses it. owns_process: the process ends with the command, so
+    a signal that was answered is ignored from then on; otherwise the caller gets its handlers back.
+    """
+    global _owns_process
+    before, _owns_process = _owns_process, _owns_process or owns_process
+    try:
+        return _run(command, arguments)
+    except KeyboardInterrupt:  # a second one, while the first was answered
+        _ignore_interrupts()
+        return EXIT_INTERRUPTED
+    finally:
+        _owns_process = before
+
+
+def _ignore_interrupts() -> None:
+    if _owns_process:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def flush_or_drop() -> None:
+    """Flush stdout, or drop it if an interrupt comes: a reader that does not read must not keep an ending process."""
+    try:
+        Output().flush()
+    except (KeyboardInterrupt, OutputError):
+        drop_stdout()
+
+
+def drop_stdout() -> None:
+    """Point the process's stdout at nothing."""
+    _drop(sys.stdout, sys.__stdout__)
+
+
+def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
+    global _debug
+    encoding = getattr(sys.stdout, "encoding", None)
+    if encoding and encoding.lower().replace("-", "") != "utf8" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+    debug = _debug
+    try:
+        if callable(arguments):
+            arguments = arguments()
+        if isinstance(arguments, dict) and arguments.pop("debug", False):
+            _debug = True
+        command(arguments)
+        Output().flush()
+        return 0
+    except SystemExit as end:  # argparse, after --help and after an error
+        try:
+            Output().flush()
+        except OutputError:
+            _drop(sys.stdout, sys.__stdout__)
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_ERROR
+    except OutputError as error:
+        _traceback()
+        _drop(sys.stdout, sys.__stdout__)
+        cause = error.__cause__
+        if not isinstance(cause, BrokenPipeError):  # a reader that leaves has seen what it wanted
+            say(f"error: standard output: {getattr(cause, 'strerror', None) or cause}")
+    except KeyboardInterrupt:
+        say("interrupted")
+        if _owns_process:
+            flush_or_drop()
+            _ignore_interrupts()
+        return EXIT_INTERRUPTED
+    except Terminated as end:
+        say("hung up" if end.status == EXIT_HUNG_UP else "terminated")
+        return end.status
+    except OSError as error:
+        _traceback()
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
+        say(f"error: {name}: {error.strerror}" if name else f"error: {error}")
+    except MemoryError:
+        _traceback()
+        say("error: not enough memory for a model of this size")
+    except (ValueError, TypeError, ArithmeticError) as error:
+        _traceback()
+        if isinstance(error, DivergedError):
+            say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
+            return EXIT_DIVERGED
+        say(f"error: {error}")
+    finally:
+        _debug = debug
+    return EXIT_ERROR
+
+
+def _traceback() -> None:
+    if _debug and sys.stderr is not None:
+        from traceback import print_exc
+
+        print_exc()
+
+
+def _drop(stream: "Any", original: "Any") -> None:
+    """Point a stream of the process at nothing; else the interpreter tries again at exit what has failed, and complains."""
+    if stream is None or stream is not original:
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def parser(command: str, description: str, sparse: bool = False) -> "Any":
+    """The argparse.ArgumentParser of `microgpt COMMAND`, whose errors are one line.
+
+    sparse: flags that are not given are absent from what it returns.
+    """
+    from argparse import SUPPRESS, ArgumentParser
+
+    p = ArgumentParser(prog=f"microgpt {command}", description=description, allow_abbrev=False,
+                       argument_default=SUPPRESS if sparse else None)  # fmt: skip
+
+    def error(message: str) -> "NoReturn":
+        say(f"error: {message} ({p.prog} --help lists the flags)")
+        raise SystemExit(EXIT_ERROR)
+
+    def print_help(file: "Any" = None) -> None:
+        write(p.format_help())
+
+    def parse_args(args: "Any" = None, namespace: "Any" = None) -> "Any":
+        found, rest = p.parse_known_args(args, namespace)
+        if rest:
+            error(f"unrecognized arguments: {' '.join(rest)}{_suggestion(rest, p._option_string_actions)}")
+        return found
+
+    # Not a class of our own, which stubtest would look for in the module.
+    vars(p).update(error=error, print_help=print_help, parse_args=parse_args)
+    p.add_argument("--debug", action="store_true", default=SUPPRESS, help="show the traceback of an error as well")
+    return p
+
+
+def _suggestion(rest: "list[str]", known: "Collection[str]") -> str:
+    """Return, in words, the flag that the first unknown one was meant to be."""
+    for word in rest:
+        if word.startswith("-"):
+            name = word.partition("=")[0].replace("_", "-")
+            return "".join(f"; did you mean {found}?" for found in closest(name, known))
+    return ""
+
+
+def closest(word: str, known: "Collection[str]") -> "list[str]":
+    """The one of known that is most like word, or nothing."""
+    from difflib import get_close_matches
+
+    return get_close_matches(word, list(known), 1)
+
+
+def read_docs(path: "str | None", lines: bool = False) -> "tuple[Any, str]":
+    """Return the documents, and where they are from in words. lines: they need not be a list."""
+    from ..data import describe_source, load_docs, load_lines
+
+    return (load_lines if lines else load_docs)(path), describe_source(path)
+
+
+def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
+    """Say how much of the documents is cut off because they are longer than the block; nothing if none is."""
+    if hasattr(docs, "beyond"):  # microgpt.core.text_lines.TextLines, of which no strings were made yet
+        count, beyond = docs.beyond(block_size)
+        if not count:
+            return
+        characters = sum(map(len, docs))
+    else:
+        lengths = [*map(len, docs)]
+        if max(lengths) <= block_size:
+            return
+        count, characters = sum(n > block_size for n in lengths), sum(lengths)
+        beyond = sum(n - block_size for n in lengths if n > block_size)
+    say(f"{count} of {len(docs)} documents are longer than the block of {block_size}: {beyond} of {characters} characters "
+        f"({beyond / characters:.1%}) are beyond it and {what}")  # fmt: skip
+
+
+def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None", vocabulary: str) -> None:
+    """Raise UsageError, with file, line and character, if docs (of path) have a character that is not in the vocabulary."""
+    unknown = set().union(*docs).difference(tokenizer.ids)
+    if not unknown:
+        return
+    from ..data import default_source
+
+    path = default_source() if path is None else path
+    with open(path, encoding="utf-8-sig", errors="replace") as file:  # "\r" and "\r\n" end lines, as in load_docs
+        for number, line in enumerate(file, 1):
+            doc = line.strip()
+            for i, ch in enumerate(doc):
+                if ch in unknown:
+                    raise UsageError(
+                        f"{path}, line {number}: character {ch!r} (U+{ord(ch):04X}) at index {i} is not in {vocabulary}"
+                    )
+    ch = min(unknown)  # the file has changed since
+    raise UsageError(f"{path}: character {ch!r} (U+{ord(ch):04X}) is not in {vocabulary}")
+
+
+def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
+    """Add the flags of sampling, which two commands have."""
+    parser.add_argument("--temperature", type=float, metavar="X", help=f"default: {defaults['temperature']}")
+    parser.add_argument("--samples", type=int, metavar="N", help=f"default: {defaults['samples']}")
+
+
+def check_sampling(options: "dict[str, Any]") -> None:
+    """Raise UsageError for flags that no sampling can have."""
+    if not 0 < options["temperature"] < float("inf"):
+        raise UsageError(f"--temperature must be a number greater than 0, not {options['temperature']}")
+    if options["samples"] < 0:
+        raise UsageError(f"--samples must be at least 0, not {options['samples']}")
+
+
+def write_samples(trainer: "Trainer", options: "dict[str, Any]", own: "Collection[str]" = ()) -> None:
+    """Write the script's line for each sample to stdout; own: characters that are written even if they steer a terminal."""
+    out, special = Output(), not "".join(trainer.tokenizer.uchars).isprintable()
+    for i in range(options["samples"]):
+        cuts = options.get("top_k"), options.get("top_p"), options.get("max_length")
+        text = trainer.sample_one(options["temperature"], options.get("prompt", ""), *cuts)
+        if special:
+            text = printable(text, own=own)
+        out.write(f"sample {i + 1:2d}: {text}\n")
+
+
+def is_terminal(stream: "Any") -> bool:
+    """Whether stream, which may be None or anything, is a terminal."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):
+        return False

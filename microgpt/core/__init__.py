@@ -1,0 +1,18 @@
+"""What is compiled for all engines: the tape, `Value`, the model, Adam, the random stream, the fused engine."""
+import os as _os
+from _imp import extension_suffixes as _extension_suffixes
+
+
+def _compiled(folder: str) -> bool:
+    return any(_os.path.exists(_os.path.join(folder, "simd" + suffix)) for suffix in _extension_suffixes())
+
+
+if not _compiled(__path__[0]):
+    # A source folder that was not built in place: Python looks here first because it was started beside it. The compiled
+    # modules are those of the installed package.
+    import sys as _sys
+
+    _folders = (_os.path.join(entry, "microgpt", "core") for entry in _sys.path if entry)
+    __path__ += [folder for folder in _folders if _compiled(folder)]
+    if len(__path__) == 1:
+        raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder of its setup.py")

@@ -1,0 +1,90 @@
+"""The C interface, csrc/microgpt.h: the only `cdef extern from` of the package."""
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+
+cdef extern from "microgpt.h" nogil:
+    enum:
+        MG_OK
+        MG_NO_MEMORY
+        MG_LOG_DOMAIN
+        MG_EXP_RANGE
+        MG_POW_RANGE
+        MG_POW_ZERO
+        MG_INTERRUPTED
+        MG_UNKNOWN_ISA
+        MG_UNSUPPORTED_ISA
+        MG_ZERO_DIVISION
+        MG_POW_COMPLEX
+
+    ctypedef struct mg_mt19937:
+        uint32_t key[624]
+        int pos
+        int has_gauss
+        double gauss_next
+
+    enum:
+        MG_CHOICE_TOTAL_ZERO
+        MG_CHOICE_TOTAL_NOT_FINITE
+
+    void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits)
+    double mg_mt19937_random(mg_mt19937 *stream)
+    uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n)
+    double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma)
+    void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu, double sigma)
+    int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n)
+
+    ctypedef struct mg_kernels:
+        pass
+
+    const mg_kernels *mg_select_kernels(const char *name, int *status)
+    const char *mg_compiled_isa(int index)
+    int mg_supports_isa(int index)
+    const char *mg_kernels_name(const mg_kernels *kernels)
+    int mg_kernels_lanes(const mg_kernels *kernels)
+    const char *mg_compiler()
+    int mg_kernels_vector_math(const mg_kernels *kernels)
+    const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
+
+    ctypedef struct mg_adam_config:
+        double learning_rate, beta1, beta2, eps
+        int64_t num_steps
+
+    ctypedef struct mg_adam_coefs:
+        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps
+        int vectorizable, sleepers
+
+    int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+    int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
+                       double *m, double *v, int libm)
+
+    ctypedef struct mg_poll:
+        int (*ask)(void *context) noexcept nogil
+        void *context
+        int64_t work
+        double asked
+
+    ctypedef struct mg_config:
+        int64_t vocab_size, n_embd, n_head, n_layer, block_size
+
+    ctypedef struct mg_engine:
+        pass
+
+    int64_t mg_count_params(const mg_config *config)
+    mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
+    void mg_engine_free(mg_engine *engine)
+    int64_t mg_engine_sparse_layers(const mg_engine *engine)
+    int mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
+                             mg_poll *poll, double *loss)
+    int mg_document_loss(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
+                         double *loss)
+    int mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
+                           double *losses)
+
+    int mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
+                 double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
+                 double *losses, int64_t *done)
+
+    int mg_sample(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
+                  int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
+    int mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
+                              mg_poll *poll, double *probs)

@@ -1,0 +1,204 @@
+"""The optimizer over a model's contiguous parameters, for both compiled engines (`microgpt.py`, "Adam optimizer")."""
+import operator
+
+cimport cython
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.stdint cimport int64_t, uintptr_t
+
+from microgpt.core._csrc cimport (
+    MG_OK,
+    MG_POW_COMPLEX,
+    MG_POW_RANGE,
+    MG_ZERO_DIVISION,
+    mg_adam_coefs,
+    mg_adam_config,
+    mg_adam_prepare,
+    mg_adam_update,
+)
+from microgpt.core.model cimport GPT
+from microgpt.core.simd cimport kernels
+
+
+cdef class Moments:
+    """n doubles that begin as 0.0, and the buffer of the NumPy views on them."""
+
+    def __cinit__(self, Py_ssize_t n):
+        if n < 0:
+            raise ValueError("there cannot be fewer than 0 numbers")
+        self.n, self.stride = n, sizeof(double)
+        self.memory = PyMem_RawCalloc(n + 8, sizeof(double))
+        if self.memory == NULL:
+            raise MemoryError()
+        self.data = <double *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.memory)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        buffer.buf, buffer.obj = self.data, self
+        buffer.itemsize = sizeof(double)
+        buffer.len = self.n * sizeof(double)
+        buffer.ndim, buffer.readonly, buffer.suboffsets, buffer.internal = 1, 0, NULL, NULL
+        buffer.format = <char *>"d" if flags & PyBUF_FORMAT else NULL
+        buffer.shape = &self.n if flags & PyBUF_ND else NULL
+        buffer.strides = &self.stride if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+
+
+cdef int raise_adam(int status) except -1:
+    """What the script raises where mg_adam_update stops with this status, in the words of the running Python."""
+    if status == MG_POW_RANGE:
+        operator.pow(1e200, 2)
+    if status == MG_ZERO_DIVISION:
+        operator.truediv(1.0, 0.0)
+    if status == MG_POW_COMPLEX:
+        raise ValueError("v is negative: its square root is not a real number")
+    raise SystemError(f"unknown status {status}")
+
+
+cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here never overflows
+
+
+@cython.no_gc_clear  # m_data and v_data point into the moments
+cdef class Adam:
+    """Adam with a learning rate that falls linearly to 0 over num_steps.
+
+    m, v: the moments, float64 [num_params], as NumPy views without a copy.  step_index: the updates done so far.
+    The settings (learning_rate, beta1, beta2, eps, num_steps) may be read and set. Bits as in `reference.Adam`.
+    """
+
+    def __init__(self, GPT model not None, double learning_rate=0.01, double beta1=0.85, double beta2=0.99,
+                 double eps=1e-8, Py_ssize_t num_steps=1000):
+        if self.model is not None:
+            raise TypeError("an Adam is initialised once")
+        model.ready()
+        self.config.learning_rate, self.config.beta1, self.config.beta2 = learning_rate, beta1, beta2
+        self.config.eps, self.config.num_steps = eps, num_steps
+        self.m_moments, self.v_moments = Moments(model.num_params), Moments(model.num_params)
+        self.m_data, self.v_data = self.m_moments.data, self.v_moments.data
+        self.model = model
+
+    cdef int ready(self) except -1:
+        """Raise RuntimeError where __init__ has not run to its end: a subclass may forget it."""
+        if self.model is None:
+            raise RuntimeError("Adam.__init__ has not been called")
+        return 0
+
+    def step(self):
+        """Move every parameter against its gradient, and clear the gradients. The GIL is released.
+
+        Raises what the script would: ZeroDivisionError if num_steps is 0, a beta is 1, or v and eps are both 0;
+        OverflowError if a gradient's square overflows. The parameters before the one at fault are updated then, those
+        after it are not. Other than in the script, a negative v (beta2 > 1, or written by hand) is a ValueError at
+        once, not a complex number later.
+        """
+        self._step(False)
+
+    def _step(self, bint libm):
+        """libm: ask the C library for every power, as the script does, to compare with."""
+        cdef mg_adam_config config = self.config  # as it is now: other threads may set it meanwhile
+        cdef mg_adam_coefs coefs
+        cdef int status
+        self.ready()
+        if config.num_steps == 0:
+            operator.truediv(self.steps, 0)
+        with nogil:
+            status = mg_adam_prepare(&config, self.steps, &coefs)
+            if status == MG_OK:
+                status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
+                                        self.model.params_grad, self.m_data, self.v_data, libm)
+        if status != MG_OK:
+            raise_adam(status)
+        self.steps += 1
+
+    def _squares_are_finite(self):
+        """Whether no gradient is nan or so large that its square overflows: then `step` cannot stop half-way."""
+        self.ready()
+        cdef const double *grad = self.model.params_grad
+        cdef Py_ssize_t i, n = self.model.num_params
+        # Four sums side by side, for speed: each is 0.0 until a product is not finite, and nan from then on.
+        cdef double a = 0.0, b = 0.0, c = 0.0, d = 0.0
+        with nogil:
+            for i in range(0, n - 3, 4):
+                a += grad[i] * 1.4e154 * 0.0
+                b += grad[i + 1] * 1.4e154 * 0.0
+                c += grad[i + 2] * 1.4e154 * 0.0
+                d += grad[i + 3] * 1.4e154 * 0.0
+            for i in range(n - n % 4, n):
+                a += grad[i] * 1.4e154 * 0.0
+        return a + b + c + d == 0.0
+
+    @property
+    def m(self):
+        """The first moments: a NumPy view, [num_params] float64, without a copy."""
+        from numpy import frombuffer
+
+        self.ready()
+        return frombuffer(self.m_moments)
+
+    @property
+    def v(self):
+        """The second moments: a NumPy view, [num_params] float64, without a copy."""
+        from numpy import frombuffer
+
+        self.ready()
+        return frombuffer(self.v_moments)
+
+    @property
+    def learning_rate(self):
+        return self.config.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, double value):
+        self.config.learning_rate = value
+
+    @property
+    def beta1(self):
+        return self.config.beta1
+
+    @beta1.setter
+    def beta1(self, double value):
+        self.config.beta1 = value
+
+    @property
+    def beta2(self):
+        return self.config.beta2
+
+    @beta2.setter
+    def beta2(self, double value):
+        self.config.beta2 = value
+
+    @property
+    def eps(self):
+        return self.config.eps
+
+    @eps.setter
+    def eps(self, double value):
+        self.config.eps = value
+
+    @property
+    def num_steps(self):
+        return self.config.num_steps
+
+    @num_steps.setter
+    def num_steps(self, Py_ssize_t value):
+        self.config.num_steps = value
+
+    @property
+    def step_index(self):
+        return self.steps
+
+    @step_index.setter
+    def step_index(self, Py_ssize_t value):
+        if value > MOST_STEPS:
+            raise ValueError(f"step_index ({value}) must be at most 2**62")
+        self.steps = value
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("an Adam cannot be copied or pickled: its Trainer can be saved")
+
+    def __repr__(self):
+        if self.model is None:
+            return f"<{type(self).__name__}, not initialised>"
+        return (f"Adam(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}, "
+                f"num_steps={self.num_steps}, step_index={self.step_index})")

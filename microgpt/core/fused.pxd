@@ -1,0 +1,28 @@
+from libc.stdint cimport int32_t, int64_t
+
+from microgpt.core._csrc cimport mg_engine, mg_poll
+from microgpt.core.adam cimport Adam
+from microgpt.core.model cimport GPT
+
+
+cdef class FusedEngine:
+    cdef readonly GPT model
+    cdef mg_engine *engine
+    cdef mg_poll poll
+    cdef object lock        # held while the engine works: one call at a time
+    cdef object interrupt   # the exception that a signal handler raised meanwhile
+    cdef int32_t *tokens    # documents in hand
+    cdef Py_ssize_t tokens_room
+    cdef dict ids           # the token ids of characters: a copy of what the last call that was given any was given
+    cdef list entries       # the same, character and token id in turn; None while the table is not filled
+    cdef int32_t latin[256] # the same for the first 256 characters; -1: none
+
+    cdef int enter(self) except -1
+    cdef int reserve(self, Py_ssize_t count) except -1
+    cdef Py_ssize_t take(self, document, Py_ssize_t at) except -1
+    cdef bint knows(self, dict ids) noexcept
+    cdef int learn(self, dict ids) except -1
+    cdef Py_ssize_t take_text(self, document, Py_ssize_t at) except -1
+    cdef Py_ssize_t take_prompt(self, prompt, Py_ssize_t at) except -1
+    cdef raise_status(self, int status)
+    cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses)

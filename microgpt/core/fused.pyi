@@ -1,0 +1,27 @@
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+from .adam import Adam
+from .model import GPT
+from .mt19937 import MT19937
+
+class FusedEngine:
+    def __init__(self, model: GPT) -> None: ...
+    @property
+    def model(self) -> GPT: ...
+    def loss_and_grad(self, tokens: Sequence[int]) -> float: ...
+    def position_losses(self, tokens: Sequence[int]) -> list[float]: ...
+    @overload
+    def train(
+        self, documents: Iterable[Sequence[int]], adam: Adam, losses: list[float], ids: None = None
+    ) -> None: ...
+    @overload
+    def train(self, documents: Iterable[str], adam: Adam, losses: list[float], ids: dict[str, int]) -> None: ...
+    def probabilities(self, tokens: Sequence[int], temperature: float = 1.0) -> list[float]: ...
+    def sample(
+        self,
+        stream: MT19937,
+        temperature: float = 0.5,
+        max_tokens: int | None = None,
+        prompt: Sequence[int] = (),
+    ) -> list[int]: ...

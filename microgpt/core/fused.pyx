@@ -1,0 +1,383 @@
+"""The fused engine: explicit forward and backward in compiled kernels, without a graph, with the script's bits.
+
+It works on the parameters and gradients of a `GPT`, so whatever it computes is at once visible as `model.data`,
+`model.grad` and `model.params`, and the graph engine may take over at any point.
+"""
+import operator
+from _thread import allocate_lock
+from math import log
+
+cimport cython
+from cpython.dict cimport PyDict_Next
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.number cimport PyNumber_Index
+from cpython.object cimport PyObject
+from libc.stdint cimport int32_t, int64_t
+
+from microgpt.core._csrc cimport (
+    MG_CHOICE_TOTAL_NOT_FINITE,
+    MG_CHOICE_TOTAL_ZERO,
+    MG_INTERRUPTED,
+    MG_LOG_DOMAIN,
+    MG_NO_MEMORY,
+    MG_OK,
+    mg_adam_config,
+    mg_config,
+    mg_document_gradient,
+    mg_engine_free,
+    mg_engine_new,
+    mg_engine_sparse_layers,
+    mg_next_probabilities,
+    mg_position_losses,
+    mg_sample,
+    mg_mt19937,
+    mg_train,
+)
+from microgpt.core.adam cimport Adam, raise_adam
+from microgpt.core.text_lines cimport exact_str
+from microgpt.core.model cimport GPT
+from microgpt.core.simd cimport kernels
+from microgpt.core.mt19937 cimport MT19937
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
+    Py_ssize_t PyList_GET_SIZE(list items)
+
+
+cdef int _ask(void *context) noexcept with gil:
+    """Whether a signal handler raised (Ctrl-C, as a rule): then its exception is kept, and the work ends."""
+    cdef FusedEngine self = <FusedEngine>context
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        self.interrupt = error
+        return 1
+    return 0
+
+
+cdef enum:
+    BATCH = 64  # documents for which the GIL is given up at once, at most
+
+# The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
+cdef double MOST_WORK = 2147483648.0
+
+cdef object END = object()
+
+
+cdef double inverse(double temperature) except? -1.0:
+    return operator.pow(temperature, -1)  # the script's l / temperature is l * temperature**-1
+
+
+@cython.no_gc_clear
+cdef class FusedEngine:
+    """Trains a `GPT` on whole documents, and samples from it (`microgpt.py`, the training and inference loops).
+
+    One call at a time: a second thread that calls meanwhile gets a RuntimeError. Engines of different models may work
+    in as many threads as there are. The instruction set is the one in use when the engine is made.
+    """
+
+    def __cinit__(self):
+        self.lock = allocate_lock()
+
+    def __init__(self, GPT model not None):
+        cdef mg_config config
+        if self.engine != NULL:
+            raise TypeError("a FusedEngine is initialised once")
+        model.ready()
+        config.vocab_size = model.vocab_size
+        config.n_embd = model.n_embd
+        config.n_head = model.n_head
+        config.n_layer = model.n_layer
+        config.block_size = model.block_size
+        self.poll.ask = _ask
+        self.poll.context = <void *>self
+        self.engine = mg_engine_new(&config, kernels())
+        if self.engine == NULL:
+            raise MemoryError()
+        self.model = model
+
+    def __dealloc__(self):
+        mg_engine_free(self.engine)
+        PyMem_Free(self.tokens)
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a FusedEngine cannot be copied or pickled: its Trainer can be saved")
+
+    cdef int enter(self) except -1:
+        """Take the lock, which the caller releases."""
+        if self.engine == NULL:
+            raise RuntimeError("FusedEngine.__init__ has not been called")
+        if not self.lock.acquire(False):
+            raise RuntimeError("this engine is at work in another thread")
+        return 0
+
+    cdef int reserve(self, Py_ssize_t count) except -1:
+        """Room for count tokens."""
+        if count > self.tokens_room:
+            grown = PyMem_Realloc(self.tokens, 2 * count * sizeof(int32_t))
+            if grown == NULL:
+                raise MemoryError()
+            self.tokens = <int32_t *>grown
+            self.tokens_room = 2 * count
+        return 0
+
+    cdef Py_ssize_t take(self, document, Py_ssize_t at) except -1:
+        """Put a document's tokens at self.tokens[at:], no more than the block holds; its number of positions."""
+        cdef Py_ssize_t i, token, n = len(document) - 1, vocab_size = self.model.vocab_size
+        if n == 0:
+            raise ZeroDivisionError("division by zero")  # the script's 1 / n
+        if n < 0:
+            raise ValueError("a document needs two tokens at least: BOS on both sides")
+        if n > self.model.block_size:
+            n = self.model.block_size
+        self.reserve(at + n + 1)
+        for i in range(n + 1):
+            token = document[i]
+            if not 0 <= token < vocab_size:
+                raise ValueError(f"token {token} is not in the vocabulary (0 to {vocab_size - 1})")
+            self.tokens[at + i] = <int32_t>token
+        return n
+
+    cdef raise_status(self, int status):
+        """Raise what the original would have raised."""
+        if status == MG_INTERRUPTED:
+            error, self.interrupt = self.interrupt, None
+            raise error
+        if status == MG_NO_MEMORY:
+            raise MemoryError()
+        if status == MG_LOG_DOMAIN:
+            log(0.0)  # raises in the words of the running Python
+        if status == MG_CHOICE_TOTAL_ZERO:
+            raise ValueError("Total of weights must be greater than zero")
+        if status == MG_CHOICE_TOTAL_NOT_FINITE:
+            raise ValueError("Total of weights must be finite")
+        raise_adam(status)
+
+    cdef bint knows(self, dict ids) noexcept:
+        """Whether the table was filled from exactly these characters and token ids."""
+        cdef Py_ssize_t position = 0, i = 0
+        cdef PyObject *ch
+        cdef PyObject *token
+        if self.entries is None or PyList_GET_SIZE(self.entries) != 2 * len(ids):
+            return False
+        while PyDict_Next(ids, &position, &ch, &token):
+            if PyList_GET_ITEM(self.entries, i) != ch or PyList_GET_ITEM(self.entries, i + 1) != token:
+                return False
+            i += 2
+        return True
+
+    cdef int learn(self, dict ids) except -1:
+        """Fill the table of the first 256 characters' token ids, -1 for those that are not in ids."""
+        cdef Py_ssize_t token
+        if self.knows(ids):
+            return 0
+        self.entries, self.ids = None, ids.copy()
+        for code in range(256):
+            token = self.ids.get(chr(code), -1)
+            if not -1 <= token < self.model.vocab_size - 1:
+                raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
+            self.latin[code] = <int32_t>token
+        self.entries = [part for item in self.ids.items() for part in item]
+        return 0
+
+    cdef Py_ssize_t take_text(self, document, Py_ssize_t at) except -1:
+        """`take` for BOS, the characters of a str by self.ids, and BOS."""
+        cdef str text = exact_str(document)
+        cdef Py_ssize_t i = at, length = len(text), room = min(length, self.model.block_size), token
+        cdef int32_t bos = <int32_t>(self.model.vocab_size - 1)
+        cdef Py_UCS4 ch
+        self.reserve(at + room + 2)
+        self.tokens[at] = bos
+        for ch in text:
+            token = self.latin[ch] if ch < 256 else self.ids.get(chr(ch), -1)
+            if not 0 <= token < bos:
+                raise ValueError(f"character {chr(ch)!r} (U+{<long>ch:04X}) at index {i - at} is not in the vocabulary")
+            i += 1
+            if i - at <= room:
+                self.tokens[i] = <int32_t>token
+        if room < self.model.block_size:
+            room += 1
+            self.tokens[at + room] = bos
+        return room
+
+    def loss_and_grad(self, tokens):
+        """`loss = document_loss(tokens, model); loss.backward()`: the loss, a float; adds to `model.grad`.
+
+        tokens: token ids, BOS on both sides; those beyond the block are left out. If it raises, nothing was added.
+        """
+        cdef double loss = 0.0
+        cdef int status
+        cdef Py_ssize_t n
+        self.enter()
+        try:
+            n = self.take(tokens, 0)
+            with nogil:
+                status = mg_document_gradient(self.engine, self.model.params_data, self.model.params_grad,
+                                              self.tokens, n, &self.poll, &loss)
+            if status != MG_OK:
+                self.raise_status(status)
+            return loss
+        finally:
+            self.lock.release()
+
+    def position_losses(self, tokens):
+        """-log of the probability of each next token, a list of floats whose mean `document_loss` is; no gradient.
+
+        tokens: as for `loss_and_grad`. Raises what that raises: ValueError if a probability is 0.
+        """
+        cdef double *losses = NULL
+        cdef int status
+        cdef Py_ssize_t p, n
+        self.enter()
+        try:
+            n = self.take(tokens, 0)
+            losses = <double *>PyMem_Malloc(n * sizeof(double))
+            if losses == NULL:
+                raise MemoryError()
+            with nogil:
+                status = mg_position_losses(self.engine, self.model.params_data, self.tokens, n, &self.poll, losses)
+            if status != MG_OK:
+                self.raise_status(status)
+            return [losses[p] for p in range(n)]
+        finally:
+            PyMem_Free(losses)
+            self.lock.release()
+
+    def train(self, documents, Adam adam not None, list losses not None, dict ids=None):
+        """For each document: the loss, its gradient, one step of adam. Appends each loss to `losses` as it goes.
+
+        documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
+        its token id, of str. Up to 64 are asked for before the first of them is trained on. If it raises in the midst of
+        a document, that document is as if it had never been: parameters, gradients, moments and `losses` are those after
+        the one before it. If `documents` itself raises, those it gave before are trained on first.
+        """
+        cdef int64_t starts[BATCH + 1]
+        cdef int64_t count = 0
+        cdef Py_ssize_t n
+        cdef double work = 0.0
+        adam.ready()
+        self.enter()
+        starts[0] = 0
+        try:
+            if adam.model is not self.model:
+                raise ValueError("this Adam belongs to another model")
+            if ids is not None:
+                self.learn(ids)
+            iterator = iter(documents)
+            while True:
+                try:
+                    document = next(iterator, END)
+                    if document is END:
+                        break
+                    n = self.take(document, starts[count]) if ids is None else self.take_text(document, starts[count])
+                except BaseException:
+                    self.train_batch(starts, count, adam, losses)  # those before it are sound
+                    raise
+                starts[count + 1] = starts[count] + n + 1
+                count += 1
+                work += 2.0 * n * self.model.num_params
+                if count == BATCH or work >= MOST_WORK:
+                    self.train_batch(starts, count, adam, losses)
+                    count, work = 0, 0.0
+            self.train_batch(starts, count, adam, losses)
+        finally:
+            self.lock.release()
+
+    cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses):
+        """Train on the documents in self.tokens."""
+        cdef mg_adam_config config = adam.config  # as it is now: other threads may set it meanwhile
+        cdef double batch_losses[BATCH]
+        cdef int64_t done, d, step = adam.steps
+        cdef int status
+        with nogil:
+            status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
+                              adam.v_data, self.tokens, starts, documents, &self.poll, batch_losses, &done)
+        adam.steps += done
+        for d in range(done):
+            losses.append(batch_losses[d])
+        if status != MG_OK:
+            self.raise_status(status)
+
+    cdef Py_ssize_t take_prompt(self, prompt, Py_ssize_t at) except -1:
+        """Put tokens at self.tokens[at:]; how many there are then."""
+        cdef Py_ssize_t i, token, n = len(prompt)
+        if n > self.model.block_size - at:
+            raise ValueError(f"{operator.add(at, n)} tokens do not fit the block of {self.model.block_size}")
+        self.reserve(at + n)
+        for i in range(n):
+            token = prompt[i]
+            if not 0 <= token < self.model.vocab_size:
+                raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
+            self.tokens[at + i] = <int32_t>token
+        return at + n
+
+    def _sparse_layers(self):
+        """Layers of the last document in which zeros of relu were passed over. For tests."""
+        self.enter()
+        try:
+            return mg_engine_sparse_layers(self.engine)
+        finally:
+            self.lock.release()
+
+    def probabilities(self, tokens, temperature=1.0):
+        """softmax(logits / temperature) of what follows `tokens`: a list of vocab_size floats.
+
+        tokens: one token id or more, the first of them BOS as a rule, no more than the block holds.
+        """
+        cdef double factor = inverse(temperature)
+        cdef double *probs = NULL
+        cdef int status
+        cdef Py_ssize_t n, vocab_size = self.model.vocab_size
+        self.enter()
+        try:
+            n = self.take_prompt(tokens, 0)
+            if n == 0:
+                raise ValueError("there are no tokens to follow")
+            probs = <double *>PyMem_Malloc(vocab_size * sizeof(double))
+            if probs == NULL:
+                raise MemoryError()
+            with nogil:
+                status = mg_next_probabilities(self.engine, self.model.params_data, factor, self.tokens, n,
+                                               &self.poll, probs)
+            if status != MG_OK:
+                self.raise_status(status)
+            return [probs[o] for o in range(vocab_size)]
+        finally:
+            PyMem_Free(probs)
+            self.lock.release()
+
+    def sample(self, MT19937 stream not None, temperature=0.5, max_tokens=None, prompt=()):
+        """Tokens drawn one after the other, as the script draws a name: a list of token ids without BOS.
+
+        It starts from BOS and the tokens of `prompt`, which are not in the result, and ends when BOS is drawn, when
+        the block is full, or after max_tokens. If it raises, nothing was drawn from the stream: ZeroDivisionError for a
+        temperature of 0, ValueError (random.choices' own) if the probabilities do not add up to a positive number.
+        """
+        cdef double factor = inverse(temperature)
+        cdef int64_t count = 0, most
+        cdef mg_mt19937 state
+        cdef int32_t *drawn
+        cdef int status
+        cdef Py_ssize_t n
+        self.enter()
+        try:
+            most = self.model.block_size
+            if max_tokens is not None:
+                most = max(0, min(most, PyNumber_Index(max_tokens)))
+            self.reserve(1)
+            self.tokens[0] = <int32_t>(self.model.vocab_size - 1)
+            n = self.take_prompt(prompt, 1)
+            self.reserve(n + self.model.block_size)
+            drawn = self.tokens + n
+            state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
+            with nogil:
+                status = mg_sample(self.engine, self.model.params_data, &state, factor, self.tokens, n, most, &self.poll,
+                                   drawn, &count)
+            stream.state = state
+            if status != MG_OK:
+                self.raise_status(status)
+            return [drawn[i] for i in range(count)]
+        finally:
+            self.lock.release()

@@ -1,0 +1,165 @@
+"""The stream of random numbers: what `random.Random` draws, without importing `random`.
+
+The script seeds one generator (`random.seed(42)`) and draws everything from it: the order of the documents, the
+parameters, the sampled tokens. A `MT19937` gives the same numbers in the same order, on every version of Python.
+"""
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyIndex_Check, PyNumber_Index
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
+
+from microgpt.core._csrc cimport (
+    MG_CHOICE_TOTAL_NOT_FINITE,
+    MG_CHOICE_TOTAL_ZERO,
+    mg_mt19937_below,
+    mg_mt19937_choice,
+    mg_mt19937_fill_gauss,
+    mg_mt19937_gauss,
+    mg_mt19937_random,
+    mg_mt19937_seed,
+)
+from microgpt.core.text_lines cimport Line, TextLines
+
+
+cdef extern from "Python.h":
+    PyObject **PySequence_Fast_ITEMS(list x)
+    Py_ssize_t PyList_GET_SIZE(list x)
+
+
+cdef enum:
+    UNSEEDED = -1  # the position in a state that nothing was written to
+
+
+cdef uint32_t word(object number) except? 0xFFFFFFFF:
+    return PyNumber_Index(number)  # Cython alone would cut a float to an integer
+
+
+cdef class MT19937:
+    """`random.Random(seed)` for a seed that is an integer: of any sign, any size and any type.
+
+    The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())`, `s.setstate(r.getstate())`.
+    """
+
+    def __cinit__(self):
+        self.state.pos = UNSEEDED
+
+    def __init__(self, seed=42):
+        if not PyIndex_Check(seed):
+            raise TypeError(f"a seed is an integer, not {type(seed).__name__}")
+        magnitude = abs(PyNumber_Index(seed))  # -3 and 3 are the same seed, as they are in random.seed
+        if self.state.pos != UNSEEDED:
+            raise TypeError("a MT19937 is initialised once")
+        cdef Py_ssize_t i, num_digits = max(1, (magnitude.bit_length() + 31) // 32)
+        little_endian = magnitude.to_bytes(4 * num_digits, "little")
+        cdef const unsigned char *octets = little_endian
+        cdef uint32_t *digits = <uint32_t *>PyMem_Malloc(num_digits * sizeof(uint32_t))
+        if digits == NULL:
+            raise MemoryError()
+        for i in range(num_digits):
+            digits[i] = (octets[4 * i] | <uint32_t>octets[4 * i + 1] << 8 | <uint32_t>octets[4 * i + 2] << 16
+                         | <uint32_t>octets[4 * i + 3] << 24)
+        mg_mt19937_seed(&self.state, digits, num_digits)
+        PyMem_Free(digits)
+
+    cdef mg_mt19937 *ready(self) except NULL:
+        """The state; raises RuntimeError where there is none: a subclass may forget __init__."""
+        if self.state.pos == UNSEEDED:
+            raise RuntimeError("MT19937.__init__ has not been called")
+        return &self.state
+
+    def random(self):
+        """The next number in [0, 1), as `random.random()` draws it."""
+        return mg_mt19937_random(self.ready())
+
+    def gauss(self, double mu=0.0, double sigma=1.0):
+        """A normally distributed number, as `random.gauss(mu, sigma)` draws it: two at a time, one kept for later."""
+        return mg_mt19937_gauss(self.ready(), mu, sigma)
+
+    cdef void fill_gauss(self, double *out, Py_ssize_t n, double mu, double sigma) noexcept nogil:
+        """n calls of gauss into out[0:n], by a MT19937 that is ready."""
+        mg_mt19937_fill_gauss(&self.state, out, n, mu, sigma)
+
+    def shuffle(self, x not None):
+        """Shuffle x, a list or `microgpt.core.text_lines.TextLines`, in place, as `random.shuffle(x)` does."""
+        cdef mg_mt19937 *state = self.ready()
+        cdef PyObject **items
+        cdef Line *lines
+        cdef Py_ssize_t i, j
+        # By the true numbers of items: a subclass may give another len().
+        if type(x) is list:
+            # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
+            items = PySequence_Fast_ITEMS(x)
+            for i in range(PyList_GET_SIZE(x) - 1, 0, -1):
+                j = <Py_ssize_t>mg_mt19937_below(state, i + 1)
+                items[i], items[j] = items[j], items[i]
+        elif isinstance(x, TextLines):
+            (<TextLines>x).ready()
+            lines = (<TextLines>x).lines
+            for i in range((<TextLines>x).count - 1, 0, -1):
+                j = <Py_ssize_t>mg_mt19937_below(state, i + 1)
+                lines[i], lines[j] = lines[j], lines[i]
+        elif isinstance(x, list):
+            for i in range(len(x) - 1, 0, -1):  # by whatever methods the subclass has
+                j = <Py_ssize_t>mg_mt19937_below(state, i + 1)
+                x[i], x[j] = x[j], x[i]
+        else:
+            raise TypeError(f"only a list can be shuffled, not {type(x).__name__}")
+
+    def choice_index(self, weights):
+        """An index into weights, drawn as `random.choices(range(len(weights)), weights)[0]` draws it.
+
+        Raises ValueError, in CPython's words, if the weights' total is not positive or not finite; draws nothing then.
+        """
+        cdef tuple items = tuple(weights)  # as many as there are, whatever len() says and whatever they do to the list
+        cdef Py_ssize_t i = 0, n = len(items)
+        cdef int64_t index
+        cdef double total = 0.0
+        if n == 0:
+            raise IndexError("there are no weights to choose by")
+        cdef double *cum_weights = <double *>PyMem_Malloc(n * sizeof(double))
+        if cum_weights == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                # The first weight starts the sum. (Added to 0.0 it would lose the sign of -0.0 at most.)
+                total = items[i] if i == 0 else total + <double>items[i]
+                cum_weights[i] = total
+            index = mg_mt19937_choice(self.ready(), cum_weights, n)
+        finally:
+            PyMem_Free(cum_weights)
+        if index == MG_CHOICE_TOTAL_ZERO:
+            raise ValueError("Total of weights must be greater than zero")
+        if index == MG_CHOICE_TOTAL_NOT_FINITE:
+            raise ValueError("Total of weights must be finite")
+        return index
+
+    def getstate(self):
+        """The state as `random.Random.getstate()` has it: (3, (624 words, the position in them), spare gauss or None)."""
+        self.ready()
+        words = tuple([self.state.key[i] for i in range(624)])
+        return 3, (*words, self.state.pos), self.state.gauss_next if self.state.has_gauss else None
+
+    def setstate(self, state):
+        """Take over a state that `getstate` of this class or of `random.Random` gave; a bad one changes nothing."""
+        cdef mg_mt19937 new
+        cdef int i
+        version, internal, gauss_next = state
+        if version != 3:
+            raise ValueError(f"state with version {version} passed to MT19937.setstate() of version 3")
+        if len(internal) != 625:
+            raise ValueError("state vector is the wrong size")
+        for i in range(624):
+            new.key[i] = word(internal[i])
+        position = PyNumber_Index(internal[624])
+        if not 0 <= position <= 624:
+            raise ValueError("invalid state")
+        new.pos = position
+        new.has_gauss = gauss_next is not None
+        new.gauss_next = gauss_next if gauss_next is not None else 0.0
+        self.state = new
+
+    def __reduce__(self):
+        return type(self), (), self.getstate()
+
+    def __setstate__(self, state):
+        self.setstate(state)

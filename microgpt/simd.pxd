@@ -1,3 +1,0 @@
-from microgpt._csrc cimport mg_kernels
-
-cdef const mg_kernels *kernels() noexcept nogil

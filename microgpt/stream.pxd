@@ -1,7 +1,0 @@
-from microgpt._csrc cimport mg_stream
-
-
-cdef class Stream:
-    cdef mg_stream state
-
-    cdef void fill_gauss(self, double *out, Py_ssize_t n, double mu, double sigma) noexcept nogil

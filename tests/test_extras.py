@@ -1,0 +1,70 @@
+"""The extra `test` brings all that the tests import, so none is skipped for want of a package; skips that remain are few."""
+import ast
+import re
+import sys
+
+from conftest import ROOT
+
+TESTS = ROOT / "tests"
+OURS = {"microgpt", *(path.stem for folder in ("tests", "tools", "bench") for path in (ROOT / folder).glob("*.py")),
+        *(path.parent.name for folder in ("tests", "bench") for path in (ROOT / folder).glob("*/*.py"))}  # fmt: skip
+
+
+def requirements(name):
+    """A list of requirements of pyproject.toml; tomllib would need Python 3.11."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r'"(.+?)"', re.search(rf"^{name} = \[(.*?)\]$", text, re.M | re.S)[1])
+
+
+def names(listed):
+    return {re.match(r"[\w.-]+", requirement)[0] for requirement in listed}
+
+
+def trees():
+    for path in sorted(TESTS.rglob("*.py")):
+        yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_every_package_that_tests_import_is_declared():
+    declared = names(requirements("dependencies")) | names(requirements("test"))
+    for path, tree in trees():
+        unknown = set(imported(tree)) - set(sys.stdlib_module_names) - OURS - declared
+        assert not unknown, f"{path} imports {', '.join(sorted(unknown))}: add it to the extra `test`"
+
+
+def test_extra_brings_what_pictures_and_types_need():
+    for extra in ("plot", "types", "bench"):
+        assert set(requirements(extra)) <= set(requirements("test")), extra
+
+
+def test_no_test_is_skipped_for_want_of_a_package():
+    """A package that is missing must be an error: the extra declares it."""
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            found = getattr(node, "attr", getattr(node, "id", None))
+            assert found not in ("importorskip", "find_spec"), f"{path}: {found}"
+            if isinstance(node, ast.ExceptHandler) and "skip" in ast.dump(node):
+                assert "ImportError" not in ast.dump(node) and "ModuleNotFoundError" not in ast.dump(node), path
+
+
+def skip_reasons(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("skip", "skipif", "xfail"):
+            reasons = [word.value for word in node.keywords if word.arg == "reason"] or node.args[-1:]
+            yield from (ast.literal_eval(reason) for reason in reasons)
+
+
+def test_every_skip_is_listed_with_its_justification():
+    page = (ROOT / "docs" / "develop" / "testing.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(.+?)` \|", page.split("## What is skipped")[1].split("\n## ")[0], re.M))
+    used = {reason for _, tree in trees() for reason in skip_reasons(tree)}
+    assert used - listed == set(), "not in docs/develop/testing.md"
+    assert listed - used == set(), "no longer used"

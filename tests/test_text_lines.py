@@ -1,0 +1,105 @@
+"""Documents that are strings only when asked for: the same ones, in the same order, shuffled by the same draws."""
+import random
+from collections.abc import Sequence
+
+import pytest
+from test_data import TEXTS
+
+from microgpt import Tokenizer, Trainer, data, load_docs
+from microgpt.core.mt19937 import MT19937
+from microgpt.core.text_lines import TextLines
+
+PLAIN = ("plain", "no newline at the end", "many newlines at the end", "one document", "windows", "old mac",
+         "mixed newlines", "nul")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_load_lines_is_load_docs(tmp_path, name):
+    path = tmp_path / "text.txt"
+    path.write_bytes(TEXTS[name])
+    lines, docs = data.load_lines(path), load_docs(path)
+    assert isinstance(lines, TextLines) == (name in PLAIN)
+    assert len(lines) == len(docs) and list(lines) == docs
+    if name in PLAIN:
+        assert [lines[i] for i in range(-len(docs), 0)] == docs
+        assert Tokenizer.of_lines(lines).uchars == Tokenizer(docs).uchars
+
+
+@pytest.mark.parametrize("index", [3, -4, 2**40])
+def test_there_is_nothing_beyond_the_ends(index):
+    with pytest.raises(IndexError, match="no such document"):
+        TextLines("emma\nolivia\nava")[index]
+
+
+def test_only_whole_lines_of_plain_text():
+    for ch in map(chr, range(256)):
+        text = f"a{ch}b\nc"
+        if ch in "\r\n" or (ch.isascii() and not ch.isspace()):
+            assert list(TextLines(text)) == text.split()
+        else:
+            with pytest.raises(ValueError, match="white space within a line|not an ASCII text"):
+                TextLines(text)
+    with pytest.raises(TypeError):
+        TextLines(None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n", b"\xef\xbb\xbf"])
+def test_no_lines(tmp_path, content):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"text\.txt holds no documents"):
+        data.load_lines(path)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 100, 5000])
+def test_shuffle(n):
+    docs = [f"{i:x}" for i in range(n)]
+    lines, theirs, ours = TextLines("\n".join(docs)), random.Random(7), MT19937(7)
+    theirs.shuffle(docs)
+    ours.shuffle(lines)
+    assert list(lines) == docs
+    assert ours.getstate() == theirs.getstate()
+
+
+def test_a_trainer_of_lines_is_a_trainer_of_documents():
+    settings = {**Trainer([""]).settings, "n_embd": 8}
+    docs: Sequence[str] = load_docs(data.BUNDLED)
+    ours = Trainer._of_lines(data.load_lines(data.BUNDLED), 50, 3, "fused", settings)
+    theirs = Trainer(docs, 50, 3, n_embd=8)
+    assert ours.run() == theirs.run()
+    assert ours.sample(5) == theirs.sample(5)
+    assert list(ours.docs) == theirs.docs and ours.tokenizer.uchars == theirs.tokenizer.uchars
+
+
+def test_text_of_a_subclass_of_str():
+    import numpy as np
+
+    class Text(str):
+        def isascii(self):
+            return True
+
+        def __len__(self):
+            return 10**9
+
+        def __str__(self):
+            return "z"
+
+    for text in (np.str_("ab\nc\n"), Text("ab\nc\n")):
+        lines = TextLines(text)
+        assert list(lines) == ["ab", "c"] and type(lines.text) is str and {type(line) for line in lines} == {str}
+    with pytest.raises(ValueError, match="not an ASCII text"):
+        TextLines(Text("é"))
+
+
+@pytest.mark.parametrize("length", [0, 2, 4, 10**7])
+def test_shuffle_of_lines_that_lie_about_their_number(length):
+    class Lying(TextLines):
+        def __len__(self):
+            return length
+
+    docs, theirs, ours = ["a", "b", "c"], random.Random(7), MT19937(7)
+    lines = Lying("a\nb\nc")
+    theirs.shuffle(docs)
+    ours.shuffle(lines)
+    assert [*lines] == docs
+    assert ours.getstate() == theirs.getstate()
