@@ -231,3 +231,18 @@ def test_importing_brings_nothing_along():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_fused_training_does_not_load_the_graph_engine():
+    """Each compiled module costs a quarter of a millisecond at the start."""
+    code = (
+        "import sys; from microgpt import Trainer\n"
+        "trainer = Trainer(['ab', 'ba'], engine='fused', n_embd=4, n_head=2, num_steps=1); trainer.run()\n"
+        "def compiled(): return {m[14:] for m in sys.modules if m.startswith('microgpt.core.')}\n"
+        "print(*sorted(compiled()))\n"
+        "trainer.model.params[0].backward()\n"
+        "print('value' in compiled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["adam fused lock model mt19937 simd tape text_lines", "True"]

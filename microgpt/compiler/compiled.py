@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 import warnings
+from typing import Any
 
 from ..core import hooks
 from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
@@ -23,7 +24,10 @@ class CompileError(TypeError):
 class Compiled(Dispatcher):
     """A function that is compiled once for each shape of its arguments. Made by `compile`."""
 
-    def __init__(self, function, static, verify, fallback, with_grad):
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, function: Any, static: Any, verify: Any, fallback: Any, with_grad: Any) -> None:
         self.__wrapped__ = function
         self.__compiled_function__ = function
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -31,9 +35,9 @@ class Compiled(Dispatcher):
         self.verify, self.fallback = verify, fallback
         super().__init__(function, self._positions(static), with_grad)
         self.always_verify = verify == "always"
-        self._retraced = {}  # signature -> how often a guard has not held
+        self._retraced: dict[bytes, int] = {}  # signature -> how often a guard has not held
 
-    def _positions(self, static):
+    def _positions(self, static: Any) -> Any:
         """Names or positions of arguments as positions."""
         if not static:
             return ()
@@ -45,18 +49,18 @@ class Compiled(Dispatcher):
             positions.append(names.index(name) if isinstance(name, str) else name)
         return positions
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance: Any, owner : Any= None) -> Any:
         import types
 
         return self if instance is None else types.MethodType(self, instance)
 
-    def __repr__(self):
+    def __repr__(self) -> Any:
         return f"<compiled function {self.__qualname__}>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return self.__qualname__  # like a function: by its name
 
-    def positional(self, arguments, named):
+    def positional(self, arguments: Any, named: Any) -> Any:
         """A call's arguments without names, defaults filled in where they are needed for that."""
         bound = inspect.signature(self.function).bind(*arguments, **named)
         if bound.kwargs:
@@ -65,13 +69,13 @@ class Compiled(Dispatcher):
             raise CompileError(f"{self.__name__}() is compiled: its arguments cannot be keyword-only")
         return bound.args
 
-    def traced_call(self, arguments):
+    def traced_call(self, arguments: Any) -> Any:
         """A call within the trace of another compiled function."""
         return hooks.called(self.function)(*arguments)
 
     # ---- calls that are not replayed ----
 
-    def first_call(self, signature, arguments, odd):
+    def first_call(self, signature: Any, arguments: Any, odd: Any) -> Any:
         """A shape that is not known yet, or arguments that no program is for."""
         if odd:
             if self.fallback == "error":
@@ -85,7 +89,7 @@ class Compiled(Dispatcher):
         self.evict(MOST_SHAPES)
         return self.later_call(entry, signature, arguments)
 
-    def later_call(self, entry, signature, arguments):
+    def later_call(self, entry: Any, signature: Any, arguments: Any) -> Any:
         if entry.program is not None:
             broken = entry.check_guards()
             if broken is not None:
@@ -112,13 +116,13 @@ class Compiled(Dispatcher):
             entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
             raise
 
-    def _replayed(self, entry, arguments):
+    def _replayed(self, entry: Any, arguments: Any) -> Any:
         results = self.replay_now(entry, arguments)
         if results is None:
             return self.function(*arguments)
         return results[0] if entry.results is None else self.put_together(entry, results, arguments)
 
-    def _verified_call(self, entry, arguments):
+    def _verified_call(self, entry: Any, arguments: Any) -> Any:
         """Both as written and replayed: the result of the function as written, if they agree or not."""
         lengths = None if self.with_grad else [(x, len(x)) for argument in arguments for x in structure.lists_in(argument, [])]
         results = self.replay_now(entry, arguments)
@@ -136,7 +140,7 @@ class Compiled(Dispatcher):
 
     # ---- compiling ----
 
-    def _compile(self, entry, arguments):
+    def _compile(self, entry: Any, arguments: Any) -> Any:
         """Trace and compile; whether that has worked."""
         before = time.perf_counter()
         try:
@@ -153,16 +157,16 @@ class Compiled(Dispatcher):
         entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
         return True
 
-    def _give_up(self, entry, why, error):
+    def _give_up(self, entry: Any, why: Any, error: Any) -> Any:
         entry.program = None
         entry.why = why if error is None else _words(error)
         self._refuse(entry.why, error)
 
-    def _refuse(self, why, error=None):
+    def _refuse(self, why: Any, error : Any= None) -> Any:
         if self.fallback == "error":
             raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
 
-    def _trace(self, entry, arguments):
+    def _trace(self, entry: Any, arguments: Any) -> Any:
         """-> the trace, its results in order, and their nodes."""
         names = _names(self.function, len(arguments))
         random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
@@ -180,7 +184,7 @@ class Compiled(Dispatcher):
                     sys.modules["random"].setstate(random_state)
                     raise TraceError("random numbers are drawn in a compiled function: every call would see those of the "
                                      "trace. Draw them outside and pass them in")
-            leaves = []
+            leaves: list[Any] = []
             shape = structure.flatten(result, leaves)
             grown = [structure.flatten(_appended(now, then), leaves) for found in lengths for now, then in found]
             if self.with_grad and not leaves:
@@ -192,14 +196,14 @@ class Compiled(Dispatcher):
         entry.results = None if self.with_grad and shape == ("leaf", 0) and are_values[0] else (shape, grown, are_values)
         return trace, leaves, roots
 
-    def _built(self, entry, results):
+    def _built(self, entry: Any, results: Any) -> Any:
         """A result, and what is appended to each list argument."""
         shape, grown, are_values = entry.results
         if not self.with_grad:
             results = [Value(x) if is_value else x for x, is_value in zip(results, are_values)]
         return structure.build(shape, results), [structure.build(items, results) for items in grown]
 
-    def put_together(self, entry, results, arguments):
+    def put_together(self, entry: Any, results: Any, arguments: Any) -> Any:
         result, grown = self._built(entry, results)
         if grown:
             lists = [inner for x in arguments for inner in structure.lists_in(x, [])]
@@ -209,7 +213,7 @@ class Compiled(Dispatcher):
 
     # ---- comparing ----
 
-    def _compare(self, entry, arguments, expected, found, root):
+    def _compare(self, entry: Any, arguments: Any, expected: Any, found: Any, root: Any) -> Any:
         """All that can be seen of a call, bit for bit; on a difference the program is never replayed again."""
         difference = self._difference(entry, arguments, expected, found, root)
         entry.verified = difference is None
@@ -221,13 +225,13 @@ class Compiled(Dispatcher):
         warnings.warn(f"microgpt.compile: {self.__name__}(): {entry.why}. It runs as written. Please report this",
                       RuntimeWarning, stacklevel=4)
 
-    def _difference(self, entry, arguments, expected, found, root):
+    def _difference(self, entry: Any, arguments: Any, expected: Any, found: Any, root: Any) -> Any:
         numbers = structure.pairs(expected, found)
         if numbers is None:
             return "its results are not built alike"
-        wrong = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
-        if wrong:
-            return f"{len(wrong)} of {len(numbers)} results, the first {wrong[0][1]!r} instead of {wrong[0][0]!r}"
+        others = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
+        if others:
+            return f"{len(others)} of {len(numbers)} results, the first {others[0][1]!r} instead of {others[0][0]!r}"
         if not self.with_grad:
             return None
         eager = _first_value(expected)
@@ -242,7 +246,7 @@ class Compiled(Dispatcher):
 
     # ---- what was done ----
 
-    def explain(self):
+    def explain(self) -> Any:
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
         for entry in self.entries.values():
@@ -263,7 +267,7 @@ class Compiled(Dispatcher):
         return "\n".join(lines)
 
 
-def compile(function=None, *, static=(), verify="first", fallback="eager", grad=True):
+def compile(function : Any= None, *, static : Any= (), verify : Any= "first", fallback : Any= "eager", grad : Any= True) -> Any:
     """Compile a function of your own over `Value`: the same bits, replayed in compiled code.
 
     The function is run as written for the first two calls of each shape of its arguments; in the second it is traced as
@@ -292,11 +296,11 @@ def compile(function=None, *, static=(), verify="first", fallback="eager", grad=
 
 # ---- words ----
 
-def _bits(x):
+def _bits(x: Any) -> Any:
     return struct.pack("<d", float(x))
 
 
-def _names(function, n):
+def _names(function: Any, n: Any) -> Any:
     try:
         names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -304,7 +308,7 @@ def _names(function, n):
     return [*names[:n], *(f"argument {i}" for i in range(len(names), n))]
 
 
-def _words(error):
+def _words(error: Any) -> Any:
     """An error of the trace, with the user's line that it comes from."""
     text = str(error) if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(rewrite._PACKAGE)
@@ -314,8 +318,8 @@ def _words(error):
     return text
 
 
-def _shape_name(arguments, static):
-    def name(x, is_static=False):
+def _shape_name(arguments: Any, static: Any) -> Any:
+    def name(x: Any, is_static : Any= False) -> Any:
         if isinstance(x, Value):
             return "Value"
         if is_static or x is None or isinstance(x, (bool, str)):
@@ -331,14 +335,14 @@ def _shape_name(arguments, static):
     return f"({', '.join(name(x, i in static) for i, x in enumerate(arguments))})"
 
 
-def _guard_name(guard):
+def _guard_name(guard: Any) -> Any:
     kind, holder, name, _ = guard
     if kind == "attribute":
         return f"{type(holder).__name__}.{name}"
     return f"{name!r}"
 
 
-def _first_value(x):
+def _first_value(x: Any) -> Any:
     """The first Value in a result."""
     if isinstance(x, Value):
         return x
@@ -349,12 +353,12 @@ def _first_value(x):
     return None
 
 
-def _appended(now, then):
+def _appended(now: Any, then: Any) -> Any:
     """What was added at the end of a list argument; any other change is refused."""
     if len(now) < len(then) or any(x is not y for x, y in zip(now, then)):
         raise TraceError("a list argument is changed other than by appending")
     return now[len(then):]
 
 
-def _guards(trace):
+def _guards(trace: Any) -> Any:
     return tuple(guard for guard in trace.guards.values() if type(guard[3]) is not Traced)

@@ -13,6 +13,7 @@ import os
 import sys
 import sysconfig
 import types
+from typing import Any
 
 from ..core import hooks
 from ..core.tracing import TraceError
@@ -31,24 +32,24 @@ _HOOKS = {
 class Rewriter(ast.NodeTransformer):
     """Puts the hooks into the tree of one function. mangle: the name of the class that the function was defined in."""
 
-    def __init__(self, mangle=None, free=()):
+    def __init__(self, mangle : Any= None, free : Any= ()) -> None:
         self.mangle = (mangle or "").lstrip("_")
         self.free = free
 
-    def mangled(self, name):
+    def mangled(self, name: Any) -> Any:
         if self.mangle and name.startswith("__") and not name.endswith("__"):
             return f"_{self.mangle}{name}"
         return name
 
-    def hook(self, name, arguments, at):
+    def hook(self, name: Any, arguments: Any, at: Any) -> Any:
         call = ast.Call(ast.Name(name, ast.Load()), arguments, [])
         return ast.fix_missing_locations(ast.copy_location(call, at))
 
-    def visit_Name(self, node):
+    def visit_Name(self, node: Any) -> Any:
         node.id = self.mangled(node.id)
         return node
 
-    def visit_Subscript(self, node):
+    def visit_Subscript(self, node: Any) -> Any:
         self.generic_visit(node)
         if not isinstance(node.ctx, ast.Load) or isinstance(node.slice, ast.Slice):
             return node
@@ -58,7 +59,7 @@ class Rewriter(ast.NodeTransformer):
             return node
         return self.hook("__mg_subscript__", [node.value, node.slice], node)
 
-    def visit_Attribute(self, node, called=False):
+    def visit_Attribute(self, node: Any, called : Any= False) -> Any:
         self.generic_visit(node)
         node.attr = self.mangled(node.attr)
         if isinstance(node.ctx, ast.Store):
@@ -68,7 +69,7 @@ class Rewriter(ast.NodeTransformer):
             return node
         return self.hook("__mg_attribute__", [node.value, ast.Constant(node.attr)], node)
 
-    def visit_Call(self, node):
+    def visit_Call(self, node: Any) -> Any:
         if isinstance(node.func, ast.Name) and node.func.id in _LEFT_ALONE:
             return self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in _REFUSED:
@@ -82,7 +83,7 @@ class Rewriter(ast.NodeTransformer):
         node.func = self.hook("__mg_called__", [node.func], node.func)
         return node
 
-    def visit_Compare(self, node):
+    def visit_Compare(self, node: Any) -> Any:
         self.generic_visit(node)
         if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Is, ast.IsNot)):
             return node
@@ -93,30 +94,30 @@ class Rewriter(ast.NodeTransformer):
             return call
         return ast.copy_location(ast.UnaryOp(ast.Not(), call), node)
 
-    def visit_AugAssign(self, node):
+    def visit_AugAssign(self, node: Any) -> Any:
         if isinstance(node.target, ast.Attribute):
             raise TraceError("an attribute is changed in a compiled function, which would happen when it is traced, not in "
                              "every call: change it outside, or return the value")
         return self.generic_visit(node)
 
-    def visit_Global(self, node):
+    def visit_Global(self, node: Any) -> Any:
         raise TraceError(f"`global {node.names[0]}` in a compiled function: it would be set when the function is traced, not "
                          "in every call. Return the value")
 
-    def visit_Nonlocal(self, node):
+    def visit_Nonlocal(self, node: Any) -> Any:
         for name in node.names:
             if name in self.free:
                 raise TraceError(f"`nonlocal {name}` in a compiled function: it would be set when the function is traced, not "
                                  "in every call. Return the value")
         return node
 
-    def visit_AnnAssign(self, node):  # annotations are not evaluated in functions
+    def visit_AnnAssign(self, node: Any) -> Any:  # annotations are not evaluated in functions
         node.target = self.visit(node.target)
         node.value = self.visit(node.value) if node.value else None
         node.annotation = ast.copy_location(ast.Constant(None), node)
         return node
 
-    def visit_FunctionDef(self, node):
+    def visit_FunctionDef(self, node: Any) -> Any:
         node.name = self.mangled(node.name)
         node.returns = None
         for argument in ast.walk(node.args):
@@ -129,14 +130,14 @@ class Rewriter(ast.NodeTransformer):
         node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list]
         return node
 
-    def visit_AsyncFunctionDef(self, node):
+    def visit_AsyncFunctionDef(self, node: Any) -> Any:
         raise TraceError("an async function cannot be compiled")
 
 
-_trees: dict = {}  # file name -> its text, and its tree, which is not changed
+_trees: dict[str, tuple[str, ast.Module]] = {}  # file name -> its text, and its tree, which is not changed
 
 
-def _tree(function):
+def _tree(function: Any) -> Any:
     """The syntax tree of the file of a function."""
     name = function.__code__.co_filename
     text = "".join(linecache.getlines(name, function.__globals__))
@@ -149,13 +150,13 @@ def _tree(function):
     return _trees[name][1]
 
 
-def _definition(function):
+def _definition(function: Any) -> Any:
     """The tree of a function's definition, to be changed, and the name of the class around it."""
     code = function.__code__
     tree = _tree(function)
-    candidates = []
+    candidates: list[tuple[Any, Any]] = []
 
-    def search(node, within):
+    def search(node: Any, within: Any) -> Any:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef) and child.name == code.co_name:
                 if code.co_firstlineno == min([child.lineno, *(d.lineno for d in child.decorator_list)]):
@@ -177,7 +178,7 @@ def _definition(function):
     return copy.deepcopy(node), within
 
 
-def _matches(node, code):
+def _matches(node: Any, code: Any) -> Any:
     """Whether a lambda may be this code: what it is compiled to says so."""
     probe = ast.fix_missing_locations(ast.Expression(copy.deepcopy(node)))
     compiled = builtins.compile(probe, code.co_filename, "eval")
@@ -186,14 +187,14 @@ def _matches(node, code):
             and _constants(mine) == _constants(code))
 
 
-def _constants(code):
+def _constants(code: Any) -> Any:
     return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
 
 
-_codes: dict = {}  # original code -> rewritten code
+_codes: dict[types.CodeType, types.CodeType] = {}  # original code -> rewritten code
 
 
-def _rewritten_code(function):
+def _rewritten_code(function: Any) -> Any:
     code = function.__code__
     if code in _codes:
         return _codes[code]
@@ -220,10 +221,10 @@ def _rewritten_code(function):
     return inner
 
 
-_rewritten_codes: set = set()
+_rewritten_codes: set[types.CodeType] = set()
 
 
-def _remember(code):
+def _remember(code: Any) -> Any:
     """Functions made while rewritten code runs are rewritten already."""
     _rewritten_codes.add(code)
     for constant in code.co_consts:
@@ -231,7 +232,7 @@ def _remember(code):
             _remember(constant)
 
 
-def rewritten(function):
+def rewritten(function: Any) -> Any:
     """The twin of a function that records. Its cells are the function's own."""
     if function.__code__ in _rewritten_codes:
         return function
@@ -251,7 +252,7 @@ _LIBRARIES = tuple(os.path.join(os.path.realpath(path), "") for key, path in sys
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
-def is_user_code(function):
+def is_user_code(function: Any) -> Any:
     """Whether a function is the user's: not of the standard library, of installed packages, or of this one."""
     code = function.__code__
     if code in _rewritten_codes:

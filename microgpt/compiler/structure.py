@@ -1,11 +1,13 @@
 """Arguments and results, taken apart and put together: lists within lists."""
+from typing import Any
+
 from ..core.tracing import SymFloat, SymInt, Traced, TraceError
 from ..core.value import Value
 
 _CONSTANT = (bool, str, bytes, complex, range, frozenset)
 
 
-def symbolic(trace, x, name, with_grad, static=False):
+def symbolic(trace: Any, x: Any, name: Any, with_grad: Any, static : Any= False) -> Any:
     """What stands for an argument in the trace, in the order in which a call's numbers are passed."""
     kind = type(x)
     if static or kind is bool:
@@ -27,7 +29,7 @@ def symbolic(trace, x, name, with_grad, static=False):
     return x
 
 
-def flatten(x, leaves):
+def flatten(x: Any, leaves: Any) -> Any:
     """The structure of a result: leaves get its Values and unknown numbers, the rest is a constant of the structure."""
     kind = type(x)
     if kind is Traced or kind is SymFloat or (isinstance(x, Value) and kind is not SymInt):
@@ -45,7 +47,7 @@ def flatten(x, leaves):
     raise TraceError(f"a compiled function returns {kind.__name__!r}: return Values, or lists, tuples or dicts of them")
 
 
-def build(structure, results):
+def build(structure: Any, results: Any) -> Any:
     """The result of a call, from its Values and numbers."""
     kind, what = structure
     if kind == "leaf":
@@ -59,7 +61,7 @@ def build(structure, results):
     return what
 
 
-def pairs(x, y):
+def pairs(x: Any, y: Any) -> Any:
     """The numbers of two results side by side, or None where they are not built alike."""
     if isinstance(x, Value) or isinstance(y, Value):
         return [(x.data, y.data)] if isinstance(x, Value) and isinstance(y, Value) else None
@@ -78,7 +80,7 @@ def pairs(x, y):
     return [] if type(x) is type(y) and x == y else None
 
 
-def lists_in(x, found):
+def lists_in(x: Any, found: Any) -> Any:
     """The lists in nested lists, outer ones first."""
     if isinstance(x, list):
         found.append(x)

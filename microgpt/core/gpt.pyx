@@ -7,20 +7,16 @@ also records the order in which backward will visit it.
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
-from microgpt.core.blocks cimport hold_external
 from microgpt.core.builder cimport (
-    Builder, MOST_NODES, Vector, builder_bytes, builder_doubles, builder_slots, finish_block, record_pairs, record_run,
-    record_visit, set_binary, set_leaf, set_unary, start_block, start_dry_run, vector,
+    Builder, MOST_NODES, Vector, builder_bytes, builder_doubles, builder_slots, finish_block, record_run, record_visit,
+    set_binary, set_leaf, set_unary, start_block, start_dry_run, vector,
 )
 from microgpt.core.functions cimport MG_NOT_VALUES, are_values, check, collect, handles, results, sequence
-from microgpt.core.layers cimport (
-    add_dots, add_layer, dot_rows, exps_layer, linear_layer, relu_layer, rmsnorm_layer, softmax_layer, sum_of,
-)
+from microgpt.core.layers cimport Cache, Shape, add_dots, exps_layer, gpt_layers, keep_weights, sum_of
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle
 from microgpt.core.model cimport GPT
-from microgpt.core.tape cimport DotRows, LEAF, MG_NO_MEMORY, MG_OK
+from microgpt.core.tape cimport LEAF, MG_NO_MEMORY, MG_OK
 from microgpt.core.value cimport handle
 
 
@@ -35,23 +31,6 @@ cdef extern from "Python.h":  # borrowed items, without a check
 cdef extern from "microgpt.h":
     enum:
         MG_LOG_DOMAIN
-
-
-# What the layers need to know of a model. All parameters are leaves, contiguous from slot `params`.
-cdef struct Shape:
-    uint32_t vocab_size, n_embd, n_head, n_layer, block_size, head_dim, num_params
-    uint32_t params
-    double *data  # the numbers of the parameters from lm_head on, as the block being built keeps them
-    uint32_t wte, wpe, lm_head, layers  # offsets of the matrices in the parameters
-    uint32_t attn_wq, attn_wk, attn_wv, attn_wo, mlp_fc1, mlp_fc2, layer_size  # within a layer
-
-
-# The keys or values of one layer, [positions, n_embd]; row t is position t.
-cdef struct Cache:
-    uint32_t base
-    uint32_t *slots  # NULL if they are base, base + 1, ...
-    double *data
-    uint32_t low, high  # bounds of the slots
 
 
 cdef Shape shape_of(GPT model) except *:
@@ -81,159 +60,6 @@ cdef uint32_t index_of(object index, Py_ssize_t n) except? 0xFFFFFFFF:
     if not 0 <= i < n:
         raise IndexError("list index out of range")
     return <uint32_t>i
-
-
-cdef Vector attention_layer(Builder *b, Shape *m, Vector *q, Cache *keys, Cache *values, uint32_t n) noexcept nogil:
-    """All heads' attention over n positions. q: [n_embd], keys and values: [n, n_embd] -> [n_embd]."""
-    cdef uint32_t first = builder_slots(b, m.n_embd), logits, constants, scaled, head, start, t, j
-    cdef double *out = builder_doubles(b, m.n_embd)
-    cdef double *logit
-    cdef Vector q_head, key, value, scaled_logits, weights
-    cdef DotRows *dots
-    cdef double scale = mg_pow(mg_pow(m.head_dim, 0.5), -1.0)  # / head_dim**0.5 is * (head_dim**0.5)**-1
-    for head in range(m.n_head):
-        start = head * m.head_dim
-        q_head = vector(q.base + start, q.data + start, m.head_dim)
-        # The logits: row t is q . keys[t].
-        logits, constants, scaled = builder_slots(b, n), builder_slots(b, n), builder_slots(b, n)
-        logit = builder_doubles(b, n)
-        key, value = cached(keys, start), cached(values, start)
-        if not b.dry:
-            dot_rows(keys.data + start, m.n_embd, q_head.data, logit, n, m.head_dim)
-        dots = add_dots(b, logits, n, m.head_dim, logit, &q_head, &key)
-        scaled_logits = vector(scaled, builder_doubles(b, n), n)
-        if not b.dry:
-            dots.a_row, dots.b_row = 0, m.n_embd
-            for t in range(n):
-                set_leaf(b, constants + t, scale, LEAF)
-                scaled_logits.data[t] = logit[t] * scale
-                set_binary(b, scaled + t, scaled_logits.data[t], logits + t, constants + t, scale, logit[t])
-        weights = softmax_layer(b, &scaled_logits, n)
-        record_attention(b, q_head.base, keys.base + (n - 1) * m.n_embd + start, logits, weights.base, n, m.head_dim)
-        # The head's output: row j is the sum over t of weights[t] * values[t][j].
-        if not b.dry:
-            for j in range(start, start + m.head_dim):
-                out[j] = 0.0
-            for t in range(n):
-                for j in range(start, start + m.head_dim):
-                    out[j] = out[j] + weights.data[t] * values.data[<size_t>t * m.n_embd + j]
-        dots = add_dots(b, first + start, m.head_dim, n, out + start, &weights, &value)
-        if not b.dry:
-            dots.a_row, dots.b_row, dots.b_step = 0, 1, m.n_embd
-        # The value of this position is the last term of each output, and the only one that is new.
-        record_pairs(b, value.base + (n - 1) * m.n_embd, first + start, m.head_dim)
-    return vector(first, out, m.n_embd)
-
-
-cdef void record_attention(Builder *b, uint32_t q, uint32_t key, uint32_t logits, uint32_t weights, uint32_t n,
-                           uint32_t head_dim) noexcept nogil:
-    """Record the order of a head, up to its weights, from the first weight on. key: this position's, in row n - 1."""
-    cdef uint32_t scaled = logits + 2 * n, shifted = scaled + 2 * n, exps = shifted + n, total = exps + n
-    cdef uint32_t inverses = total + 1, t
-    if not b.ordered:
-        return
-    if b.dry:
-        b.n_order += 2 * head_dim + 6 * <size_t>n + 1
-        return
-    if n == 1:
-        record_pairs(b, q, key, head_dim)
-    else:
-        record_run(b, q, head_dim)
-    for t in range(n):
-        if t > 0 and t == n - 1:
-            record_run(b, key, head_dim)
-        record_visit(b, logits + t)
-        record_visit(b, scaled + t)
-        record_visit(b, shifted + t)
-        record_visit(b, exps + t)
-    record_visit(b, total)
-    record_pairs(b, inverses, weights, n)
-
-
-cdef Vector cached(Cache *cache, uint32_t start) noexcept nogil:
-    """Return the columns of a cache from start on, as operands."""
-    cdef Vector x
-    x.base, x.data, x.leaves = cache.base + start, cache.data + start, False
-    x.slots = cache.slots + start if cache.slots != NULL else NULL
-    x.low, x.high = cache.low, cache.high
-    return x
-
-
-cdef Vector matrix(Shape *m, uint32_t offset, uint32_t size) noexcept nogil:
-    """Return a matrix of parameters, from offset on, as operands."""
-    cdef Vector w = vector(m.params + offset, m.data + (offset - m.lm_head), size)
-    w.leaves = True
-    return w
-
-
-cdef Vector linear_model(Builder *b, Shape *m, uint32_t offset, Vector *x, uint32_t nout, uint32_t nin) noexcept nogil:
-    """linear with the model's matrix at offset. x: [nin] -> [nout]."""
-    cdef Vector w = matrix(m, offset, nout * nin)
-    cdef uint32_t first = builder_slots(b, nout)
-    cdef double *out = builder_doubles(b, nout)
-    linear_layer(b, &w, x, nout, nin, first, out)
-    return vector(first, out, nout)
-
-
-cdef int keep_weights(Builder *b, Shape *m) noexcept nogil:
-    """Copy the parameters from lm_head on into the block's memory, and let the block hold the model's."""
-    cdef size_t n = m.num_params - m.lm_head
-    m.data = builder_doubles(b, n)
-    if b.dry:
-        return MG_OK
-    memcpy(m.data, b.data + m.params + m.lm_head, n * sizeof(double))
-    return hold_external(b.owner, m.params)
-
-
-cdef Vector gpt_layers(Builder *b, Shape *m, uint32_t token_id, uint32_t pos_id, Cache *keys, Cache *values,
-                       uint32_t n_before) noexcept nogil:
-    """The script's gpt for one position, behind n_before others. -> logits, [vocab_size].
-
-    keys, values: [n_layer], each with its rows 0 to n_before - 1 filled in; row n_before is filled in here.
-    """
-    cdef uint32_t E = m.n_embd, li, offset
-    cdef double *params = b.data + m.params
-    cdef Vector tok_emb = vector(m.params + m.wte + token_id * E, params + m.wte + token_id * E, E)
-    cdef Vector pos_emb = vector(m.params + m.wpe + pos_id * E, params + m.wpe + pos_id * E, E)
-    cdef Vector x = add_layer(b, &tok_emb, &pos_emb, E), x_residual, q, w, y
-    record_run(b, x.base, E)
-    x = rmsnorm_layer(b, &x, E)
-    for li in range(m.n_layer):
-        offset = m.layers + li * m.layer_size
-        x_residual = x
-        x = rmsnorm_layer(b, &x, E)
-        q = linear_model(b, m, offset + m.attn_wq, &x, E, E)
-        w = matrix(m, offset + m.attn_wk, E * E)
-        add_row(b, &w, &x, E, &keys[li], n_before)
-        w = matrix(m, offset + m.attn_wv, E * E)
-        add_row(b, &w, &x, E, &values[li], n_before)
-        x = attention_layer(b, m, &q, &keys[li], &values[li], n_before + 1)
-        y = linear_model(b, m, offset + m.attn_wo, &x, E, E)
-        x = add_layer(b, &y, &x_residual, E)
-        record_pairs(b, y.base, x.base, E)
-        x_residual = x
-        x = rmsnorm_layer(b, &x, E)
-        y = linear_model(b, m, offset + m.mlp_fc1, &x, 4 * E, E)
-        x = relu_layer(b, &y, 4 * E)
-        record_pairs(b, y.base, x.base, 4 * E)
-        y = linear_model(b, m, offset + m.mlp_fc2, &x, E, 4 * E)
-        x = add_layer(b, &y, &x_residual, E)
-        record_pairs(b, y.base, x.base, E)
-    return linear_model(b, m, m.lm_head, &x, m.vocab_size, E)
-
-
-cdef void add_row(Builder *b, Vector *w, Vector *x, uint32_t E, Cache *cache, uint32_t t) noexcept nogil:
-    """Fill in row t of a cache: linear of x. Its nodes are new ones if the cache has slots, else those at its base."""
-    cdef uint32_t first, i
-    if cache.slots == NULL:
-        first = cache.base + t * E
-    else:
-        first = builder_slots(b, E)
-        if not b.dry:
-            for i in range(E):
-                cache.slots[<size_t>t * E + i] = first + i
-            cache.low, cache.high = min(cache.low, first), max(cache.high, first + E - 1)
-    linear_layer(b, w, x, E, E, first, cache.data + <size_t>t * E)
 
 
 # ---- one position ----

@@ -5,8 +5,9 @@ Each returns a slot that nothing refers to yet, or 0 when memory has run out; a 
 again.
 """
 from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free
 
-from microgpt.core.tape cimport BINARY, LEAF, LEAF0, LEAF1, UNARY, Node, release, retain, slot_alloc, tape
+from microgpt.core.tape cimport BINARY, LEAF, LEAF0, LEAF1, NARY, Nary, Node, UNARY, release, retain, slot_alloc, tape
 
 
 cdef inline uint32_t new_node(double data, uint8_t kind) noexcept:
@@ -67,3 +68,21 @@ cdef inline uint32_t new_product(uint32_t a, uint32_t b) noexcept:
 
 cdef inline uint32_t new_negative(uint32_t a) noexcept:
     return new_product(a, new_constant(-1.0))  # -x is x * -1
+
+
+cdef inline void set_children(uint32_t slot, Nary *nary) noexcept:
+    """Make a leaf that nothing refers to yet the parent of these children."""
+    cdef Node *node = &tape.node[slot]
+    cdef uint32_t n = nary.n_children, i
+    for i in range(n):
+        retain(nary.children[i])
+    if n == nary.n_local_grads and n <= 2:
+        node.kind = <uint8_t>n
+        if n:
+            node.child0, node.local_grad0 = nary.children[0], nary.local_grads[0]
+        if n == 2:
+            node.child1, node.payload.local_grad = nary.children[1], nary.local_grads[1]
+        free(nary)
+    else:
+        node.kind = NARY
+        node.payload.pointer = nary

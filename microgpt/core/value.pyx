@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 from microgpt.core.backward cimport expand, run_backward
 from microgpt.core.blocks cimport drop_cached_order
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
-from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary
+from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children
 from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse
 from microgpt.core.rewiring cimport rewire
 from microgpt.core.tape cimport (
@@ -137,23 +137,6 @@ cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
         nary.children[i] = (<Value>children[i]).slot
     return nary
 
-
-cdef void set_children(uint32_t slot, Nary *nary) noexcept:
-    """Make a leaf that nobody refers to yet the parent of these children."""
-    cdef Node *node = &tape.node[slot]
-    cdef uint32_t n = nary.n_children, i
-    for i in range(n):
-        retain(nary.children[i])
-    if n == nary.n_local_grads and n <= 2:
-        node.kind = <uint8_t>n
-        if n:
-            node.child0, node.local_grad0 = nary.children[0], nary.local_grads[0]
-        if n == 2:
-            node.child1, node.payload.local_grad = nary.children[1], nary.local_grads[1]
-        free(nary)
-    else:
-        node.kind = NARY
-        node.payload.pointer = nary
 
 
 @cython.no_gc
