@@ -14,12 +14,11 @@ from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort
 
 from microgpt.core.blocks cimport make_block, set_cached_order
-from microgpt.core.tape cimport BINARY, MG_NO_MEMORY, MG_OK, Node, UNARY, release, tape
+from microgpt.core.tape cimport BINARY, MG_NO_MEMORY, MG_OK, MOST_SLOTS, Node, UNARY, release, tape
 
 
 cdef enum:
     MG_MISCOUNTED = 1000  # the second run took less than the dry run: a fault of ours
-    MOST_NODES = 1 << 28
 
 
 cdef struct Builder:
@@ -59,7 +58,7 @@ cdef inline int start_block(Builder *b) noexcept nogil:
     cdef size_t n = b.next - 1, order_bytes = b.n_order * sizeof(uint32_t)
     cdef void *memory = NULL
     b.dry = False
-    b.owner = make_block(<uint32_t>n, b.used + order_bytes, &memory) if n < MOST_NODES else 0
+    b.owner = make_block(<uint32_t>n, b.used + order_bytes, &memory) if n < MOST_SLOTS else 0
     if b.owner == 0:
         return MG_NO_MEMORY
     b.next, b.end = <size_t>b.owner + 1, <size_t>b.owner + 1 + n

@@ -12,12 +12,8 @@ from microgpt.core.builder cimport (
     Builder, Vector, builder_bytes, builder_doubles, builder_slots, record_pairs, record_run, record_visit, set_binary,
     set_leaf, set_unary, slot_at, vector,
 )
+from microgpt.core.libm cimport mg_exp, mg_pow
 from microgpt.core.tape cimport DOT, DotRows, LEAF, MG_OK
-
-
-cdef extern from "mg_math.h" nogil:
-    double mg_pow(double x, double y)
-    double mg_exp(double x)
 
 
 # ---- sums ----
