@@ -2,7 +2,7 @@
 
 Everything about compilation stands in the tables below; tests/test_build.py inspects what comes out of it.
 
-MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/testing.md), comma separated:
+MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/develop/testing.md), comma separated:
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
 refnanny (Cython's counting of references), symbols (as always, but with what valgrind and profilers read).
 """
@@ -72,13 +72,14 @@ def machine():
 
 
 # Instruction set -> the flags of its one file, csrc/kernels/kernels_NAME.c. All but scalar are chosen at run time. What a
-# name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): -mno-sse3 takes away whatever came
-# after SSE2, which every x86-64 has, and then each takes back its own.
+# name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
+# it is taken away, for scalar all that came after SSE2, which every x86-64 has. (-mno-sse3 and then -mavx2 would do for
+# GCC and Clang, but zig cc takes away last, wherever the flag stands.)
 MACHINE_ISAS = {
     "x86_64": {
         "scalar": ["-mno-sse3"],
-        "avx2": ["-mno-sse3", "-mavx2", "-mfma"],
-        "avx512": ["-mno-sse3", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+        "avx2": ["-mno-avx512f", "-mno-fma4", "-mavx2", "-mfma"],
+        "avx512": ["-mno-fma4", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
     },
     "aarch64": {"scalar": [], "neon": []},
 }

@@ -1,106 +1,68 @@
-"""How many tokens a second does a trained model write, engine by engine, and is it the same text?
+"""How many tokens per second does a trained model generate, engine by engine, and is it the same text?
 
     python bench/bench_sampling.py --json bench/results/sampling.json
 
-One model, trained and saved by the fastest engine there is, is loaded by each engine; all draw from the same stream. A
-token is one pass through the model and one draw, the one that ends a document included.
+Each engine loads one model, trained and saved by the fused engine, and draws from the same stream. A token is one pass
+through the model and one draw, the one that ends a document included. All options of pyperf work.
 """
-import argparse
+import os
 import tempfile
-from pathlib import Path
+from time import perf_counter
 
-from harness import cli, machine, measure, report
-from harness.contender import Unavailable, Worker
-from harness.progress import Progress
+from harness import cli, machine, measure, micro
 
 machine.find_package()
 
-ENGINES = ("fused", "graph", "reference")
-REPEATS, STEPS, COMPARED = 5, 1000, 20
-LEAST = 0.3  # seconds to sample in a round
+ENGINES, STEPS, COMPARED = ("fused", "graph", "reference"), 1000, 20
 
 
-def main(argv=None):
-    args = _arguments(argv)
-    core, warnings = cli.choose_core(args)
-    repeats, compared = args.repeats or (2 if args.quick else REPEATS), 3 if args.quick else COMPARED
-    absent, workers, texts, counts = {}, {}, {}, {}
-    with tempfile.TemporaryDirectory() as folder, Progress(len(ENGINES) * (repeats + 1), "sampling") as progress:
-        path = str(Path(folder, "model.safetensors"))
-        trained_by, steps = _train(path, args.quick)
-        for engine in ENGINES:
-            progress.at(engine)
-            specification = {"kind": "sampler", "engine": engine, "model": path, "core": core}
-            worker = Worker(engine, specification)
-            try:
-                worker.start()
-                first = worker.ask(samples=compared)
-                workers[engine], texts[engine] = worker, first["texts"]
-                rate = compared / first["seconds"]
-                counts[engine] = max(compared, round((0.1 if args.quick else LEAST) * rate))
-            except Unavailable as why:
-                absent[engine] = str(why)
-            progress.advance()
-        times = measure.interleave(
-            {engine: _runner(worker, counts[engine]) for engine, worker in workers.items()}, repeats, progress
-        )
-        for worker in workers.values():
-            worker.stop()
-    warnings += measure.distrust(times)
-    rows = [
-        {
-            "name": engine,
-            "tokens_per_second": 1 / measure.median(values),
-            "spread": measure.spread(values),
-            "times_reference": measure.ratio(times["reference"], values) if "reference" in times else None,
-            "samples": counts[engine],
-            "compared": compared,
-            "same_text": texts[engine] == texts["reference"] if "reference" in texts else None,
-        }
-        for engine, values in times.items()
-    ]
-    new = report.build("sampling", machine.describe(core), warnings, rows=rows, absent=absent, steps=steps,
-                       trained_by=trained_by)  # fmt: skip
-    _finish(new, args)
-    return 0
-
-
-def _arguments(argv):
-    p = argparse.ArgumentParser(prog="python bench/bench_sampling.py", description=__doc__.splitlines()[0])
-    cli.add_options(p, REPEATS, plot=False)
-    return p.parse_args(argv)
-
-
-def _train(path, quick):
-    """Train the default model on the bundled names and save it; returns (the engine that did, its steps)."""
+def main():
+    runner = micro.runner(("model",), processes=5, min_time=0.05)
+    runner.argparser.add_argument("--model", metavar="FILE", help="the model (default: the default model, trained)")
+    args, load = runner.parse_args(), machine.load_warning()
     from microgpt import Trainer
     from microgpt.data import BUNDLED, load_docs
 
-    for engine, steps in (("fused", STEPS), ("graph", STEPS), ("reference", 2 if quick else 50)):
-        try:
-            trainer = Trainer(load_docs(BUNDLED), num_steps=steps, engine=engine)
-        except ImportError:
-            continue
-        trainer.run()
-        trainer.save(path)
-        return engine, steps
-    raise AssertionError("the reference engine needs nothing that could be missing")
-
-
-def _runner(worker, samples):
-    def once():
-        answer = worker.ask(samples=samples)
-        return answer["seconds"] / answer["tokens"]
-
-    return once
-
-
-def _finish(new, args):
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.model:
+            args.model = os.path.join(folder, "model.safetensors")
+            trainer = Trainer(load_docs(BUNDLED), num_steps=STEPS)
+            trainer.run()
+            trainer.save(args.model)
+        made = {engine: runner.bench_time_func(engine, sample, engine, args.model) for engine in ENGINES}
+        if args.worker:
+            return
+        texts = {engine: Trainer.load(args.model, engine=engine).sample(COMPARED) for engine in ENGINES}
+    values = {engine: bench.get_values() for engine, bench in made.items()}
+    slowest = measure.median(values["reference"])
+    rows = [
+        {
+            "name": engine,
+            "tokens_per_second": 1 / measure.median(seconds),
+            "spread": measure.spread(seconds),
+            "times_reference": slowest / measure.median(seconds),
+            "compared": COMPARED,
+            "same_text": texts[engine] == texts["reference"],
+        }
+        for engine, seconds in values.items()
+    ]
     from tables import sampling
 
-    notes = [f"The default model after {new['steps']} steps; temperature 0.5."]
-    notes += [f"not run: {name}: {why}" for name, why in new["absent"].items()]
-    cli.finish(new, args, sampling(new), "\n".join(notes))
+    notes = [f"The default model after {STEPS} steps; temperature 0.5."]
+    micro.finish("sampling", args, [sampling], notes, load, rows, steps=STEPS)
+
+
+def sample(n, engine, path):
+    """Return the seconds for n tokens, from the time of n texts."""
+    from microgpt import Trainer
+
+    trainer = Trainer.load(path, engine=engine)
+    started = perf_counter()
+    texts = trainer.sample(n)
+    seconds = perf_counter() - started
+    # A text shorter than the block ends with a token that was drawn, too.
+    block_size = trainer.settings["block_size"]
+    return seconds * n / sum(min(len(text) + 1, block_size) for text in texts)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""Larger models: the fused engine against NumPy and PyTorch, batches of 16 among them.
+"""How does the time grow with the model, against NumPy, PyTorch and other versions?
 
     python bench/bench_shapes.py --torch-python PYTHON --json bench/results/shapes.json
 
-The names with n_embd 16 to 256, and a text with four layers and a block of 64. The text is the interpreter's own help
-(pydoc_data.topics), cut into pieces of 64 characters, unless --text gives another.
+The bundled names with n_embd 16 to 256, then one other setting at a time on synthetic documents, then a text with four
+layers and a block of 64.
 """
 import argparse
+import random
 import re
-import sys
+import statistics
 import tempfile
 
-from harness import arithmetic, bits, cli, machine, measure, report, task
-from harness.contender import Unavailable, Worker
-from harness.progress import Progress
+from harness import arithmetic, cli, contest, field, machine, peak, report, task
 
 machine.find_package()
 
@@ -21,172 +20,103 @@ SHAPES = {
     "n_embd 64": {"n_embd": 64},
     "n_embd 128": {"n_embd": 128},
     "n_embd 256": {"n_embd": 256},
-    "n_embd 128, 4 layers, block 64, text": {"n_embd": 128, "n_layer": 4, "block_size": 64, "text": True},
+    "16 layers": {"n_layer": 16},
+    "256 positions": {"block_size": 256, "length": 255},
+    "block 4,096": {"block_size": 4096},
+    "vocabulary 10,000": {"letters": 9999},
+    "n_embd 128, 4 layers, block 64, text": {"n_embd": 128, "n_layer": 4, "block_size": 64},
 }
-BATCH, REPEATS, DOCUMENTS = 16, 5, 64
-#: The graph engine checks the losses' bits on this many steps where its graph fits: some 64 bytes for every 4
-#: operations.
-CHECKED, MOST_OPERATIONS = 2, 6e7
+ROUNDS, DOCUMENTS = 5, 64
+#: The graph engine, which the tests hold to the original's bits, is the judge where its graph fits into memory: some
+#: 64 bytes for every 4 operations.
+MOST_OPERATIONS = 6e7
 
 
 def main(argv=None):
-    args = _arguments(argv)
-    core, warnings = cli.choose_core(args)
-    shapes = dict(list(SHAPES.items())[:2]) if args.quick else SHAPES
-    rows, absent, versions = [], {}, {}
-    with Progress(len(shapes), "shapes") as progress:
-        for name, shape in shapes.items():
-            progress.at(name)
-            row, times = _shape(name, dict(shape), args, core, absent, versions)
-            warnings += [f"{name}: {sentence}" for sentence in measure.distrust(times)]
-            rows.append(row)
-            progress.advance()
-    new = report.build("shapes", {**machine.describe(core), **versions}, warnings, rows=rows, absent=absent)
-    _finish(new, args)
-    return 0
-
-
-def _arguments(argv):
     p = argparse.ArgumentParser(prog="python bench/bench_shapes.py", description=__doc__.splitlines()[0])
-    p.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="the Python that has PyTorch")
-    p.add_argument("--text", metavar="FILE", help="the text of the four-layer model")
-    p.add_argument("--engine", default="fused", help="the engine that is compared (default: fused)")
-    cli.add_options(p, REPEATS, plot=False)
-    cli.add_clock(p)
+    p.add_argument("--only", metavar="WORD", help="only the models whose names contain this word")
+    field.add_field_options(p)
+    cli.add_options(p, ROUNDS)
     args = p.parse_args(argv)
-    cli.check_files(p, args.text)
-    return args
+    core, warnings = cli.choose_core(args)
+    shapes = {name: shape for name, shape in SHAPES.items() if not args.only or args.only in name}
+    if args.quick:
+        shapes = dict(list(shapes.items())[:2])
+    rounds, rows, absent = args.repeats or (2 if args.quick else ROUNDS), [], {}
+    the_peak = peak.measure(core)
+    progress = cli.progress("shapes", len(shapes) * (1 + (6 + len(args.other)) * (1 + rounds)))
+    for name, shape in shapes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            row, missing, more = play(name, shape, args, folder, core, rounds, progress)
+        rows.append(row)
+        absent |= missing
+        warnings += [f"{name}: {sentence}" for sentence in more]
+    progress(None)
+    described = machine.describe(core, [c for row in rows for c in row["contenders"]])
+    new = report.build("shapes", described, warnings, rows=rows, others=[name for name, _ in args.other],
+                       peak=the_peak, absent=absent)  # fmt: skip
+    from tables import shapes as layout
+
+    notes = [
+        "One thread, medians, the same documents for all. Operations are counted from the shape. float32 is other work than",
+        "float64, and a batch of 16 is other work than 16 steps. Same bits: all losses and the final parameters of the fused",
+        "engine, compared with the graph engine's where its graph fits into memory.",
+    ]
+    cli.finish(new, args, [layout(new)], notes)
 
 
-def text_documents(path, length):
-    """Pieces of a text, each of `length` characters; line ends are spaces, anything but printable ASCII is left out."""
-    if path is None:
-        from pydoc_data.topics import topics
+def play(name, shape, args, folder, core, rounds, progress):
+    """Return the row of one model, {name: why it was not run}, and warnings."""
+    from microgpt.data import BUNDLED, load_docs
 
-        text = "\n".join(topics[name] for name in sorted(topics))
+    shape = dict(shape)
+    length, letters = shape.pop("length", None), shape.pop("letters", None)
+    if length or letters:
+        docs = synthetic_documents(length or 7, letters or 26)
     else:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        docs = text_documents(shape["block_size"]) if "text" in name else load_docs(BUNDLED)
+    documents = field.BATCH if args.quick else DOCUMENTS
+    the_task = task.write(folder, docs, documents + 4 * field.BATCH, **shape)
+    positions = the_task.positions(documents)
+    # Position embeddings that no document reaches take no work.
+    reached = {**the_task.shape, "block_size": max(positions)}
+    flops = statistics.fmean(arithmetic.flops(n, **reached) for n in positions)
+    contenders = [
+        field.trainer("fused", "fused", folder, core),
+        *field.others(args, folder, core, folder),
+        field.numpy("NumPy", folder, core),
+        *field.pytorch("PyTorch {dtype}", folder, core, args.torch_python, (1, field.BATCH)),
+    ]
+    judge = field.trainer("graph", "graph", folder, core) if flops <= MOST_OPERATIONS else None
+    least = 0.05 if args.quick else 0.3
+    rows, absent, warnings = contest.play(contenders, judge, the_task, documents, rounds, least, args.clock, progress)
+    row = {
+        "name": name,
+        **the_task.shape,
+        "positions": statistics.fmean(positions),
+        "documents": documents,
+        "num_params": arithmetic.num_params(**the_task.shape),
+        "flops": flops,
+        "contenders": rows,
+    }
+    return row, absent, warnings
+
+
+def synthetic_documents(length, count, seed=1):
+    """Return documents of `length` letters out of `count` different ones; every letter occurs."""
+    rng, letters = random.Random(seed), [chr(0x4E00 + i) for i in range(count)]
+    every = ["".join(letters[i : i + length]).ljust(length, letters[0]) for i in range(0, count, length)]
+    return every + ["".join(rng.choices(letters, k=length)) for _ in range(100)]
+
+
+def text_documents(length):
+    """Return pieces of Python's help texts of `length` characters: printable ASCII, line ends as spaces."""
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))
     text = re.sub(r"\s+", " ", re.sub(r"[^ -~\s]", "", text))
     pieces = [text[i : i + length].strip() for i in range(0, len(text) - length, length)]
     return [piece for piece in pieces if piece]
-
-
-def _shape(name, shape, args, core, absent, versions):
-    """(the row of one shape, {contender: [seconds a document of each round]})"""
-    if shape.pop("text", False):
-        docs = text_documents(args.text, shape["block_size"])
-    else:
-        from microgpt.data import BUNDLED, load_docs
-
-        docs = load_docs(BUNDLED)
-    with tempfile.TemporaryDirectory() as folder:
-        the_task = task.write(folder, docs, DOCUMENTS + BATCH, **shape)  # a first step comes before
-        model = {
-            "vocab_size": the_task.vocab_size,
-            **{k: the_task.settings[k] for k in ("n_embd", "n_layer", "block_size")},
-        }
-        block = the_task.settings["block_size"]
-        positions = [min(block, len(tokens) - 1) for tokens in the_task.tokens[:DOCUMENTS]]
-        flops = sum(arithmetic.flops(n, **model) for n in positions) / DOCUMENTS
-        workers, firsts, oracle = {}, {}, _oracle(folder, core, flops, absent)
-        for worker in _contenders(args, folder, core):
-            try:
-                worker.start()
-                first = worker.run(CHECKED)
-                judge = oracle or next(iter(firsts.values()), first)
-                difference = worker.batch == 1 and bits.same_model(first.losses, judge.losses, worker.tolerance)
-                if difference:
-                    worker.stop()
-                    raise Unavailable(difference)
-            except Unavailable as why:
-                absent[worker.name] = str(why)
-                continue
-            versions.update({k: v for k, v in worker.versions.items() if k == "torch"})
-            firsts[worker.name] = first
-            worker.steps = (BATCH if args.quick else DOCUMENTS) // worker.batch  # the same documents for all
-            seconds = first.seconds / CHECKED * worker.steps
-            worker.repeat = max(1, min(50, round((0.05 if args.quick else 0.3) / seconds)))
-            workers[worker.name] = worker
-        times = measure.interleave(
-            {n: _runner(w, args.clock) for n, w in workers.items()}, args.repeats or (2 if args.quick else REPEATS)
-        )
-        for worker in workers.values():
-            worker.stop()
-    contenders = [
-        {
-            "name": n,
-            "precision": workers[n].precision,
-            "batch": workers[n].batch,
-            "seconds_per_document": measure.median(values),
-            "spread": measure.spread(values),
-            **_verdict(firsts[n] if workers[n].batch == 1 else None, oracle),
-        }
-        for n, values in times.items()
-    ]
-    row = {
-        "name": name,
-        **model,
-        "positions": sum(positions) / DOCUMENTS,
-        "documents": DOCUMENTS,
-        "num_params": arithmetic.num_params(**model),
-        "flops": flops,
-        "contenders": contenders,
-    }
-    return row, times
-
-
-def _verdict(first, oracle):
-    if first is None or oracle is None:
-        return bits.verdict(None, None)
-    return bits.verdict(first.losses, oracle.losses, first.digest == oracle.digest)
-
-
-def _contenders(args, folder, core):
-    common = {"task": str(folder), "core": core}
-    here = machine.HARNESS.parent
-    yield Worker(args.engine, {"kind": "trainer", "engine": args.engine, **common})
-    yield Worker("NumPy", {"kind": "module", "file": str(here / "numpy_gpt.py"), **common})
-    for batch in (1, BATCH):
-        for dtype in ("float64", "float32"):
-            name = f"PyTorch {dtype}" + (f", batch {batch}" if batch > 1 else "")
-            specification = {"kind": "module", "file": str(here / "torch_gpt.py"), **common}
-            specification["options"] = {"dtype": dtype, "batch": batch}
-            precision, tolerance = {"float64": ("f64", 1e-9), "float32": ("f32", 1e-3)}[dtype]
-            yield Worker(
-                name, specification, python=args.torch_python, precision=precision, batch=batch, tolerance=tolerance
-            )
-
-
-def _runner(worker, clock):
-    return lambda: worker.run(worker.steps).by_clock[clock] / worker.steps / worker.batch
-
-
-def _oracle(folder, core, flops, absent):
-    """The first steps of the graph engine, which the tests hold to the original's bits; None if it is too large."""
-    if flops > MOST_OPERATIONS:
-        return None
-    worker = Worker("graph", {"kind": "trainer", "engine": "graph", "task": str(folder), "core": core})
-    try:
-        worker.start()
-        return worker.run(CHECKED)
-    except Unavailable as why:
-        absent["graph, as the judge of the bits"] = str(why)
-        return None
-    finally:
-        worker.stop()
-
-
-def _finish(new, args):
-    from tables import shapes
-
-    notes = [
-        "µs a document on one thread, medians; f64 and f32 are not the same work, nor is a batch of 16 the same as 16",
-        f"steps. The same {BATCH if args.quick else DOCUMENTS} documents for all. Same bits: the first losses, and the",
-        f"parameters after {CHECKED + 1} steps, against the graph engine's.",
-        *(f"not run: {name}: {why}" for name, why in new["absent"].items()),
-    ]
-    cli.finish(new, args, shapes(new), "\n".join(notes))
 
 
 if __name__ == "__main__":

@@ -1,225 +1,161 @@
-"""What does one `Value` cost? Nanoseconds and bytes a node, by operator, and the script with its class swapped.
+"""What does one `Value` cost? Nanoseconds and bytes per node, by operator and in graphs like the script's.
 
     python bench/bench_value.py --script microgpt.py --json bench/results/value.json
 
-Each class runs in a process of its own. --engine module:Class adds any other that behaves like the script's.
+pyperf runs each measurement in processes of its own; all its options work, --fast and --rigorous among them. The script
+with its class swapped is a contender of compare.py.
 """
-import argparse
-import json
+import ast
+import gc
 import os
-import subprocess
-import sys
-import tempfile
-import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from time import perf_counter
 
-from harness import bits, cli, machine, measure, report, task, value_probe
-from harness.contender import Script, Unavailable
-from harness.progress import Progress
+from harness import cli, machine, measure, micro
 
 machine.find_package()
 
-QUICK = {"n": 3000, "repeats": 3, "bytes": 20_000, "graph": 10_000, "graphs": 3, "steps": 3}
-FULL = {"n": 50_000, "repeats": 5, "bytes": 200_000, "graph": 60_000, "graphs": 20, "steps": 30}
-OFF = ", collector off"
-BYTES_QUICK = ("a + b", "a * b")
+#: Operator -> the nodes that the script's class creates: a constant is a node, a difference is a + (b * -1).
+OPERATORS = {
+    "Value(1.5)": 1, "a + b": 1, "a + 1.5": 2, "a * b": 1, "a * 1.5": 2, "-a": 2, "a - b": 3, "a / b": 2, "a ** 2": 1,
+    "a ** -0.5": 1, "a.exp()": 1, "a.log()": 1, "a.relu()": 1,
+}  # fmt: skip
+PHASES = ("forward", "backward", "free")
+WIDTH, LAYERS = 16, 120
+NODES = LAYERS * WIDTH * (2 * WIDTH - 1)
 
 
-def main(argv=None):
-    args = _arguments(argv)
-    size = QUICK if args.quick else FULL
-    repeats = args.repeats or size["repeats"]
-    core, warnings = cli.choose_core(args)
-    classes, absent = _classes(args)
-    operators = BYTES_QUICK if args.quick else tuple(value_probe.OPERATORS)
-    script_runs = [] if args.script is None else _script_runs(args, classes, core)
-    total = len(classes) * (1 + len(operators) + 2 * repeats) + len(script_runs) * repeats
-    rows, times, graph_times = {}, {}, {}
-    with Progress(total, "value") as progress:
-        for name, value in list(classes.items()):
-            try:
-                rows[name] = _one(name, value, size, repeats, operators, core, progress)
-            except Unavailable as why:
-                absent[name] = str(why)
-                del classes[name]
-        graph_times = _graphs(classes, size, repeats, core, progress)
-        if script_runs:
-            times, results = _script(script_runs, size, repeats, progress, absent)
-    for name, row in rows.items():
-        row["graph_shipped"] = measure.median(graph_times[name])
-        row["graph_collector_off"] = measure.median(graph_times[name + OFF])
-    warnings += measure.distrust({f"graphs of {name}": values for name, values in graph_times.items()} | times)
-    new = report.build("value", machine.describe(core), warnings, rows=list(rows.values()), absent=absent,
-                       nodes=dict(value_probe.OPERATORS))  # fmt: skip
-    if script_runs:
-        new["script"] = _script_rows(times, results)
-        new["script_steps"] = size["steps"]
-    if args.whole:
-        new["whole"] = _whole(script_runs, absent)
-    _finish(new, args)
-    return 0
-
-
-def _arguments(argv):
-    p = argparse.ArgumentParser(prog="python bench/bench_value.py", description=__doc__.splitlines()[0])
-    p.add_argument("--script", metavar="PATH", help="your copy of the original microgpt.py: its class is measured "
-                   "too, and the script is run with each class in the place of its own")  # fmt: skip
-    p.add_argument("--engine", action="append", default=[], metavar="MODULE:CLASS", help="another class to measure")
-    p.add_argument("--only", metavar="WORD", help="only the classes whose names contain this word")
-    p.add_argument("--whole", action="store_true", help="with --script: run it to its end with each class, compare "
-                   "what it prints (minutes)")  # fmt: skip
-    cli.add_options(p, FULL["repeats"], plot=False)
-    args = p.parse_args(argv)
+def main():
+    runner = micro.runner(("script", "value", "operator"), processes=5, min_time=0.01)
+    p = runner.argparser
+    p.add_argument("--script", metavar="PATH", help="your copy of the original microgpt.py, for its class "
+                   "(default: the readable reference's)")  # fmt: skip
+    p.add_argument("--value", action="append", default=[], metavar="MODULE:CLASS", help="another class to measure")
+    p.add_argument("--operator", action="append", default=[], metavar="WORD", help="only operators that contain this")
+    args, load = runner.parse_args(), machine.load_warning()
     cli.check_files(p, args.script)
-    if args.whole and not args.script:
-        p.error("--whole needs --script")
-    for engine in args.engine:
-        if not all(engine.partition(":")):
-            p.error(f"--engine {engine!r} is not of the form MODULE:CLASS")
-    return args
-
-
-def _classes(args):
-    """({name: "module:Class" or a script's path}, an empty dict for those that turn out not to run)"""
-    classes = {} if args.script is None else {"microgpt.py": os.path.abspath(args.script)}
-    classes |= {"reference": "microgpt.reference:Value", "microgpt.Value": "microgpt:Value"}
-    classes |= {engine: engine for engine in args.engine}
-    return {
-        name: value for name, value in classes.items() if not args.only or args.only in name or name == "microgpt.py"
-    }, {}
-
-
-def _probe(value, core, **specification):
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(machine.HARNESS / "value_probe.py"),
-            json.dumps({"value": value, "core": core, **specification}),
-        ],
-        env=machine.child_environment(),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise Unavailable((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
-    return json.loads(done.stdout)
-
-
-def _one(name, value, size, repeats, operators, core, progress):
-    progress.at(f"{name}: operators")
-    row = {"name": name, "operators": _probe(value, core, task="operators", n=size["n"], repeats=repeats)}
-    progress.advance()
-    total = None
-    for operator in operators:
-        if operator in row["operators"]:
-            progress.at(f"{name}: bytes of {operator}")
-            if total is None:  # the addition that each of the others is followed by
-                total = _probe(value, core, task="bytes", operator="a", n=size["bytes"])
-            both = _probe(value, core, task="bytes", operator=operator, n=size["bytes"])
-            row["operators"][operator]["bytes"] = both - total
-        progress.advance()
-    return row
-
-
-def _graphs(classes, size, repeats, core, progress):
-    """{name, or name + OFF: [seconds a node of each round]}, in turns."""
-
-    def runner(value, collector):
-        return lambda: measure.median(
-            _probe(value, core, task="graph", n=size["graph"], repeats=size["graphs"], collector=collector)
-        )
-
-    runners = {}
+    for value in args.value:
+        if not all(value.partition(":")):
+            p.error(f"--value {value!r} is not of the form MODULE:CLASS")
+    first = {"microgpt.py": os.path.abspath(args.script)} if args.script else {"reference": "microgpt.reference:Value"}
+    classes = {**first, "microgpt.Value": "microgpt:Value", **{value: value for value in args.value}}
+    names = [name for name in OPERATORS if not args.operator or any(word in name for word in args.operator)]
+    rows, spreads = [], {}
     for name, value in classes.items():
-        runners[name] = runner(value, True)
-        runners[name + OFF] = runner(value, False)
-    return measure.interleave(runners, repeats, progress)
+        Value = load_class(value)
 
-
-def _script_runs(args, classes, core):
-    folder, path = tempfile.mkdtemp(prefix="microgpt-bench-"), os.path.abspath(args.script)
-    from microgpt.data import BUNDLED, load_docs
-
-    task.write(folder, load_docs(BUNDLED), 1)
-    runs = []
-    for name, value in classes.items():
-        swapped = None if value == path else value
-        for collector in (True, False):
-            label = f"microgpt.py with {name}" if swapped else "microgpt.py"
-            runs.append(Script(label + ("" if collector else OFF), path, folder, core, collector, swapped))
-    return runs
-
-
-def _script(runs, size, repeats, progress, absent):
-    results = {}
-
-    def runner(script):
-        def once():
-            try:
-                result = script.run(size["steps"])
-            except Unavailable as why:
-                absent[script.name] = str(why)
+        def bench(what, *arguments, prefix=name, **kwargs):
+            made = runner.bench_time_func(f"{prefix}: {what}", *arguments, **kwargs)
+            if made is None or args.worker:
                 return None
-            results[script.name] = result
-            return result.seconds / result.steps
+            spreads[f"{prefix}: {what}"] = measure.spread(made.get_values())
+            return made.median()
 
-        return once
+        bare = bench("nothing, backward", timer(Value, "a", "backward"))
+        times = {op: {ph: bench(f"{op}, {ph}", timer(Value, op, ph)) for ph in PHASES} for op in names}
+        row = {"name": name, "operators": times}
+        for key, collector in (("graph_shipped", True), ("graph_collector_off", False)):
+            row[key] = bench(key, graphs, Value, collector, inner_loops=NODES)
+        if not args.worker:
+            for op, size in bytes_of(value, names).items():
+                times[op] |= {"backward": max(0.0, times[op]["backward"] - bare), "bytes": size}
+        rows.append(row)
+    if args.worker:
+        return
+    from tables import value_graph, value_operators
 
-    return measure.interleave({script.name: runner(script) for script in runs}, repeats, progress), results
-
-
-def _script_rows(times, results):
-    original = results["microgpt.py"]
-    return [
-        {
-            "name": name,
-            "seconds_per_step": measure.median(values),
-            "spread": measure.spread(values),
-            "times_original": measure.ratio(times["microgpt.py"], values),
-            "times_collector_off": measure.ratio(times["microgpt.py" + OFF], values),
-            **bits.verdict(results[name].losses, original.losses, results[name].digest == original.digest),
-            "peak_bytes": results[name].peak,
-        }
-        for name, values in times.items()
-    ]
+    notes = ["Medians per node; operators with the garbage collector off. Graphs: built, differentiated and freed."]
+    nodes = {name: OPERATORS[name] for name in names}
+    micro.finish("value", args, [value_operators, value_graph], notes, load, rows, spreads, nodes=nodes)
 
 
-def _whole(runs, absent):
-    """The script from start to end, a process each: seconds, peak memory, and whether it printed the same."""
-    rows, printed = [], None
-    for script in runs:
-        if script.name.endswith(OFF):
-            continue  # it would take 14 GB
-        started = time.perf_counter()
-        try:
-            answer = script.answer()
-        except Unavailable as why:
-            absent[f"{script.name}, whole"] = str(why)
-            continue
-        seconds = time.perf_counter() - started
-        printed = printed or answer["stdout"]
-        rows.append({
-            "name": script.name,
-            "seconds": seconds,
-            "times_original": rows[0]["seconds"] / seconds if rows else 1.0,
-            "same_output": answer["stdout"] == printed,
-            "peak_bytes": answer["peak"],
-        })  # fmt: skip
-    return rows
+def load_class(value):
+    """Return the class of "module:Class", or of a script: only its imports, functions and classes are executed."""
+    if not os.path.isfile(value):
+        module, _, name = value.partition(":")
+        return getattr(__import__(module, fromlist=[name]), name)
+    with open(value, encoding="utf-8") as file:
+        tree = ast.parse(file.read(), value)
+    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+    tree.body = [node for node in tree.body if isinstance(node, kept)]
+    variables = {}
+    exec(compile(tree, value, "exec"), variables)
+    return variables["Value"]
 
 
-def _finish(new, args):
-    from harness import table
-    from tables import value_graph, value_operators, value_script, value_whole
+def timer(Value, operator, phase):
+    """Return a function(n) -> seconds to create n results, to run backward through them, or to free them.
 
-    print()
-    table.show(*value_operators(new))
-    for key, columns_and_rows in (("script", value_script), ("whole", value_whole)):
-        if key in new:
-            print()
-            table.show(*columns_and_rows(new))
-    notes = ["ns a node over build, backward and freeing of graphs like the script's, in turns, medians."]
-    notes += [f"not run: {name}: {why}" for name, why in new["absent"].items()]
-    cli.finish(new, args, value_graph(new), "\n".join(notes))
+    Python's loop, some 10 ns per node, is included; so is backward through the additions that join the results.
+    """
+    build = eval(f"lambda a, b, Value, n: [{operator} for _ in range(n)]")
+
+    def timed(n):
+        gc.disable()
+        a, b = Value(1.5), Value(0.75)
+        started = perf_counter()
+        held = build(a, b, Value, n)
+        if phase == "forward":
+            return perf_counter() - started
+        if phase == "backward":
+            root = summed(held)
+            started = perf_counter()
+            root.backward()
+            return perf_counter() - started
+        started = perf_counter()
+        del held
+        return perf_counter() - started
+
+    return timed
+
+
+def summed(values):
+    """Return their sum as a balanced tree, so that classes that recurse can traverse it."""
+    while len(values) > 1:
+        pairs = [a + b for a, b in zip(values[::2], values[1::2])]
+        values = pairs + values[len(values) // 2 * 2 :]
+    return values[0]
+
+
+def graphs(n, Value, collector):
+    """Return the seconds to build, differentiate and free n graphs like the script's: sums of products of parameters."""
+    gc.collect()
+    gc.freeze()  # pyperf's objects cost the collector nothing
+    (gc.enable if collector else gc.disable)()
+    weights = [[Value(0.01 * (i - j)) for j in range(WIDTH)] for i in range(WIDTH)]
+    started = perf_counter()
+    for _ in range(n):
+        x = [Value(0.1) for _ in range(WIDTH)]
+        for _ in range(LAYERS):
+            x = [summed([w * xi for w, xi in zip(row, x)]) for row in weights]
+        summed(x).backward()
+        del x
+    return perf_counter() - started
+
+
+def bytes_of(value, names):
+    """Return {operator: bytes of its result once only a chain of additions holds it}, measured in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        # The first chain takes the memory that was free already, the second is the addition alone.
+        _, addition, *found = pool.submit(grown, value, ["a", "a", *names]).result()
+    return {name: both - addition for name, both in zip(names, found)}
+
+
+def grown(value, names, n=50_000):
+    """Return the bytes per node of chains of additions of each operator. All chains are kept: no memory is reused."""
+    gc.disable()
+    Value, chains, sizes = load_class(value), [], []
+    a, b = Value(1.5), Value(0.75)
+    for name in names:
+        step = eval(f"lambda total, a, b, Value: total + ({name})")
+        total = step(Value(0.0), a, b, Value)
+        before = machine.memory()
+        for _ in range(n):
+            total = step(total, a, b, Value)
+        sizes.append((machine.memory() - before) / n)
+        chains.append(total)
+    return sizes
 
 
 if __name__ == "__main__":

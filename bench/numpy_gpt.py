@@ -1,28 +1,24 @@
 """microgpt's training step as a NumPy user would write it: whole arrays, explicit backward, float64.
 
-The same model, loss and optimizer as the original, on all positions of a document at once. NumPy adds in an order of
-its own, so the losses agree to about 1e-13 but are not the original's bits. Shapes: T positions, E = n_embd, H heads
-of D = E / H, V = vocab_size. A gradient is named d + name.
+The same model, loss and optimizer as the original, on all positions of a document at once. NumPy adds in a different
+order, so the losses agree to about 1e-13 but not in all bits. Shapes: T positions, E = n_embd, H heads of D = E / H,
+V = vocab_size. A gradient is named d + name.
 """
 import numpy as np
 
 
-def versions():
-    return {"numpy": np.__version__}
-
-
-def make(task, dtype="float64"):
-    """A fresh run of the task, with .run(n) -> the losses of its next n steps."""
-    return Run(task, np.dtype(dtype))
+def make(task):
+    """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
+    return Run(task)
 
 
 class Run:
-    def __init__(self, task, dtype):
+    def __init__(self, task):
         self.tokens, self.num_steps, self.step_index = task.tokens, task.num_steps, 0
         self.n_head, self.n_layer, self.block_size = (task.settings[k] for k in ("n_head", "n_layer", "block_size"))
-        # All parameters in one array and all gradients in another, with a view for each matrix: Adam is a few lines.
+        # All parameters in one array and all gradients in another, with a view for each matrix.
         weights = task.state_dict()
-        self.params = np.concatenate([np.array(flat, dtype=dtype) for _, _, flat in weights.values()])
+        self.params = np.concatenate([np.array(flat) for _, _, flat in weights.values()])
         self.grads = np.zeros_like(self.params)
         self.w, self.dw, at = {}, {}, 0
         for name, (nout, nin, flat) in weights.items():
@@ -44,13 +40,13 @@ class Run:
         return loss
 
     def forward_backward(self, tokens):
-        """The loss of a document; self.grads then holds the gradient of every parameter."""
+        """Return the loss of a document, and leave the gradient of every parameter in self.grads."""
         w, dw, T = self.w, self.dw, min(self.block_size, len(tokens) - 1)
         inputs, targets = tokens[:T], tokens[1 : T + 1]
 
         # forward
-        x_first, norm0 = rmsnorm(w["wte"][inputs] + w["wpe"][:T])
-        x = x_first
+        x, norm0 = rmsnorm(w["wte"][inputs] + w["wpe"][:T])
+        x_first = x
         future = np.triu(np.full((T, T), -np.inf, dtype=x.dtype), 1)
         saved = []
         for i in range(self.n_layer):
@@ -107,7 +103,7 @@ class Run:
         return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
 
     def update(self):
-        """Adam, with the learning rate falling linearly to 0."""
+        """Take a step of Adam; the learning rate decays linearly to 0."""
         beta1, beta2 = self.adam["beta1"], self.adam["beta2"]
         lr_t = self.adam["learning_rate"] * (1 - self.step_index / self.num_steps)
         self.step_index += 1
@@ -126,11 +122,11 @@ def softmax(logits):
 
 
 def rmsnorm(x):
-    """x [T, E] -> (normalised x, its scale [T, 1])"""
+    """Return (normalised x [T, E], its scale [T, 1])."""
     scale = ((x * x).sum(-1, keepdims=True) / x.shape[-1] + 1e-5) ** -0.5
     return x * scale, scale
 
 
 def rmsnorm_backward(dy, y, scale):
-    """dy: the gradient of the normalised y."""
+    """Return dx, given the gradient dy of the normalised y."""
     return scale * (dy - y * ((dy * y).sum(-1, keepdims=True) / y.shape[-1]))

@@ -1,7 +1,7 @@
-"""Write the tables of README.md and bench/README.md from bench/results/*.json, between their marks.
+"""Write the tables between their marks in PAGES, and the picture of the README, from bench/results/*.json.
 
-python bench/render.py            rewrites what has changed
-python bench/render.py --check    says what would change, and fails if anything would
+python bench/render.py            rewrites the pages that have changed
+python bench/render.py --check    changes nothing; reports what would change, with exit status 1
 
 <!-- table: NAME -->  ...  <!-- end table -->           a table and the command behind it; names: TABLES
 <!-- figure: NAME -->...<!-- end figure -->             one number in a sentence; names: FIGURES
@@ -11,13 +11,14 @@ import re
 import sys
 from pathlib import Path
 
+import readme_picture
 import tables
 from harness import report
-from harness.table import markdown, microseconds, number
+from harness.table import markdown, number
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-PAGES = ("README.md", "bench/README.md")
+PAGES = ("README.md", "bench/README.md", "docs/howto/own-architecture.md")
 
 #: Table -> (JSON file, the function that lays it out).
 TABLES = {
@@ -25,15 +26,10 @@ TABLES = {
     "compare": ("compare", tables.compare),
     "value-operators": ("value", tables.value_operators),
     "value-graph": ("value", tables.value_graph),
-    "value-script": ("value", tables.value_script),
-    "value-whole": ("value", tables.value_whole),
     "shapes": ("shapes", tables.shapes),
-    "scaling": ("scaling", tables.scaling),
     "sampling": ("sampling", tables.sampling),
     "startup": ("startup", tables.startup),
-    "startup-modules": ("startup", tables.startup_modules),
     "breakdown": ("breakdown", tables.breakdown),
-    "breakdown-functions": ("breakdown", tables.breakdown_functions),
 }
 
 
@@ -44,22 +40,8 @@ def _row(made, start):
 #: Figure -> (JSON file, report -> str).
 FIGURES = {
     "fused-times": ("compare", lambda made: number(_row(made, "fused (")["times_original"])),
-    "fused-times-collector-off": ("compare", lambda made: number(_row(made, "fused (")["times_collector_off"])),
-    "fused-microseconds": ("compare", lambda made: microseconds(_row(made, "fused (")["seconds_per_document"])),
-    "graph-times": ("compare", lambda made: number(_row(made, "graph")["times_original"])),
-    "graph-times-collector-off": ("compare", lambda made: number(_row(made, "graph")["times_collector_off"])),
     "value-times": ("compare", lambda made: number(_row(made, "microgpt.py with our Value")["times_original"])),
-    "value-times-collector-off": (
-        "compare",
-        lambda made: number(_row(made, "microgpt.py with our Value, collector off")["times_collector_off"]),
-    ),
-    "original-milliseconds": ("compare", lambda made: number(made["rows"][0]["seconds_per_document"] * 1e3)),
-    "original-milliseconds-collector-off": (
-        "compare",
-        lambda made: number(made["rows"][1]["seconds_per_document"] * 1e3),
-    ),
-    "sampling-tokens": ("sampling", lambda made: number(_row(made, "fused")["tokens_per_second"])),
-    "startup-times": ("startup", lambda made: number(made["rows"][-1]["times_python"])),
+    "own-architecture-times": ("own_architecture", lambda made: number(_row(made, "graph")["times_plain"], 1)),
     "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
 }
 
@@ -68,14 +50,12 @@ _FIGURE = re.compile(r"(<!-- figure: (\S+) -->).*?(<!-- end figure -->)", re.DOT
 
 
 def rendered(page, results=RESULTS):
-    """The text of a page with every table and figure as the JSON files have it.
+    """Return the text of a page with every table and figure as in the JSON files.
 
     Raises ValueError for a mark that has no end, no such name or no data.
     """
-    opened, closed = (
-        len(re.findall("<!-- (?:table|figure): ", page)),
-        len(re.findall("<!-- end (?:table|figure) -->", page)),
-    )
+    opened = len(re.findall("<!-- (?:table|figure): ", page))
+    closed = len(re.findall("<!-- end (?:table|figure) -->", page))
     if opened != closed or opened != len(_TABLE.findall(page)) + len(_FIGURE.findall(page)):
         raise ValueError(f"{opened} marks begin a table or figure, {closed} end one, or one is not on its line")
 
@@ -102,16 +82,16 @@ def rendered(page, results=RESULTS):
 
 
 def pages(root=ROOT, results=RESULTS):
-    """[(path, its text now, its text as it should be)] of every page that exists."""
-    paths = [root / page for page in PAGES if (root / page).is_file()]
-    return [
-        (path, path.read_text(encoding="utf-8"), rendered(path.read_text(encoding="utf-8"), results)) for path in paths
-    ]
+    """Return [(path, its text, its text as it should be)] of the pages and the picture."""
+    found = [(root / page, (root / page).read_text(encoding="utf-8")) for page in PAGES]
+    picture = root / "docs" / "images" / "speed.svg"
+    drawn = readme_picture.draw(report.read(results / "compare.json"))
+    return [(path, now, rendered(now, results)) for path, now in found] + [(picture, picture.read_text("utf-8"), drawn)]
 
 
 def main(argv=None):
     p = argparse.ArgumentParser(prog="python bench/render.py", description=__doc__.splitlines()[0])
-    p.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not as it should be")
+    p.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a page is out of date")
     args = p.parse_args(argv)
     try:
         changed = [(path, new) for path, old, new in pages() if old != new]

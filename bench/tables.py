@@ -1,64 +1,57 @@
-"""What each table looks like, made from the JSON of a benchmark: for the terminal and for Markdown alike.
+"""The layout of each table, for the terminal and for Markdown: functions of a report -> (columns, rows).
 
-A table is a function of a report -> (columns, rows); see harness/table.py.
+harness/table.py prints them.
 """
+from harness.measure import ratio
 from harness.table import duration, megabytes, microseconds, number, percent, yes_no
 
 
+def _layout(rows, *columns):
+    """Return (columns, rows) from (title, side, function of a row) of each column."""
+    return [(title, side) for title, side, _ in columns], [[cell(row) for _, _, cell in columns] for row in rows]
+
+
 def compare(report):
-    """Every contender of compare.py."""
-    columns = [
-        ("contender", "<"), ("µs a document", ">"), ("spread", ">"), ("× original", ">"), ("× collector off", ">"),
-        ("documents/s", ">"), ("precision", "<"), ("batch", ">"), ("losses compared", ">"), ("same bits", "<"),
-        ("same 4 digits", "<"), ("MB", ">"),
-    ]  # fmt: skip
-    rows = [
-        [
-            row["name"],
-            microseconds(row["seconds_per_document"]),
-            percent(row["spread"]),
-            number(row["times_original"]),
-            number(row["times_collector_off"]),
-            number(row["documents_per_second"]),
-            row["precision"],
-            row["batch"],
-            row["compared"],
-            yes_no(row["bits"]),
-            yes_no(row["print"]),
-            megabytes(row["peak_bytes"]),
-        ]
-        for row in report["rows"]
-    ]
-    return columns, rows
+    """compare.py: every contender."""
+    others = list(report["rows"][0].get("times_other", {}))
+    return _layout(
+        report["rows"],
+        ("contender", "<", lambda row: row["name"]),
+        ("µs per document", ">", lambda row: microseconds(row["seconds_per_document"])),
+        ("spread", ">", lambda row: percent(row["spread"])),
+        ("× original", ">", lambda row: number(row["times_original"])),
+        ("× collector off", ">", lambda row: number(row["times_collector_off"])),
+        *((f"× {name}", ">", lambda row, name=name: number(row["times_other"][name])) for name in others),
+        ("precision", "<", lambda row: row["precision"]),
+        ("batch", ">", lambda row: row["batch"]),
+        ("losses compared", ">", lambda row: row["compared"]),
+        ("same bits", "<", lambda row: yes_no(row["bits"])),
+        ("same 4 digits", "<", lambda row: yes_no(row["print"])),
+        ("MB", ">", lambda row: megabytes(row["peak_bytes"])),
+    )
+
+
+#: The rows of the first page, by the beginning of their names in compare.json -> what the page calls them.
+FIRST_PAGE = {
+    "microgpt.py": "microgpt.py, the original",
+    "microgpt.py with our Value": "microgpt.py with one changed import",
+    "graph": "graph engine",
+    "fused (": "fused engine",
+    "PyTorch, eager, f64": "PyTorch, eager, float64",
+}
 
 
 def engines(report):
-    """compare.py, for the first page: less of each row, and no batches."""
-    columns = [
-        ("one document a step", "<"),
-        ("time a step", ">"),
-        ("× original as shipped", ">"),
-        ("× original, collector off", ">"),
-        ("precision", "<"),
-        ("same bits", "<"),
-    ]
-    rows = [
-        [
-            row["name"],
-            duration(row["seconds_per_document"]),
-            number(row["times_original"]),
-            number(row["times_collector_off"]),
-            row["precision"],
-            yes_no(row["bits"]),
-        ]
-        for row in report["rows"]
-        if row["batch"] == 1
-    ]
-    return columns, rows
-
-
-def _nanoseconds(seconds):
-    return number(None if seconds is None else seconds * 1e9)
+    """compare.py, for the first page: five rows, less of each."""
+    rows = report["rows"]
+    return _layout(
+        [(label, next(row for row in rows if row["name"].startswith(name))) for name, label in FIRST_PAGE.items()],
+        ("", "<", lambda item: item[0]),
+        ("time per step", ">", lambda item: duration(item[1]["seconds_per_document"])),
+        ("× original", ">", lambda item: number(item[1]["times_original"])),
+        ("× original, garbage collector off", ">", lambda item: number(item[1]["times_collector_off"])),
+        ("same bits", "<", lambda item: yes_no(item[1]["bits"])),
+    )
 
 
 def value_operators(report):
@@ -70,190 +63,97 @@ def value_operators(report):
     for operator, nodes in report["nodes"].items():
         cells = [f"`{operator}`", nodes]
         for row in report["rows"]:
-            found = row["operators"].get(operator, {})
-            cells += [_nanoseconds(found.get(phase)) for phase in ("forward", "backward", "free")]
-            cells.append(number(found.get("bytes")))
+            found = row["operators"][operator]
+            cells += [number(found[phase], scale=1e9) for phase in ("forward", "backward", "free")] + [number(found["bytes"])]
         rows.append(cells)
     return columns, rows
 
 
 def value_graph(report):
     """bench_value.py: whole graphs of each class."""
-    columns = [
-        ("class", "<"),
-        ("ns a node", ">"),
-        ("collector off", ">"),
-        ("times faster", ">"),
-        ("collector off", ">"),
-    ]
-    first = report["rows"][0]
+    columns = [("class", "<"), ("ns per node", ">"), ("collector off", ">"), ("times faster", ">"), ("collector off", ">")]
+    first, keys = report["rows"][0], ("graph_shipped", "graph_collector_off")
     rows = [
-        [
-            row["name"],
-            _nanoseconds(row["graph_shipped"]),
-            _nanoseconds(row["graph_collector_off"]),
-            number(first["graph_shipped"] / row["graph_shipped"]),
-            number(first["graph_collector_off"] / row["graph_collector_off"]),
-        ]
+        [row["name"], *(number(row[key], scale=1e9) for key in keys), *(number(first[key] / row[key]) for key in keys)]
         for row in report["rows"]
     ]
-    return columns, rows
-
-
-def value_script(report):
-    """bench_value.py --script: the script with its class swapped."""
-    columns = [("program", "<"), ("ms a step", ">"), ("spread", ">"), ("× original", ">"), ("× collector off", ">"),
-               ("losses compared", ">"), ("same bits", "<"), ("MB", ">")]  # fmt: skip
-    rows = [
-        [
-            row["name"],
-            number(row["seconds_per_step"] * 1e3),
-            percent(row["spread"]),
-            number(row["times_original"]),
-            number(row["times_collector_off"]),
-            row["compared"],
-            yes_no(row["bits"]),
-            megabytes(row["peak_bytes"]),
-        ]
-        for row in report["script"]
-    ]
-    return columns, rows
-
-
-def value_whole(report):
-    """bench_value.py --script --whole: the script from start to end."""
-    columns = [
-        ("program, from start to end", "<"),
-        ("seconds", ">"),
-        ("× original", ">"),
-        ("same output", "<"),
-        ("MB", ">"),
-    ]
-    rows = [
-        [
-            row["name"],
-            number(row["seconds"]),
-            number(row["times_original"]),
-            yes_no(row["same_output"]),
-            megabytes(row["peak_bytes"]),
-        ]
-        for row in report["whole"]
-    ]
-    return columns, rows
-
-
-def scaling(report):
-    """bench_scaling.py: every point, engine by engine."""
-    engines = list(dict.fromkeys(engine for row in report["rows"] for engine in row["engines"]))
-    columns = [("along", "<"), ("value", ">"), ("parameters", ">"), ("operations", ">")]
-    columns += [(f"{engine}, µs", ">") for engine in engines]
-    columns += [(f"{engine}, MB", ">") for engine in engines]
-    fastest = engines[0] if engines else None
-    columns += [(f"{fastest}: 10⁹ operations/s", ">"), ("of NumPy's matmul", ">")]
-    exact = report["peak"] and report["peak"].get("exact_flops")
-    columns += [("of the exact peak", ">")] if exact else []
-    columns += [("GB/s at least", ">")]
-    rows = []
-    for row in report["rows"]:
-        found = [row["engines"].get(engine) or {} for engine in engines]
-        cells = [row["axis"], f"{row['value']:,}", f"{row['num_params']:,}", number(row["flops"])]
-        cells += [microseconds(f.get("seconds")) for f in found]
-        cells += [megabytes(f.get("bytes")) for f in found]
-        seconds = found[0].get("seconds") if found else None
-        rate = row["flops"] / seconds if seconds else None
-        peak = report["peak"] and report["peak"]["flops"]
-        cells += [
-            number(rate and rate / 1e9),
-            percent(rate / peak if rate and peak else None),
-            *([percent(rate / exact if rate else None)] if exact else []),
-            number(row["least_bytes"] / seconds / 1e9 if seconds else None),
-        ]
-        rows.append(cells)
     return columns, rows
 
 
 def shapes(report):
-    """bench_shapes.py: a row for each contender, a column for each model."""
+    """bench_shapes.py: a row for each model, a column for each contender."""
     names = list(dict.fromkeys(c["name"] for row in report["rows"] for c in row["contenders"]))
-    columns = [("µs a document", "<"), ("precision", "<"), ("batch", ">")]
-    columns += [(row["name"], ">") for row in report["rows"]] + [("same bits", "<")]
+    exact, others = (report.get("peak") or {}).get("exact_flops"), report.get("others", [])
+    columns = [("µs per document", "<"), ("parameters", ">"), ("operations", ">"), *((name, ">") for name in names)]
+    columns += [(f"fused / {other}", ">") for other in others]
+    columns += [("fused: 10⁹ operations/s", ">")] + ([("of the exact peak", ">")] if exact else []) + [("same bits", "<")]
     rows = []
-    for name in names:
-        found = [next((c for c in row["contenders"] if c["name"] == name), None) for row in report["rows"]]
-        one = next(c for c in found if c)
-        verdicts = [c["bits"] for c in found if c and c["bits"] is not None]
+    for row in report["rows"]:
+        found = {c["name"]: c for c in row["contenders"]}
+        fused = found["fused"]
+        rate = row["flops"] / fused["seconds_per_document"]
         rows.append([
-            name,
-            one["precision"],
-            one["batch"],
-            *(microseconds(c and c["seconds_per_document"]) for c in found),
-            yes_no(all(verdicts) if verdicts else None)
-            + (f" ({len(verdicts)} of {len(found)} checked)" if 0 < len(verdicts) < len(found) else ""),
+            row["name"],
+            f"{row['num_params']:,}",
+            number(row["flops"]),
+            *(microseconds(found[name]["seconds_per_document"] if name in found else None) for name in names),
+            *(number(1 / ratio(found[o]["rounds"], fused["rounds"]) if o in found else None) for o in others),
+            number(rate, scale=1e-9),
+            *([percent(rate / exact)] if exact else []),
+            yes_no(fused["bits"]),
         ])  # fmt: skip
     return columns, rows
 
 
+def own_architecture(report):
+    """own_architecture.py: a changed model in plain Python and on the graph engine."""
+    return _layout(
+        report["rows"],
+        ("engine", "<", lambda row: row["name"]),
+        ("time per step", ">", lambda row: duration(row["seconds_per_document"])),
+        ("× plain Python", ">", lambda row: number(row["times_plain"])),
+        ("same bits", "<", lambda row: yes_no(row["bits"])),
+    )
+
+
 def sampling(report):
-    """bench_sampling.py."""
-    columns = [("engine", "<"), ("tokens/s", ">"), ("spread", ">"), ("× reference", ">"), ("texts compared", ">"),
-               ("same text", "<")]  # fmt: skip
-    rows = [
-        [
-            row["name"],
-            number(row["tokens_per_second"]),
-            percent(row["spread"]),
-            number(row["times_reference"]),
-            row["compared"],
-            yes_no(row["same_text"]),
-        ]
-        for row in report["rows"]
-    ]
-    return columns, rows
+    """bench_sampling.py: every engine."""
+    return _layout(
+        report["rows"],
+        ("engine", "<", lambda row: row["name"]),
+        ("tokens/s", ">", lambda row: number(row["tokens_per_second"])),
+        ("spread", ">", lambda row: percent(row["spread"])),
+        ("× reference", ">", lambda row: number(row["times_reference"])),
+        ("texts compared", ">", lambda row: row["compared"]),
+        ("same text", "<", lambda row: yes_no(row["same_text"])),
+    )
 
 
 def startup(report):
     """bench_startup.py: whole processes."""
-    columns = [("process", "<"), ("ms", ">"), ("spread", ">"), ("× python -c pass", ">")]
-    rows = [
-        [row["name"], number(row["seconds"] * 1e3), percent(row["spread"]), number(row["times_python"])]
-        for row in report["rows"]
-    ]
-    return columns, rows
-
-
-def startup_modules(report):
-    """bench_startup.py: what the command imports beyond what Python itself does, the dearest first."""
-    columns = [("module", "<"), ("ms to import", ">")]
-    own = [m for m in report["modules"] if not m["python"]]
-    rows = [[f"`{m['module']}`", number(m["self"] * 1e3, 2)] for m in own[:15]]
-    if len(own) > 15:
-        rows.append([f"{len(own) - 15} others", number(sum(m["self"] for m in own[15:]) * 1e3, 2)])
-    rows.append(["all of these", number(sum(m["self"] for m in own) * 1e3, 2)])
-    return columns, rows
+    return _layout(
+        report["rows"],
+        ("process", "<", lambda row: row["name"]),
+        ("ms", ">", lambda row: number(row["seconds"], scale=1e3)),
+        ("spread", ">", lambda row: percent(row["spread"])),
+        ("× python -c pass", ">", lambda row: number(row["times_python"])),
+    )
 
 
 def breakdown(report):
     """bench_breakdown.py: a row for each part of a step."""
-    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("instructions", ">"), ("operations", ">")]
-    exact = report["peak"] and report["peak"].get("exact_flops")
+    exact = (report["peak"] or {}).get("exact_flops")
+    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("operations", ">")]
     columns += [("limit, µs", ">")] if exact else []
     rows, parts = [], report["parts"]
-    everything = {key: sum(p[key] or 0 for p in parts) or None for key in ("seconds", "instructions", "flops")}
-    for part in [*parts, {"name": "all", **everything}]:
+    total = {key: sum(p[key] or 0 for p in parts) or None for key in ("seconds", "flops")}
+    for part in [*parts, {"name": "all", **total}]:
         seconds, flops = part["seconds"], part["flops"]
         rows.append([
             part["name"],
-            number(None if seconds is None else seconds * 1e6),
-            percent(seconds / report["seconds"] if seconds is not None else None),
-            number(part["instructions"]),
+            microseconds(seconds),
+            percent(seconds and seconds / report["seconds"]),
             number(flops),
-            *([number(flops / exact * 1e6 if flops else None, 2)] if exact else []),
+            *([number(flops and flops / exact, 2, 1e6)] if exact else []),
         ])  # fmt: skip
-    return columns, rows
-
-
-def breakdown_functions(report):
-    """bench_breakdown.py: the functions that take most."""
-    columns = [("function", "<"), ("share", ">"), ("instructions a step", ">")]
-    rows = [[f"`{name}`", percent(f["share"]), number(f["instructions"])] for name, f in report["functions"].items()]
     return columns, rows

@@ -1,13 +1,13 @@
 """microgpt's training step in eager PyTorch, as a PyTorch user would write it: autograd and the fused Adam.
 
-The same model, loss and optimizer as the original; with `batch` documents a step, the mean of their losses, which is
-another (and for the processor easier) computation than the original's one document a step. One thread.
+The same model, loss and optimizer as the original, on one thread. With `batch` documents per step the loss is their
+mean: a different computation from the original's one document per step, and easier for the processor.
 """
 import torch
 import torch.nn.functional as F
 
 torch.set_num_threads(1)
-IGNORE = -100  # cross_entropy's own mark for a position without a target
+IGNORE = -100  # cross_entropy's mark for a position without a target
 
 
 def versions():
@@ -15,7 +15,7 @@ def versions():
 
 
 def make(task, dtype="float64", batch=1):
-    """A fresh run of the task, with .run(n) -> the losses of its next n steps."""
+    """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
     return Run(task, getattr(torch, dtype), batch)
 
 
@@ -46,21 +46,21 @@ class Run:
         loss = self.loss(logits, targets)
         self.optimizer.zero_grad()
         loss.backward()
-        # Falls linearly to 0; a scheduler object would do the same in more time.
+        # A linear decay to 0; a scheduler object takes longer.
         self.optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - self.step_index / self.num_steps)
         self.optimizer.step()
         self.step_index += 1
         return loss.item()
 
     def loss(self, logits, targets):
-        """Each document's loss is the mean over its own positions, and the batch's the mean over documents."""
+        """Return the mean over documents of the mean over each document's positions."""
         if self.batch == 1:
             return F.cross_entropy(logits[0], targets[0])
         losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORE, reduction="none")
         return (losses.sum(1) / (targets != IGNORE).sum(1)).mean()
 
     def pad(self, documents):
-        """Lists of token ids -> inputs and targets [B, T], padded at the end, where nothing looks."""
+        """Return inputs and targets [B, T] from lists of token ids, padded at the end, where no target is."""
         lengths = [min(self.block_size, len(tokens) - 1) for tokens in documents]
         T = max(lengths)
         inputs = torch.tensor([tokens[:n] + [0] * (T - n) for tokens, n in zip(documents, lengths)])

@@ -29,7 +29,7 @@ int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *c
     coefs->lr_t = config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
     /* Wide enough for every sensible setting, narrow enough that nothing over- or underflows on the way: the proofs in
-     * docs/exactness.md count on these ranges. Whatever lies outside goes through the script's own arithmetic. */
+     * docs/explain/exactness.md count on these ranges. Whatever lies outside goes through the script's own arithmetic. */
     coefs->vectorizable = between(coefs->beta1, 0.0, 1.0) && between(coefs->beta2, 0.0, 1.0)
                           && between(coefs->one_minus_beta2, 0x1p-40, 1.0) && between(coefs->m_scale, 0x1p-40, 1.0)
                           && between(coefs->v_scale, 0x1p-40, 1.0) && between(coefs->eps, 0x1p-500, 0x1p+40)

@@ -1,13 +1,12 @@
-"""Training on your own text, with a part of it held out, the model kept in a file, and samples from that file.
+"""Train on your own text, validate on a tenth of it, save the model, and sample from the file.
 
 python examples/own_text.py [TEXT [MODEL.safetensors]]
 
-TEXT is UTF-8, one document a line; without it the model learns to write numbers in words.
+TEXT is UTF-8, one document per line. Without it, the model learns to write numbers in words.
 """
 import sys
 
-from microgpt import Trainer, evaluate, load_docs
-from microgpt.cli.validation import split
+from microgpt import Trainer, evaluate, load_docs, split_docs
 
 ONES = "one two three four five six seven eight nine".split()
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -15,14 +14,14 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def numbers() -> list[str]:
-    """one to nine hundred ninety-nine"""
+    """Return one to nine hundred ninety-nine, in words."""
     below_100 = [*ONES, *TEENS, *(ten + one for ten in TENS for one in ["", *("-" + one for one in ONES)])]
     return [*below_100, *(f"{one} hundred{rest}" for one in ONES for rest in ["", *(" " + r for r in below_100)])]
 
 
 docs = load_docs(sys.argv[1]) if len(sys.argv) > 1 else numbers()
 path = sys.argv[2] if len(sys.argv) > 2 else "own_text.safetensors"
-learned, held_out = split(docs, 0.1)
+learned, held_out = split_docs(docs, 0.1)
 print(f"{len(learned)} documents to learn from, {len(held_out)} held out")
 
 trainer = Trainer(learned, num_steps=2000, n_embd=32, n_head=4, block_size=32, learning_rate=0.01)

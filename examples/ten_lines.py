@@ -1,4 +1,4 @@
-"""The whole of microgpt.py in ten lines of this package: python examples/ten_lines.py"""
+"""All of microgpt.py in ten lines, with this package: python examples/ten_lines.py"""
 from microgpt import Trainer, load_docs
 
 trainer = Trainer(load_docs())

@@ -1,9 +1,9 @@
-"""One change to the architecture, on the graph: the table that reads tokens also scores them (tied embeddings).
+"""Change the architecture: tied embeddings, in which the matrix that reads tokens also scores them.
 
 python examples/tied_embeddings.py [STEPS]
 
-The forward pass below is the script's with its last line changed from lm_head to wte. A Value remembers how it was
-computed, so nothing else has to be written: backward() follows by itself, and lm_head simply gets no gradient.
+The forward pass is the script's, with lm_head replaced by wte in the last line. There is no backward pass to write:
+backward() follows the graph, and lm_head gets no gradient.
 """
 import random
 import sys

@@ -1,4 +1,4 @@
-"""A classifier on Value alone: two half moons that no straight line parts.
+"""Train a classifier with Value alone: two half moons that no straight line separates.
 
 python examples/two_moons.py
 """
@@ -11,7 +11,7 @@ random.seed(1)
 
 
 def moons(n: int, noise: float = 0.1) -> list[tuple[float, float, int]]:
-    """n points (x, y, side), side -1 or 1: one half circle, and another turned over and moved into the first."""
+    """Return n points (x, y, side) on two interlocking half circles; side is -1 or 1."""
     points = []
     for i in range(n):
         side, angle = (1, -1)[i % 2], random.uniform(0, math.pi)
@@ -23,7 +23,7 @@ def moons(n: int, noise: float = 0.1) -> list[tuple[float, float, int]]:
 
 
 class Layer:
-    """nout neurons over nin inputs: a weighted sum and a bias each, cut off at 0 unless it is the last."""
+    """A layer of nout neurons with nin inputs: weighted sums plus biases, with ReLU unless it is the last layer."""
 
     def __init__(self, nin: int, nout: int, last: bool = False) -> None:
         self.w = [[Value(random.gauss(0, nin**-0.5)) for _ in range(nin)] for _ in range(nout)]
@@ -40,7 +40,7 @@ params = [p for layer in layers for row in [*layer.w, layer.b] for p in row]
 
 
 def score(x: float, y: float) -> Value:
-    """Above 0 for the side 1, below for -1."""
+    """Return a Value above 0 for side 1, below 0 for side -1."""
     h = [Value(x), Value(y)]
     for layer in layers:
         h = layer(h)

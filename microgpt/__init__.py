@@ -9,6 +9,7 @@ import os as _os
 
 __version__ = "0.1.0"
 
+#: Each public name, and the module that defines it.
 _HOME = {
     "Value": "core.value",
     "GPT": "core.model",
@@ -18,12 +19,26 @@ _HOME = {
     "rmsnorm": "core.functions",
     "document_loss": "core.gpt",
     "Adam": "core.adam",
+    "simd_info": "core.simd",
+    "Config": "config",
     "Tokenizer": "data",
     "load_docs": "data",
+    "split_docs": "data",
     "Trainer": "trainer",
+    "evaluate": "evaluation",
+    "generate": "generation",
+    "show_versions": "info",
+    "Callback": "callbacks",
+    "Checkpointer": "callbacks",
+    "LossPlot": "callbacks",
+    "Progress": "callbacks",
+    "RunLogger": "callbacks",
+    "Validator": "callbacks",
+    "MicrogptError": "errors",
+    "CheckpointError": "errors",
     "DivergedError": "errors",
-    "simd_info": "core.simd",
-    "evaluate": "eval",
+    "LogError": "errors",
+    "UsageError": "errors",
     "draw_graph": "viz.graph",
     "plot_attention": "viz.plots",
     "plot_embeddings": "viz.plots",
@@ -51,19 +66,10 @@ def __dir__():
 
 if _os.environ.get("MICROGPT_SIMD"):
     try:
-        from .core import simd as _simd  # noqa: F401  (an override that is unknown or unsupported fails here, at import)
-    except ImportError as error:
-        import sys as _sys
+        from .core import simd as _simd  # noqa: F401  (fails if the override is unknown or not supported here)
+    except ImportError as _error:
+        if str(_error).startswith("MICROGPT_SIMD: "):
+            from .errors import exit_if_command as _exit_if_command
 
-        # Our own commands say what is wrong as they say everything: in one line, and with exit status 2.
-        _argv = _sys.orig_argv
-        _commands = ("microgpt", "microgpt.train", "microgpt.sample", "microgpt.eval", "microgpt.info", "microgpt.report")
-        _script = _os.path.splitext(_os.path.basename((_sys.argv or [""])[0]))[0]
-        if str(error).startswith("MICROGPT_SIMD: ") and (
-            "-m" in _argv and _argv[_argv.index("-m") + 1] in _commands
-            or _script in [name.replace(".", "-") for name in _commands]
-        ):
-            if _sys.stderr is not None:
-                print(f"microgpt: error: {error}", file=_sys.stderr)
-            raise SystemExit(2) from None
+            _exit_if_command(_error)
         raise

@@ -1,3 +1,11 @@
+from .callbacks import Callback as Callback
+from .callbacks import Checkpointer as Checkpointer
+from .callbacks import LossPlot as LossPlot
+from .callbacks import Progress as Progress
+from .callbacks import RunLogger as RunLogger
+from .callbacks import Validator as Validator
+from .compiler import compile as compile
+from .config import Config as Config
 from .core.adam import Adam as Adam
 from .core.functions import linear as linear
 from .core.functions import rmsnorm as rmsnorm
@@ -9,8 +17,15 @@ from .core.simd import simd_info as simd_info
 from .core.value import Value as Value
 from .data import Tokenizer as Tokenizer
 from .data import load_docs as load_docs
+from .data import split_docs as split_docs
+from .errors import CheckpointError as CheckpointError
 from .errors import DivergedError as DivergedError
-from .eval import evaluate as evaluate
+from .errors import LogError as LogError
+from .errors import MicrogptError as MicrogptError
+from .errors import UsageError as UsageError
+from .evaluation import evaluate as evaluate
+from .generation import generate as generate
+from .info import show_versions as show_versions
 from .trainer import Trainer as Trainer
 from .viz.graph import draw_graph as draw_graph
 from .viz.plots import plot_attention as plot_attention
@@ -18,7 +33,9 @@ from .viz.plots import plot_embeddings as plot_embeddings
 from .viz.plots import plot_loss as plot_loss
 
 __all__ = [
-    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "Tokenizer", "load_docs", "Trainer",
-    "DivergedError", "simd_info", "evaluate", "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
+    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "simd_info", "Config", "Tokenizer",
+    "load_docs", "split_docs", "Trainer", "evaluate", "generate", "show_versions", "Callback", "Checkpointer", "LossPlot",
+    "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError", "LogError", "UsageError",
+    "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
 ]  # fmt: skip
 __version__: str

@@ -10,16 +10,16 @@ COMMANDS = {
     "sample": "sample from a saved model",
     "eval": "measure how well a saved model predicts a text",
     "report": "show a logged run, or compare two, as one page",
-    "info": "what was built and what runs",
+    "info": "say what was built and what runs",
 }
 
 
 def main(argv: "list[str] | None" = None) -> int:
-    """Run the command that the first argument names; returns the exit status."""
-    return cli.run(_dispatch, lambda: list(sys.argv[1:] if argv is None else argv))
+    """Run the command that the first argument names; return the exit status."""
+    return cli.run(_dispatch, lambda: list(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
 
 
-def _dispatch(words):
+def _dispatch(words: "list[str]") -> None:
     debug = "--debug" in words[:1]
     words = words[debug:]
     if not words or words[0] in ("-h", "--help"):
@@ -39,12 +39,12 @@ def _dispatch(words):
     raise SystemExit(module.main([*words[1:], *["--debug"] * debug]))
 
 
-def _usage():
+def _usage() -> str:
     lines = [f"    {name:8}{what}\n" for name, what in COMMANDS.items()]
     return (
         "usage: microgpt COMMAND [FLAGS]        (or python -m microgpt COMMAND, or python -m microgpt.COMMAND)\n\n"
         f"{''.join(lines)}\nEach command takes --help, and --debug to show the traceback of an error.\n"
-        "microgpt --version says which version this is.\n"
+        "microgpt --version writes the version.\n"
     )
 
 

@@ -1,69 +1,153 @@
-"""The three engines behind one interface: train on documents, give the probabilities of the next token, hold a model.
+"""The three engines behind one interface. What they compute is the same to the last bit.
 
-What they compute is the same to the last bit. Each imports what it is made of only when it is made.
+    reference   plain Python throughout, the oracle of the tests
+    graph       the script's loop over the scalar graph, which is built and walked in compiled code
+    fused       explicit forward and backward in compiled kernels, without a graph
+
+`Engine` says what a Trainer needs of one. An engine imports what it is made of when it is made.
 """
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable, Iterable, Sequence
+    from random import Random
+    from typing import Any, Protocol, TypeAlias
 
-__all__ = ["ENGINE_CLASSES"]
+    from ._types import Array
+    from .config import Config
+    from .core.mt19937 import MT19937
+    from .data import Tokenizer
+    from .generation import Decoder, FusedDecoder
+
+    Stream: TypeAlias = Random | MT19937
+else:
+    Protocol = object  # `typing` takes longer to import than this package
+
+__all__ = ["ENGINES", "Engine", "engine_class"]
+
+ENGINES = ("fused", "graph", "reference")
 
 
-def _model_arguments(settings):
-    return {name: settings[name] for name in ("n_embd", "n_head", "n_layer", "block_size", "init_std")}
+class Engine(Protocol):
+    """What a Trainer needs: a model and its optimizer, a random stream, training, and probabilities.
+
+    Parameters
+    ----------
+    vocab_size : int
+        BOS is the last token id.
+    config : Config
+        Settings of the model and of Adam.
+    rng : stream
+        What `seeded` returned; the parameters are drawn from it.
+    """
+
+    model: "Any"
+    adam: "Any"
+
+    #: Whether `sample` has drawn nothing from the stream if it raises.
+    draws_all_or_nothing: bool
+
+    def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None: ...
+
+    @staticmethod
+    def seeded(seed: int) -> "Stream":
+        """Return a new stream of random numbers: what `random.seed(seed)` gives the script."""
+
+    @staticmethod
+    def choose(rng: "Any", weights: "Sequence[float]") -> int:
+        """Draw an index: `random.choices(range(n), weights=weights)[0]`."""
+
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]") -> None:
+        """Train one step on each document; append each loss to losses.
+
+        If it raises, parameters, moments, gradients and losses are those after the last whole step.
+        """
+
+    def recover(self) -> None:
+        """Undo what a step has left that was interrupted a second time while it was undone."""
+
+    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
+        """Draw the token ids that follow tokens (BOS first), up to BOS or the end of the block."""
+
+    def decoder(self) -> "Decoder | FusedDecoder":
+        """Return a forward pass that takes one token at a time: see `microgpt.generation.Decoder`."""
+
+    def position_losses(self, tokens: "list[int]") -> "list[float]":
+        """Return -log p of each next token, in nats, [n]: the numbers whose mean `document_loss` is.
+
+        A probability of 0 costs infinity where training would raise.
+        """
+
+    def parameters(self) -> "Array":
+        """Return the parameters, float64 [num_params]: a view of the model where there is one, or a copy."""
+
+    def set_parameters(self, values: "Array") -> None:
+        """Set all parameters, [num_params]."""
+
+    def set_moments(self, m: "Array", v: "Array") -> None:
+        """Set Adam's moments, [num_params] each."""
 
 
-def _adam_arguments(settings, num_steps):
-    return {
-        "learning_rate": settings["learning_rate"],
-        "beta1": settings["beta1"],
-        "beta2": settings["beta2"],
-        "eps": settings["eps_adam"],
-        "num_steps": num_steps,
-    }
+def engine_class(name: str) -> "type[Engine]":
+    """Return the class of an engine. Raises ValueError for a name that is not in ENGINES."""
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {name!r}")
+    classes: dict[str, type[Engine]] = {"fused": Fused, "graph": Graph, "reference": Reference}
+    return classes[name]
 
 
-def set_each(objects, name, values):
-    """setattr for all of objects, in one call of C, which no interrupt divides."""
+def set_each(objects: "Iterable[object]", name: str, values: "Iterable[object]") -> None:
+    """Set an attribute of all objects in one call of C, which no interrupt divides."""
     from itertools import repeat
 
     any(map(setattr, objects, repeat(name), values))
 
 
-class _Engine:
-    """What every engine can do beside training; an engine with a faster way has its own."""
+class _Decoding:
+    """What follows from the model alone; an engine with a faster way overrides it."""
 
-    #: Whether `sample` draws nothing from the stream if it raises.
+    model: "Any"
     draws_all_or_nothing = False
 
-    def recover(self):
-        """Undo what a step that was interrupted twice (a second time while it was undone) has left."""
+    def recover(self) -> None:
+        pass
 
-    def decoder(self):
-        """The forward pass a token at a time: see `microgpt.generation.Decoder`."""
+    def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import Decoder
 
         return Decoder(self.model)
 
-    def position_losses(self, tokens):
-        """-log of the probability of each next token, in nats, [n]: the numbers whose mean `document_loss` is.
-
-        No gradients. A probability of 0 costs infinity where training would raise.
-        """
-        from .eval import position_losses
+    def position_losses(self, tokens: "list[int]") -> "list[float]":
+        from .generation import position_losses
 
         return position_losses(tokens, self.decoder(), self.model.block_size)
 
 
-class _ScalarEngine(_Engine):
-    """An engine that builds the graph: the loop is the script's own, over `model`, `adam` and three functions."""
+class _ScriptLoop(_Decoding):
+    """The script's training and sampling loops, over `model`, `adam` and three functions."""
 
-    #: Whether a step has begun that neither ended nor was undone; the steps done when it began; and, where the engine
+    adam: "Any"
+    document_loss: "Callable[..., Any]"
+    gpt: "Callable[..., Any]"
+    softmax: "Callable[..., Any]"
+
+    #: Whether a step has begun that neither ended nor was undone; the steps done when it began; and, if the engine
     #: needs it, a copy of what Adam changes.
-    unfinished, done, before = False, 0, None
+    unfinished, done = False, 0
+    before: "Any" = None
 
-    def train(self, docs, tokenizer, losses):
+    def choose(self, rng: "Any", weights: "Sequence[float]") -> int:
+        raise NotImplementedError
+
+    def update(self) -> None:
+        raise NotImplementedError
+
+    def undo_update(self) -> None:
+        raise NotImplementedError
+
+    def clear_grad(self) -> None:
+        raise NotImplementedError
+
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]") -> None:
         done = len(losses) - self.adam.step_index
         for doc in docs:
             try:
@@ -81,16 +165,16 @@ class _ScalarEngine(_Engine):
                 del losses[done + self.adam.step_index :]
                 raise
 
-    def recover(self):
+    def recover(self) -> None:
         if self.unfinished:
             self.undo_update()
             self.clear_grad()
             self.unfinished = False
 
-    def sample(self, rng, tokens, temperature):
-        """Token ids that follow `tokens` (which begin with BOS), up to BOS or the end of the block."""
+    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
         model, bos, sampled = self.model, tokens[0], []
-        keys, values = [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
+        keys: list[list[Any]] = [[] for _ in range(model.n_layer)]
+        values: list[list[Any]] = [[] for _ in range(model.n_layer)]
         token_id = bos
         for pos_id in range(model.block_size):
             logits = self.gpt(token_id, pos_id, keys, values, model)
@@ -105,23 +189,23 @@ class _ScalarEngine(_Engine):
         return sampled
 
 
-class _ReferenceEngine(_ScalarEngine):
-    """Plain Python throughout, Python's own random.Random included."""
+class Reference(_ScriptLoop):
+    """Plain Python throughout, with Python's own random.Random."""
 
-    def __init__(self, vocab_size, num_steps, settings, rng):
+    def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None:
         from . import reference
 
         self.document_loss, self.gpt, self.softmax = reference.document_loss, reference.gpt, reference.softmax
-        self.model = reference.GPT(vocab_size, **_model_arguments(settings), rng=rng)
-        self.adam = reference.Adam(self.model, **_adam_arguments(settings, num_steps))
+        self.model = reference.GPT(vocab_size, **config.model_arguments, rng=rng)
+        self.adam = reference.Adam(self.model, **config.adam_arguments)
 
-    def update(self):
+    def update(self) -> None:
         adam = self.adam
         self.before = [p.data for p in adam.params], adam.m[:], adam.v[:], adam.step_index
         adam.step()
         self.before = None
 
-    def undo_update(self):
+    def undo_update(self) -> None:
         if self.before is not None:
             adam = self.adam
             data, adam.m, adam.v, adam.step_index = self.before
@@ -129,70 +213,76 @@ class _ReferenceEngine(_ScalarEngine):
             self.before = None
 
     @staticmethod
-    def seeded(seed):
+    def seeded(seed: int) -> "Stream":
         from random import Random
 
         return Random(seed)
 
     @staticmethod
-    def choose(rng, weights):
-        return rng.choices(range(len(weights)), weights=weights)[0]
+    def choose(rng: "Any", weights: "Sequence[float]") -> int:
+        return rng.choices(range(len(weights)), weights=weights)[0]  # type: ignore[no-any-return]  # rng is Any
 
-    def clear_grad(self):
+    def clear_grad(self) -> None:
         from itertools import repeat
 
         set_each(self.model.params, "grad", repeat(0))
 
-    def get_data(self):
+    def parameters(self) -> "Array":
         import numpy as np
 
         return np.array([p.data for p in self.model.params], dtype=np.float64)
 
-    def set_data(self, values):
+    def set_parameters(self, values: "Array") -> None:
         for p, value in zip(self.model.params, values.tolist()):
             p.data = value
 
+    def set_moments(self, m: "Array", v: "Array") -> None:
+        # Lists of Python's floats: NumPy's would warn where those raise.
+        self.adam.m, self.adam.v = m.tolist(), v.tolist()
 
-class _CompiledEngine(_Engine):
-    """What the two compiled engines share: where parameters, moments and the stream live."""
 
-    def __init__(self, vocab_size, num_steps, settings, rng):
+class _Compiled(_Decoding):
+    """What the two compiled engines share: where parameters, moments and the stream are."""
+
+    def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None:
         from .core.adam import Adam
         from .core.model import GPT
 
-        self.model = GPT(vocab_size, **_model_arguments(settings), rng=rng)
-        self.adam = Adam(self.model, **_adam_arguments(settings, num_steps))
+        self.model = GPT(vocab_size, **config.model_arguments, rng=rng)
+        self.adam = Adam(self.model, **config.adam_arguments)
 
     @staticmethod
-    def seeded(seed):
+    def seeded(seed: int) -> "Stream":
         from .core.mt19937 import MT19937
 
         return MT19937(seed)
 
     @staticmethod
-    def choose(rng, weights):
-        return rng.choice_index(weights)
+    def choose(rng: "Any", weights: "Sequence[float]") -> int:
+        return rng.choice_index(weights)  # type: ignore[no-any-return]  # rng is Any
 
-    def clear_grad(self):
-        self.model._clear_grad()
+    def parameters(self) -> "Array":
+        return self.model.data  # type: ignore[no-any-return]  # model is Any
 
-    def get_data(self):
-        return self.model.data
-
-    def set_data(self, values):
+    def set_parameters(self, values: "Array") -> None:
         self.model.data[:] = values
 
+    def set_moments(self, m: "Array", v: "Array") -> None:
+        self.adam.m[:], self.adam.v[:] = m, v
 
-class _GraphEngine(_CompiledEngine, _ScalarEngine):
-    def __init__(self, vocab_size, num_steps, settings, rng):
-        super().__init__(vocab_size, num_steps, settings, rng)
+
+class Graph(_Compiled, _ScriptLoop):
+    """The script's loop over the scalar graph, which is built and walked in compiled code."""
+
+    def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None:
+        super().__init__(vocab_size, config, rng)
         from .core.functions import softmax
         from .core.gpt import document_loss, gpt
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
 
-    def update(self):
-        """Adam's step. If it may fail at one parameter with those before it updated, there is a copy to go back to."""
+    def update(self) -> None:
+        """Do Adam's step, after a copy if the step may fail at one parameter with those before it updated."""
         adam = self.adam
         if adam._squares_are_finite():
             adam.step()  # one call of C, which no interrupt divides
@@ -201,37 +291,39 @@ class _GraphEngine(_CompiledEngine, _ScalarEngine):
         adam.step()
         self.before = None
 
-    def undo_update(self):
+    def undo_update(self) -> None:
         if self.before is not None and self.adam.step_index == self.done:
             self.model.data[:], self.adam.m[:], self.adam.v[:] = self.before
         self.before = None
 
+    def clear_grad(self) -> None:
+        self.model._clear_grad()
 
-class _FusedEngine(_CompiledEngine):
-    def __init__(self, vocab_size, num_steps, settings, rng):
-        super().__init__(vocab_size, num_steps, settings, rng)
-        from .core.fused import FusedEngine
 
-        self.fused = FusedEngine(self.model)
+class Fused(_Compiled):
+    """Explicit forward and backward in compiled kernels."""
 
     draws_all_or_nothing = True
 
-    def train(self, docs, tokenizer, losses):
-        self.fused.train(docs, self.adam, losses, tokenizer.ids)
+    def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None:
+        super().__init__(vocab_size, config, rng)
+        from .core.fused import FusedEngine
 
-    def sample(self, rng, tokens, temperature):
-        return self.fused.sample(rng, temperature, prompt=tokens[1:])
+        self.kernels = FusedEngine(self.model)
 
-    def decoder(self):
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]") -> None:
+        self.kernels.train(docs, self.adam, losses, tokenizer.ids)
+
+    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
+        return self.kernels.sample(rng, temperature, prompt=tokens[1:])
+
+    def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import FusedDecoder
 
-        return FusedDecoder(self.fused)
+        return FusedDecoder(self.kernels)
 
-    def position_losses(self, tokens):
+    def position_losses(self, tokens: "list[int]") -> "list[float]":
         try:
-            return self.fused.position_losses(tokens)
-        except ValueError:  # a probability of 0, or a token that cannot be: the long way tells
+            return self.kernels.position_losses(tokens)
+        except ValueError:  # a probability of 0, or a token that is not in the vocabulary: the decoder says which
             return super().position_losses(tokens)
-
-
-ENGINE_CLASSES: "dict[str, Any]" = {"fused": _FusedEngine, "graph": _GraphEngine, "reference": _ReferenceEngine}

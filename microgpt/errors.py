@@ -1,19 +1,39 @@
-"""Exceptions of a run, and the words for them."""
+"""The exceptions of this package, and text from elsewhere made safe to show.
+
+    MicrogptError
+    ├── DivergedError      (also a ValueError and an ArithmeticError)
+    ├── CheckpointError    (also a ValueError)
+    ├── LogError           (also a ValueError)
+    └── UsageError         (also a ValueError)
+
+What Python itself has a name for keeps that name: ValueError and TypeError for arguments, OSError for files,
+ImportError for a missing package.
+"""
 import math
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .trainer import Trainer
+    from collections.abc import Collection
 
-__all__ = ["DivergedError"]
+    from .config import Config
+
+__all__ = ["CheckpointError", "DivergedError", "LogError", "MicrogptError", "UsageError", "printable"]
 
 
-class DivergedError(ValueError, ArithmeticError):
-    """A numeric failure of the script's own kind: the model gave a token the probability 0, or a number overflowed.
+class MicrogptError(Exception):
+    """Base of the exceptions that only this package raises."""
 
-    step: the step that failed, counted from 1; where a sample failed, the last step that was done. `__cause__` is the
-    exception that the script would have raised. It is caught by `except ValueError` and by `except ArithmeticError`,
-    because the script's own is one of these. The trainer stands as it stood after the last whole step.
+
+class DivergedError(MicrogptError, ValueError, ArithmeticError):
+    """The script's own arithmetic failed: the model gave a token the probability 0, or a number overflowed.
+
+    `except ValueError` and `except ArithmeticError` catch it, because the script's own exception is one of these; it is
+    `__cause__`. The trainer is in the state after the last whole step.
+
+    Attributes
+    ----------
+    step : int
+        The step that failed, counted from 1; if a sample failed, the last step that was done.
     """
 
     def __init__(self, message: str, step: int = 0) -> None:
@@ -21,8 +41,20 @@ class DivergedError(ValueError, ArithmeticError):
         self.step = step
 
 
-def of_step(trainer: "Trainer", error: Exception) -> "DivergedError | None":
-    """The DivergedError for a step that failed with error, or None if error is not the arithmetic's."""
+class CheckpointError(MicrogptError, ValueError):
+    """A file is not a checkpoint, is damaged, or does not fit the run; or no file can hold the run."""
+
+
+class LogError(MicrogptError, ValueError):
+    """A file is not the log of a run."""
+
+
+class UsageError(MicrogptError, ValueError):
+    """A command was given arguments that it cannot carry out."""
+
+
+def diverged_step(error: Exception, step: int, config: "Config", learning_rate: float) -> "DivergedError | None":
+    """Return the DivergedError for a step (counted from 1) that failed with error; None if error is not arithmetic's."""
     if type(error) is ValueError and str(error) in _domain_errors():
         reason = "the model gave a token of the text the probability 0, which has no logarithm"
     elif type(error) is OverflowError:
@@ -31,43 +63,79 @@ def of_step(trainer: "Trainer", error: Exception) -> "DivergedError | None":
         reason = "a division by zero"
     else:
         return None
-    step = trainer.step_index + 1
-    advice = f"a learning_rate lower than {trainer.adam.learning_rate}"
+    advice = f"a learning_rate lower than {learning_rate}"
     if step == 1:
-        advice = f"an init_std lower than {trainer.settings['init_std']}"  # nothing has been learned yet
+        advice = f"an init_std lower than {config.init_std}"  # nothing has been learned yet
     return DivergedError(f"the run diverged at step {step}: {reason} ({error.args[-1]}); try {advice}", step)
 
 
-def of_sample(trainer: "Trainer", error: Exception, temperature: float) -> "ValueError | None":
-    """What to raise for a sample that failed with error, or None if error is not the arithmetic's."""
-    if type(error) not in (ValueError, OverflowError, ZeroDivisionError):
-        return None
-    if type(error) is ValueError and not str(error).startswith("Total of weights"):
-        return None
-    if _is_sound(trainer):
-        return ValueError(f"temperature {temperature} is too low for this model: its logits overflow")
-    return DivergedError(
-        f"the model of step {trainer.step_index} cannot be sampled, because the run has diverged: its probabilities are "
-        f"not finite; train with a learning_rate lower than {trainer.adam.learning_rate}",
-        trainer.step_index,
-    )
+def is_sampling_failure(error: Exception) -> bool:
+    """Return whether error is what drawing from probabilities that are not finite raises."""
+    if type(error) is ValueError:
+        return str(error).startswith("Total of weights")
+    return type(error) in (OverflowError, ZeroDivisionError)
 
 
-def _is_sound(trainer):
-    """Whether the model gives finite probabilities at temperature 1."""
-    if not all(map(math.isfinite, trainer._engine.get_data().tolist())):
-        return False
-    decoder = trainer._engine.decoder()
-    decoder.feed(trainer.tokenizer.BOS)
-    try:
-        return all(map(math.isfinite, decoder.probabilities()))
-    except (ValueError, ArithmeticError):
-        return False
-
-
-def _domain_errors():
-    """The words of the running Python for the logarithm of 0, and ours for the root of a negative second moment."""
+def _domain_errors() -> "tuple[str, str]":
+    """Return the running Python's words for the logarithm of 0, and ours for the root of a negative second moment."""
+    negative = "v is negative: its square root is not a real number"
     try:
         math.log(0.0)
     except ValueError as error:
-        return str(error), "v is negative: its square root is not a real number"
+        return str(error), negative
+    return negative, negative
+
+
+#: Line and paragraph separators, and the characters that change the direction of what follows them.
+_STEERING = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: object, limit: "int | None" = None, own: "Collection[str]" = ()) -> str:
+    r"""Return str(text) as one line in which what steers a terminal is an escape, such as \n, \x1b or \u202e.
+
+    Escaped are control characters (C0 but for the tab, DEL, C1), line and direction controls, and lone surrogates,
+    which no file in UTF-8 can hold. Joiners, spaces and marks that texts need stay. A backslash is not doubled: the
+    result is for reading, not for parsing.
+
+    Parameters
+    ----------
+    text : object
+        Text from a file, a command line or another program.
+    limit : int, optional
+        Most characters of text; what is longer ends in "...".
+    own : collection of str
+        Characters to keep.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[2J\nb"))
+    a\x1b[2J\nb
+    """
+    found = str(text)
+    if limit is not None and len(found) > limit:
+        found = found[: limit - 3] + "..."
+    if found.isprintable():
+        return found
+    return "".join(ch.encode("unicode_escape").decode() if _steers(ch) and ch not in own else ch for ch in found)
+
+
+def _steers(ch: str) -> bool:
+    return ch < " " and ch != "\t" or "\x7f" <= ch <= "\x9f" or "\ud800" <= ch <= "\udfff" or ch in _STEERING
+
+
+def exit_if_command(error: ImportError) -> None:
+    """Exit as a command does if the package cannot be imported because of the user's environment; else return.
+
+    Python imports the package before the command's module, so no code of the command can catch this.
+    """
+    import os
+    import sys
+
+    commands = ("microgpt", "microgpt.train", "microgpt.sample", "microgpt.eval", "microgpt.info", "microgpt.report")
+    words = sys.orig_argv
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    script = os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0]
+    if module in commands or script in [name.replace(".", "-") for name in commands]:
+        if sys.stderr is not None:
+            print(f"microgpt: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -6,7 +6,9 @@ import stat
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Identity: TypeAlias = tuple[Any, ...]
 
 __all__ = ["check_writable", "find_overlap", "identity", "open_in_place", "write_atomically"]
 
@@ -85,7 +87,7 @@ def open_in_place(path: "str | os.PathLike[str]") -> int:
     return descriptor
 
 
-def identity(path: "str | os.PathLike[str] | int") -> "tuple[Any, ...]":
+def identity(path: "str | os.PathLike[str] | int") -> "Identity":
     """What a path, or an open file's descriptor, is: equal for two paths of one file, however they are spelled.
 
     An existing file is its device and inode, so links, hard links and `/proc/self/fd/N` are seen through. One that does
@@ -95,6 +97,8 @@ def identity(path: "str | os.PathLike[str] | int") -> "tuple[Any, ...]":
     found = _stat(path)
     if found is not None and found.st_ino:
         return found.st_dev, found.st_ino
+    if isinstance(path, int):  # a descriptor of no file
+        return (path,)
     try:
         target = _follow(path)[0]
     except OSError:
@@ -123,7 +127,7 @@ def find_overlap(
     return None
 
 
-def _same(one, other):
+def _same(one: "Identity", other: "Identity") -> bool:
     if len(one) == len(other) == 4:
         (*place, name, folder), (*other_place, other_name, _) = one, other
         if place != other_place:
@@ -132,30 +136,30 @@ def _same(one, other):
     return one == other
 
 
-def _folded(name):
+def _folded(name: str) -> str:
     from unicodedata import normalize
 
     return normalize("NFC", normalize("NFC", name).casefold())
 
 
-def _ignores_case(folder):
+def _ignores_case(folder: str) -> bool:
     """Whether names in folder that differ in case are one file."""
     try:
         with _Temporary(os.path.join(folder, "case")) as temporary:
-            name = os.path.basename(temporary.name)
+            name = os.path.basename(temporary.name or "")
             return os.path.lexists(os.path.join(folder, name.upper()))
     except OSError:
         return False
 
 
-def _stat(path):
+def _stat(path: "str | int") -> "os.stat_result | None":
     try:
         return os.stat(path)
     except (OSError, ValueError):
         return None
 
 
-def _destination(path):
+def _destination(path: str) -> "tuple[str, os.stat_result | None]":
     """(the path to write, links followed; the stat of the regular file there, or None). Raises OSError."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, "The name of the file is empty", path)
@@ -176,7 +180,7 @@ def _destination(path):
     return target, found
 
 
-def _follow(path):
+def _follow(path: str) -> "tuple[str, os.stat_result | None]":
     """(path with its own links followed, its lstat or None). The folders on the way are left to the system."""
     target = path
     for _ in range(MAX_LINKS):
@@ -195,12 +199,12 @@ def _follow(path):
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def _may_follow(link, folder, user):
+def _may_follow(link: os.stat_result, folder: os.stat_result, user: int) -> bool:
     """The rule of Linux's protected_symlinks, which resolving a path ourselves would circumvent."""
     return not folder.st_mode & stat.S_IWOTH or link.st_uid in (user, folder.st_uid, 0)
 
 
-def _may_replace(old, folder, user):
+def _may_replace(old: os.stat_result, folder: os.stat_result, user: int) -> bool:
     """Whether the sticky bit of a folder lets this user move a file over old."""
     return not folder.st_mode & stat.S_ISVTX or user in (old.st_uid, folder.st_uid, 0)
 
@@ -221,8 +225,8 @@ class _Temporary:
     def __enter__(self) -> "_Temporary":
         try:
             self._create()
-            if self.mode is not None:
-                self._set_mode()
+            if self.name is not None and self.mode is not None:
+                self._set_mode(self.name, self.mode)
         except BaseException:
             self._discard()
             raise
@@ -231,7 +235,7 @@ class _Temporary:
     def __exit__(self, *exception: object) -> None:
         self._discard()
 
-    def _create(self):
+    def _create(self) -> None:
         folder, prefixes = os.path.dirname(self.target), _prefixes(self.target)
         for _ in range(1000):
             # Known before the file exists: an interrupt may come as soon as it does.
@@ -253,12 +257,12 @@ class _Temporary:
             self._close()
         raise OSError(errno.EAGAIN, "Cannot create a temporary file", self.target)
 
-    def _set_mode(self):
+    def _set_mode(self, name: str, mode: int) -> None:
         try:
             if hasattr(os, "fchmod"):
-                os.fchmod(self.fd, self.mode)
+                os.fchmod(self.fd, mode)
             else:
-                os.chmod(self.name, self.mode)
+                os.chmod(name, mode)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):  # some file systems know no modes
                 raise
@@ -270,7 +274,7 @@ class _Temporary:
         os.replace(self.name or "", self.target)
         self.name = None
 
-    def _discard(self):
+    def _discard(self) -> None:
         try:
             if self.name is not None:
                 os.unlink(self.name)
@@ -278,13 +282,13 @@ class _Temporary:
             pass
         self._close()
 
-    def _close(self):
+    def _close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
 
-def _lock(descriptor):
+def _lock(descriptor: int) -> "bool | None":
     """True: locked, False: somebody else has locked it, None: there are no locks here."""
     try:
         from fcntl import LOCK_EX, LOCK_NB, flock
@@ -299,7 +303,7 @@ def _lock(descriptor):
     return True
 
 
-def _prefixes(target):
+def _prefixes(target: str) -> "list[str]":
     """How the names of temporary files beside target begin; the second where the first would be too long."""
     from hashlib import blake2b
 
@@ -309,7 +313,7 @@ def _prefixes(target):
     return [f"{name}.", short] if len(encoded) + 32 <= MAX_NAME else [short]
 
 
-def _host():
+def _host() -> str:
     """8 hexadecimal digits for the running kernel: those who see each other's locks."""
     from hashlib import blake2b
 
@@ -321,7 +325,7 @@ def _host():
     return blake2b(found or os.fsencode(getattr(os, "uname", lambda: ["", ""])()[1]), digest_size=4).hexdigest()
 
 
-def _remove_leftovers(target):
+def _remove_leftovers(target: str) -> None:
     """Remove the temporary files that killed processes have left beside target.
 
     One is left over if nobody holds its lock. Other kernels that share the folder may not see our locks nor we theirs:
@@ -340,7 +344,7 @@ def _remove_leftovers(target):
             _remove_leftover(os.path.join(folder, entry), middle[:8] == host)
 
 
-def _remove_leftover(name, same_host):
+def _remove_leftover(name: str, same_host: bool) -> None:
     import time
 
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -364,7 +368,7 @@ def _remove_leftover(name, same_host):
             os.close(descriptor)
 
 
-def _flush(descriptor, tolerated=_CANNOT_FLUSH):
+def _flush(descriptor: int, tolerated: "set[int]" = _CANNOT_FLUSH) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -372,7 +376,7 @@ def _flush(descriptor, tolerated=_CANNOT_FLUSH):
             raise
 
 
-def _flush_folder(folder):
+def _flush_folder(folder: str) -> None:
     """Flush the entry of a file that is in place. A folder that cannot be flushed is no error; a flush that fails is."""
     if os.name != "posix":
         return

@@ -7,18 +7,20 @@ and the draw is the script's own `random.choices` over all tokens, one number of
 import math
 import sys
 
+from .config import check_cuts, real_number, whole_number
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from random import Random
     from types import ModuleType
-    from typing import Any, SupportsIndex
 
     from ._types import AnyGPT, AnyValue, Cache
     from .core.fused import FusedEngine
     from .core.mt19937 import MT19937
 
-__all__ = ["Decoder", "FusedDecoder", "Token", "decoder_of", "draw", "generate", "keep_likely", "perplexity"]
+__all__ = ["Decoder", "FusedDecoder", "Token", "decoder_of", "draw", "generate", "keep_likely", "perplexity",
+           "position_losses"]  # fmt: skip
 
 
 class Token(str):
@@ -94,31 +96,6 @@ def decoder_of(model: "AnyGPT") -> "Decoder | FusedDecoder":
     return Decoder(model)
 
 
-def whole_number(name: str, value: "SupportsIndex") -> int:
-    """Return value as an int. Accepts NumPy's integers; raises TypeError for a bool or a float."""
-    if type(value).__name__ not in ("bool", "bool_"):
-        try:
-            return value.__index__()
-        except (AttributeError, TypeError):
-            pass
-    raise TypeError(f"{name} must be a whole number, not {value!r}")
-
-
-def real_number(name: str, value: "Any") -> float:
-    """Return value as a Python float. Accepts NumPy's numbers; raises TypeError for a bool or a str.
-
-    Without it numpy.float32 would spread: a float times a float32 is a float32, with fewer bits.
-    """
-    if type(value).__name__ not in ("bool", "bool_") and (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        try:
-            return float(value)
-        except OverflowError:  # an int beyond all floats
-            return math.inf if value > 0 else -math.inf
-        except TypeError:
-            pass
-    raise TypeError(f"{name} must be a number, not {value!r}")
-
-
 def check(
     temperature: float, top_k: "int | None", top_p: "float | None", max_length: "int | None"
 ) -> "tuple[float, int | None, float | None, int | None]":
@@ -127,23 +104,8 @@ def check(
     if not 0 < warmth < math.inf:
         raise ValueError(f"temperature must be a number greater than 0, not {temperature}")
     if max_length is not None:
-        max_length = whole_number("max_length", max_length)
-        if max_length < 1:
-            raise ValueError(f"max_length must be at least 1, not {max_length}")
-    return warmth, *_check_cuts(top_k, top_p), max_length
-
-
-def _check_cuts(top_k: "int | None", top_p: "float | None") -> "tuple[int | None, float | None]":
-    if top_k is not None:
-        top_k = whole_number("top_k", top_k)
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {top_k}")
-    if top_p is None:
-        return top_k, None
-    share = real_number("top_p", top_p)
-    if not 0 < share <= 1:
-        raise ValueError(f"top_p must be greater than 0 and at most 1, not {top_p}")
-    return top_k, share
+        max_length = whole_number("max_length", max_length, 1)
+    return warmth, *check_cuts(top_k, top_p), max_length
 
 
 def keep_likely(probs: "Iterable[float]", top_k: "int | None" = None, top_p: "float | None" = None) -> "list[float]":
@@ -153,7 +115,7 @@ def keep_likely(probs: "Iterable[float]", top_k: "int | None" = None, top_p: "fl
     least top_p of the whole. Of two equally probable tokens the one with the lower id counts as more probable.
     Raises TypeError or ValueError for a top_k below 1 or a top_p outside (0, 1].
     """
-    return _keep_likely(list(map(float, probs)), *_check_cuts(top_k, top_p))
+    return _keep_likely(list(map(float, probs)), *check_cuts(top_k, top_p))
 
 
 def _keep_likely(probs: "list[float]", top_k: "int | None", top_p: "float | None") -> "list[float]":
@@ -199,6 +161,16 @@ def draw(
         yield token_id, weights[token_id] / math.fsum(weights), decoder.probabilities()[token_id]
         if token_id == bos:
             return
+
+
+def position_losses(tokens: "Sequence[int]", decoder: "Decoder | FusedDecoder", block_size: int) -> "list[float]":
+    """Return -log p of each next token within the block, in nats, [n]; a p of 0 costs infinity."""
+    losses = []
+    for pos_id in range(min(block_size, len(tokens) - 1)):
+        decoder.feed(tokens[pos_id])
+        p = decoder.probabilities()[tokens[pos_id + 1]]
+        losses.append(math.inf if p == 0 else -math.log(p))
+    return losses
 
 
 def perplexity(probabilities: "Iterable[float]") -> float:

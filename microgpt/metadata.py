@@ -1,54 +1,50 @@
-"""The metadata entry `microgpt` of a checkpoint: JSON that describes a run, written, and checked before it is believed.
+"""The metadata entry `microgpt` of a checkpoint: JSON that describes a run, written, and checked before it is used.
 
 Format 1 is what the first version wrote, and is still written wherever it can say everything. Format 2 can say more: a
 vocabulary as code points, a seed in hexadecimal, an optimizer whose settings were changed, a step beyond the last.
 """
 import json
 import math
-import operator
+
+from .config import DECIMAL_BITS, SETTINGS, Config, seed_text
+from .errors import CheckpointError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from .trainer import Trainer
+    from .checkpoint import State
 
-__all__ = ["ADAM_SETTINGS", "CheckpointError", "check_notes", "describe", "parse", "seed_text"]
+__all__ = ["ADAM_SETTINGS", "check_notes", "decode_uchars", "describe", "encode_uchars", "parse"]
 
 FORMATS = (1, 2)
 MAX_DEPTH = 100  # of the notes
 MAX_PLAIN = 2**16  # characters: a longer vocabulary is written as ranges of code points
-_DECIMAL_BITS = 2000  # Python's least limit on decimal digits is 640, which is 2126 bits
 
-#: The settings of an Adam, and where the trainer has what each began as.
-ADAM_SETTINGS = {"learning_rate": "learning_rate", "beta1": "beta1", "beta2": "beta2", "eps": "eps_adam",
-                 "num_steps": None}  # fmt: skip
+#: The settings of an Adam, by its names.
+ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps")
 
 
-class CheckpointError(ValueError):
-    """A file that is no checkpoint, is damaged, or does not fit what it is to continue; or a run that no file can hold."""
-
-
-def describe(trainer: "Trainer", docs_sha256: str, gauss_next: "float | None") -> str:
-    """The JSON of a run. Raises TypeError or ValueError, in one line, for what could not be read back as it is."""
-    check_notes(trainer.notes)
-    adam = trainer._engine.adam
-    step_index, changed = operator.index(adam.step_index), _changed_settings(trainer, adam)
+def describe(state: "State") -> str:
+    """Return the JSON of a run. Raises TypeError or ValueError, in one line, for what could not be read back as it is."""
+    check_notes(state.notes)
+    config, changed, gauss_next = state.config, _changed_settings(state), state.rng[2]
     about: dict[str, Any] = {
         "format": 1,
-        "num_steps": trainer.num_steps,
-        "step_index": step_index,
-        "seed": seed_text(trainer.seed),
-        "settings": trainer.settings,
-        "uchars": _encode_uchars(trainer.tokenizer.uchars),
-        "docs_sha256": docs_sha256,
+        "num_steps": config.num_steps,
+        "step_index": state.step_index,
+        "seed": seed_text(config.seed),
+        "settings": config.settings,
+        "uchars": encode_uchars(state.uchars),
+        "docs_sha256": state.docs_sha256,
         "gauss_next": None if gauss_next is None else gauss_next.hex(),
-        "notes": trainer.notes,
+        "notes": state.notes,
     }
     if changed:
         about["adam"] = changed
     plain = isinstance(about["uchars"], str) and "x" not in about["seed"]
-    if changed or not plain or not 0 <= step_index <= trainer.num_steps:
+    if changed or not plain or not 0 <= state.step_index <= config.num_steps:
         about["format"] = 2
     try:
         text = json.dumps(about, sort_keys=True)
@@ -58,36 +54,32 @@ def describe(trainer: "Trainer", docs_sha256: str, gauss_next: "float | None") -
     return text
 
 
-def _changed_settings(trainer, adam):
-    """The settings of adam, if any is not what the run began with: floats as float.hex."""
-    found, same = {}, True
-    for name, setting in ADAM_SETTINGS.items():
-        value, begun = getattr(adam, name), trainer.num_steps if setting is None else trainer.settings[setting]
+def _changed_settings(state: "State") -> "dict[str, str | int]":
+    """Return Adam's settings, floats as float.hex, if any differs from what the run began with; else nothing."""
+    found: dict[str, str | int] = {}
+    same, began = True, state.config.adam_arguments
+    for name, value in state.adam.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
             raise TypeError(f"adam.{name} must be a float or int to be saved, not {type(value).__name__}")
-        if setting is not None:
+        if name != "num_steps":
             found[name] = float(value).hex()
-            same = same and found[name] == float(begun).hex()
+            same = same and found[name] == began[name].hex()
             continue
         if isinstance(value, float) and not value.is_integer():
             raise ValueError(f"adam.{name} must be a whole number to be saved, not {value}")
         found[name] = int(value)
-        same = same and found[name] == begun
+        same = same and found[name] == began[name]
     return {} if same else found
 
 
-def seed_text(seed: int) -> str:
-    """A seed in decimal, or in hexadecimal where Python may refuse so many decimal digits."""
-    return str(seed) if seed.bit_length() <= _DECIMAL_BITS else hex(seed)
-
-
-def _encode_uchars(uchars):
-    """A str, or where JSON could not hold that, code points: one, or [first, last] of three or more."""
+def encode_uchars(uchars: "Sequence[str]") -> "str | list[int | list[int]]":
+    """Return a str or, if JSON could not hold that, code points: one, or [first, last] of three or more."""
     text = "".join(uchars)
     # JSON joins two lone surrogates that follow each other.
     if len(text) <= MAX_PLAIN and (text.isascii() or not any("\ud800" <= ch <= "\udfff" for ch in text)):
         return text
-    points, found, i = list(map(ord, text)), [], 0
+    points, i = list(map(ord, text)), 0
+    found: list[int | list[int]] = []
     while i < len(points):
         j = i
         while j + 1 < len(points) and points[j + 1] == points[j] + 1:
@@ -97,7 +89,8 @@ def _encode_uchars(uchars):
     return found
 
 
-def _decode_uchars(found):
+def decode_uchars(found: object) -> str:
+    """Return the characters that `encode_uchars` encoded. Raises CheckpointError for anything else."""
     if isinstance(found, str):
         if sorted(set(found)) != list(found):
             raise CheckpointError("its vocabulary is no sorted list of characters")
@@ -113,7 +106,7 @@ def _decode_uchars(found):
 
 
 def check_notes(notes: object) -> None:
-    """Raise TypeError or ValueError, in one line, for notes that JSON would give back as something else."""
+    """Raise TypeError or ValueError, in one line, for notes that JSON would return as something else."""
     if type(notes) is not dict:
         raise TypeError(f"notes must be a dict, not {type(notes).__name__}")
     stack: list[tuple[Any, str, int]] = [(notes, "notes", 0)]
@@ -137,25 +130,24 @@ def check_notes(notes: object) -> None:
             if not math.isfinite(value):
                 raise ValueError(f"{where} cannot be saved: JSON has no {value}")
         elif kind is int:
-            if value.bit_length() > _DECIMAL_BITS:
+            if value.bit_length() > DECIMAL_BITS:
                 raise ValueError(f"{where} cannot be saved: it is an int of too many digits")
         elif kind is not bool and value is not None:
             raise TypeError(f"{where} cannot be saved: it is a {kind.__name__}, which JSON does not have")
 
 
-def _check_string(text, where):
+def _check_string(text: str, where: str) -> None:
     # JSON joins two lone surrogates that follow each other.
     if not text.isascii() and text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") != text:
         raise ValueError(f"{where} cannot be saved: it holds two surrogates that JSON would join")
 
 
 def parse(text: "Any") -> "dict[str, Any]":
-    """What describe wrote, checked. Raises CheckpointError for anything else.
+    """Return what `describe` wrote, checked. Raises CheckpointError for anything else.
 
-    seed is an int, uchars a str, gauss_next a float or None, and adam, if there, the settings of an Adam by name.
+    seed is an int, uchars a str, gauss_next a float or None; config is the Config of num_steps, seed and settings; adam
+    is present if Adam's settings differ from it, and has them by name.
     """
-    from .trainer import SETTINGS, check_settings
-
     if not isinstance(text, str):
         raise CheckpointError("it has no metadata entry 'microgpt'")
     try:
@@ -169,7 +161,7 @@ def parse(text: "Any") -> "dict[str, Any]":
         about["seed"] = int(seed, 16 if number > 1 and "x" in seed else 10)
         if set(about["settings"]) != set(SETTINGS):
             raise CheckpointError("its settings are not those of this program")
-        check_settings(about["num_steps"], about["seed"], "reference", about["settings"])
+        about["config"] = Config(about["num_steps"], about["seed"], **about["settings"])
         step_index = about["step_index"]
         if isinstance(step_index, bool) or not isinstance(step_index, int) or not -(2**63) <= step_index < 2**63:
             raise CheckpointError("its step is no whole number")
@@ -177,7 +169,7 @@ def parse(text: "Any") -> "dict[str, Any]":
             raise CheckpointError(f"it stands at step {step_index} of {about['num_steps']}")
         if number == 1 and not isinstance(about["uchars"], str):
             raise CheckpointError("its vocabulary is no sorted list of characters")
-        about["uchars"] = _decode_uchars(about["uchars"])
+        about["uchars"] = decode_uchars(about["uchars"])
         if not isinstance(about["docs_sha256"], str):
             raise CheckpointError("it has no digest of its text")
         if about["gauss_next"] is not None:
@@ -195,7 +187,7 @@ def parse(text: "Any") -> "dict[str, Any]":
     return about
 
 
-def _parse_adam(found):
+def _parse_adam(found: "Any") -> "dict[str, float | int]":
     if set(found) != set(ADAM_SETTINGS):
         raise CheckpointError("the settings of its optimizer are not those of this program")
     num_steps = found["num_steps"]

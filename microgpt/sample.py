@@ -2,7 +2,8 @@
 import sys
 
 from .cli import console as cli
-from .trainer import ENGINES, Trainer
+from .engines import ENGINES
+from .trainer import Trainer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ CUTS = ("top_k", "top_p", "max_length")
 
 
 def main(argv: "list[str] | None" = None) -> int:
-    """Run the command; returns the exit status."""
-    return cli.run(_sample, lambda: _arguments(argv))
+    """Run the command; return the exit status."""
+    return cli.run(_sample, lambda: _arguments(argv), owns_process=argv is None)
 
 
 def _arguments(argv: "list[str] | None") -> "dict[str, Any]":
@@ -40,14 +41,13 @@ def _arguments(argv: "list[str] | None") -> "dict[str, Any]":
 def _sample(given: "dict[str, Any]") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
-    cli.import_arrays()
     trainer = Trainer.load(options["model"], engine=options["engine"])
     try:
         trainer.tokenizer.encode(options["prompt"])
     except ValueError as error:
         raise cli.UsageError(f"--prompt: {error} of {options['model']}") from None
     if "seed" in given:
-        trainer.rng = trainer._engine.seeded(given["seed"])
+        trainer.rng = trainer.stream(given["seed"])
     if "logprobs" in given:
         _write_logprobs(trainer, options)
     else:
@@ -55,7 +55,7 @@ def _sample(given: "dict[str, Any]") -> None:
 
 
 def _write_logprobs(trainer: Trainer, options: "dict[str, Any]") -> None:
-    """Each sample as ever, and below it a table of its tokens."""
+    """Write each sample's line, and below it a table of its tokens."""
     from math import log
 
     from .generation import perplexity

@@ -1,172 +1,230 @@
 """The training loop as an object (`microgpt.py`, from the shuffle to the samples), for any of the three engines.
 
 One random stream serves the whole run, in the script's order: it shuffles the documents, draws every parameter, and
-then one number for each sampled token. An engine is three things behind one interface: train on documents, give the
-probabilities of the next token, and hold a model; what it computes is the same to the last bit.
+then one number for each sampled token. Callbacks (callbacks.py) observe a run; none of them changes a bit of it.
 """
-from _operator import index as _index
+import time
 from _thread import get_ident
 
-from .data import Tokenizer
-from .engines import ENGINE_CLASSES
+from .config import Config, check_cuts, whole_number
+from .data import Tokenizer, check_docs
+from .engines import ENGINES, engine_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, TypeVar
 
+    from ._types import Array, Path
+    from .checkpoint import State
     from .core.text_lines import TextLines
+    from .engines import Engine, Stream
+    from .evaluation import Evaluation
     from .generation import Token
 
-__all__ = ["ENGINES", "SETTINGS", "Trainer"]
+    Result = TypeVar("Result")
+    Sampling = tuple[float, str, "int | None", "float | None", "int | None"]
 
-ENGINES = ("fused", "graph", "reference")
+__all__ = ["ENGINES", "Callback", "CallbackList", "Trainer"]
 
-#: The script's settings beside num_steps and seed, with its own values.
-SETTINGS = {
-    "n_embd": 16,
-    "n_head": 4,
-    "n_layer": 1,
-    "block_size": 16,
-    "learning_rate": 0.01,
-    "beta1": 0.85,
-    "beta2": 0.99,
-    "eps_adam": 1e-8,
-    "init_std": 0.08,
-}
+#: Seconds that `Trainer.run` computes between two calls of its callbacks, unless one of them is due earlier.
+REPORT_EVERY = 0.05
 
 
-def clean_settings(
-    num_steps: "Any", seed: "Any", engine: str, settings: "dict[str, Any]"
-) -> "tuple[int, int, dict[str, Any]]":
-    """(num_steps, seed, settings) as plain int and float, so that every engine and every file sees the same numbers.
+class Callback:
+    """What `Trainer.run` calls while a run trains. A subclass overrides the methods that it needs.
 
-    Integers and floats of NumPy, and whatever else has `__index__` or `__float__`, are converted.
-    Raises TypeError or ValueError, in one line, for a setting that no run can have.
+    Attributes
+    ----------
+    every : int or None
+        The callback is due every so many steps; None: never.
+    stop : str or None
+        Set it to end the run early: the reason, in one line.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    for name in settings:
-        if name not in SETTINGS:
-            raise TypeError(f"there is no setting {name!r}; there are {', '.join(SETTINGS)}")
-    clean: dict[str, Any] = {}
-    for name, value in {"num_steps": num_steps, "seed": seed, **settings}.items():
-        if isinstance(SETTINGS.get(name, 0), int):
-            least = None if name == "seed" else 0 if name in ("num_steps", "n_layer") else 1
-            clean[name] = whole_number(name, value, least)
-            if name != "seed" and clean[name] >= 2**63:
-                raise ValueError(f"{name} must be less than 2**63")
-        else:
-            x = clean[name] = _number(name, value)
-            if name in ("beta1", "beta2") and not 0 <= x < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1, not {value}")
-            if name == "eps_adam" and not x > 0:
-                raise ValueError(f"eps_adam must be greater than 0, not {value}")
-            if name == "learning_rate" and x < 0:
-                raise ValueError(f"learning_rate must be at least 0, not {value}")
-    n_embd, n_head = clean["n_embd"], clean["n_head"]
-    if n_embd % n_head:
-        raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
-    return clean.pop("num_steps"), clean.pop("seed"), clean
+
+    every: "int | None" = None
+    stop: "str | None" = None
+
+    def on_train_begin(self, trainer: "Trainer") -> None:
+        """Called before the first step of a `run`."""
+
+    def steps_until_due(self, trainer: "Trainer") -> "int | None":
+        """Return the steps that may pass before `is_due` must be asked; None: any number."""
+        return self.every and self.every - trainer.step_index % self.every
+
+    def on_steps(self, trainer: "Trainer", first: int, losses: "list[float]") -> None:
+        """Called after every chunk of steps, also one that an exception cut short.
+
+        losses[i] is the loss of step first + 1 + i.
+        """
+
+    def is_due(self, trainer: "Trainer") -> bool:
+        """Return whether `on_check` is to be called after the step just done."""
+        return self.every is not None and trainer.step_index % self.every == 0
+
+    def on_check(self, trainer: "Trainer", record: "dict[str, Any]") -> None:
+        """Called after a step at which the callback is due; may add to the record of that step."""
+
+    def flush(self, trainer: "Trainer", record: "dict[str, Any]") -> None:
+        """Called after `on_steps` and `on_check`: write what is known so far. record: of the last step, or empty."""
+
+    def on_train_end(self, trainer: "Trainer") -> None:
+        """Called when all steps of a `run` are done, or a callback has stopped it."""
+
+    def on_exception(self, trainer: "Trainer", error: BaseException) -> None:
+        """Called when an exception ends a `run`, KeyboardInterrupt included; also one that `on_train_end` raised."""
 
 
-def check_settings(num_steps: int, seed: int, engine: str, settings: "dict[str, Any]") -> None:
-    """Raise TypeError or ValueError, in one line, for a setting that no run can have."""
-    clean_settings(num_steps, seed, engine, settings)
+class CallbackList:
+    """Several callbacks as one context: they begin in order, and end or answer an exception in reverse order."""
 
+    def __init__(self, trainer: "Trainer", callbacks: "Iterable[Callback]") -> None:
+        self.trainer, self.callbacks = trainer, list(callbacks)
+        self.begun: list[Callback] = []
 
-def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:
-    """value as a plain int. Raises TypeError if it is no integer, ValueError if it is less than least."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        found = _index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
-    if least is not None and found < least:
-        raise ValueError(f"{name} must be at least {least}, not {found}")
-    return found
+    @property
+    def stop(self) -> "str | None":
+        """Why the run should end now, or None."""
+        return next((c.stop for c in self.callbacks if c.stop), None)
 
+    def __enter__(self) -> "CallbackList":
+        try:
+            for callback in self.callbacks:
+                callback.on_train_begin(self.trainer)
+                self.begun.append(callback)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
 
-def _number(name, value):
-    """value as a plain, finite float."""
-    found = _real(name, value)
-    if not abs(found) <= 1.7976931348623157e308:  # false for nan, too
-        raise ValueError(f"{name} must be finite, not {value}")
-    return found
+    def steps_until_due(self, most: int) -> int:
+        """Return the steps that may pass before a callback is due, at most most."""
+        for callback in self.callbacks:
+            steps = callback.steps_until_due(self.trainer)
+            if steps is not None and steps < most:
+                most = steps
+        return most
 
+    def after_steps(self, first: int, is_whole: bool) -> None:
+        """Report the steps after step first; unless is_whole, an exception has cut them short, and nothing is checked."""
+        trainer, losses = self.trainer, self.trainer.losses_after(first)
+        for callback in self.callbacks:
+            callback.on_steps(trainer, first, losses)
+        record: dict[str, Any] = {}
+        for callback in self.callbacks:
+            if is_whole and callback.is_due(trainer):
+                callback.on_check(trainer, record)
+            callback.flush(trainer, record)
 
-def _real(name, value):
-    """value as a plain float."""
-    kind = type(value)
-    if (
-        not (hasattr(kind, "__float__") or hasattr(kind, "__index__"))
-        or kind.__name__ in ("bool", "bool_")  # Python's and both names of NumPy's
-        or getattr(value, "ndim", 0)
-    ):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be finite, not beyond the largest double") from None
+    def flush(self) -> None:
+        """Let each write what it has not written yet, the last of them first."""
+        for callback in reversed(self.callbacks):
+            callback.flush(self.trainer, {})
 
+    def end(self) -> None:
+        for callback in reversed(self.callbacks):
+            callback.on_train_end(self.trainer)
 
-def _text(name, value):
-    """value as a plain str, whatever subclass of it (numpy.str_) it is."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    return str.__str__(value)
+    def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None", traceback: object) -> None:
+        raised = None
+        while error is not None and self.begun:
+            try:
+                self.begun.pop().on_exception(self.trainer, error)
+            except BaseException as another:  # the rest answer this one
+                error = raised = another
+        if raised is not None:
+            raise raised
 
 
 class Trainer:
     """A run of the script: its documents, its model, its optimizer and its random stream.
 
-    docs: the documents, a sequence of str; they are copied and shuffled. num_steps: the length of the whole run, to
-    which the learning rate decays. seed: any int. engine: "fused", "graph" or "reference". settings: those of
-    `SETTINGS`, by name. Numbers and strings of NumPy are converted to Python's.
+    Parameters
+    ----------
+    docs : sequence of str
+        The documents; they are copied and shuffled.
+    num_steps : int
+        Length of the whole run, over which the learning rate decays to 0.
+    seed : int
+        Any integer.
+    engine : {"fused", "graph", "reference"}
+        All three compute the same bits.
+    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std : number
+        See `microgpt.config.Config`. NumPy's scalars are welcome.
 
-    Attributes: `model`, `tokenizer`, `docs` (as shuffled), `adam`, `step_index` (the steps done so far), `last_losses`
-    (of the last `run`), `notes` (a dict of what can be JSON, saved with the run).
-    Raises ValueError or TypeError, in one line, for settings or documents that no run can have.
+    Attributes
+    ----------
+    config : Config
+        The settings. `settings`, `num_steps` and `seed` are views of it.
+    model, adam : GPT, Adam
+        What trains; settings changed on `adam` are saved as they are.
+    tokenizer : Tokenizer
+    docs : list of str
+        The documents as shuffled; None for a trainer that was loaded without documents.
+    step_index : int
+        The steps done so far.
+    last_losses : list of float
+        Of the last `run`.
+    notes : dict
+        What JSON can hold; saved with the run.
+
+    Raises
+    ------
+    ValueError, TypeError
+        In one line, for settings or documents that no run can have.
+
+    Examples
+    --------
+    >>> trainer = Trainer(["emma", "ava", "mia"], num_steps=3)
+    >>> trainer.run() == [trainer.last_losses[0], *trainer.last_losses[1:]]
+    True
     """
 
     def __init__(
-        self, docs: "Sequence[str]", num_steps: int = 1000, seed: int = 42, engine: str = "fused", **settings: "Any"
+        self,
+        docs: "Sequence[str]",
+        num_steps: int = 1000,
+        seed: int = 42,
+        engine: str = "fused",
+        *,
+        n_embd: int = 16,
+        n_head: int = 4,
+        n_layer: int = 1,
+        block_size: int = 16,
+        learning_rate: float = 0.01,
+        beta1: float = 0.85,
+        beta2: float = 0.99,
+        eps_adam: float = 1e-8,
+        init_std: float = 0.08,
     ) -> None:
-        settings = {**SETTINGS, **settings}
-        num_steps, seed, settings = clean_settings(num_steps, seed, engine, settings)
-        self._set_up(_check_docs(docs), None, num_steps, seed, str.__str__(engine), settings)
+        config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
+                        init_std)  # fmt: skip
+        self._set_up(check_docs(docs, "train on"), None, config, engine)
 
     @classmethod
-    def _of_lines(cls, lines: "TextLines", num_steps: int, seed: int, engine: str, settings: "dict[str, Any]") -> "Trainer":
-        """Trainer(lines, ...) for the command's own defaults: the lines stay lines, and are not copied."""
+    def from_lines(cls, lines: "TextLines", config: Config, engine: str = "fused") -> "Trainer":
+        """Trainer(lines, ...) of documents that stay lines: they are shuffled in place, and no strings are made of them."""
         self = cls.__new__(cls)
-        self._set_up(lines, Tokenizer.of_lines(lines), num_steps, seed, engine, settings)
+        self._set_up(lines, Tokenizer.of_lines(lines), config, engine)
         return self
 
     def _set_up(
-        self,
-        docs: "list[str] | TextLines | None",
-        tokenizer: "Tokenizer | None",
-        num_steps: int,
-        seed: int,
-        engine: str,
-        settings: "dict[str, Any]",
+        self, docs: "list[str] | TextLines | None", tokenizer: "Tokenizer | None", config: Config, engine: str
     ) -> None:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
-        self.num_steps, self.seed, self.engine, self.settings = num_steps, seed, engine, settings
+        make = engine_class(engine)
+        self.engine, self.config = str.__str__(engine), config
         self.notes: dict[str, Any] = {}
-        self.last_losses: list[float] = []
+        self._run_losses: tuple[int, list[float]] = (0, [])  # steps done before the last run; the losses of that run
         self._docs_sha256: str | None = None
-        self._claims: dict[object, int] = {}  # see _exclusively
-        engine_class = ENGINE_CLASSES[engine]
-        self.rng = engine_class.seeded(seed)
-        self.docs: Any = docs  # list[str], or None where it only samples
+        self._claims: dict[object, int] = {}  # see exclusively
+        rng: Any = make.seeded(config.seed)
+        self.rng = rng
+        self.docs: Any = docs  # list[str], TextLines, or None if it only samples
         if docs is not None:
-            self.rng.shuffle(docs)
+            rng.shuffle(docs)
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
-        self._engine = engine_class(self.tokenizer.vocab_size, num_steps, settings, self.rng)
+        self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
 
     @property
     def model(self) -> "Any":
@@ -179,16 +237,59 @@ class Trainer:
         return self._engine.adam
 
     @property
+    def num_steps(self) -> int:
+        """The length of the whole run; setting it leaves Adam's own num_steps, and so the rate, as it is."""
+        return self.config.num_steps
+
+    @num_steps.setter
+    def num_steps(self, value: int) -> None:
+        self.config = self.config.replace(num_steps=value)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.config.seed
+
+    @property
+    def settings(self) -> "dict[str, Any]":
+        """The settings beside num_steps and seed, by name: a new dict."""
+        return self.config.settings
+
+    @property
     def step_index(self) -> int:
         """The number of steps done so far."""
-        return self.adam.step_index
+        return self._engine.adam.step_index  # type: ignore[no-any-return]  # an int of any engine's Adam
 
-    def _exclusively(self, work: "Callable[..., Any]", *arguments: "Any") -> "Any":
-        """work(*arguments), unless another call on this trainer is under way: then RuntimeError.
+    @property
+    def last_losses(self) -> "list[float]":
+        """The losses of the last `run`."""
+        return self._run_losses[1]
 
-        The first claim in `_claims` owns the trainer. An interrupt may come after any call, so the claim is made within
-        the `try`, and one call of C withdraws it, which does nothing where there is none: no interrupt can leave it.
+    @last_losses.setter
+    def last_losses(self, losses: "list[float]") -> None:
+        self._run_losses = self.step_index - len(losses), losses
+
+    @property
+    def parameters(self) -> "Array":
+        """A copy of all parameters, float64 [num_params], in the order of the script's `params`; may be set."""
+        return self.exclusively(self._engine.parameters).copy()
+
+    @parameters.setter
+    def parameters(self, values: "Array") -> None:
+        self.exclusively(self._engine.set_parameters, values)
+
+    def losses_after(self, step: int) -> "list[float]":
+        """Return the losses of the steps of the last `run` that came after step and are done."""
+        start, losses = self._run_losses
+        return losses[max(0, step - start) : max(0, self.step_index - start)]
+
+    def exclusively(self, work: "Callable[..., Result]", *arguments: "Any") -> "Result":
+        """Return work(*arguments), during which no other call can use this trainer.
+
+        Raises RuntimeError if another call is under way, in this thread (from a callback or a signal handler) or another.
         """
+        # The first claim in _claims owns the trainer. An interrupt may come after any call, so the claim is made within
+        # the `try`, and one call of C withdraws it, which does nothing if there is none: no interrupt can leave it.
         claims, claim = self._claims, object()
         try:
             claims[claim] = get_ident()
@@ -206,39 +307,102 @@ class Trainer:
             claims.pop(claim, None)
 
     def step(self) -> float:
-        """Train on the next document; returns its loss, a float. Raises what `run` raises."""
+        """Train on the next document; return its loss. Raises what `run` raises."""
         if self.step_index >= self.num_steps:
             raise ValueError(f"all {self.num_steps} steps of this run are done")
         return self.run(1)[0]
 
-    def run(self, n: "int | None" = None) -> "list[float]":
-        """Train on the next n documents, or on all that remain; returns their losses, a list of float.
+    def run(self, n: "int | None" = None, callbacks: "Iterable[Callback]" = ()) -> "list[float]":
+        """Train on the next n documents, or on all that remain.
 
-        n beyond what remains of num_steps is cut to it. After an exception (KeyboardInterrupt among them) the
-        trainer stands as it stood after the last whole step, and may go on; the losses up to there are in
-        `last_losses`. Raises `microgpt.DivergedError`, a ValueError, where the script's own arithmetic fails.
+        After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
+        go on; the losses up to there are in `last_losses`.
+
+        Parameters
+        ----------
+        n : int, optional
+            Number of steps; more than remain of num_steps are cut to those.
+        callbacks : iterable of Callback
+            Called about every 50 ms, and when they are due: see `microgpt.callbacks`. They change no bit of the run.
+
+        Returns
+        -------
+        list of float
+            The losses.
+
+        Raises
+        ------
+        DivergedError
+            If the script's own arithmetic fails.
+        ValueError
+            If the trainer was loaded without documents.
+
+        Examples
+        --------
+        >>> from microgpt import Checkpointer, Validator
+        >>> trainer = Trainer(["emma", "ava", "mia"], num_steps=10)
+        >>> losses = trainer.run(callbacks=[Validator(["mia"], every=5), Checkpointer("run.safetensors")])
         """
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
-        return self._exclusively(self._run, n if n is None else whole_number("n", n, 0))
+        n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
+        if callbacks:
+            return self._run_with(n, CallbackList(self, callbacks))
+        return self.exclusively(self._train, n, [])
 
-    def _run(self, n: "int | None") -> "list[float]":
-        left = self.num_steps - self.step_index
-        n = left if n is None else min(n, left)
-        losses: list[float] = []
-        self.last_losses = losses
+    def _run_with(self, n: "int | None", callbacks: CallbackList) -> "list[float]":
+        """Run in chunks, and call the callbacks after each."""
+        losses, left = [], self.num_steps - self.step_index  # type: list[float], int
+        end, chunk = self.step_index + (left if n is None else min(n, left)), 1
+        with callbacks:
+            self._run_losses = self.step_index, losses
+            try:
+                while self.step_index < end and not callbacks.stop:
+                    first, started, is_whole = self.step_index, time.perf_counter(), False
+                    try:
+                        steps = callbacks.steps_until_due(min(chunk, end - first))
+                        self.exclusively(self._train, steps, losses)
+                        is_whole = True
+                    finally:
+                        callbacks.after_steps(first, is_whole)
+                    done, took = self.step_index - first, time.perf_counter() - started
+                    chunk = max(1, min(done * 4, int(done * REPORT_EVERY / took) if took > 0 else done * 4))
+            except BaseException:
+                callbacks.flush()  # an interrupt may have come before the steps were reported
+                raise
+            callbacks.end()  # within: interrupted in its last save, a run saves again
+        return losses
+
+    def _train(self, n: "int | None", losses: "list[float]") -> "list[float]":
+        """Train up to n steps; append to losses, which become `last_losses`."""
         docs, start = self.docs, self.step_index
-        steps = (docs[step % len(docs)] for step in range(start, start + n))
+        left = self.num_steps - start
+        if self._run_losses[1] is not losses:
+            self._run_losses = start, losses
+        steps = (docs[step % len(docs)] for step in range(start, start + (left if n is None else min(n, left))))
         try:
             self._engine.train(steps, self.tokenizer, losses)
         except (ValueError, ArithmeticError) as error:
-            from .errors import of_step
+            from .errors import diverged_step
 
-            found = of_step(self, error)
+            found = diverged_step(error, self.step_index + 1, self.config, self.adam.learning_rate)
             if found is None:
                 raise
             raise found from error
         return losses
+
+    def evaluate(self, docs: "Iterable[str]") -> "Evaluation":
+        """Measure how well the model predicts documents: see `microgpt.evaluate`."""
+        from .evaluation import evaluate
+
+        return evaluate(self, docs)
+
+    def position_losses(self, docs: "Iterable[Sequence[int]]") -> "list[list[float]]":
+        """Return -log p of each next token of each document, in nats; a document's mean is the loss that training prints.
+
+        docs: token ids, BOS on both sides. A probability of 0 costs infinity, where training would raise.
+        """
+        return self.exclusively(lambda: [self._engine.position_losses(list(tokens)) for tokens in docs])
 
     def sample(
         self,
@@ -251,16 +415,34 @@ class Trainer:
         max_length: "int | None" = None,
         seed: "int | None" = None,
     ) -> "list[str]":
-        """Let the model write n documents; returns them, a list of str that begin with prompt.
+        """Generate n documents (`microgpt.py`, "Inference").
 
-        Each ends where the model says so, at block_size tokens, or at max_length characters (the prompt's included).
-        Draws from the run's own stream, as the script does, or from a stream of its own with this seed. top_k and
-        top_p cut what is unlikely: see `microgpt.generation.keep_likely`. After an exception the stream stands where it
-        stood before. Raises `microgpt.DivergedError` for a model whose probabilities are not finite.
+        A document ends where the model says so, at block_size tokens, or at max_length characters. After an exception
+        the stream is in the state from before.
+
+        Parameters
+        ----------
+        n : int
+            Number of documents.
+        temperature : float
+            Greater than 0; logits are divided by it.
+        prompt : str
+            How each document begins; part of what is returned.
+        top_k, top_p : int, float, optional
+            Draw from the likely tokens only: see `microgpt.generation.keep_likely`.
+        max_length : int, optional
+            Most characters of a document, those of the prompt included.
+        seed : int, optional
+            Draw from a stream of its own. By default the run's stream goes on, as the script's does.
+
+        Raises
+        ------
+        DivergedError
+            If the model's probabilities are not finite.
         """
-        rng = self._stream(seed)
+        rng = self.stream(seed)
         arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
-        return self._exclusively(self._sample, whole_number("n", n, 0), rng, arguments)
+        return self.exclusively(self._sample, whole_number("n", n, 0), rng, arguments)
 
     def sample_one(
         self,
@@ -271,12 +453,12 @@ class Trainer:
         max_length: "int | None" = None,
         rng: "Any" = None,
     ) -> str:
-        """One document, a str, drawn as `sample` does; rng: the stream to draw from, by default the run's own."""
+        """Generate one document as `sample` does. rng: the stream to draw from, by default the run's."""
         rng = self.rng if rng is None else rng
         arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
         if self._engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
-            return self._exclusively(self._sample_one, rng, *arguments)
-        return self._exclusively(self._sample, 1, rng, arguments)[0]
+            return self.exclusively(self._sample_one, rng, *arguments)
+        return self.exclusively(self._sample, 1, rng, arguments)[0]
 
     def generate(
         self,
@@ -288,29 +470,27 @@ class Trainer:
         max_length: "int | None" = None,
         seed: "int | None" = None,
     ) -> "Iterator[Token]":
-        """One document as it is written: an iterator over the `microgpt.generation.Token`s that follow prompt.
+        """Generate one document, and return its tokens one at a time, as they are drawn.
 
-        A Token is a str, its character, with the attributes `id`, `probability` and `model_probability`; the end of
-        the document is the Token ''. The arguments are those of `sample`, and so are the draws.
-        Between two tokens the trainer is free for other calls. After a training step the next token would not be of
-        the model that wrote those before it: asking for it raises RuntimeError.
+        A `microgpt.generation.Token` is a str, its character, with the attributes `id`, `probability` and
+        `model_probability`; the end of the document is the Token ''. Arguments and draws are those of `sample`.
+        Between two tokens the trainer is free for other calls; but after a training step the next token would not be of
+        the model that wrote those before it, so asking for it raises RuntimeError.
         """
-        rng = self._stream(seed)
+        rng = self.stream(seed)
         arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
         return self._one_by_one(rng, arguments)
 
-    def _stream(self, seed):
+    def stream(self, seed: "int | None" = None) -> "Stream":
+        """Return a new random stream of this engine with this seed; without one the run's own."""
         return self.rng if seed is None else self._engine.seeded(whole_number("seed", seed))
 
-    def _check_sampling(self, temperature, prompt, top_k, top_p, max_length):
-        """The arguments as plain numbers and text; raises ValueError or TypeError for what no sample can have."""
+    def _check_sampling(
+        self, temperature: float, prompt: str, top_k: "int | None", top_p: "float | None", max_length: "int | None"
+    ) -> "Sampling":
+        """Return the arguments as plain numbers and text. Raises ValueError or TypeError for what no sample can have."""
         temperature, prompt = _temperature(temperature), _text("prompt", prompt)
-        if top_k is not None:
-            top_k = whole_number("top_k", top_k, 1)
-        if top_p is not None:
-            given, top_p = top_p, _real("top_p", top_p)
-            if not 0 < top_p <= 1:  # nor nan
-                raise ValueError(f"top_p must be greater than 0 and at most 1, not {given}")
+        top_k, top_p = check_cuts(top_k, top_p)
         if max_length is not None:
             max_length = whole_number("max_length", max_length, 1)
             if len(prompt) > max_length:
@@ -318,17 +498,17 @@ class Trainer:
         self._prompt_tokens(prompt)
         return temperature, prompt, top_k, top_p, max_length
 
-    def _prompt_tokens(self, prompt):
-        """BOS and the prompt; raises ValueError for a prompt that does not fit the vocabulary or the block."""
+    def _prompt_tokens(self, prompt: str) -> "list[int]":
+        """Return BOS and the prompt's tokens. Raises ValueError for what does not fit the vocabulary or the block."""
         tokens = self.tokenizer.encode(prompt)[:-1]
-        if len(tokens) > self.settings["block_size"]:
+        if len(tokens) > self.config.block_size:
             raise ValueError(
-                f"the prompt has {len(tokens) - 1} characters; with block_size {self.settings['block_size']} "
-                f"it may have {self.settings['block_size'] - 1}"
+                f"the prompt has {len(tokens) - 1} characters; with block_size {self.config.block_size} "
+                f"it may have {self.config.block_size - 1}"
             )
         return tokens
 
-    def _sample(self, n, rng, arguments):
+    def _sample(self, n: int, rng: "Any", arguments: "Sampling") -> "list[str]":
         before = rng.getstate()
         try:
             return [self._sample_one(rng, *arguments) for _ in range(n)]
@@ -336,37 +516,52 @@ class Trainer:
             rng.setstate(before)
             raise
 
-    def _sample_one(self, rng, temperature, prompt, top_k, top_p, max_length):
+    def _sample_one(
+        self,
+        rng: "Any",
+        temperature: float,
+        prompt: str,
+        top_k: "int | None",
+        top_p: "float | None",
+        max_length: "int | None",
+    ) -> str:
         try:
             if top_k is None and top_p is None and max_length is None:
                 tokens = self._prompt_tokens(prompt)
                 return prompt + self.tokenizer.decode(self._engine.sample(rng, tokens, temperature))
             return prompt + "".join(self._draw(rng, temperature, prompt, top_k, top_p, max_length))
         except (ValueError, ArithmeticError) as error:
-            from .errors import of_sample
-
-            found = of_sample(self, error, temperature)
+            found = self._sampling_error(error, temperature)
             if found is None:
                 raise
             raise found from error
 
-    def _draw(self, rng, temperature, prompt, top_k, top_p, max_length):
-        """The Tokens of one document, drawn as they are asked for."""
-        from . import generation as sampling
+    def _draw(
+        self,
+        rng: "Any",
+        temperature: float,
+        prompt: str,
+        top_k: "int | None",
+        top_p: "float | None",
+        max_length: "int | None",
+    ) -> "Iterator[Token]":
+        """Return the Tokens of one document, drawn as they are asked for."""
+        from .generation import Token, draw
 
-        tokens, length = self._prompt_tokens(prompt), self.settings["block_size"]
+        tokens, length = self._prompt_tokens(prompt), self.config.block_size
         length = length if max_length is None else min(length, max_length)
         engine, text = self._engine, [*self.tokenizer.uchars, ""]
-        drawn = sampling.draw(
+        drawn = draw(
             engine.decoder(), lambda weights: engine.choose(rng, weights), tokens, length, temperature, top_k, top_p
         )
-        return (sampling.Token(text[found[0]], *found) for found in drawn)
+        return (Token(text[found[0]], *found) for found in drawn)
 
-    def _one_by_one(self, rng, arguments):
-        """The Tokens of `_draw`, with the trainer taken for each token only."""
-        tokens = begun = None
+    def _one_by_one(self, rng: "Any", arguments: "Sampling") -> "Iterator[Token]":
+        """Yield the Tokens of `_draw`, with the trainer taken for each token only."""
+        tokens: Iterator[Token] | None = None
+        begun = 0
 
-        def advance():
+        def advance() -> "Token | None":
             nonlocal tokens, begun
             if tokens is None:
                 tokens, begun = self._draw(rng, *arguments), self.step_index
@@ -375,47 +570,154 @@ class Trainer:
             try:
                 return next(tokens, None)
             except (ValueError, ArithmeticError) as error:
-                from .errors import of_sample
-
-                found = of_sample(self, error, arguments[0])
+                found = self._sampling_error(error, arguments[0])
                 if found is None:
                     raise
                 raise found from error
 
-        while (token := self._exclusively(advance)) is not None:
+        while (token := self.exclusively(advance)) is not None:
             yield token
 
-    def save(self, path: "str | os.PathLike[str]") -> None:
-        """Write the whole run to a .safetensors file: see `microgpt.checkpoint.save`."""
-        from .cli.console import import_arrays
+    def _sampling_error(self, error: Exception, temperature: float) -> "ValueError | None":
+        """Return what to raise for a sample that failed with error; None if error is not the arithmetic's."""
+        from .errors import DivergedError, is_sampling_failure
 
-        import_arrays()
-        from .checkpoint import save
+        if not is_sampling_failure(error):
+            return None
+        if self._is_sound():
+            return ValueError(f"temperature {temperature} is too low for this model: its logits overflow")
+        return DivergedError(
+            f"the model of step {self.step_index} cannot be sampled, because the run has diverged: its probabilities are "
+            f"not finite; train with a learning_rate lower than {self.adam.learning_rate}",
+            self.step_index,
+        )
 
-        self._exclusively(save, self, path)
+    def _is_sound(self) -> bool:
+        """Return whether the model gives finite probabilities at temperature 1."""
+        from math import isfinite
+
+        if not all(map(isfinite, self._engine.parameters().tolist())):
+            return False
+        decoder = self._engine.decoder()
+        decoder.feed(self.tokenizer.BOS)
+        try:
+            return all(map(isfinite, decoder.probabilities()))
+        except (ValueError, ArithmeticError):
+            return False
+
+    def state(self) -> "State":
+        """Return the whole run as plain data, which no later step changes: see `microgpt.checkpoint.State`."""
+        return self.exclusively(lambda: self._state().copy())
+
+    def _state(self) -> "State":
+        """Return the state without a copy: its arrays are views of what trains."""
+        from operator import index
+
+        import numpy as np
+
+        from .checkpoint import State
+        from .metadata import ADAM_SETTINGS
+
+        adam, moments = self.adam, (self.adam.m, self.adam.v)
+        m, v = (np.asarray(values, dtype=np.float64) for values in moments)
+        if self._docs_sha256 is None:
+            from .data import docs_digest
+
+            self._docs_sha256 = docs_digest(self.docs)
+        changed = {name: getattr(adam, name) for name in ADAM_SETTINGS}
+        return State(self.config, index(adam.step_index), self.tokenizer.uchars, self._docs_sha256, self.notes, changed,
+                     self._engine.parameters(), m, v, self.rng.getstate())  # fmt: skip
 
     @classmethod
-    def load(
+    def from_state(
         cls,
-        path: "str | os.PathLike[str]",
+        state: "State",
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
     ) -> "Trainer":
-        """Continue a saved run, to the bits of one that was never interrupted: see `microgpt.checkpoint.load`."""
-        from .checkpoint import load
+        """Continue a run from its state, to the bits of one that was never interrupted.
 
-        return load(cls, path, docs, engine, allow_other_text)
+        Parameters
+        ----------
+        state : State
+            What `state` or `microgpt.checkpoint.load` returned.
+        docs : sequence of str, optional
+            The text that the run was trained on, in its original order. Without it the trainer can only sample.
+        engine : str
+            Any, whatever engine the state is from.
+        allow_other_text : bool
+            Accept docs that are not the text of the run.
 
-    def __reduce_ex__(self, protocol):
+        Raises
+        ------
+        CheckpointError
+            If docs are other text.
+        """
+        return cls._from_state(state, docs, engine, allow_other_text, "the run")
+
+    @classmethod
+    def _from_state(
+        cls, state: "State", docs: "Sequence[str] | None", engine: str, allow_other_text: bool, name: str
+    ) -> "Trainer":
+        self = cls.__new__(cls)
+        tokenizer = Tokenizer.from_uchars(state.uchars)
+        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine)
+        if docs is None:
+            self._docs_sha256 = state.docs_sha256
+        elif not allow_other_text:
+            _check_same_text(self.docs, state, name)
+        self.notes = state.notes
+        self._engine.set_parameters(state.params)
+        self._engine.set_moments(state.m, state.v)
+        self.adam.step_index = state.step_index
+        for setting, value in state.adam.items():
+            setattr(self.adam, setting, value)
+        self.rng.setstate(state.rng)
+        return self
+
+    def save(self, path: "Path") -> None:
+        """Write the whole run to a .safetensors file, atomically: see `microgpt.checkpoint.save`."""
+        from . import checkpoint
+
+        checkpoint.import_arrays()  # before the trainer is taken: an interrupt waits for it
+        self.exclusively(lambda: checkpoint.save(path, self._state()))
+
+    def check_savable(self) -> None:
+        """Raise TypeError or ValueError, in one line, if no file could hold this run: before it trains, not after."""
+        from . import checkpoint
+
+        checkpoint.import_arrays()
+        self.exclusively(lambda: checkpoint.check_savable(self._state()))
+
+    @classmethod
+    def load(
+        cls,
+        path: "Path",
+        docs: "Sequence[str] | None" = None,
+        engine: str = "fused",
+        allow_other_text: bool = False,
+    ) -> "Trainer":
+        """Continue a saved run, to the bits of one that was never interrupted.
+
+        Arguments are those of `from_state`; path is a file that `save` wrote. Raises CheckpointError for a file that is
+        damaged, not a checkpoint, or of other text, OSError if it cannot be read.
+        """
+        import os
+
+        from . import checkpoint
+
+        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
+
+    def __reduce_ex__(self, protocol: object) -> "Any":
         raise TypeError("a Trainer cannot be copied or pickled: use save() and Trainer.load()")
 
     def __repr__(self) -> str:
-        s = self.settings
+        c = self.config
         return (
             f"<Trainer: {self.engine} engine, step {self.step_index} of {self.num_steps}, vocabulary of "
-            f"{self.tokenizer.vocab_size}, n_embd {s['n_embd']}, n_head {s['n_head']}, n_layer {s['n_layer']}, "
-            f"block_size {s['block_size']}>"
+            f"{self.tokenizer.vocab_size}, n_embd {c.n_embd}, n_head {c.n_head}, n_layer {c.n_layer}, "
+            f"block_size {c.block_size}>"
         )
 
     def _repr_html_(self) -> str:
@@ -424,21 +726,31 @@ class Trainer:
         return trainer_html(self)
 
 
-def _check_docs(docs):
-    if isinstance(docs, str):
-        raise TypeError("docs must be a sequence of str, not one str")
-    docs = list(docs)
-    if not docs:
-        raise ValueError("there are no documents to train on")
-    try:
-        return list(map(str.__str__, docs))  # a plain str is itself, one of a subclass (numpy.str_) becomes plain
-    except TypeError:
-        wrong = next(doc for doc in docs if not isinstance(doc, str))
-        raise TypeError(f"docs must hold str, not {type(wrong).__name__}") from None
+def _check_same_text(docs: "Sequence[str]", state: "State", name: str) -> None:
+    """Raise CheckpointError if docs, as shuffled, are not the text of the run."""
+    from .data import docs_digest
+    from .errors import CheckpointError, printable
+
+    if docs_digest(docs) == state.docs_sha256:
+        return
+    hint = ""
+    if "val_fraction" in state.notes:
+        fraction = printable(state.notes["val_fraction"], 50)
+        hint = f", without the part that --val-fraction {fraction} holds out"
+    raise CheckpointError(
+        f"{name} was trained on other text{hint} (--allow-other-text or allow_other_text=True continues all the same)"
+    )
 
 
-def _temperature(value):
-    """value as a plain float by which logits can be divided."""
+def _text(name: str, value: str) -> str:
+    """Return value as a plain str, whatever subclass of it (numpy.str_) it is."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return str.__str__(value)
+
+
+def _temperature(value: float) -> float:
+    """Return value as a plain float by which logits can be divided."""
     try:
         found = float(value)
     except (TypeError, OverflowError):

@@ -69,7 +69,7 @@ def outcome(action, *arguments):
 def _step(engine, pool, single, name, numbers, number):
     """One instruction. pool: the Values so far. single: the places in it of those that no layer has made."""
     V = engine.Value
-    real = float(number)  # for what the script would keep an int (docs/differences.md)
+    real = float(number)  # for what the script would keep an int (docs/explain/differences.md)
 
     def pick(k):
         return pool[numbers[k % len(numbers)] % len(pool)]

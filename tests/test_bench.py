@@ -1,12 +1,13 @@
-"""The benchmarks: their tables are their data, their verdicts are computed, and they say when not to trust them.
+"""The benchmarks: tables agree with their data, verdicts are computed from the numbers, noise is reported.
 
-Nothing here asserts a time.
+No test asserts a time.
 """
 import hashlib
 import json
 import math
 import random
 import shutil
+import statistics
 import sys
 from pathlib import Path
 
@@ -19,8 +20,9 @@ sys.path.insert(0, str(BENCH))
 import numpy_gpt  # noqa: E402
 import render  # noqa: E402
 import tables  # noqa: E402
-from harness import arithmetic, bits, contender, measure, peak, report, table, task  # noqa: E402
+from harness import arithmetic, bits, cli, contender, contest, measure, peak, report, table, task  # noqa: E402
 
+import microgpt  # noqa: E402
 from microgpt import reference  # noqa: E402
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
@@ -29,23 +31,25 @@ NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "ame
 # ---- tables and data ----
 
 
-def test_the_pages_agree_with_their_data():
+def test_pages_agree_with_their_data():
     for path, now, should_be in render.pages():
-        assert now == should_be, f"{path.name} is not what bench/results says: run python bench/render.py"
+        assert now == should_be, f"{path.name} does not agree with bench/results: run python bench/render.py"
 
 
-def test_a_page_that_disagrees_is_seen(tmp_path):
-    """One digit in the data, and the page is no longer right."""
-    page = "<!-- table: sampling -->\n<!-- end table -->\nthen <!-- figure: sampling-tokens --><!-- end figure -->."
+def test_render_notices_one_changed_digit(tmp_path):
+    page = "<!-- table: sampling -->\n<!-- end table -->\n"
     made = {"name": "fused", "tokens_per_second": 123456.0, "spread": 0.01, "times_reference": 9.0, "compared": 3,
             "same_text": True}  # fmt: skip
     before = rendered_with(tmp_path, page, made)
-    assert (
-        "| fused | 123,000 | 1.0% | 9.00 | 3 | yes |" in before
-        and "then <!-- figure: sampling-tokens -->123,000<" in before
-    )
+    assert "| fused | 123,000 | 1.0% | 9.00 | 3 | yes |" in before
     assert rendered_with(tmp_path, before, made) == before
     assert rendered_with(tmp_path, before, {**made, "tokens_per_second": 124456.0}) != before
+
+
+def test_render_fills_figures_within_a_sentence():
+    page = "about <!-- figure: fused-times -->1<!-- end figure -->×"
+    row = next(r for r in report.read(BENCH / "results" / "compare.json")["rows"] if r["name"].startswith("fused ("))
+    assert render.rendered(page) == page.replace("-->1<", f"-->{table.number(row['times_original'])}<")
 
 
 def rendered_with(folder, page, row):
@@ -60,12 +64,12 @@ def rendered_with(folder, page, row):
     ("<!-- table: nothing -->\n<!-- end table -->", "there is no table or figure 'nothing'"),
     ("<!-- table: sampling -->\n<!-- end table -->", "sampling needs bench/results/sampling.json"),
 ])  # fmt: skip
-def test_a_mark_that_cannot_be_filled(tmp_path, page, message):
+def test_render_rejects_marks_that_it_cannot_fill(tmp_path, page, message):
     with pytest.raises(ValueError, match=message):
         render.rendered(page, tmp_path)
 
 
-def test_every_report_says_what_its_figures_depend_on():
+def test_every_report_names_command_and_machine():
     for path in sorted((BENCH / "results").glob("*.json")):
         made = report.read(path)
         assert made["benchmark"] == path.stem
@@ -76,7 +80,7 @@ def test_every_report_says_what_its_figures_depend_on():
 # ---- verdicts ----
 
 
-def test_one_ulp_turns_the_verdict():
+def test_verdict_notices_one_ulp():
     losses = [3.3, 2.7, 2.5]
     assert bits.verdict(losses, losses)["bits"] is True
     off = bits.verdict([3.3, math.nextafter(2.7, 3), 2.5], losses)
@@ -85,10 +89,11 @@ def test_one_ulp_turns_the_verdict():
     assert bits.verdict(None, losses)["bits"] is None
     assert bits.verdict([-0.0], [0.0])["bits"] is False
     assert bits.verdict(losses, losses, parameters_equal=False)["bits"] is False
+    assert bits.verdict(losses, losses, parameters_equal=None)["bits"] is True
     assert bits.digest([1.0, 0.0]) == bits.digest([1, 0.0]) != bits.digest([1.0, -0.0])
 
 
-def test_a_model_that_is_another_is_refused():
+def test_same_model_rejects_losses_beyond_the_tolerance():
     assert bits.same_model([1.0, 2.0 + 1e-12], [1.0, 2.0], 1e-9) is None
     assert "the loss of step 2 is 2.1" in bits.same_model([1.0, 2.1], [1.0, 2.0], 1e-9)
     assert "nan" in bits.same_model([float("nan")], [1.0], 1e-3)
@@ -120,8 +125,8 @@ def run_compare(command, tmp_path, *arguments):
 
 
 @pytest.mark.slow
-def test_a_kernel_broken_by_one_ulp_is_told(command, tmp_path):
-    """From end to end: the first output of every matrix product, as it is, one ulp off, and far off."""
+def test_compare_detects_a_kernel_that_is_one_ulp_off(command, tmp_path):
+    """The first output of every matrix product as it is, one ulp off, and far off."""
     changes = {"as it is": "out[0].data", "one ulp": "math.nextafter(out[0].data, 9.0)", "another": "out[0].data + 0.1"}
     arguments = ["--only", ",".join(changes)]
     for name, change in changes.items():
@@ -132,9 +137,108 @@ def test_a_kernel_broken_by_one_ulp_is_told(command, tmp_path):
     assert rows["reference"]["bits"] is True and rows["as it is"]["bits"] is True
     assert rows["one ulp"]["bits"] is False and rows["one ulp"]["print"] is True
     assert rows["as it is"]["parameters"] is True and rows["one ulp"]["parameters"] is False
-    assert "another" not in rows and "computes something else" in made["absent"]["another"]
+    assert "another" not in rows and "trains a different model" in made["absent"]["another"]
     line = next(line.split() for line in done.stdout.splitlines() if line.startswith("one ulp"))
     assert line[-3:-1] == ["no", "yes"]
+
+
+class Fake:
+    """A contender in this process, with the losses and the digest of each run."""
+
+    def __init__(self, name, runs, batch=1):
+        self.name, self.runs, self.batch = name, iter(runs), batch
+        self.precision, self.tolerance, self.versions, self.repeat = "f64", 1e-9, {}, 1
+
+    def start(self):
+        pass
+
+    def stop(self):
+        pass
+
+    def run(self, steps):
+        losses, digest = next(self.runs)
+        assert steps == len(losses) - 1
+        return contender.Result(steps, 1.0, 0.5, [x.hex() for x in losses], None, digest)
+
+
+def play(runs, judge=((3.0, 2.0, 1.5), "d")):
+    """Two rounds of two steps; the first of the runs is the check."""
+    fake = Fake("fake", runs)
+    return contest.play([fake], Fake("judge", [judge]), None, 2, 2, 0.0, "wall", lambda what: None)
+
+
+def test_contest_takes_the_verdict_of_the_worst_round():
+    right, wrong = ((3.0, 2.0, 1.5), "d"), ((3.0, 2.0, math.nextafter(1.5, 2)), "d")
+    (row,), absent, warnings = play([right] * 3)
+    assert row["bits"] is True and row["rounds"] == [0.5, 0.5] and not absent  # per step
+    assert warnings == ["noisy: other processes used the core for more than 10% of the time of fake"]
+    (row,), _, warnings = play([right, right, wrong])
+    assert row["bits"] is False and warnings[0] == "fake is not reproducible: its losses differ between rounds"
+    (row,), _, _ = play([right, right, ((3.0, 2.0, 1.5), "other parameters")])
+    assert row["bits"] is False and row["parameters"] is False
+
+
+def test_contest_does_not_time_a_different_model():
+    rows, absent, _ = play([((3.0, 2.1, 1.5), "d")])
+    assert rows == [] and "the loss of step 2 is 2.1" in absent["fake"]
+
+
+def test_first_loss_of_a_batch_is_the_mean_over_its_documents(tmp_path):
+    the_task = task.write(tmp_path, NAMES, 4)
+    rng, docs = random.Random(42), list(NAMES)
+    rng.shuffle(docs)
+    model = reference.GPT(the_task.vocab_size, **the_task.settings, rng=rng)
+    expected = statistics.fmean(reference.document_loss(tokens, model).data for tokens in the_task.tokens)
+    assert contest.batch_loss(the_task, 4) == expected
+
+
+# ---- another version ----
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A built copy of the package in a folder of its own, which calls itself another version."""
+    folder = tmp_path / "other checkout"
+    shutil.copytree(Path(microgpt.__file__).parent, folder / "microgpt", ignore=shutil.ignore_patterns("*.c", "*.pyx"))
+    init = folder / "microgpt" / "__init__.py"
+    init.write_text(init.read_text(encoding="utf-8") + '\n__version__ = "the other one"\n', encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_compare_alternates_with_another_version(command, tmp_path, other):
+    """As a checkout and as a wheel; a folder without the package and a Python without it are reported."""
+    wheel = Path(shutil.make_archive(str(tmp_path / "other"), "zip", other)).rename(tmp_path / "other.whl")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -I \"$@\"\n", encoding="utf-8")
+    python.chmod(0o755)
+    arguments = ["--only", "fused ("]
+    for name, path in {"checkout": other, "wheel": wheel, "empty": tmp_path / "results", "isolated": python}.items():
+        (tmp_path / "results").mkdir(exist_ok=True)
+        arguments += ["--other", f"{name}={path}"]
+    made, rows, done = run_compare(command, tmp_path, *arguments)
+    for name in ("checkout", "wheel"):
+        assert rows[name]["versions"]["microgpt"] == "the other one" and rows[name]["bits"] is True
+        assert rows[name]["times_other"][name] == 1
+    ours = next(row for name, row in rows.items() if name.startswith("fused ("))
+    assert ours["versions"]["microgpt"] == microgpt.__version__ and ours["times_other"].keys() == {"checkout", "wheel"}
+    assert "has no microgpt that was built in place" in made["absent"]["empty"] or "No module" in made["absent"]["empty"]
+    assert "isolated" in made["absent"] or rows["isolated"]["versions"]["microgpt"] == microgpt.__version__
+    assert "× checkout" in done.stdout and str(tmp_path) not in json.dumps(rows)
+
+
+@pytest.mark.slow
+def test_shapes_shows_the_ratio_to_another_version(command, tmp_path, other):
+    path = tmp_path / "shapes.json"
+    arguments = ["--quick", "--repeats", 1, "--only", "n_embd 16", "--other", f"old={other}", "--json", path]
+    done = command(BENCH / "bench_shapes.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(path.read_text(encoding="utf-8"))
+    found = {c["name"]: c for c in made["rows"][0]["contenders"]}
+    ratio = found["fused"]["rounds"][0] / found["old"]["rounds"][0]
+    columns, (row,) = tables.shapes(made)
+    assert row[[title for title, _ in columns].index("fused / old")] == table.number(ratio)
+    assert found["old"]["bits"] is True and found["old"]["versions"]["microgpt"] == "the other one"
 
 
 # ---- the script, unedited ----
@@ -164,7 +268,7 @@ def script(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_script_is_timed_and_not_touched(command, tmp_path, script):
+def test_compare_times_the_script_and_leaves_it_unchanged(command, tmp_path, script):
     before = hashlib.sha256(script.read_bytes()).hexdigest()
     made, rows, done = run_compare(
         command, tmp_path, "--script", script, "--only", "fused,graph,NumPy,Value", "--clock", "cpu"
@@ -178,23 +282,8 @@ def test_the_script_is_timed_and_not_touched(command, tmp_path, script):
     assert rows["NumPy, explicit backward"]["print"] is True
     assert rows["microgpt.py"]["times_original"] == 1 and rows["microgpt.py, collector off"]["times_collector_off"] == 1
     assert made["command"].startswith("python bench/compare.py --quick") and str(tmp_path) not in json.dumps(made)
-    assert "here microgpt.py, as shipped and with its garbage collector off" in done.stdout
-    assert done.stdout.count("the processor's time, not the clock's") == 1
-
-
-@pytest.mark.slow
-def test_the_script_with_its_class_swapped(command, tmp_path, script):
-    """To its end, with each class: the same output; and its first steps, timed."""
-    path = tmp_path / "value.json"
-    arguments = ["--script", script, "--only", "microgpt.Value", "--quick", "--repeats", 1, "--whole", "--json", path]
-    done = command(BENCH / "bench_value.py", *arguments)
-    assert done.returncode == 0, done.stderr
-    made = json.loads(path.read_text(encoding="utf-8"))
-    assert [row["name"] for row in made["whole"]] == ["microgpt.py", "microgpt.py with microgpt.Value"]
-    assert all(row["same_output"] for row in made["whole"])
-    assert len(made["script"]) == 4 and all(row["bits"] for row in made["script"])
-    assert [row["name"] for row in made["rows"]] == ["microgpt.py", "microgpt.Value"]
-    assert made["rows"][0]["operators"].keys() == made["nodes"].keys()
+    assert "times faster than microgpt.py, as shipped and with its garbage collector off" in done.stdout
+    assert done.stdout.count("processor time instead of wall time") == 1
 
 
 def simd_supported():
@@ -210,7 +299,7 @@ def in_use():
 
 
 @pytest.mark.slow
-def test_a_script_that_ends_too_soon_is_told(command, tmp_path, script):
+def test_compare_rejects_a_script_that_ends_too_soon(command, tmp_path, script):
     script.write_text(script.read_text(encoding="utf-8").replace("range(8)", "range(2)"), encoding="utf-8")
     done = command(BENCH / "compare.py", "--quick", "--script", script)
     assert done.returncode == 1 and "the script printed 2 lines that begin with 'step'" in done.stderr
@@ -218,63 +307,36 @@ def test_a_script_that_ends_too_soon_is_told(command, tmp_path, script):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--script", "nowhere.py"], "there is no file nowhere.py"),
-    (["--command", "no equals sign"], "is not of the form NAME=..."),
+    (["--other", "no equals sign"], "invalid NAME=VALUE value"),
     (["--repeats", "0"], "invalid positive whole number value"),
 ])  # fmt: skip
-def test_arguments_that_cannot_be(command, arguments, message):
+def test_compare_rejects_impossible_arguments(command, arguments, message):
     done = command(BENCH / "compare.py", *arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-
-
-def test_any_program_is_timed_at_two_counts(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys, time\n"
-        "for i in range(int(sys.argv[1])):\n"
-        "    time.sleep(1e-4); sum(range(9999))\n"
-        "    print(f'step {i + 1:4d} / 9 | loss {1 / (i + 1):.4f}')"
-    )
-    one = contender.Command("program", f"{sys.executable} {program} {{steps}}", None, "input.txt")
-    one.ENOUGH = 0.05
-    one.calibrate(10)
-    assert one.run(10).by_clock["wall"] > 1e-4 and one.run(10).by_clock["cpu"] > 0
-    assert one.printed_losses(4) == [1.0, 0.5, 0.3333, 0.25]
-    with pytest.raises(contender.Unavailable, match="does not say {steps}"):
-        contender.Command("program", "program", None, "input.txt")
-    with pytest.raises(contender.Unavailable, match="ended with status 3"):
-        contender.Command("p", f"{sys.executable} -c 'import sys; sys.exit(3)' {{steps}}", None, "i").calibrate(1)
-
-
-def test_losses_are_read_off_lines_like_the_script_s():
-    text = "num docs: 9\nstep    1 / 1000 | loss 3.3660\nstep    2 / 1000 | loss 3.4243\nsample  1: anna 1.5\n"
-    assert contender.read_losses(text) == [3.3660, 3.4243]
-    assert contender.read_losses("step=3, loss=-0.5") == [-0.5]
-    assert contender.read_losses("done") is None
 
 
 # ---- what to distrust ----
 
 
-def test_noise_is_told():
-    quiet, noisy = [1.0, 1.01, 0.99, 1.0, 1.0], [1.0, 1.3, 0.8, 1.0, 1.25]
-    assert measure.distrust({"a": quiet}) == []
-    assert "b (25%)" in measure.distrust({"a": quiet, "b": noisy})[0]
-    assert "other processes took the core" in measure.distrust({"a": quiet}, ["a"])[0]
-    assert measure.halves_disagree([1.0] * 6, [1.0] * 6) is None
-    assert measure.halves_disagree([1.0] * 6, [1.0, 1.2] * 3) == pytest.approx(0.2)
-    worst, sentences = measure.agreement({"a": 100.0, "b": 10.0}, {"a": 105.0, "b": 12.0, "c": 1.0})
-    assert worst == pytest.approx(0.2) and len(sentences) == 1 and sentences[0].startswith("b was 10 times")
+def test_distrust_reports_noise():
+    assert measure.spread([1.0, 1.01, 0.99, 1.0, 1.0]) == 0 and measure.spread([1.0]) is None
+    assert measure.spread([1.0, 1.3, 0.8, 1.0, 1.25]) == pytest.approx(0.25)
+    assert measure.distrust({"a": 0.09, "b": None}) == []
+    assert measure.distrust({"a": 0.0, "b": 0.25}) == ["noisy: repeats differ by more than 10%: b (25%)"]
+    (sentence,) = measure.distrust({str(i): i / 10 for i in range(9)})
+    assert sentence.endswith("8 (80%), 7 (70%), 6 (60%), 5 (50%), 4 (40%) and 2 others")
+    assert "other processes used the core" in measure.distrust({"a": 0.0}, ["a"])[0]
 
 
-def test_a_ratio_is_taken_within_rounds():
-    """A round in which the machine is half as fast says the same as the others."""
+def test_ratio_is_taken_within_rounds():
+    """A round in which the machine is half as fast has the same quotient."""
     assert measure.ratio([10.0, 20.0, 10.0], [1.0, 2.0, 1.0]) == 10.0
 
 
 def test_contenders_take_turns():
     order, failed = [], iter([1.0, None])
     runners = {"a": lambda: order.append("a") or 1.0, "b": lambda: next(failed), "c": lambda: order.append("c") or 3.0}
-    times = measure.interleave(runners, 3)
+    times = measure.interleave(runners, 3, lambda what: None)
     assert order == ["a", "c", "c", "a", "c", "a"]
     assert times == {"a": [1.0] * 3, "c": [3.0] * 3}
 
@@ -285,6 +347,7 @@ def test_contenders_take_turns():
 @pytest.mark.parametrize(
     "settings", [{}, {"n_layer": 2, "n_embd": 8, "n_head": 2}, {"block_size": 4, "n_embd": 6, "n_head": 3}]
 )
+@pytest.mark.usefixtures("collector_off")
 def test_numpy_s_gradient_is_the_reference_s(tmp_path, settings):
     the_task = task.write(tmp_path, NAMES, 3, **settings)
     rng, docs = random.Random(42), list(NAMES)
@@ -309,31 +372,30 @@ def test_the_arithmetic_is_counted_from_the_shape():
     assert arithmetic.flops(1, **model) == 3 * (2 * 3504 + 64) + 14 * 4192
 
 
-def test_positions_that_no_document_reaches_are_no_work():
-    from bench_scaling import _arithmetic
+def test_synthetic_documents_have_one_length_and_every_letter():
+    import bench_shapes
 
-    shape = {"vocab_size": 27, "n_embd": 16, "n_layer": 1, "positions": 8}
-    short, long = (_arithmetic({**shape, "block_size": block_size}) for block_size in (8, 4096))
-    assert long.pop("num_params") - short.pop("num_params") == 16 * (4096 - 8)
-    assert long == short
+    documents = bench_shapes.synthetic_documents(7, 999)
+    assert {len(document) for document in documents} == {7} and len(set("".join(documents))) == 999
 
 
 # ---- the other scripts ----
 
+#: One short process per measurement.
+PYPERF = ["--processes", 1, "--values", 1, "--warmups", 0, "--loops", 1]
 SCRIPTS = {
-    "value": ["--only", "microgpt.Value"],
-    "scaling": ["--only", "fused"],
-    "shapes": ["--torch-python", "nowhere"],
-    "sampling": [],
-    "startup": [],
+    "shapes": ["--quick", "--repeats", 1, "--torch-python", "nowhere"],
+    "value": [*PYPERF, "--operator", "exp"],
+    "sampling": PYPERF,
+    "startup": PYPERF,
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_ends_well_and_says_what_it_did(command, tmp_path, name):
+def test_each_script_writes_its_report_and_prints_its_tables(command, tmp_path, name):
     path = tmp_path / f"{name}.json"
-    done = command(BENCH / f"bench_{name}.py", "--quick", "--repeats", 1, "--json", path, *SCRIPTS[name])
+    done = command(BENCH / f"bench_{name}.py", "--json", path, *SCRIPTS[name])
     assert done.returncode == 0, done.stderr
     made = json.loads(path.read_text(encoding="utf-8"))
     assert made["benchmark"] == name and made["rows"] and str(tmp_path) not in json.dumps(made)
@@ -341,15 +403,35 @@ def test_each_script_ends_well_and_says_what_it_did(command, tmp_path, name):
         for one in row.get("contenders", [row]):
             assert one.get("same_text", True) is True
             assert one.get("bits") is not False or one["name"] == "NumPy"
-    printed = {
-        key for key, (file, _) in render.TABLES.items() if file == name and key not in ("value-script", "value-whole")
-    }
-    for key in printed:
-        columns, rows = render.TABLES[key][1](made)
+    for _, layout in (found for found in render.TABLES.values() if found[0] == name):
+        columns, rows = layout(made)
         assert rows and table.text(columns, rows) in done.stdout
 
 
-def test_functions_belong_to_parts(tmp_path):
+@pytest.mark.slow
+def test_own_architecture_has_the_bits_of_plain_python(command, tmp_path):
+    path = tmp_path / "own.json"
+    done = command(BENCH / "own_architecture.py", "--quick", "--repeats", 1, "--json", path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [(row["name"], row["bits"]) for row in rows] == [("plain Python", True), ("graph", True)]
+    assert rows[1]["parameters"] is True and rows[0]["times_plain"] == 1
+
+
+@pytest.mark.slow
+def test_value_measures_the_script_s_class_without_running_the_script(command, tmp_path, script):
+    path = tmp_path / "value.json"
+    done = command(BENCH / "bench_value.py", "--script", script, "--json", path, "--operator", "a + b", *PYPERF)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["name"] for row in made["rows"]] == ["microgpt.py", "microgpt.Value"]
+    assert all(row["operators"].keys() == {"a + b"} == made["nodes"].keys() for row in made["rows"])
+    # A node of the compiled class takes 64 bytes.
+    assert made["rows"][1]["operators"]["a + b"]["bytes"] == pytest.approx(64, rel=0.1)
+    assert made["rows"][0]["operators"]["a + b"]["bytes"] > 100
+
+
+def test_functions_belong_to_parts():
     import bench_breakdown
 
     assert bench_breakdown.part_of("libm.so.6", "__ieee754_pow_fma") == "exp and powers"
@@ -360,23 +442,19 @@ def test_functions_belong_to_parts(tmp_path):
     assert bench_breakdown.part_of("fused.cpython-311.so", "mg_train") == "the engine's own work"
     assert bench_breakdown.part_of("fused.cpython-311.so", "__pyx_pw_8microgpt_train") == "Python and the rest"
     assert bench_breakdown.part_of("python3.11", "_PyEval_EvalFrameDefault") == "Python and the rest"
-    file = tmp_path / "callgrind.out"
-    file.write_text(
-        "events: Ir\nob=/lib/libm.so.6\nfl=x\nfn=pow\n12 7\ncfn=exp\ncalls=1 0\n13 500\n14 3\nfn=exp'2\n1 500\n"
-    )
-    assert bench_breakdown.read_callgrind(file) == {("libm.so.6", "pow"): 10, ("libm.so.6", "exp"): 500}
 
 
 # ---- what it looks like ----
 
 
-def test_a_table_is_plain_where_it_must_be(command):
+def test_a_table_survives_a_terminal_without_its_characters(command):
     columns, rows = [("µs", "<"), ("× original", ">")], [["a", "1,000"], ["long name", "–"]]
     assert table.text(columns, rows).splitlines()[2:] == ["a               1,000", "long name           –"]
     assert table.markdown(columns, rows).splitlines()[1] == "| --- | ---: |"
-    code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); from harness import table; table.show({columns}, {rows})"
+    code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); from harness import cli, table; "
+    code += f"cli.run(lambda: print(table.text({columns}, {rows})))"
     done = command("-c", code, env={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and done.stdout.splitlines()[0] == "us         x original"
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == "?s         ? original"
 
 
 @pytest.mark.parametrize(
@@ -390,17 +468,7 @@ def test_durations_choose_their_unit():
     assert [table.duration(x) for x in (1.5, 0.25, 8.25e-6)] == ["1.50 s", "250 ms", "8.25 µs"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["compare", "scaling"])
-def test_pictures_are_drawn_from_the_data(tmp_path, name):
-    import plots
-
-    made = report.read(BENCH / "results" / f"{name}.json")
-    getattr(plots, name)(made, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_command_is_kept_without_the_machine_s_folders(monkeypatch):
+def test_command_line_hides_the_machine_s_folders(monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["/a/b/compare.py", "--script", "/home/x/microgpt.py", "--json", "bench/results/compare.json",
                       "--input=../y/z.txt", "--command", "other=/opt/bin/other {steps} {input}"]
@@ -411,17 +479,21 @@ def test_a_command_is_kept_without_the_machine_s_folders(monkeypatch):
     )
 
 
-def test_the_exact_peak_is_measured_and_not_taken_from_numpys(monkeypatch):
-    """Half of a matrix product's speed is no bound: some processors add and multiply at once as fast as they fuse."""
-    measured = peak.measure(None)
-    assert measured.keys() == {"flops", "exact_flops", "bytes"}
+def test_exact_peak_is_measured_and_gives_the_limits(monkeypatch):
     if shutil.which("cc"):
-        assert measured["exact_flops"] > 0
+        assert peak.measure(None)["exact_flops"] > 0
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert peak.exact_flops() is None
+    assert peak.measure(None) is None
     file = json.loads((BENCH / "results" / "breakdown.json").read_text(encoding="utf-8"))
-    for exact_flops, column in ((None, []), (1e9, ["limit, µs"])):
-        columns, rows = tables.breakdown({**file, "peak": {"flops": 8e9, "exact_flops": exact_flops}})
-        assert [name for name, _ in columns if "limit" in name] == column
-        if column:  # operations at a billion a second
+    for found, titles in ((None, []), ({"exact_flops": 1e9}, ["limit, µs"])):
+        columns, rows = tables.breakdown({**file, "peak": found})
+        assert [name for name, _ in columns if "limit" in name] == titles
+        if titles:  # operations at a billion per second
             assert rows[0][-1] == table.number(file["parts"][0]["flops"] / 1e9 * 1e6, 2)
+
+
+def test_pairs_need_a_name_and_a_value():
+    assert cli.pair("old=/a=b") == ("old", "/a=b")
+    for text in ("old", "old=", "=/a"):
+        with pytest.raises(ValueError):
+            cli.pair(text)

@@ -17,7 +17,7 @@ from conftest import ROOT
 MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
            "functions", "gpt", "model", "adam", "fused", "tracing", "hooks", "replay"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
-# The only compiled functions with fused multiply-adds, which decide there (docs/exactness.md), by name and in full. That
+# The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.
 MAY_DECIDE = {"simd": {
     "adam_part", "adam_settle", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
@@ -53,7 +53,7 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
 
 
 # The sources' own fused multiply-adds: function of csrc/kernels -> calls in it of vec_fma, fma_of and nudge (which is one
-# where the processor has it). Each decides, or is proved to give the bits of the script's operation (docs/exactness.md);
+# where the processor has it). Each decides, or is proved to give the bits of the script's operation (docs/explain/exactness.md);
 # a new one needs such an argument, and a line here.
 FUSED_IN_SOURCES = Counter(
     product_error=1, square_rest=1, nudge=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
@@ -220,7 +220,8 @@ def test_wheel_holds_no_sources():
 @on_linux
 @pytest.mark.parametrize("name, calls", [("value", {"pow", "exp", "log"}), ("layers", {"pow", "exp"}), ("gpt", {"pow", "log"}),
                                          ("mt19937", {"log", "cos", "sin"}), ("adam", {"pow"}),
-                                         ("simd", {"pow", "exp"}), ("fused", {"log"})])  # fmt: skip
+                                         ("simd", {"pow", "exp", "tanh", "erf"}), ("fused", {"log"}),
+                                         ("replay", {"pow", "exp", "log"})])  # fmt: skip
 def test_libm_is_called(name, calls):
     lines = tool("nm", "-D", "--undefined-only", built(name)).splitlines()
     undefined = {line.split()[-1].split("@")[0] for line in lines}

@@ -3,8 +3,7 @@ import json
 
 import pytest
 
-from microgpt import DivergedError, Trainer
-from microgpt.cli.validation import Validation
+from microgpt import DivergedError, Trainer, Validator
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SMALL = ["--input", "text.txt", "--n-embd", "4", "--n-head", "2", "--block-size", "8", "--steps", "60", "--samples", "2"]
@@ -59,7 +58,6 @@ def test_status_3_says_step_cause_and_advice_and_keeps_the_run(train, engine, tm
 
 
 def test_losses_of_a_diverged_run_are_drawn(train, tmp_path):
-    pytest.importorskip("matplotlib")
     done = train(*TOO_HIGH, "--plot", "p.png", status=3)
     assert "drew p.png" in done.stderr and (tmp_path / "p.png").stat().st_size > 1000
 
@@ -84,13 +82,15 @@ def test_validation_never_calls_nan_the_best(train):
 
 def test_first_loss_that_is_not_finite_is_not_the_best():
     trainer = Trainer(DOCS, num_steps=60, engine="reference", **SETTINGS)
-    validation = Validation(trainer, ["mia"], every=1, patience=2)
-    data = trainer._engine.get_data()
-    trainer._engine.set_data(data * float("nan"))
-    validation.look({})
+    validation = Validator(["mia"], every=1, patience=2)
+    validation.on_train_begin(trainer)
+    data = trainer.parameters
+    trainer.parameters = data * float("nan")
+    validation.on_check(trainer, {})
     assert validation.state["best_loss"] is None and validation.state["checks_since_best"] == 1
     trainer.notes["validation"] = json.loads(json.dumps(validation.state))
-    again = Validation(trainer, ["mia"], every=1, patience=2)
-    again.look({})
+    again = Validator(["mia"], every=1, patience=2)
+    again.on_train_begin(trainer)
+    again.on_check(trainer, {})
     assert again.stop and again.state["best_step"] is None
-    again.finish()  # has no lowest loss to speak of
+    again.on_train_end(trainer)  # has no lowest loss to speak of

@@ -8,14 +8,17 @@ from conftest import hexes
 
 from microgpt import Trainer, evaluate, load_docs
 from microgpt.data import BUNDLED
-from microgpt.eval import Evaluation
+from microgpt.evaluation import Evaluation
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
 
 @pytest.fixture
 def trainer(engine):
-    trainer = Trainer(NAMES, num_steps=9, engine=engine, n_embd=8, n_head=2, n_layer=2, block_size=6)
+    settings = dict(num_steps=9, n_embd=8, n_head=2, n_layer=2, block_size=6)
+    if engine == "reference":
+        return oracle.trainer(NAMES, steps=5, **settings)
+    trainer = Trainer(NAMES, engine=engine, **settings)
     trainer.run(5)
     return trainer
 
@@ -26,7 +29,7 @@ def test_position_losses_are_those_of_the_script(trainer):
         tokens = trainer.tokenizer.encode(doc)
         rows = oracle.probabilities(model, tokens[: min(6, len(tokens) - 1)])
         expected = [-math.log(row[token_id]) for row, token_id in zip(rows, tokens[1:])]
-        assert hexes(trainer._engine.position_losses(tokens)) == hexes(expected)
+        assert hexes(trainer.position_losses([tokens])[0]) == hexes(expected)
 
 
 def test_evaluation_of_a_document_has_the_bits_of_its_training_loss(engine):
@@ -76,22 +79,22 @@ def test_numbers():
 
 
 def test_uniform_model_has_the_perplexity_of_its_vocabulary(trainer):
-    trainer._engine.set_data(trainer._engine.get_data() * 0)
+    trainer.parameters = trainer.parameters * 0
     found = evaluate(trainer, NAMES)
     assert found.perplexity == pytest.approx(trainer.tokenizer.vocab_size)
 
 
 def test_probability_of_zero_costs_infinity(trainer):
     """Where training would raise: the logits are so far apart that exp underflows."""
-    values = trainer._engine.get_data() * 0
+    values = trainer.parameters * 0
     size, width = trainer.tokenizer.vocab_size, 8
     lm_head = values[(size + 6) * width : (2 * size + 6) * width].reshape(size, width)
     values[: size * width] = 1.0
     lm_head[0] = 1000.0
-    trainer._engine.set_data(values)
+    trainer.parameters = values
     tokens = [trainer.tokenizer.BOS, 0, 1, 0]
-    assert trainer._engine.position_losses(tokens) == [0.0, math.inf, 0.0]
-    found = Evaluation([trainer._engine.position_losses(tokens)], [2])
+    assert trainer.position_losses([tokens]) == [[0.0, math.inf, 0.0]]
+    found = Evaluation(trainer.position_losses([tokens]), [2])
     assert found.loss == found.perplexity == found.bits_per_character == math.inf
 
 

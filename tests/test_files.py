@@ -326,7 +326,6 @@ files.write_atomically(sys.argv[1], b"half")
 
 @on_posix
 def test_leftover_of_a_killed_process_goes_and_a_live_one_s_file_stays(tmp_path):
-    pytest.importorskip("fcntl")
     children = [subprocess.Popen([sys.executable, "-c", LEFTOVER, tmp_path / name], env=environment(),
                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 for name in ("a", "a", "b", "n" * 255)]  # fmt: skip

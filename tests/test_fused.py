@@ -35,6 +35,12 @@ SHAPES = [
     shape(6, 32, 4, 1, 35),
 ]
 
+SLOW_SHAPES = (1, 9, 10)  # a second or so of the reference each
+BY_SHAPE = pytest.mark.parametrize(
+    "index",
+    [pytest.param(i, marks=pytest.mark.slow if i in SLOW_SHAPES else (), id=ids(s)) for i, s in enumerate(SHAPES)],
+)
+
 
 @cache
 def expected_gradient(index, length):
@@ -46,7 +52,7 @@ def expected_gradient(index, length):
     return tokens, loss.hex(), hexes(p.grad for p in twin.params)
 
 
-@pytest.mark.parametrize("index", range(len(SHAPES)), ids=lambda index: ids(SHAPES[index]))
+@BY_SHAPE
 def test_gradients_of_every_document_length(isa, index):
     config = SHAPES[index]
     block_size = config["block_size"]
@@ -218,8 +224,9 @@ def test_ctrl_c_within_a_document(grad):
 # ---- sampling ----
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=ids)
-def test_samples(isa, shape):
+@BY_SHAPE
+def test_samples(isa, index):
+    shape = SHAPES[index]
     pair = Pair(shape, init_std=0.2)
     stream, rng = MT19937(3), random.Random(3)
     prompt = [0] if shape["vocab_size"] > 1 and shape["block_size"] > 2 else []

@@ -28,6 +28,7 @@ def test_training_has_the_same_bits_on_every_engine(seed):
     fuzz_engines.check("training", seed, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS)
 def test_step_whose_square_overflows_is_undone_on_every_engine(seed):

@@ -16,7 +16,8 @@ NAMES = list(CONFIGURATIONS)
 
 
 #: A second or so each: the quick round leaves the reference's own large traces to the whole suite.
-LARGE = ("default", "short_block", "three_layers_odd_heads", "wide", "long_documents")
+LARGE = ("default", "short_block", "three_layers_odd_heads", "wide", "long_documents", "non_ascii", "one_step",
+         "other_settings")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in NAMES])

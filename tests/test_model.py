@@ -384,7 +384,7 @@ NARROW = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint6
 
 
 def whole_types():
-    np = pytest.importorskip("numpy")
+    import numpy as np
     return [*(getattr(np, name) for name in NARROW), Wrong, Index, np.array]
 
 
@@ -423,14 +423,14 @@ def test_sizes_whose_products_overflow_are_refused(name, size):
 def test_sizes_are_whole_numbers(name, size):
     with pytest.raises(TypeError, match=f"^{name} must be a whole number, not "):
         GPT(**{**SIZES, name: size})
-    np = pytest.importorskip("numpy")
+    import numpy as np
     for number in (np.float32(16), np.float64(16), np.bool_(True), np.array([16])):
         with pytest.raises(TypeError):
             GPT(**{**SIZES, name: number})
 
 
 def test_init_std_of_any_type_is_a_float():
-    np = pytest.importorskip("numpy")
+    import numpy as np
     for std in (np.float32(0.1), np.float16(0.1), np.int8(2), True, 2, "0.1"):
         ours, error = outcome(lambda: GPT(3, n_embd=4, init_std=std, rng=random.Random(1)))
         if ours is None:

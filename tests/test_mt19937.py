@@ -226,7 +226,7 @@ def test_choice_index_of_weights_that_change_while_they_are_read():
 
 
 def test_seed_of_any_whole_type():
-    np = pytest.importorskip("numpy")
+    import numpy as np
 
     class Seed(int):
         def __index__(self):
@@ -243,7 +243,7 @@ def test_seed_of_any_whole_type():
 
 def test_state_is_whole_numbers():
     """Cython alone cuts a float to an integer."""
-    np = pytest.importorskip("numpy")
+    import numpy as np
     version, internal, spare = MT19937(1).getstate()
     for wrong in (1.5, np.float64(2.0), "1"):
         for bad in ((wrong, *internal[1:]), (*internal[:-1], wrong)):

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import microgpt
-from microgpt import Trainer, plot_attention, plot_embeddings, plot_loss
-from microgpt.cli.console import UsageError
+from microgpt import Trainer, UsageError, plot_attention, plot_embeddings, plot_loss
+from microgpt.cli import options
 from microgpt.viz.activations import attention
 from microgpt.viz.curves import smoothed, thinned
-from microgpt.viz.plots import check_plot
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "zoë sky", "안나", "😀a\u200d"]
 PNG = b"\x89PNG\r\n"
@@ -148,7 +147,7 @@ def test_without_matplotlib_the_message_says_how_to_get_it(monkeypatch, command,
             draw()
         assert error.value.name == "matplotlib" and "\n" not in str(error.value)
     with pytest.raises(UsageError, match="needs matplotlib"):  # the command line's own, for exit status 2
-        check_plot("x.png")
+        options.check({"plot": "x.png"})
     code = ("import sys; sys.modules['matplotlib'] = None; import microgpt.train as t; "
             "sys.exit(t.main(['--steps', '1', '--plot', 'x.png']))")  # fmt: skip
     done = command("-c", code)
@@ -319,7 +318,6 @@ def test_matplotlib_that_is_broken_is_not_called_missing(command):
     """An ImportError from within it is of another kind than its absence."""
     code = ("import sys; sys.modules['matplotlib.figure'] = None; import microgpt.train as t; "
             "sys.exit(t.main(['--steps', '1', '--plot', 'x.png']))")  # fmt: skip
-    pytest.importorskip("matplotlib")
     done = command("-c", code)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]

@@ -10,9 +10,8 @@ from html import unescape
 import pytest
 from test_display import WellFormed
 
-from microgpt import Trainer
-from microgpt.report import compare
-from microgpt.runlog import read_log
+from microgpt import RunLogger, Trainer
+from microgpt.runlog import compare, read_log
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "zoë sky"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -266,6 +265,7 @@ def test_page_that_cannot_be_written_leaves_the_old_one(logs, monkeypatch, capsy
     assert (logs / "kept.html").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_in_a_browser(command, logs, scheme):
@@ -312,13 +312,7 @@ def test_page_in_a_browser(command, logs, scheme):
 
 def test_trainer_s_own_log(tmp_path):
     """From Python, without the command."""
-    from microgpt.runlog import RunLog
-
-    trainer = Trainer(NAMES, num_steps=3, n_embd=4, n_head=2)
-    with RunLog(trainer, str(tmp_path / "run.jsonl"), "names") as log:
-        for _ in range(3):
-            log.note(trainer.step_index, [trainer.step()])
-            record = {}
-            log.look(record)
-            log.write(record)
+    trainer, log = Trainer(NAMES, num_steps=3, n_embd=4, n_head=2), RunLogger(tmp_path / "run.jsonl")
+    for _ in range(3):
+        trainer.run(1, callbacks=[log])
     assert [record["step"] for record in read_log(tmp_path / "run.jsonl")] == [1, 2, 3]

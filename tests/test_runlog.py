@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import environment, hexes
 
-from microgpt import Trainer
-from microgpt.runlog import LogError, RunLog, read_log, tensor_digests
+from microgpt import LogError, RunLogger, Trainer
+from microgpt.runlog import read_log, tensor_digests
+from microgpt.trainer import CallbackList
 from microgpt.viz.activations import attention
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
@@ -76,9 +77,9 @@ def test_log_says_what_happened(train, engine, tmp_path):
 def test_digest_tells_one_bit(engine):
     trainer = Trainer(NAMES, num_steps=2, engine=engine, **SETTINGS)
     before = tensor_digests(trainer)
-    values = trainer._engine.get_data().copy()
+    values = trainer.parameters
     values[-1] = np.nextafter(values[-1], 1)
-    trainer._engine.set_data(values)
+    trainer.parameters = values
     after = tensor_digests(trainer)
     assert [name for name in before if before[name] != after[name]] == ["layer1.mlp_fc2"]
 
@@ -196,7 +197,7 @@ def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, 
     assert [record["loss_hex"] for record in records] == hexes(whole.run(len(records)))
 
 
-@pytest.mark.parametrize("place", ["before a note", "before a write", "in a write", "in a flush", "after a flush",
+@pytest.mark.parametrize("place", ["before steps are reported", "before a write", "in a write", "in a flush", "after a flush",
                                    "after all"])  # fmt: skip
 def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, place):
     trainer, path = Trainer(NAMES, num_steps=20, **SETTINGS), tmp_path / "run.jsonl"
@@ -231,17 +232,18 @@ def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, plac
             return self.file.fileno()
 
     losses = []
-    with pytest.raises(KeyboardInterrupt), RunLog(trainer, str(path), "names") as log:
+    log = RunLogger(path, source="names")
+    with pytest.raises(KeyboardInterrupt), CallbackList(trainer, [log]):
         for first in range(0, 20, 4):
             losses += trainer.run(4)
             if first == 8:
                 log.file = File(log.file)
-                if place == "before a note":
+                if place == "before steps are reported":
                     interrupt()
-            log.note(first, trainer.last_losses)
+            log.on_steps(trainer, first, trainer.last_losses)
             if first == 8 and place == "before a write":
                 interrupt()
-            log.write({"samples": [str(first)]})
+            log.flush(trainer, {"samples": [str(first)]})
         interrupt()
     records = read_log(path)
     assert [record["step"] for record in records] == list(range(1, len(losses) + 1))

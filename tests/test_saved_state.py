@@ -12,9 +12,9 @@ import pytest
 from conftest import environment, hexes
 from safetensors.numpy import load_file
 
-from microgpt import Trainer, checkpoint, metadata
+from microgpt import RunLogger, Trainer, checkpoint, metadata
 from microgpt.checkpoint import CheckpointError, read_about
-from microgpt.runlog import RunLog, learning_rate, read_log
+from microgpt.runlog import learning_rate, read_log
 from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
@@ -24,7 +24,7 @@ OLD = Path(__file__).parent / "data" / "format-1.safetensors"
 
 
 def outcome(trainer):
-    return hexes(trainer._engine.get_data()), hexes(trainer.adam.m), hexes(trainer.adam.v), trainer.step_index
+    return hexes(trainer.parameters), hexes(trainer.adam.m), hexes(trainer.adam.v), trainer.step_index
 
 
 def settings_of(adam):
@@ -109,11 +109,10 @@ def test_another_optimizer_cannot_take_the_place_of_the_one_that_trains(engine):
 
 def test_log_and_plot_show_the_rate_that_trains(tmp_path, engine):
     trainer = Trainer(DOCS, num_steps=STEPS, engine=engine, **SETTINGS)
-    with RunLog(trainer, str(tmp_path / "run.jsonl"), "names") as log:
-        log.note(0, trainer.run(2))
-        trainer.adam.learning_rate, trainer.adam.num_steps = 0.5, 100  # those noted keep theirs
-        log.note(2, trainer.run(2))
-        log.write({})
+    log = RunLogger(tmp_path / "run.jsonl")
+    trainer.run(2, callbacks=[log])
+    trainer.adam.learning_rate, trainer.adam.num_steps = 0.5, 100  # those logged keep theirs
+    trainer.run(2, callbacks=[log])
     rates = [record["learning_rate"] for record in read_log(tmp_path / "run.jsonl")]
     assert rates == [0.01, 0.01 * (1 - 1 / STEPS), 0.5 * (1 - 2 / 100), 0.5 * (1 - 3 / 100)]
 
@@ -190,16 +189,17 @@ def test_load_while_another_process_saves_is_one_save(tmp_path, engine):
 
 
 def test_reading_takes_no_memory_beside_the_arrays(tmp_path):
-    tracemalloc = pytest.importorskip("tracemalloc")
+    import tracemalloc
+
     trainer = Trainer(["abc"], num_steps=1, n_embd=256, n_head=1, n_layer=1)
     trainer.save(tmp_path / "run")
     tracemalloc.start()
     try:
-        about, arrays = checkpoint._read(tmp_path / "run", checkpoint._read_whole)
+        state = checkpoint.load(tmp_path / "run")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert sum(part.nbytes for part in arrays.values()) < peak < 1.1 * (tmp_path / "run").stat().st_size
+    assert state.params.nbytes + state.m.nbytes + state.v.nbytes < peak < 1.1 * (tmp_path / "run").stat().st_size
 
 
 def header_of(path):
@@ -217,8 +217,8 @@ def test_file_of_the_first_format_is_read_and_written_back(tmp_path):
         assert trainer.settings == about["settings"] and trainer.notes == about["notes"]
         assert trainer.rng.getstate()[1] == tuple(tensors["rng.state"].tolist())
         assert trainer.rng.getstate()[2] == float.fromhex(about["gauss_next"])
-        for prefix, values in (("", trainer._engine.get_data()), ("adam.m.", trainer.adam.m), ("adam.v.", trainer.adam.v)):
-            names = checkpoint.shapes(trainer.tokenizer.vocab_size, trainer.settings)
+        for prefix, values in (("", trainer.parameters), ("adam.m.", trainer.adam.m), ("adam.v.", trainer.adam.v)):
+            names = trainer.config.shapes(trainer.tokenizer.vocab_size)
             assert hexes(values) == hexes(np.concatenate([tensors[prefix + name].ravel() for name in names]))
         trainer.save(tmp_path / "again")
         assert (tmp_path / "again").read_bytes() == OLD.read_bytes()
@@ -260,15 +260,15 @@ def test_vocabulary_of_all_code_points(tmp_path):
 def test_longest_vocabulary_fits_the_header():
     for keep in ((1, 0), (1, 1, 0), (1, 1, 1, 0)):
         text = "".join(chr(i) for i in range(0x110000) if keep[i % len(keep)])
-        encoded = metadata._encode_uchars(list(text))
-        assert len(json.dumps(encoded)) < checkpoint.MAX_HEADER - 2**20 and metadata._decode_uchars(encoded) == text
+        encoded = metadata.encode_uchars(list(text))
+        assert len(json.dumps(encoded)) < checkpoint.MAX_HEADER - 2**20 and metadata.decode_uchars(encoded) == text
 
 
 @pytest.mark.parametrize("bad", [None, {}, [None], [1.0], [True], [-1], [0x110000], [5, 5], [6, 5], [[1, 2], 2], [[3, 2]],
                                  [[1]], [[1, 2, 3]], [[0, 10**30]], ["a"], "ba", "aa"])  # fmt: skip
 def test_vocabulary_that_is_none_is_refused(tmp_path, bad):
     with pytest.raises(CheckpointError, match="its vocabulary is no sorted list of characters"):
-        metadata._decode_uchars(bad)
+        metadata.decode_uchars(bad)
 
 
 def test_too_many_layers_or_notes_are_told_apart(tmp_path):
@@ -286,8 +286,7 @@ def test_too_many_layers_or_notes_are_told_apart(tmp_path):
 def test_any_seed_can_be_saved_and_logged(tmp_path, engine, seed):
     trainer = Trainer(DOCS, num_steps=3, seed=seed, engine=engine, **SETTINGS)
     trainer.save(tmp_path / "run")
-    with RunLog(trainer, str(tmp_path / "run.jsonl"), "names"):
-        trainer.run(1)
+    trainer.run(1, callbacks=[RunLogger(tmp_path / "run.jsonl")])
     assert "seed" in trainer._repr_html_()
     for other in ENGINES:
         assert Trainer.load(tmp_path / "run", DOCS, engine=other).seed == seed

@@ -35,7 +35,7 @@ gc.disable()  # as in oracle.py
 for path in paths:
     trainer = Trainer.load(path, {DOCS!r}, engine=engine)
     losses = trainer.run()
-    for numbers in (losses, trainer._engine.get_data(), trainer.adam.m, trainer.adam.v):
+    for numbers in (losses, trainer.parameters, trainer.adam.m, trainer.adam.v):
         print(*(float(x).hex() for x in numbers))
     print(trainer.sample(3), trainer.sample(2, temperature=1.0, prompt="em"))
 """
@@ -48,7 +48,7 @@ for path in paths:
 def test_resumed_in_a_new_process(tmp_path, first, second):
     whole = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
     losses = hexes(whole.last_losses)
-    expected = [" ".join(hexes(x)) for x in (whole._engine.get_data(), whole.adam.m, whole.adam.v)]
+    expected = [" ".join(hexes(x)) for x in (whole.parameters, whole.adam.m, whole.adam.v)]
     expected.append(f"{whole.sample(3)} {whole.sample(2, temperature=1.0, prompt='em')}")
     begun, paths = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS), []
     for stop in range(STEPS + 1):
@@ -132,8 +132,8 @@ def test_interrupted_import_of_numpy(tmp_path, module):
 @on_posix
 def test_ignored_interrupt_stays_ignored():
     """As in a background job of a shell."""
-    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt import cli\n"
-                 "cli.import_arrays(); print('alive')")  # fmt: skip
+    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt import checkpoint\n"
+                 "checkpoint.import_arrays(); print('alive')")  # fmt: skip
     assert done.stdout == "interrupted True\nalive\n", done.stderr
 
 

@@ -14,7 +14,7 @@ from conftest import environment
 
 from microgpt import Trainer, train
 from microgpt.cli import console as cli
-from microgpt.text import printable
+from microgpt.errors import printable
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6", "--steps", "30", "--samples", "2"]
@@ -143,12 +143,55 @@ def begin(*arguments, **kwargs):
 @pytest.mark.parametrize("name, status", [("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143)])
 def test_signals_save_however_often_they_come(folder, name, status):
     child = begin("--save", "p.safetensors")
-    for _ in range(6):
+    errors, reader = [], threading.Thread(target=lambda: errors.append(child.communicate(timeout=60)[1]))
+    reader.start()
+    while child.returncode is None and reader.is_alive():  # to the very end: once answered, it stays ignored
         child.send_signal(getattr(signal, name))
-        time.sleep(0.001)
-    _, errors = child.communicate(timeout=60)
+        time.sleep(0.0002)
+    reader.join()
+    errors = errors[0]
     assert child.returncode == status and "Traceback" not in errors, errors
     assert f"saved step {saved()} to p.safetensors" in errors and saved() > 0
+
+
+@on_posix
+@pytest.mark.parametrize("owner", ["command", "program"])
+def test_answered_signal_stays_ignored_only_if_the_process_ends_with_the_command(folder, owner):
+    """By its default action it would kill a process that was about to exit; a program gets its handlers back."""
+    code = f"""
+import os, signal, sys
+from microgpt import train, trainer
+save = trainer.Trainer.save
+def interrupted(self, path):
+    save(self, path)
+    if self.step_index == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+trainer.Trainer.save = interrupted
+arguments = ["--input", "text.txt", "--steps", "9", "--save", "p.safetensors", "--save-every", "3"]
+before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+sys.argv[1:] = arguments
+status = train.main({'None' if owner == 'command' else 'arguments'})
+after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+print(status, after == before, set(after) == {{signal.SIG_IGN}}, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    expected = "143 False True" if owner == "command" else "143 True False"
+    assert done.stderr.splitlines()[-1] == expected, done.stderr
+    assert saved() == 3
+
+
+@on_posix
+def test_interrupts_of_a_run_that_saves_nothing_end_it_however_often_they_come(folder):
+    child = begin()
+    out = threading.Thread(target=child.stdout.read)
+    out.start()
+    while child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.0005)
+    out.join()
+    assert child.returncode == 130 and "Traceback" not in child.stderr.read()
+    child.stdout.close()
+    child.stderr.close()
 
 
 @on_posix
@@ -168,8 +211,6 @@ def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """
 import os, signal, sys
 from microgpt import checkpoint, train, trainer
-from microgpt.cli import console as cli
-from microgpt.cli import saving
 save, calls = trainer.Trainer.save, []
 def interrupted(self, path):
     calls.append(self.step_index)

@@ -1,4 +1,4 @@
-"""What may be shared between threads, processes and interpreters (docs/threads.md): it works, or says that it does not."""
+"""What may be shared between threads, processes and interpreters (docs/explain/threads.md): it works, or says that it does not."""
 import copy
 import os
 import pickle
@@ -13,6 +13,7 @@ from conftest import environment, hexes, in_threads
 from microgpt import GPT, Adam, Trainer, Value, evaluate
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
+from microgpt.engines import engine_class
 from microgpt.viz.activations import attention
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
@@ -90,20 +91,20 @@ def test_many_threads_on_one_trainer():
     assert trainer.step_index == 60 and hexes(trainer.model.data) == hexes(expected.model.data)
 
 
-def test_every_call_is_refused_while_another_thread_trains():
+def test_every_call_is_refused_while_another_thread_trains(monkeypatch):
     """Samples and measurements of a model in the middle of a step would be of no model at all."""
     for engine in ("fused", "graph", "reference"):
         trainer = Trainer(DOCS, num_steps=9, engine=engine, **SETTINGS)
         trainer.run(2)
         begun = trainer.generate("e")
-        inside, leave, train = threading.Event(), threading.Event(), trainer._engine.train
+        inside, leave, train = threading.Event(), threading.Event(), engine_class(engine).train
 
         def waiting_train(*arguments, inside=inside, leave=leave, train=train):
             inside.set()
             assert leave.wait(60)
             train(*arguments)
 
-        trainer._engine.train = waiting_train
+        monkeypatch.setattr(engine_class(engine), "train", waiting_train)
         thread = threading.Thread(target=trainer.run)
         thread.start()
         assert inside.wait(60)

@@ -21,6 +21,8 @@ def together(*functions):
         raise error
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("collector_off")
 def test_models_in_threads_give_what_they_give_alone():
     tokens = [8, 0, 3, 3, 7, 1, 2, 8]
 

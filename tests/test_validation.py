@@ -5,9 +5,8 @@ import shutil
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, evaluate
-from microgpt.checkpoint import CheckpointError
-from microgpt.cli.validation import Validation, best_path, split
+from microgpt import Checkpointer, CheckpointError, Trainer, Validator, evaluate, split_docs
+from microgpt.cli.options import best_path
 
 pytestmark = pytest.mark.usefixtures("collector_off")  # most of them run the reference
 
@@ -44,7 +43,7 @@ def train(command):
 def test_split_keeps_every_document_on_one_side():
     docs = [f"{a}{b}" for a in "abcd" for b in "abcd"] * 2
     for fraction in (0.01, 0.2, 0.5, 0.7):
-        learned, held_out = split(docs, fraction)
+        learned, held_out = split_docs(docs, fraction)
         assert sorted(learned + held_out) == sorted(docs)
         assert not set(learned) & set(held_out)
         assert learned == [doc for doc in docs if doc in learned]
@@ -53,12 +52,12 @@ def test_split_keeps_every_document_on_one_side():
 
 def test_split_depends_on_the_documents_alone():
     docs = [f"{a}{b}" for a in "abcdefgh" for b in "abcdefgh"]
-    learned, held_out = split(docs, 0.25)
+    learned, held_out = split_docs(docs, 0.25)
     assert len(held_out) == 16
-    assert split(docs[::-1], 0.25) == (learned[::-1], held_out[::-1])
-    assert split(docs * 2, 0.25) == (learned * 2, held_out * 2)
+    assert split_docs(docs[::-1], 0.25) == (learned[::-1], held_out[::-1])
+    assert split_docs(docs * 2, 0.25) == (learned * 2, held_out * 2)
     # A text that grows by one document moves at most one other across.
-    grown = set(split([*docs, "zz"], 0.25)[1])
+    grown = set(split_docs([*docs, "zz"], 0.25)[1])
     assert len(set(held_out) ^ grown) <= 2
     # The very ones, so that another version of this package holds out the same.
     assert held_out == ["bc", "bf", "bh", "cb", "cd", "cg", "ec", "ee", "eh", "fa", "fe", "ff", "gb", "gd", "ge", "gf"]
@@ -67,14 +66,14 @@ def test_split_depends_on_the_documents_alone():
 def test_split_does_not_hold_out_the_only_document_with_a_character():
     docs = [*("ab" * n for n in range(1, 30)), "x", "y", "z"]
     for fraction in (0.1, 0.5, 0.9):
-        learned, _ = split(docs, fraction)
+        learned, _ = split_docs(docs, fraction)
         assert {"x", "y", "z"} <= set(learned)
 
 
 @pytest.mark.parametrize("docs", [["a"], ["a", "a"], ["a", "b"]])
 def test_split_that_cannot_be(docs):
-    with pytest.raises(ValueError, match="--val-fraction 0.5 of [12] different documents? ?leaves none to"):
-        split(docs, 0.5)
+    with pytest.raises(ValueError, match="a fraction of 0.5 of [12] different documents? ?leaves none to"):
+        split_docs(docs, 0.5)
 
 
 @pytest.mark.slow
@@ -94,7 +93,7 @@ def test_validation_file_changes_no_bit_of_the_run(train, engine, text, val, tmp
 
 
 def test_fraction_is_a_run_on_the_other_documents(train, text, tmp_path):
-    learned, held_out = split(NAMES, 0.3)
+    learned, held_out = split_docs(NAMES, 0.3)
     (tmp_path / "learned.txt").write_text("\n".join(learned), encoding="utf-8")
     whole = train("--input", text, *SMALL, "--val-fraction", "0.3", "--val-every", "4")
     part = train("--input", "learned.txt", *SMALL)
@@ -110,11 +109,9 @@ def test_fraction_is_a_run_on_the_other_documents(train, text, tmp_path):
 def test_best_model_is_kept(tmp_path):
     """With a rate this high the loss soon rises again."""
     trainer = Trainer(NAMES, num_steps=30, engine="reference", n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
-    validation = Validation(trainer, ["mila"], every=2, best=str(tmp_path / "best.safetensors"))
-    for _ in range(15):
-        trainer.run(2)
-        assert validation.due()
-        validation.look({})
+    validation = Validator(["mila"], every=2, best=tmp_path / "best.safetensors")
+    trainer.run(callbacks=[validation])
+    assert [step for step, _ in validation.measured] == list(range(2, 31, 2))
     lowest = min(loss for _, loss in validation.measured)
     step = next(step for step, loss in validation.measured if loss == lowest)
     assert 2 <= step < 30, "the case no longer shows what it is here for"
@@ -146,15 +143,11 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     assert steps == best + 20 < 200, "the case no longer shows what it is here for"
     stop = best + 7  # one measurement without a better loss has been made by then
 
-    learned, held_out = split(NAMES, 0.3)
+    learned, held_out = split_docs(NAMES, 0.3)
     settings = dict(n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
     begun = Trainer(learned, num_steps=200, engine="reference", **settings)
     begun.notes["val_fraction"] = 0.3
-    validation = Validation(begun, held_out, every=5, patience=4, best=str(tmp_path / "half.best.safetensors"))
-    while begun.step_index < stop:
-        begun.run(1)
-        if validation.due():
-            validation.look({})
+    begun.run(stop, callbacks=[Validator(held_out, every=5, patience=4, best=tmp_path / "half.best.safetensors")])
     begun.save(tmp_path / "half.safetensors")
     resumed = train("--input", text, "--resume", "half.safetensors", "--save", "half.safetensors", "--samples", "4",
                     "--val-every", "5", "--patience", "4")  # fmt: skip
@@ -177,8 +170,7 @@ def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, 
     steps = sum(line.startswith("step ") for line in whole.stdout.splitlines())
     assert steps < 400, "the case no longer shows what it is here for"
     trainer = Trainer(NAMES, num_steps=400, engine="reference", n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
-    Validation(trainer, ["mila", "harvey"], every=5, patience=3, val=str(val))
-    trainer.run(3)
+    trainer.run(3, callbacks=[Validator(["mila", "harvey"], every=5, patience=3, source=str(val))])
     trainer.save(tmp_path / "begun.safetensors")
     resume = ["--input", text, "--resume", "begun.safetensors", "--samples", "4"]
     done = train(*resume)
@@ -232,15 +224,18 @@ def test_wrong_text_of_a_run_that_holds_out_documents_is_called_that(train, text
 
 def test_saved_step_includes_its_measurement(tmp_path):
     """Both are due at step 4: were the save first, a kill right after it would forget what was measured."""
-    from microgpt.cli.watching import Watchers
-
     trainer = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2)
-    path = str(tmp_path / "run.safetensors")
-    watchers = Watchers(trainer, {"save": path, "save_every": 4, "val_every": 4}, "names", ["mila"], None)
-    assert watchers.until_next() == 4
-    watchers.note(0, trainer.run(4))
-    watchers.look(whole=True)
-    assert Trainer.load(path).notes["validation"]["best_step"] == 4
+    path, steps = str(tmp_path / "run.safetensors"), []
+
+    class Read(Validator):
+        """Reads the file after each step."""
+
+        def on_steps(self, trainer, first, losses):
+            if os.path.exists(path):
+                steps.append(Trainer.load(path).notes["validation"]["best_step"])
+
+    trainer.run(5, callbacks=[Read(["mila"], every=4), Checkpointer(path, every=4)])
+    assert steps == [4]
 
 
 def test_other_validation_documents_begin_anew(train, text, val, tmp_path):
@@ -263,7 +258,7 @@ def test_damaged_notes_are_refused(tmp_path, state):
     trainer.notes["validation"] = state
     trainer.save(tmp_path / "run.safetensors")
     with pytest.raises(CheckpointError, match="of its validation cannot be read"):
-        Validation(Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference"), ["emma"])
+        Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference").run(callbacks=[Validator(["emma"])])
 
 
 @pytest.mark.slow
@@ -316,7 +311,8 @@ def test_loss_that_is_nan_is_never_the_best(train, text, val, tmp_path, engine, 
 def test_best_file_is_named_only_where_it_holds_the_best_model(train, text, tmp_path):
     begun = Trainer(NAMES, num_steps=12, n_embd=4, n_head=2, block_size=6)
     begun.run(4)
-    Validation(begun, ["mila", "harvey"]).look({})
+    begun.run(0, callbacks=[validator := Validator(["mila", "harvey"])])
+    validator.on_check(begun, {})
     begun.notes["validation"]["best_loss"] = (0.5).hex()  # which nothing after it reaches
     begun.save(tmp_path / "a.best.safetensors")
     begun.run(4)

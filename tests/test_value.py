@@ -177,7 +177,7 @@ def test_numpy_scalars_on_either_side():
             ours, theirs = operate(Value(1.7), number), operate(reference.Value(1.7), number)
             assert type(ours) is Value
             assert_same(ours.data, theirs.data)
-    assert (Value(1.7) + np.float32(0.1)).data == 1.7 + float(np.float32(0.1))  # a double: docs/differences.md
+    assert (Value(1.7) + np.float32(0.1)).data == 1.7 + float(np.float32(0.1))  # a double: docs/explain/differences.md
     assert (Value(1.0) / np.float64(4.0)).data == 0.25
     assert (Value(3.0) ** np.float64(2.0)).data == 9.0
 

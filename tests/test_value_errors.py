@@ -1,4 +1,4 @@
-"""Errors: the type and the message are those of the script's class; where they are not, docs/differences.md says so."""
+"""Errors: the type and the message are those of the script's class; where they are not, docs/explain/differences.md says so."""
 import copy
 import pickle
 
@@ -109,7 +109,7 @@ def test_extreme_exp_and_log(x):
             assert_same_graph(ours, theirs)
 
 
-# ---- what is known to differ (docs/differences.md), each pinned ----
+# ---- what is known to differ (docs/explain/differences.md), each pinned ----
 
 def test_numbers_are_floats():
     a = Value(2)

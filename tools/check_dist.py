@@ -94,9 +94,9 @@ def check_sdist(path):
         return [f"{path.name}: not the name of an sdist of version {VERSION}"], ""
     with tarfile.open(path) as archive:
         names = {member.name for member in archive.getmembers() if member.isfile()}
-    patterns = ["microgpt/**/*.p*", "microgpt/names.txt", "csrc/**/*.[ch]", "tests/**/*.*", "tools/**/*.*", "docs/**/*.md",
+    patterns = ["microgpt/**/*.p*", "microgpt/names.txt", "csrc/**/*.[ch]", "tests/**/*.*", "tools/**/*.*", "docs/**/*.*",
                 "bench/**/*.*", "examples/**/*.*", "*.md", "LICENSE", "setup.py", "pyproject.toml"]  # fmt: skip
-    skipped = {"__pycache__", "node_modules", ".pytest_cache", ".hypothesis"}
+    skipped = {"__pycache__", "node_modules", ".pytest_cache", ".hypothesis", "_build"}
     needed = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
     needed = {str(p.as_posix()) for p in needed if not skipped & set(p.parts) and p.suffix not in (".pyc", ".pyd")}
     made = {f"{top}/PKG-INFO", f"{top}/setup.cfg"}

@@ -6,7 +6,7 @@ A third of the time is for programs: each builds a graph from random numbers by 
 changes data, looks inside, drops what it made; whatever can be observed must be the same on both (tests/graphs.py). A
 third each is for tools/fuzz_engines.py and tools/fuzz_checkpoint.py. The seed is that of the day and is printed; so is
 the number of the program that failed, which --program runs alone. Meant for a build with sanitizers or the debug build
-(docs/testing.md).
+(docs/develop/testing.md).
 """
 import argparse
 import random

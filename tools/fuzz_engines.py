@@ -251,7 +251,7 @@ def check(kind, seed, number):
     case = draw(random.Random(f"{kind}/{seed}/{number}"))
     expected = graph(case)
     positions = sum(min(len(tokens) - 1, case.shape["block_size"]) for tokens in case.documents)
-    # With a negative v the script would go on in complex numbers; ours refuses (docs/differences.md).
+    # With a negative v the script would go on in complex numbers; ours refuses (docs/explain/differences.md).
     complex_in_python = case.moments == "negative" or case.adam.get("beta2", 0) > 1
     if num_params(**case.shape) * positions < SMALL and not complex_in_python:
         compare(expected, graph(case, reference), "the reference")

@@ -43,7 +43,7 @@ def make(dist):
     names = ROOT / "microgpt/names.txt"
     data = {
         "type": "data", "bom-ref": "names.txt", "name": "microgpt/names.txt", "hashes": sha256(names),
-        "description": "The bundled documents; where they come from and their licence: docs/data.md",
+        "description": "The bundled documents; where they come from and their licence: docs/reference/data.md",
     }  # fmt: skip
     needed = [
         {"type": "library", "bom-ref": f"pkg:pypi/{name}", "name": name, "purl": f"pkg:pypi/{name}", "scope": "required",

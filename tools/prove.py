@@ -5,7 +5,7 @@
 Without names: everything. --ci: the part that fits into every commit's check. --python: interpreters to build wheels
 for; otherwise every CPython from 3.10 on that is found on PATH or in pyenv. Each proof works in a copy of the sources
 in a temporary folder, in virtual environments of its own; nothing outside that folder is changed. Exit status 1 if a
-proof failed; a proof whose tool or platform is missing is skipped and says so. docs/testing.md explains each.
+proof failed; a proof whose tool or platform is missing is skipped and says so. docs/develop/testing.md explains each.
 """
 import argparse
 import os

@@ -1,4 +1,4 @@
-/* The campaign behind docs/exactness.md: draws numbers, compares every result with the C library's, bit for bit.
+/* The campaign behind docs/explain/exactness.md: draws numbers, compares every result with the C library's, bit for bit.
  *
  * Compiled once per instruction set, with -DMG_NAME= and -DMG_LANES= and that set's flags, by tools/prove_math.py.
  *

@@ -30,7 +30,7 @@ def run(trainer, until):
 def show(trainer, losses):
     """A line for the losses, one each for parameters, moments and stream (hashed), one for the samples."""
     print(*(loss.hex() for loss in losses))
-    for numbers in (trainer._engine.get_data(), trainer.adam.m, trainer.adam.v):
+    for numbers in (trainer.parameters, trainer.adam.m, trainer.adam.v):
         print(hashlib.sha256(" ".join(float(x).hex() for x in numbers).encode()).hexdigest())
     print(hashlib.sha256(repr(trainer.rng.getstate()).encode()).hexdigest())
     print(trainer.sample(20), trainer.sample(5, temperature=1.0, prompt="ka"))

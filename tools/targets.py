@@ -35,7 +35,7 @@ import setup as build  # noqa: E402  (setup.py: the tables of flags)
 
 FLAGS = [*build.EXACT, "-g0", "-Icsrc", "-Icsrc/kernels", "-Icsrc/tests"]
 WARN = ["-Wall", "-Wextra", "-Werror"]
-SOURCES = sorted(glob("csrc/*.c"))
+SOURCES = sorted(glob("csrc/*.c") + glob("csrc/compiler/*.c"))
 TESTS = sorted(glob("csrc/tests/*.c"))
 
 FUSED_MULTIPLY_ADD = re.compile(r"^\s+v?fn?m(?:add|sub|la|ls)\w*\s", re.M)
@@ -161,7 +161,7 @@ FLAG_SETS = [
     "last: -mavx2 -mfma", "last: -march=x86-64-v4", "-Ofast -march=native -flto", "-ffast-math -ffp-contract=fast -mfma",
     "-funsafe-math-optimizations -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math",
     "-O0 -frounding-math", "-Os -std=c99 -fwrapv -march=native",
-    "-fsanitize=address,undefined -fno-sanitize-recover=undefined -march=native",
+    "last: -march=native -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined",
 ]  # fmt: skip
 # The machines on which a set means something, where it is not all of them.
 ONLY_X86 = re.compile(r"x86-64|-mavx|-mfma")
@@ -191,7 +191,7 @@ def flags_matrix(scratch, chosen):
             try:
                 program = os.path.join(folder, "test_csrc")
                 objects = compile_all(target, folder, warn=[], **around)
-                sh([*target.compiler, *([] if last else given), *objects, "-o", program, *build.LINK])
+                sh([*target.compiler, *given, *objects, "-o", program, *build.LINK])
                 output = sh([program], env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
                 results[name] = set(re.findall(r"results (\w+)", output))
                 if results[name] != results[""] or len(results[name]) != 1:

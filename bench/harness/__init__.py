@@ -1,10 +1,11 @@
-"""What the scripts of this folder share. Nothing here computes anything of the model.
+"""Shared code of the benchmarks. Nothing here computes anything of the model.
 
-machine   which package is measured, on what, pinned to which core
-task      the text, the documents' tokens and the first parameters, written once for every contender
-worker    the child process in which one contender runs;  run_script: the same for an unedited microgpt.py
-contender the parent's side of such a process
-measure   interleaved rounds, medians, spread, ratios, and what to distrust
-bits      whether two lists of losses are equal
-table     plain text and Markdown;  report: JSON files;  progress: stderr
+machine    which package is measured, on which machine, pinned to which core
+task       the text, the documents' tokens and the initial parameters, written once for every contender
+worker     the child process of one contender;  run_script: the same for an unedited microgpt.py
+contender  the parent's side of such a process;  field: the contenders of each benchmark
+contest    contenders in turns on one task, judged by their bits;  bits: the verdicts
+measure    interleaved rounds, medians, spread, ratios, noise;  peak: what the core can do at most
+table      plain text and Markdown;  report: JSON files;  cli: common options, the end of each script
+micro      the same for the benchmarks that pyperf runs
 """

@@ -1,18 +1,18 @@
-"""What every benchmark's command line has, and what each does at its end."""
+"""Common command-line options, progress on stderr, and the end of each script."""
 import os
 import sys
 
-from . import machine, measure, report, table
-from .progress import say
+from . import machine, report, table
 
 
 def run(main):
-    """Carry out a script's main() and exit; Ctrl-C, or a reader of stdout that has gone, end it in one line or none."""
+    """Run a script's main() and exit. Ctrl-C and a closed stdout end it without a traceback."""
+    sys.stdout.reconfigure(errors="replace")  # a terminal without µ and × still gets the table
     try:
         status = main()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        say("\ninterrupted")
+        print("\ninterrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -20,78 +20,75 @@ def run(main):
     sys.exit(status)
 
 
-def add_options(p, repeats, plot=True):
-    """--quick, --repeats, --core, --json and --plot."""
-    p.add_argument("--quick", action="store_true", help="less of everything: done within half a minute")
-    p.add_argument("--repeats", type=positive, metavar="N", help=f"rounds (default {repeats})")
+def add_options(p, rounds, clock=True):
+    """Add --quick, --repeats, --core, --json and, if wanted, --clock."""
+    p.add_argument("--quick", action="store_true", help="less of everything: about half a minute")
+    p.add_argument("--repeats", type=positive, metavar="N", help=f"rounds (default {rounds}; quick: 2)")
     p.add_argument("--core", type=int, metavar="N", help="the core to run on (default: the last one)")
-    p.add_argument("--json", metavar="FILE", help="write everything to this file")
-    if plot:
-        p.add_argument("--plot", metavar="FILE", help="draw a picture (needs matplotlib)")
+    p.add_argument("--json", metavar="FILE", help="write the report to this file")
+    if clock:
+        p.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                       help="cpu: processor time, for a machine that other work shares (default: wall)")  # fmt: skip
 
 
 def positive(text):
-    """An argparse type: a whole number above 0."""
+    """Convert an argument to an int greater than 0."""
     if int(text) < 1:
         raise ValueError
     return int(text)
 
 
-positive.__name__ = "positive whole number"  # argparse says "invalid ... value"
-
-
-def add_clock(p):
-    """--clock, for contenders that compute all the time and do not wait for anything."""
-    p.add_argument(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: the processor's time, where other work shares the core (default: wall)",
-    )
-
-
 def check_files(p, *paths):
-    """End with a usage error if one of these files does not exist; None is left out."""
+    """End with a usage error if a file does not exist; None is skipped."""
     for path in paths:
         if path is not None and not os.path.isfile(path):
             p.error(f"there is no file {path}")
 
 
+def pair(text):
+    """Return an argument of the form NAME=VALUE as (name, value)."""
+    name, equals, value = text.partition("=")
+    if not name or not value:
+        raise ValueError
+    return name, value
+
+
+positive.__name__, pair.__name__ = "positive whole number", "NAME=VALUE"  # argparse reports "invalid ... value"
+
+
 def choose_core(args):
-    """(the core for all contenders, sentences of doubt that stand before anything is measured)"""
+    """Return the core for all contenders, and warnings that are known before anything is measured."""
     core = machine.choose_core(args.core)
     warnings = [machine.load_warning()]
     if core is None:
-        warnings.append("this system does not let a program choose its core: contenders were not pinned")
+        warnings.append("this system does not let a process choose its core: contenders were not pinned")
     return core, [w for w in warnings if w]
 
 
-def finish(new, args, columns_and_rows, notes="", draw=None):
-    """Write the JSON file and the picture; print the table, what to know about it and what to doubt."""
+def progress(label, total):
+    """Return a function(what) that reports one more piece of work on stderr, and closes with what=None."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, desc=label, leave=False, disable=None)  # only on a terminal
+
+    def at(what):
+        if what is None:
+            return bar.close()
+        bar.set_postfix_str(what, refresh=False)
+        bar.update()
+
+    return at
+
+
+def finish(new, args, tables, notes=()):
+    """Write the JSON file; print the tables, the notes, what did not run, and the warnings."""
     if args.json:
         report.write(args.json, new)
-    if draw and args.plot:
-        draw(new, args.plot)
+    for columns_and_rows in tables:
+        print(f"\n{table.text(*columns_and_rows)}")
     print()
-    table.show(*columns_and_rows)
-    print()
-    if notes:
-        print(table.plain(notes))
-    print(table.plain(report.caption(new).replace("`", "")))
+    for line in (*notes, *(f"not run: {name}: {why}" for name, why in new["absent"].items())):
+        print(line)
+    print(report.caption(new).replace("`", ""))
     for sentence in new["warnings"]:
-        print(table.plain(f"WARNING: {sentence}"))
-
-
-def compared_with_before(path, new, ratios, same):
-    """Sentences where the ratios of the report at `path`, which `new` replaces, are not the new ones; [] if none is
-    there.
-
-    ratios: report -> {name: number}; same: the keys that must agree for the two to be comparable.
-    """
-    before = report.read(path) if path else None
-    if not before or any(before.get(key) != new.get(key) for key in ("benchmark", *same)):
-        return []
-    worst, sentences = measure.agreement(ratios(before), ratios(new))
-    if not sentences:
-        print(f"\nratios agree with those of the run before, of {before['date']}, within {worst:.0%}")
-    return sentences
+        print(f"WARNING: {sentence}")

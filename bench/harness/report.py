@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def command_line():
-    """The command that made this, without the folders of the machine it ran on."""
+    """Return the command that made this report, without the folders of the machine it ran on."""
     words = [f"bench/{os.path.basename(sys.argv[0])}"]
     # /a/b/c and ../b/c become c, also within a word; bench/results/c stays.
     words += [re.sub(r"(?<![\w.}])(\.\.|~)?/([^\s/]+/)*", "", word) for word in sys.argv[1:]]
@@ -16,18 +16,14 @@ def command_line():
 
 
 def build(benchmark, machine, warnings, **content):
-    return {
-        "benchmark": benchmark,
-        "command": command_line(),
-        "date": date.today().isoformat(),
-        "machine": machine,
-        **content,
-        "warnings": warnings,
-    }
+    """Return a report as a dict."""
+    today = date.today().isoformat()
+    head = {"benchmark": benchmark, "command": command_line(), "date": today, "machine": machine}
+    return {**head, **content, "warnings": warnings}
 
 
 def write(path, report):
-    """Write the report, wholly or not at all."""
+    """Write the report completely or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
@@ -36,23 +32,20 @@ def write(path, report):
 
 
 def read(path):
-    """The report in a file, or None if there is none."""
+    """Return the report in a file, or None if there is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        sys.exit(f"{path} is not a report of these scripts: {error}")
 
 
 def caption(report):
-    """In one line: the command, the processor and the versions behind a table."""
+    """Return one line: the command, the processor and the versions behind a table."""
     machine = report["machine"]
-    parts = [f"`{report['command']}`", report["date"], machine["processor"]]
-    core = machine.get("pinned_to_core")
-    parts.append("not pinned" if core is None else "pinned to one core")
+    pinned = "not pinned" if machine.get("pinned_to_core") is None else "pinned to one core"
+    parts = [f"`{report['command']}`", report["date"], machine["processor"], pinned]
     if "--clock cpu" in report["command"]:
-        parts.append("the processor's time, not the clock's")
+        parts.append("processor time instead of wall time")
     versions = {"": "python", "NumPy ": "numpy", "PyTorch ": "torch", "libc ": "libc", "compiled by ": "compiler"}
     parts += [word + machine[key] for word, key in versions.items() if machine.get(key)]
     return " · ".join(parts)

@@ -1,16 +1,16 @@
-"""Run the first steps of a microgpt.py that nobody has edited, and say how long they took, the first apart.
+"""Run the first steps of an unedited microgpt.py, and time all but the first.
 
-    python run_script.py SCRIPT STEPS|all {collector,no-collector} -|MODULE:CLASS CORE|-
+    python run_script.py SCRIPT STEPS {collector,no-collector} -|MODULE:CLASS CORE|-
 
-The file is compiled as it stands and executed in this process, in the current folder, with one difference to
-`python SCRIPT`: sys.stdout is an object that looks at the clock whenever a line that begins with "step" is printed,
-reads the loss from the script's own variable `loss`, and ends the run after a first step and STEPS more. With
-MODULE:CLASS, say microgpt:Value, the class Value is left out of the compiled syntax tree and the import of another
-stands in its place: the drop-in.
+The file is executed in this process, in the current folder, with one difference to `python SCRIPT`: sys.stdout is an
+object that reads the clock when a line that begins with "step" is printed, takes the loss from the script's variable
+`loss`, and ends the run after a first step and STEPS more. With MODULE:CLASS, such as microgpt:Value, the class Value
+is replaced by an import in the syntax tree before compilation.
 
-Little is imported before the script runs, since what a process holds decides how long the garbage collector takes.
+Little is imported before the script runs: the objects of a process decide how long the garbage collector takes.
 """
 import gc
+import os
 import sys
 import time
 
@@ -18,22 +18,20 @@ clock = time.perf_counter
 
 
 class Enough(BaseException):
-    """Enough lines have been printed. Not an Exception, so that a script's own handlers leave it alone."""
+    """Enough lines have been printed. A BaseException, so that the script's handlers do not catch it."""
 
 
 class Stopwatch:
-    """Stands in for sys.stdout."""
+    """Replaces sys.stdout."""
 
     encoding = "utf-8"
 
     def __init__(self, steps, variables):
         self.steps, self.variables = steps, variables
-        self.times, self.losses, self.text = [], [], []
-        self.cpu = []
+        self.times, self.losses, self.cpu = [], [], []
 
     def write(self, text):
         now = clock()
-        self.text.append(text)
         if text.lstrip().startswith("step "):
             self.times.append(now)
             loss = getattr(self.variables.get("loss"), "data", None)
@@ -48,9 +46,6 @@ class Stopwatch:
     def flush(self):
         pass
 
-    def isatty(self):
-        return False
-
 
 def compiled(path, value):
     with open(path, encoding="utf-8") as file:
@@ -60,11 +55,10 @@ def compiled(path, value):
     import ast
 
     module, _, name = value.partition(":")
-
     tree = ast.parse(source, path)
     classes = [i for i, node in enumerate(tree.body) if isinstance(node, ast.ClassDef) and node.name == "Value"]
     if len(classes) != 1:
-        raise SystemExit(f"{path} has no class Value that could be replaced")
+        raise SystemExit(f"{path} has no class Value to replace")
     new = ast.parse(f"from {module} import {name} as Value").body[0]
     tree.body[classes[0]] = ast.copy_location(new, tree.body[classes[0]])
     return compile(ast.fix_missing_locations(tree), path, "exec")
@@ -72,12 +66,10 @@ def compiled(path, value):
 
 def main(path, steps, collector, value, core):
     if core != "-":
-        import os
-
         os.sched_setaffinity(0, {int(core)})
     code = compiled(path, value)
     variables = {"__name__": "__main__", "__file__": path}
-    real, stopwatch = sys.stdout, Stopwatch(None if steps == "all" else int(steps) + 1, variables)
+    real, stopwatch = sys.stdout, Stopwatch(int(steps) + 1, variables)
     if collector == "no-collector":
         gc.disable()
     sys.stdout = stopwatch
@@ -92,22 +84,20 @@ def main(path, steps, collector, value, core):
 
 if __name__ == "__main__":
     watch = main(*sys.argv[1:])
-    if len(watch.times) < (watch.steps or 2):
+    if len(watch.times) < watch.steps:
         raise SystemExit(f"the script printed {len(watch.times)} lines that begin with 'step', not {watch.steps}")
     import json
-    import os
 
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from harness import bits, machine
 
-    params = watch.variables.get("params")
+    params = watch.variables.get("params") or getattr(watch.variables.get("model"), "params", None)
     print(json.dumps({
-        "seconds": [watch.times[-1] - watch.times[0]],
-        "cpu": [watch.cpu[-1] - watch.cpu[0]],
+        "seconds": watch.times[-1] - watch.times[0],
+        "cpu": watch.cpu[-1] - watch.cpu[0],
         "losses": watch.losses,
         "digest": None if params is None else bits.digest([p.data for p in params]),
-        "stdout": "".join(watch.text),
-        "peak": machine.peak_memory(),
+        "peak": machine.memory("VmHWM"),
     }))  # fmt: skip
     sys.stdout.flush()
-    os._exit(0)  # a million dead nodes need not be freed one by one
+    os._exit(0)  # skip freeing a million nodes

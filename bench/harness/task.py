@@ -1,10 +1,10 @@
-"""One task for every contender: the same text, documents, first parameters and settings, in a folder.
+"""One task for every contender: the same text, documents, initial parameters and settings, in a folder.
 
-input.txt   the documents, one a line: what the script and the trainers read
-task.json   settings, and the tokens of the documents that will be trained on, in order
-params.f64  the first parameters as doubles, in the script's order: what a contender that cannot draw them reads
+input.txt   the documents, one per line: read by the script and the trainers
+task.json   settings, and the tokens of the training documents, in order
+params.f64  the initial parameters as doubles, in the script's order: read by contenders that cannot draw them
 
-This file needs the standard library alone, so that a contender may run in another environment, such as PyTorch's.
+Reading a task needs the standard library only, so that a contender may run in another environment, such as PyTorch's.
 """
 import json
 from array import array
@@ -16,10 +16,10 @@ ADAM = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps_adam": 1e-8}
 
 
 class Task:
-    """A task as a contender sees it.
+    """A task, read from its folder.
 
-    folder; docs (list of str, not shuffled); num_steps, seed, settings; vocab_size; tokens: for each step the token ids
-    of its document, BOS on both sides; adam: the optimizer's settings.
+    docs: list of str, not shuffled; num_steps, seed, settings, vocab_size; tokens: the token ids of each step's
+    document, BOS on both sides; adam: the optimizer's settings.
     """
 
     def __init__(self, folder):
@@ -31,8 +31,17 @@ class Task:
     def docs(self):
         return (self.folder / "input.txt").read_text(encoding="utf-8").split("\n")
 
+    @property
+    def shape(self):
+        """The arguments of arithmetic.num_params."""
+        return {"vocab_size": self.vocab_size, **{k: self.settings[k] for k in ("n_embd", "n_layer", "block_size")}}
+
+    def positions(self, documents):
+        """Return the number of predicted tokens in each of the first documents."""
+        return [min(self.settings["block_size"], len(tokens) - 1) for tokens in self.tokens[:documents]]
+
     def state_dict(self):
-        """name -> (nout, nin, the weights as an array of doubles, row by row), in the script's order."""
+        """Return name -> (nout, nin, the weights as an array of doubles, row by row), in the script's order."""
         params, at, weights = array("d"), 0, {}
         with open(self.folder / "params.f64", "rb") as file:
             params.frombytes(file.read())
@@ -43,7 +52,7 @@ class Task:
 
 
 def shapes(vocab_size, n_embd, n_head, n_layer, block_size):
-    """[(name, nout, nin)] of the script's state_dict, in its order."""
+    """Return [(name, nout, nin)] of the script's state_dict, in its order."""
     rows = [("wte", vocab_size, n_embd), ("wpe", block_size, n_embd), ("lm_head", vocab_size, n_embd)]
     for i in range(n_layer):
         rows += [(f"layer{i}.attn_w{w}", n_embd, n_embd) for w in "qkvo"]
@@ -52,7 +61,7 @@ def shapes(vocab_size, n_embd, n_head, n_layer, block_size):
 
 
 def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
-    """Write the task of training on `documents` documents; returns the Task. Draws as the script does."""
+    """Write the task of training on `documents` documents and return it. Parameters are drawn as in the script."""
     import random
 
     from microgpt.data import Tokenizer

@@ -1,10 +1,11 @@
 """The child process of one contender: `python worker.py SPECIFICATION`, then requests on stdin, answers on stdout.
 
 Specification, requests and answers are JSON, one line each. A request {"steps": n, "repeat": k} asks for k runs, each
-of a fresh contender: a first step to warm up and then n steps, which alone are timed. The answer holds the seconds of
-each run by the clock and of the processor, the n + 1 losses of the last one and a digest of the parameters after it.
+of a new contender: a first step to warm up, then n steps, which alone are timed. The answer holds the wall and
+processor seconds of each run, the n + 1 losses of the last run, and a digest of its final parameters.
 
-Whatever a contender prints goes nowhere: stdout belongs to the answers.
+Output of a contender is discarded: stdout belongs to the answers. Only the public API of microgpt is used, so that
+another version of it may run here.
 """
 import gc
 import importlib.util
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from harness import bits, machine, task  # noqa: E402
@@ -31,20 +33,18 @@ def main():
         if not specification.get("collector", True):
             gc.disable()
         prepare, versions = PREPARE[specification["kind"]](specification)
-        before = machine.memory()
         prepare()
-        answer(ready=True, versions=versions, before=before)
+        answer(versions=versions)
     except Exception as error:
         return answer(error=f"{type(error).__name__}: {error}")
     for line in sys.stdin:
         try:
-            request = json.loads(line)
-            answer(**(write if "samples" in request else carry_out)(prepare, **request))
+            answer(**train(prepare, **json.loads(line)))
         except Exception as error:
             answer(error=f"{type(error).__name__}: {error}")
 
 
-def carry_out(prepare, steps, repeat):
+def train(prepare, steps, repeat):
     seconds, cpu = [], []
     for _ in range(repeat):
         contender = prepare()
@@ -55,70 +55,47 @@ def carry_out(prepare, steps, repeat):
         cpu.append(time.process_time() - cpu_started)
         if len(losses) != steps + 1:
             raise RuntimeError(f"{len(losses)} losses for {steps + 1} steps")
+    # A Trainer of any version has a model with nodes; a module's contender has a function.
+    parameters = [p.data for p in contender.model.params] if hasattr(contender, "model") else contender.parameters()
     return {
         "seconds": seconds,
         "cpu": cpu,
         "losses": [float(x).hex() for x in losses],
-        "peak": machine.peak_memory(),
-        "digest": bits.digest(parameters(contender)),
+        "peak": machine.memory("VmHWM"),
+        "digest": bits.digest(parameters),
     }
 
 
-def parameters(contender):
-    """All parameters, in the script's order."""
-    if hasattr(contender, "parameters"):
-        return contender.parameters()
-    return [p.data for p in contender.model.params]
-
-
-def write(prepare, samples):
-    """Sample from a fresh contender: seconds, the tokens drawn, and the first texts."""
-    contender = prepare()
-    started = time.perf_counter()
-    texts = contender.sample(samples)
-    seconds = time.perf_counter() - started
-    # A text shorter than the block ended because the end was drawn, a token as well.
-    block_size = contender.settings["block_size"]
-    return {"seconds": seconds, "tokens": sum(min(len(t) + 1, block_size) for t in texts), "texts": texts[:100]}
-
-
 def prepare_trainer(specification):
-    """An engine of microgpt, through its public Trainer."""
-    from microgpt import Trainer
-    from microgpt.data import load_docs
+    """An engine of microgpt, behind its public Trainer."""
+    import microgpt
+    from microgpt import Trainer, load_docs
 
+    wanted, found = specification.get("package"), Path(microgpt.__file__).resolve()
+    if wanted and Path(wanted).resolve() not in found.parents:
+        raise ImportError(f"{wanted} has no microgpt that was built in place")
     the = task.Task(specification["task"])
-    docs = load_docs(the.folder / "input.txt")
-    versions = {}
+    docs, versions = load_docs(the.folder / "input.txt"), {"microgpt": microgpt.__version__}
     if specification["engine"] == "fused":
-        from microgpt import simd_info
-
-        versions["simd"] = simd_info()["in_use"]
+        versions["simd"] = microgpt.simd_info()["in_use"]
 
     def prepare():
-        return Trainer(docs, the.num_steps, the.seed, specification["engine"], **the.settings)
+        return Trainer(docs, num_steps=the.num_steps, seed=the.seed, engine=specification["engine"], **the.settings)
 
     return prepare, versions
 
 
 def prepare_module(specification):
-    """A Python file with a function make(task, **options), whose result has run(n) -> n losses and parameters()."""
+    """A Python file with a function make(task, **options); its result has run(n) -> n losses, and parameters()."""
     the, path = task.Task(specification["task"]), specification["file"]
     spec = importlib.util.spec_from_file_location("contender_module", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     versions = module.versions() if hasattr(module, "versions") else {}
-    return lambda: module.make(the, **specification.get("options", {})), versions
+    return lambda: module.make(the, **specification["options"]), versions
 
 
-def prepare_sampler(specification):
-    """A saved model, loaded by an engine; each time the stream stands where training left it."""
-    from microgpt import Trainer
-
-    return lambda: Trainer.load(specification["model"], engine=specification["engine"]), {}
-
-
-PREPARE = {"trainer": prepare_trainer, "module": prepare_module, "sampler": prepare_sampler}
+PREPARE = {"trainer": prepare_trainer, "module": prepare_module}
 
 
 if __name__ == "__main__":

@@ -171,8 +171,11 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
                 d--;
                 continue;
             }
-            const int32_t c = g->op[raw] == MG_GATHER ? looked_up(g, raw, ints, value) : raw;
-            if (s->inner_site[raw] && g->a[raw] != ints) return OTHER_LOOKUP;
+            int32_t c = raw;
+            if (g->op[raw] == MG_GATHER) {
+                if (s->inner_site[raw] && g->a[raw] != ints) return OTHER_LOOKUP;
+                c = looked_up(g, raw, ints, value);
+            }
             if (!mg_op_is_inner(g->op[c]) || mark[c] == stamp || (uint32_t)s->discovered[c] < (uint32_t)barrier
                 || (uint32_t)(s->discovered[c] - first_found) < (uint32_t)first_size)
                 continue;

@@ -146,7 +146,7 @@ typedef struct {
 int32_t mg_find_runs(int32_t E, const int32_t *a, const int32_t *b, const int32_t *out, const uint8_t *same_as_next,
                      mg_run *runs);
 
-/* ---- forward.c, backward.c: layout and instructions ---- */
+/* ---- emit_forward.c, emit_backward.c: layout and instructions ---- */
 typedef struct {
     int64_t *slot; /* by value: its offset in the frame */
     int64_t one;   /* of the constant 1.0 */

@@ -11,7 +11,8 @@ typedef struct {
     int32_t user;   /* the node that sends it */
     int32_t factor; /* where the local gradient is in the frame, -1: it is 1 */
     int32_t site;   /* the lookup that it goes through, or -1 */
-    uint8_t slot, kind;
+    uint16_t slot;
+    uint8_t kind;
 } mg_use;
 
 typedef struct {
@@ -26,6 +27,7 @@ typedef struct {
     const mg_values *v;
     const mg_layout *layout;
     mg_order *o;
+    int32_t *number; /* by node: where its number is in the frame, -2: nowhere */
     int32_t *start; /* by node: its first use; start[n]: the number of uses */
     mg_use *uses;
     mg_permutation *permutations;

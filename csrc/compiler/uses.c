@@ -19,17 +19,13 @@
         } else if (op_ == MG_CUSTOM) {                                                             \
             const int32_t *list_ = g->lists + g->b[user];                                          \
             for (int32_t k_ = 0; 2 * k_ < list_[0]; k_++)                                          \
-                VISIT(list_[1 + 2 * k_], number_of(p, list_[2 + 2 * k_]), (uint8_t)(k_ & 255))     \
+                VISIT(list_[1 + 2 * k_], number_of(p, list_[2 + 2 * k_]), (uint16_t)k_)            \
         } else {                                                                                   \
             VISIT(g->a[user], (int32_t)(p)->layout->slot[(p)->v->local[user]], 0)                  \
         }                                                                                          \
     }
 
-static inline int32_t number_of(const mg_pull *p, int32_t node)
-{
-    const int32_t value = p->v->of[node];
-    return value < 0 ? -2 : (int32_t)p->layout->slot[value];
-}
+static inline int32_t number_of(const mg_pull *p, int32_t node) { return p->number[node]; }
 
 static void find_uses(mg_pull *p)
 {
@@ -39,6 +35,8 @@ static void find_uses(mg_pull *p)
     int64_t total = 0;
     int32_t *last_turn = NEW_ZEROS(p->pass, int32_t, g->n), turn_number = 0;
     p->start = NEW_ZEROS(p->pass, int32_t, g->n + 1);
+    p->number = NEW(p->pass, int32_t, g->n);
+    for (int32_t i = 0; i < g->n; i++) p->number[i] = p->v->of[i] < 0 ? -2 : (int32_t)p->layout->slot[p->v->of[i]];
 #define COUNT_ONE(child)                                                                  \
     if (needs[child]) p->start[child]++, total++;
 /* A lookup's candidates, each once however often the list has it. */

@@ -2,7 +2,7 @@
  *
  * The package never keeps the result of a fused multiply-add where the script rounds twice. It does use the instruction
  * to learn how far a rounded result is from the exact one, and so whether the C library's pow, which is not correctly
- * rounded, can possibly differ from it. docs/exactness.md has the argument and the bounds. */
+ * rounded, can possibly differ from it. docs/explain/exactness.md has the argument and the bounds. */
 #ifndef MG_EXACT_INC_H
 #define MG_EXACT_INC_H
 
@@ -196,7 +196,7 @@ ALWAYS vec divide_by_constant(vec x, vec c, vec r)
  * The C library's pow and exp compute a number close to the exact result and round it to nearest. A window says how
  * close we take it to be, and our own number as well, in units in the last place of the result. glibc (2.28 and later;
  * musl, FreeBSD and newlib have the same functions) documents 0.011 for exp without fused multiply-adds, and for
- * pow(x, y) that plus |y * log(x)| * 1.5 * 2**-68 * 2**53. docs/exactness.md adds it up.
+ * pow(x, y) that plus |y * log(x)| * 1.5 * 2**-68 * 2**53. docs/explain/exactness.md adds it up.
  *
  * An exact result high + low, with high rounded to nearest, is rounded to high even if it is off by the window, unless
  * high + low * (1 + stretch) is another double than high. */

@@ -3,7 +3,7 @@
  * Each function computes its result as a sum high + low of two doubles, far more exactly than the C library does. high
  * is what the C library returns unless the sum lies so near the middle between two doubles that its error could matter
  * (exact.inc.h); those few are asked of the C library itself. What is proved of the errors stands in
- * docs/exactness.md. */
+ * docs/explain/exactness.md. */
 
 #include "exp_table.h"
 

@@ -1,1 +1,1 @@
-"""What the commands share: the console, their flags, and what flags add to a run."""
+"""What the commands share: the console, the flags of train, and what they ask for."""

@@ -1,20 +1,27 @@
-"""What the commands share: errors in one line, exit statuses, messages, samples and progress."""
+"""What the commands share: exit statuses, errors in one line, messages, stdout."""
 import os
 import sys
+
+from ..errors import DivergedError, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
+
+    from ..callbacks import Progress
+    from ..trainer import Trainer
+
+__all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
+           "Terminated", "UsageError", "add_sampling", "check_characters", "check_sampling", "closest", "drop_stdout",
+           "flag", "is_terminal", "owns_process", "parser", "printable", "read_docs",
+           "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
-#: Whether an error shows its traceback as well (--debug), and the progress bar that is shown.
-_debug, _bar = False, None  # type: bool, Any
-
-
-class UsageError(ValueError):
-    """Arguments that cannot be carried out."""
+#: Whether an error shows its traceback as well (--debug); whether the process ends with the command; the progress bar.
+_debug = _owns_process = False
+_progress: "Progress | None" = None
 
 
 class OutputError(Exception):
@@ -28,37 +35,40 @@ class Terminated(BaseException):
         self.status = status
 
 
-def printable(text: str) -> str:
-    """text without what would steer a terminal: see `microgpt.text`."""
-    if text.isprintable():
-        return text
-    from ..text import printable
+def owns_process() -> bool:
+    """Return whether the process ends with the command: it was started as one, rather than called by a program."""
+    return _owns_process
 
-    return printable(text)
+
+def show_progress(progress: "Progress | None") -> None:
+    """Let `say` take the bar of progress away while it writes; None: there is no bar."""
+    global _progress
+    _progress = progress
 
 
 def say(message: str) -> None:
-    """A line for the person at the terminal, on stderr or, where there is none, nowhere; stdout is the script's alone."""
+    """Write a line to stderr, if there is one; stdout is for what the script prints."""
     stream = sys.stderr
     if stream is None:
         return
+    bar = None if _progress is None else _progress.bar
     try:
-        if _bar:
-            _bar.clear()
+        if bar is not None:
+            bar.clear()
         line = f"microgpt: {printable(message)}\n"
         try:
             stream.write(line)
         except UnicodeEncodeError:
             stream.write(line.encode("ascii", "backslashreplace").decode())
         _flush(stream)
-        if _bar:
-            _bar.refresh()
+        if bar is not None:
+            bar.refresh()
     except (OSError, ValueError):
         _drop(stream, sys.__stderr__)  # a terminal that is gone, a full disk, a closed file: no reason to end a run
 
 
-def _flush(stream):
-    if hasattr(stream, "flush"):  # print() does not ask for one either
+def _flush(stream: "Any") -> None:
+    if hasattr(stream, "flush"):  # print() does not need one either
         stream.flush()
 
 
@@ -114,18 +124,69 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def run(command: "Callable[[Any], None]", arguments: "Any") -> int:
-    """Carry out command(arguments); returns the exit status. What a user can cause ends in one line, no traceback.
+def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool = False) -> int:
+    """Carry out command(arguments); return the exit status. What a user can cause ends in one line, no traceback.
 
-    arguments: what the command takes, or a function that parses it.
+    arguments: what the command takes, or a function that parses it. owns_process: the process ends with the command, so
+    a signal that was answered is ignored from then on; otherwise the caller gets its handlers back.
     """
+    global _owns_process
+    before, _owns_process = _owns_process, _owns_process or owns_process
     try:
-        return _run(command, arguments)
-    except KeyboardInterrupt:  # a second one, while the first was answered
-        return EXIT_INTERRUPTED
+        try:
+            return _run(command, arguments)
+        except KeyboardInterrupt:
+            return _interrupted()
+    finally:
+        _owns_process = before
 
 
-def _run(command, arguments):
+def _interrupted() -> int:
+    """Say that Ctrl-C ended the command, however often it comes; return the exit status."""
+    is_said, is_flushing = False, False
+
+    def hold(number: int, frame: object) -> None:
+        nonlocal is_flushing
+        if is_flushing:  # the reader does not read: one more ends the wait
+            is_flushing = False
+            raise KeyboardInterrupt
+
+    while True:
+        try:
+            if _owns_process:
+                # What `signal` wraps: `signal` would import `enum`, and leave time for another interrupt.
+                from _signal import (  # type: ignore[import-not-found]  # typeshed has no built-in module of this name
+                    SIG_IGN,
+                    SIGINT,
+                    default_int_handler,
+                    getsignal,
+                    signal,
+                )
+
+                if getsignal(SIGINT) is default_int_handler:
+                    signal(SIGINT, hold)
+            if not is_said:
+                is_said = True
+                say("interrupted")
+            if _owns_process and getsignal(SIGINT) is hold:
+                try:
+                    is_flushing = True
+                    Output().flush()
+                except (KeyboardInterrupt, OutputError):
+                    drop_stdout()
+                is_flushing = False
+                signal(SIGINT, SIG_IGN)
+            return EXIT_INTERRUPTED
+        except KeyboardInterrupt:
+            pass
+
+
+def drop_stdout() -> None:
+    """Point the process's stdout at nothing."""
+    _drop(sys.stdout, sys.__stdout__)
+
+
+def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
     global _debug
     encoding = getattr(sys.stdout, "encoding", None)
     if encoding and encoding.lower().replace("-", "") != "utf8" and hasattr(sys.stdout, "reconfigure"):
@@ -151,9 +212,6 @@ def _run(command, arguments):
         cause = error.__cause__
         if not isinstance(cause, BrokenPipeError):  # a reader that leaves has seen what it wanted
             say(f"error: standard output: {getattr(cause, 'strerror', None) or cause}")
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_INTERRUPTED
     except Terminated as end:
         say("hung up" if end.status == EXIT_HUNG_UP else "terminated")
         return end.status
@@ -166,8 +224,6 @@ def _run(command, arguments):
         say("error: not enough memory for a model of this size")
     except (ValueError, TypeError, ArithmeticError) as error:
         _traceback()
-        from ..errors import DivergedError
-
         if isinstance(error, DivergedError):
             say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
             return EXIT_DIVERGED
@@ -177,15 +233,15 @@ def _run(command, arguments):
     return EXIT_ERROR
 
 
-def _traceback():
+def _traceback() -> None:
     if _debug and sys.stderr is not None:
         from traceback import print_exc
 
         print_exc()
 
 
-def _drop(stream, original):
-    """Point a stream of the process at nothing, or the interpreter tries once more at exit what has failed, and complains."""
+def _drop(stream: "Any", original: "Any") -> None:
+    """Point a stream of the process at nothing; else the interpreter tries again at exit what has failed, and complains."""
     if stream is None or stream is not original:
         return
     try:
@@ -207,7 +263,7 @@ def parser(command: str, description: str, sparse: bool = False) -> "Any":
     p = ArgumentParser(prog=f"microgpt {command}", description=description, allow_abbrev=False,
                        argument_default=SUPPRESS if sparse else None)  # fmt: skip
 
-    def error(message: str) -> None:
+    def error(message: str) -> "NoReturn":
         say(f"error: {message} ({p.prog} --help lists the flags)")
         raise SystemExit(EXIT_ERROR)
 
@@ -221,13 +277,13 @@ def parser(command: str, description: str, sparse: bool = False) -> "Any":
         return found
 
     # Not a class of our own, which stubtest would look for in the module.
-    p.error, p.print_help, p.parse_args = error, print_help, parse_args  # type: ignore[method-assign, assignment]
+    vars(p).update(error=error, print_help=print_help, parse_args=parse_args)
     p.add_argument("--debug", action="store_true", default=SUPPRESS, help="show the traceback of an error as well")
     return p
 
 
-def _suggestion(rest, known):
-    """In words, the flag that the first unknown one was meant to be."""
+def _suggestion(rest: "list[str]", known: "Collection[str]") -> str:
+    """Return, in words, the flag that the first unknown one was meant to be."""
     for word in rest:
         if word.startswith("-"):
             name = word.partition("=")[0].replace("_", "-")
@@ -242,38 +298,8 @@ def closest(word: str, known: "Collection[str]") -> "list[str]":
     return get_close_matches(word, list(known), 1)
 
 
-def import_arrays() -> None:
-    """Import what reading and writing a checkpoint needs, and answer Ctrl-C only when that is done.
-
-    NumPy makes an ImportError of an interrupt, and cannot be imported a second time by the save that answers it.
-    """
-    if "numpy" in sys.modules and "safetensors.numpy" in sys.modules:
-        return
-    import signal
-
-    def hold(number: int, frame: "Any") -> None:
-        held.append(number)
-
-    held: list[int] = []
-    previous = signal.getsignal(signal.SIGINT)
-    try:
-        # What is ignored or handled in some other way stays so.
-        if previous is signal.default_int_handler:
-            signal.signal(signal.SIGINT, hold)
-    except ValueError:
-        pass  # not the main thread, to which interrupts go
-    try:
-        import numpy  # noqa: F401
-        import safetensors.numpy  # noqa: F401
-    finally:
-        if signal.getsignal(signal.SIGINT) is hold:
-            signal.signal(signal.SIGINT, previous)
-    if held:
-        raise KeyboardInterrupt
-
-
 def read_docs(path: "str | None", lines: bool = False) -> "tuple[Any, str]":
-    """(the documents, where they are from). lines: they need not be a list."""
+    """Return the documents, and where they are from in words. lines: they need not be a list."""
     from ..data import describe_source, load_docs, load_lines
 
     return (load_lines if lines else load_docs)(path), describe_source(path)
@@ -281,7 +307,7 @@ def read_docs(path: "str | None", lines: bool = False) -> "tuple[Any, str]":
 
 def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
     """Say how much of the documents is cut off because they are longer than the block; nothing if none is."""
-    if hasattr(docs, "beyond"):  # microgpt.core.text_lines.TextLines, whose strings nobody has made yet
+    if hasattr(docs, "beyond"):  # microgpt.core.text_lines.TextLines, of which no strings were made yet
         count, beyond = docs.beyond(block_size)
         if not count:
             return
@@ -312,17 +338,17 @@ def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None"
                     raise UsageError(
                         f"{path}, line {number}: character {ch!r} (U+{ord(ch):04X}) at index {i} is not in {vocabulary}"
                     )
-    ch = min(unknown)  # the file has changed meanwhile
+    ch = min(unknown)  # the file has changed since
     raise UsageError(f"{path}: character {ch!r} (U+{ord(ch):04X}) is not in {vocabulary}")
 
 
-def add_sampling(parser, defaults):
-    """The flags of sampling, for both commands."""
+def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
+    """Add the flags of sampling, which two commands have."""
     parser.add_argument("--temperature", type=float, metavar="X", help=f"default: {defaults['temperature']}")
     parser.add_argument("--samples", type=int, metavar="N", help=f"default: {defaults['samples']}")
 
 
-def check_sampling(options):
+def check_sampling(options: "dict[str, Any]") -> None:
     """Raise UsageError for flags that no sampling can have."""
     if not 0 < options["temperature"] < float("inf"):
         raise UsageError(f"--temperature must be a number greater than 0, not {options['temperature']}")
@@ -330,22 +356,15 @@ def check_sampling(options):
         raise UsageError(f"--samples must be at least 0, not {options['samples']}")
 
 
-def write_samples(trainer, options, own=()):
+def write_samples(trainer: "Trainer", options: "dict[str, Any]", own: "Collection[str]" = ()) -> None:
     """Write the script's line for each sample to stdout; own: characters that are written even if they steer a terminal."""
-    out, special = Output(), _special(trainer.tokenizer.uchars)
+    out, special = Output(), not "".join(trainer.tokenizer.uchars).isprintable()
     for i in range(options["samples"]):
         cuts = options.get("top_k"), options.get("top_p"), options.get("max_length")
         text = trainer.sample_one(options["temperature"], options.get("prompt", ""), *cuts)
         if special:
-            from ..text import printable
-
             text = printable(text, own=own)
         out.write(f"sample {i + 1:2d}: {text}\n")
-
-
-def _special(uchars):
-    """Whether any of the characters may steer a terminal."""
-    return not "".join(uchars).isprintable()
 
 
 def is_terminal(stream: "Any") -> bool:
@@ -354,25 +373,3 @@ def is_terminal(stream: "Any") -> bool:
         return bool(stream.isatty())
     except (AttributeError, OSError, ValueError):
         return False
-
-
-class progress:
-    """A context whose value is called with the number of steps just done: a bar on a terminal with --quiet."""
-
-    def __init__(self, total, initial, quiet):
-        self.bar = None
-        if quiet and is_terminal(sys.stderr):
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, initial=initial, unit="step", file=sys.stderr)
-
-    def __enter__(self):
-        global _bar
-        _bar = self.bar  # `say` takes it away while it writes
-        return self.bar.update if self.bar else (lambda n: None)
-
-    def __exit__(self, *exception):
-        global _bar
-        _bar = None
-        if self.bar:
-            self.bar.close()

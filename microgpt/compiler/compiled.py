@@ -7,7 +7,7 @@ import traceback
 import warnings
 
 from ..core import hooks
-from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, probe, probe_replay
+from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
 from ..core.tracing import SymFloat, Trace, Traced, TraceError
 from ..core.value import Value
 from . import rewrite, structure
@@ -104,9 +104,13 @@ class Compiled(Dispatcher):
             if not self._compile(entry, arguments):
                 return self.function(*arguments)
             return self._replayed(entry, arguments)
-        if not self._compile(entry, arguments):
+        if self._compile(entry, arguments):
+            return self._verified_call(entry, arguments)
+        try:
             return self.function(*arguments)
-        return self._verified_call(entry, arguments)
+        except Exception:
+            entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
+            raise
 
     def _replayed(self, entry, arguments):
         results = self.replay_now(entry, arguments)
@@ -118,7 +122,7 @@ class Compiled(Dispatcher):
         """Both as written and replayed: the result of the function as written, if they agree or not."""
         lengths = None if self.with_grad else [(x, len(x)) for argument in arguments for x in structure.lists_in(argument, [])]
         results = self.replay_now(entry, arguments)
-        result = self.function(*arguments)
+        result = plainly(self.function, arguments)
         entry.verified = False
         if results is None:  # Python should have raised an error
             return result
@@ -146,7 +150,6 @@ class Compiled(Dispatcher):
             self._give_up(entry, None, error)
             return False
         entry.guards = _guards(trace)
-        entry.kept = (arguments, trace.keep)
         entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
         return True
 
@@ -210,7 +213,7 @@ class Compiled(Dispatcher):
         """All that can be seen of a call, bit for bit; on a difference the program is never replayed again."""
         difference = self._difference(entry, arguments, expected, found, root)
         entry.verified = difference is None
-        if difference is None:
+        if difference is None or difference == "":
             return
         entry.program = None
         entry.why = f"the compiled program differs from the function as written: {difference}"
@@ -231,7 +234,7 @@ class Compiled(Dispatcher):
         expected = probe(eager, entry.program, leaf_values(arguments))
         found = probe_replay(root, entry.program)
         if expected is None or found is None:
-            return None
+            return ""  # no memory to compare
         wrong = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
         if wrong:
             return f"{len(wrong)} of {len(expected)} gradients, the first {found[wrong[0]]!r} instead of {expected[wrong[0]]!r}"
@@ -243,7 +246,7 @@ class Compiled(Dispatcher):
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
         for entry in self.entries.values():
-            name = _shape_name(entry.kept[0] if entry.program is not None else entry.kept, self.static)
+            name = _shape_name(entry.kept, self.static)
             if entry.program is None:
                 why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"
                 lines.append(f"  {name}: as written: {why}")

@@ -7,6 +7,7 @@ import __future__
 
 import ast
 import builtins
+import copy
 import linecache
 import os
 import sys
@@ -132,13 +133,26 @@ class Rewriter(ast.NodeTransformer):
         raise TraceError("an async function cannot be compiled")
 
 
+_trees: dict = {}  # file name -> its text, and its tree, which is not changed
+
+
+def _tree(function):
+    """The syntax tree of the file of a function."""
+    name = function.__code__.co_filename
+    text = "".join(linecache.getlines(name, function.__globals__))
+    if not text:
+        raise TraceError(f"the source of {function.__qualname__} is not there to be traced ({name})")
+    if name not in _trees or _trees[name][0] != text:
+        if len(_trees) >= 32:
+            _trees.clear()
+        _trees[name] = (text, ast.parse(text))
+    return _trees[name][1]
+
+
 def _definition(function):
     """The tree of a function's definition, to be changed, and the name of the class around it."""
     code = function.__code__
-    lines = linecache.getlines(code.co_filename, function.__globals__)
-    if not lines:
-        raise TraceError(f"the source of {function.__qualname__} is not there to be traced ({code.co_filename})")
-    tree = ast.parse("".join(lines))
+    tree = _tree(function)
     candidates = []
 
     def search(node, within):
@@ -159,12 +173,13 @@ def _definition(function):
     if len(candidates) > 1:
         raise TraceError(f"there are two functions like {function.__qualname__} on line {code.co_firstlineno}: put each on a "
                          "line of its own")
-    return candidates[0]
+    node, within = candidates[0]
+    return copy.deepcopy(node), within
 
 
 def _matches(node, code):
     """Whether a lambda may be this code: what it is compiled to says so."""
-    probe = ast.fix_missing_locations(ast.Expression(node))
+    probe = ast.fix_missing_locations(ast.Expression(copy.deepcopy(node)))
     compiled = builtins.compile(probe, code.co_filename, "eval")
     mine = next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
     return (mine.co_varnames == code.co_varnames and set(mine.co_names) <= set(code.co_names) | set(code.co_freevars)
@@ -175,7 +190,7 @@ def _constants(code):
     return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
 
 
-_codes = {}  # original code -> rewritten code
+_codes: dict = {}  # original code -> rewritten code
 
 
 def _rewritten_code(function):
@@ -205,7 +220,7 @@ def _rewritten_code(function):
     return inner
 
 
-_rewritten_codes = set()
+_rewritten_codes: set = set()
 
 
 def _remember(code):

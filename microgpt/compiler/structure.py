@@ -2,6 +2,8 @@
 from ..core.tracing import SymFloat, SymInt, Traced, TraceError
 from ..core.value import Value
 
+_CONSTANT = (bool, str, bytes, complex, range, frozenset)
+
 
 def symbolic(trace, x, name, with_grad, static=False):
     """What stands for an argument in the trace, in the order in which a call's numbers are passed."""
@@ -19,6 +21,9 @@ def symbolic(trace, x, name, with_grad, static=False):
         return items if kind is list else tuple(items)
     if isinstance(x, Value):
         return trace.leaf_input() if with_grad else trace.number_input()
+    if x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__") and kind is not dict:
+        raise TraceError(f"the argument {name} is a {kind.__name__}, whose content may be another one in each call: pass a list "
+                         "of its numbers (tolist())")
     return x
 
 

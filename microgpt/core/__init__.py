@@ -3,7 +3,7 @@ import os as _os
 from _imp import extension_suffixes as _extension_suffixes
 
 
-def _compiled(folder):
+def _compiled(folder: str) -> bool:
     return any(_os.path.exists(_os.path.join(folder, "simd" + suffix)) for suffix in _extension_suffixes())
 
 

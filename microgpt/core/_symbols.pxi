@@ -13,6 +13,27 @@ cdef object unknown_int(SymInt x, str what):
                      "for each of its values is wanted")
 
 
+cdef object derived_int(object operation, object left, object right):
+    """An int that is computed from int arguments before the program runs; NotImplemented where it is none."""
+    cdef Trace trace = current
+    operands = []
+    for x in (left, right):
+        if type(x) is SymInt:
+            check_serial((<SymInt>x).serial)
+            operands.append(((<SymInt>x).index, None))
+        elif PyLong_Check(x):
+            operands.append((-1, int(x)))
+        else:
+            return NotImplemented
+    key = (operation, operands[0], operands[1])
+    index = trace.derived_index.get(key)
+    if index is None:
+        index = trace.derived_index[key] = trace.graph.n_ints
+        trace.int_input(f"a number computed from {trace.int_names[max(operands[0][0], operands[1][0])]}")
+        trace.derived.append(key)
+    return new_int(index)
+
+
 cdef bint meets_value(object left, object right):
     return is_value(left) or is_value(right)
 
@@ -145,13 +166,16 @@ cdef class SymInt:
         return int
 
     def __add__(left, right):
-        return symbol_add(left, right)
+        result = derived_int(operator.add, left, right)
+        return symbol_add(left, right) if result is NotImplemented else result
 
     def __sub__(left, right):
-        return symbol_subtract(left, right)
+        result = derived_int(operator.sub, left, right)
+        return symbol_subtract(left, right) if result is NotImplemented else result
 
     def __mul__(left, right):
-        return symbol_multiply(left, right)
+        result = derived_int(operator.mul, left, right)
+        return symbol_multiply(left, right) if result is NotImplemented else result
 
     def __truediv__(left, right):
         return symbol_divide(left, right)
@@ -160,16 +184,22 @@ cdef class SymInt:
         return symbol_power(left, right, modulus)
 
     def __neg__(self):
-        return number_negative(self)
+        return derived_int(operator.sub, 0, self)
 
     def __pos__(self):
         return self
 
     def __mod__(left, right):
-        unknown_int(left if type(left) is SymInt else right, "% of")
+        result = derived_int(operator.mod, left, right)
+        if result is NotImplemented:
+            unknown_int(left if type(left) is SymInt else right, "% of")
+        return result
 
     def __floordiv__(left, right):
-        unknown_int(left if type(left) is SymInt else right, "// of")
+        result = derived_int(operator.floordiv, left, right)
+        if result is NotImplemented:
+            unknown_int(left if type(left) is SymInt else right, "// of")
+        return result
 
     def __divmod__(left, right):
         unknown_int(left if type(left) is SymInt else right, "divmod() of")

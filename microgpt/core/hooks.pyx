@@ -5,6 +5,7 @@ import functools
 import math
 import sys
 from random import Random
+from dis import get_instructions
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
 cimport cython
@@ -21,10 +22,8 @@ from microgpt.core.tracing import FUNCTIONS, TraceError
 rewrite = None  # compiler.rewrite.rewritten, set when that module is loaded: a user's function -> its rewritten twin
 is_user_code = None  # of a function: whether it is to be rewritten
 
-cdef dict functions = {}  # user functions -> what is called instead
 
-
-def guard(kind, holder, name, value):
+def _guard(kind, holder, name, value):
     """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
     cdef Trace trace = tracing_now()
     key = (kind, id(holder), name)
@@ -46,7 +45,7 @@ def subscript(x, i):
         raise TraceError(f"an int argument can only index lists and tuples, not a {type(x).__name__}")
     r = x[i]
     if type(x) is dict and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
-        guard("item", x, i, r)
+        _guard("item", x, i, r)
     return r
 
 
@@ -59,7 +58,7 @@ def attribute(x, name):
     if id(x) not in tracing_now().created:
         held = getattr(x, "__dict__", None)
         if held is not None and name in held:
-            guard("attribute", x, name, r)
+            _guard("attribute", x, name, r)
     return r
 
 
@@ -81,11 +80,11 @@ def storing(x):
 
 # ---- calls ----
 
-def traced_max(*items, **options):
+def _traced_max(*items, **options):
     return extreme(builtins.max, True, items, options)
 
 
-def traced_min(*items, **options):
+def _traced_min(*items, **options):
     return extreme(builtins.min, False, items, options)
 
 
@@ -99,7 +98,7 @@ cdef object extreme(plain, bint largest, tuple arguments, dict options):
     return extreme_of(largest, items)
 
 
-def traced_sum(items, start=0):
+def _traced_sum(items, start=0):
     total = start
     if sys.version_info >= (3, 12):
         items = list(items)
@@ -112,46 +111,46 @@ def traced_sum(items, start=0):
     return total
 
 
-def traced_type(*arguments):
+def _traced_type(*arguments):
     if len(arguments) != 1:
         return type(*arguments)
     return arguments[0].__class__ if type(arguments[0]) in (Traced, SymFloat, SymInt) else type(arguments[0])
 
 
-def traced_value(data=None, children=(), local_grads=()):
+def _traced_value(data=None, children=(), local_grads=()):
     return make_value(data, children, local_grads)
 
 
-def traced_linear(x, w):
+def _traced_linear(x, w):
     return linear_rows(list(x), [list(row) for row in w])
 
 
-def traced_softmax(logits):
+def _traced_softmax(logits):
     logits = list(logits)
     largest = extreme_of(True, [attribute(logit, "data") for logit in logits])
     exps = [method_of(logit - largest, "exp")() for logit in logits]
-    total = traced_sum(exps)
+    total = _traced_sum(exps)
     return [e / total for e in exps]
 
 
-def traced_rmsnorm(x):
+def _traced_rmsnorm(x):
     x = list(x)
-    scale = (traced_sum([xi * xi for xi in x]) / len(x) + 1e-5) ** -0.5
+    scale = (_traced_sum([xi * xi for xi in x]) / len(x) + 1e-5) ** -0.5
     return [xi * scale for xi in x]
 
 
-def traced_gpt(token_id, pos_id, keys, values, model):
+def _traced_gpt(token_id, pos_id, keys, values, model):
     """The script's gpt."""
     w = model.state_dict
     head_dim = model.n_embd // model.n_head
     x = [t + p for t, p in zip(subscript(w["wte"], token_id), subscript(w["wpe"], pos_id))]
-    x = traced_rmsnorm(x)
+    x = _traced_rmsnorm(x)
     for li in range(model.n_layer):
         x_residual = x
-        x = traced_rmsnorm(x)
-        q = traced_linear(x, w[f"layer{li}.attn_wq"])
-        k = traced_linear(x, w[f"layer{li}.attn_wk"])
-        v = traced_linear(x, w[f"layer{li}.attn_wv"])
+        x = _traced_rmsnorm(x)
+        q = _traced_linear(x, w[f"layer{li}.attn_wq"])
+        k = _traced_linear(x, w[f"layer{li}.attn_wk"])
+        v = _traced_linear(x, w[f"layer{li}.attn_wv"])
         keys[li].append(k)
         values[li].append(v)
         x_attn = []
@@ -160,18 +159,18 @@ def traced_gpt(token_id, pos_id, keys, values, model):
             q_h = q[hs:hs + head_dim]
             k_h = [ki[hs:hs + head_dim] for ki in keys[li]]
             v_h = [vi[hs:hs + head_dim] for vi in values[li]]
-            logits = [traced_sum([q_h[j] * k_h[t][j] for j in range(head_dim)]) / head_dim**0.5 for t in range(len(k_h))]
-            weights = traced_softmax(logits)
-            x_attn.extend([traced_sum([weights[t] * v_h[t][j] for t in range(len(v_h))]) for j in range(head_dim)])
-        x = traced_linear(x_attn, w[f"layer{li}.attn_wo"])
+            logits = [_traced_sum([q_h[j] * k_h[t][j] for j in range(head_dim)]) / head_dim**0.5 for t in range(len(k_h))]
+            weights = _traced_softmax(logits)
+            x_attn.extend([_traced_sum([weights[t] * v_h[t][j] for t in range(len(v_h))]) for j in range(head_dim)])
+        x = _traced_linear(x_attn, w[f"layer{li}.attn_wo"])
         x = [a + b for a, b in zip(x, x_residual)]
         x_residual = x
-        x = traced_rmsnorm(x)
-        x = traced_linear(x, w[f"layer{li}.mlp_fc1"])
+        x = _traced_rmsnorm(x)
+        x = _traced_linear(x, w[f"layer{li}.mlp_fc1"])
         x = [xi.relu() for xi in x]
-        x = traced_linear(x, w[f"layer{li}.mlp_fc2"])
+        x = _traced_linear(x, w[f"layer{li}.mlp_fc2"])
         x = [a + b for a, b in zip(x, x_residual)]
-    return traced_linear(x, w["lm_head"])
+    return _traced_linear(x, w["lm_head"])
 
 
 cdef object math_function(name):
@@ -187,11 +186,11 @@ cdef object math_function(name):
     return call
 
 
-def traced_math_pow(x, y):
+def _traced_math_pow(x, y):
     return x ** y if type(x) in (SymFloat, SymInt) or type(y) in (SymFloat, SymInt) else math.pow(x, y)
 
 
-def refusing(what, why):
+def _refusing(what, why):
     def refuse(*_, **__):
         raise TraceError(f"{what} in a compiled function: {why}")
 
@@ -199,9 +198,9 @@ def refusing(what, why):
 
 
 cdef dict special = {
-    builtins.max: traced_max, builtins.min: traced_min, builtins.sum: traced_sum,
-    math.pow: traced_math_pow, **{getattr(math, name): math_function(name) for name in FUNCTIONS},
-    **{f: refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
+    builtins.max: _traced_max, builtins.min: _traced_min, builtins.sum: _traced_sum,
+    math.pow: _traced_math_pow, **{getattr(math, name): math_function(name) for name in FUNCTIONS},
+    **{f: _refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
        for f in (builtins.print, builtins.input, builtins.open)},
 }
 cdef set changing = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
@@ -214,8 +213,8 @@ cdef dict package_functions():
     if package is None:
         from microgpt.core import model
 
-        package = {model.linear: traced_linear, model.softmax: traced_softmax, model.rmsnorm: traced_rmsnorm,
-                   model.gpt: traced_gpt, type: traced_type}
+        package = {model.linear: _traced_linear, model.softmax: _traced_softmax, model.rmsnorm: _traced_rmsnorm,
+                   model.gpt: _traced_gpt, type: _traced_type}
     return package
 
 
@@ -234,31 +233,39 @@ cdef object traced_leaf(object value):
 cdef object function_for(object f):
     """A function's twin that records, or the function itself where it is not the user's."""
     cdef Trace trace = tracing_now()
-    g = functions.get(f)
+    g = trace.functions.get(f)
     if g is None:
-        g = functions[f] = rewrite(f) if is_user_code(f) else f
-    if g is not f and f not in trace.functions:
-        trace.functions.add(f)
-        guard_function(f)
+        g = trace.functions[f] = rewrite(f) if is_user_code(f) else f
+        if g is not f:
+            guard_function(f)
     return g
 
 
-cdef set names_in(code, set found):
-    found.update(code.co_names)
-    for constant in code.co_consts:
-        if type(constant) is CodeType:
-            names_in(constant, found)
+cdef dict global_names = {}  # code -> the globals that it reads, functions within included
+
+
+cdef set names_in(code):
+    found = global_names.get(code)
+    if found is None:
+        found = set()
+        for instruction in get_instructions(code):
+            if instruction.opname == "LOAD_GLOBAL" or instruction.opname == "LOAD_NAME":
+                found.add(instruction.argval)
+        for constant in code.co_consts:
+            if type(constant) is CodeType:
+                found |= names_in(constant)
+        global_names[code] = found
     return found
 
 
 cdef int guard_function(object f) except -1:
     """What a function reads by name from outside."""
-    for name in names_in(f.__code__, set()):
+    for name in names_in(f.__code__):
         if name in f.__globals__:
-            guard("global", f.__globals__, name, f.__globals__[name])
+            _guard("global", f.__globals__, name, f.__globals__[name])
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
         try:
-            guard("cell", cell, name, cell.cell_contents)
+            _guard("cell", cell, name, cell.cell_contents)
         except ValueError:  # empty
             pass
     return 0
@@ -273,12 +280,18 @@ def called(f):
         owner = f.__self__
         if owner is None or type(owner) is ModuleType:
             if type(owner) is ModuleType and owner.__name__ in ("time", "posix", "nt", "_random"):
-                return refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
+                return _refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
+            if f is functools.reduce:
+                return functools.partial(_with_function, f)
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
+        if type(owner) is dict and f.__name__ in ("items", "values", "get") and id(owner) not in tracing_now().created:
+            for name, value in owner.items():
+                if type(name) is str and type(value) is not Traced:
+                    _guard("item", owner, name, value)
         if f.__name__ in changing and id(owner) in tracing_now().captured:
-            return refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
+            return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                             "it would happen when the function is traced, not in every call: return the value")
         return f
     if kind is MethodType:
@@ -292,10 +305,10 @@ cdef object drawing(object f, object generator):
     """A method of random.Random: fine where the function has made the generator itself, from a seed."""
     if id(generator) in tracing_now().created:
         return f
-    return refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
+    return _refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
 
 
-def seeded(*seed):
+def _seeded(*seed):
     generator = Random(*seed)
     if seed and seed[0] is not None:
         tracing_now().created.add(id(generator))
@@ -316,20 +329,22 @@ cdef object called_method(object f):
 
 cdef object called_class(object f):
     if f is Value:
-        return traced_value
+        return _traced_value
     if f is type:
-        return traced_type
+        return _traced_type
     if f is Random:
-        return seeded
+        return _seeded
+    if f is map or f is filter:
+        return functools.partial(_with_function, f)
     init = f.__init__
     if type(f) is type and f.__new__ is object.__new__ and isinstance(init, FunctionType) and is_user_code(init):
-        return functools.partial(instance, f, function_for(init))
+        return functools.partial(_instance, f, function_for(init))
     if issubclass(f, Value):
         raise TraceError(f"{f.__name__}(...), a subclass of Value, in a compiled function: write Value(...)")
     return f
 
 
-def instance(kind, init, *arguments, **options):
+def _instance(kind, init, *arguments, **options):
     x = object.__new__(kind)
     trace = tracing_now()
     trace.created.add(id(x))
@@ -349,7 +364,7 @@ cdef object called_object(object f):
     if isinstance(f, functools.partial):
         return functools.partial(called(f.func), *f.args, **f.keywords)
     if isinstance(f, functools._lru_cache_wrapper):
-        return functools.partial(call_cached, f)
+        return functools.partial(_call_cached, f)
     inner = getattr(f, "__compiled_function__", None)
     if inner is not None:
         return called(inner)
@@ -359,15 +374,15 @@ cdef object called_object(object f):
     return f
 
 
-def call_cached(f, *arguments, **options):
+def _with_function(f, function, *arguments):
+    """map, filter and reduce."""
+    return f(function if function is None else called(function), *arguments)
+
+
+def _call_cached(f, *arguments, **options):
     """A function with a cache: only where it returns no Values, because a later call would find those of this one."""
     result = called(f.__wrapped__)(*arguments, **options)
     if result is None or type(result) in (bool, int, float, str):
         return f(*arguments, **options)
     raise TraceError(f"{f.__name__}() keeps its results in a cache (functools.cache), where a later call finds them: call it "
                      "outside, or leave the cache out")
-
-
-def forget(function):
-    """A function's rewritten twin, when its code has been replaced."""
-    functions.pop(function, None)

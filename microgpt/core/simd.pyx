@@ -29,7 +29,7 @@ def simd_info():
 
     compiled: those of this build. supported: those of them that run here. in_use: the best of these, or what
     MICROGPT_SIMD names. math: "vector" if exp and ** are computed in vectors, "libm" if the C library is called for each
-    of them, because it is not one that rounds as closely as the proofs in docs/exactness.md need.
+    of them, because it is not one that rounds as closely as the proofs in docs/explain/exactness.md need.
     """
     compiled, supported = [], []
     cdef int i = 0

@@ -40,9 +40,11 @@ cdef class Trace:
     cdef int32_t leaves_capacity
     cdef Pairs leaves, constants  # slot -> node, bits of a number -> node
     cdef readonly list int_names, bounds  # by int input: what to call it, how many values it can have (None: any)
+    cdef readonly list derived  # int inputs that are computed from others, behind these: (operator, operand, operand)
+    cdef dict derived_index
     cdef readonly dict guards  # key -> (kind, holder, name, value): what the program read from outside
     cdef readonly set captured, created  # ids: of containers from outside, of objects made in the trace
-    cdef readonly set functions  # the user's functions that were called
+    cdef readonly dict functions  # that were called -> what is called instead
     cdef readonly list keep  # what must not be freed while ids are compared
     cdef dict rows, numbers
     cdef uint64_t serial

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from typing_extensions import TypeIs
+
     from .._types import AnyGPT, Array
     from ..trainer import Trainer
 
@@ -29,19 +31,20 @@ def _copies(model: "AnyGPT") -> "dict[str, Array]":
 
 
 def _at_rest(model: "AnyGPT | Trainer", work: "Callable[..., dict[str, Array]]", *arguments: "Any") -> "dict[str, Array]":
-    """work(the GPT, *arguments), which no other thread trains meanwhile where model is its Trainer."""
-    gpt = gpt_of(model)
-    if gpt is model:
-        return work(gpt, *arguments)
-    found: dict[str, Array] = model._exclusively(work, gpt, *arguments)
-    return found
+    """Return work(the GPT, *arguments). If model is a Trainer, no other thread trains meanwhile."""
+    if is_trainer(model):
+        return model.exclusively(work, model.model, *arguments)
+    return work(gpt_of(model), *arguments)
+
+
+def is_trainer(model: object) -> "TypeIs[Trainer]":
+    """Return whether model is a Trainer, by its attributes: this package draws what it is given, and imports neither."""
+    return hasattr(model, "model") and hasattr(model, "tokenizer")
 
 
 def gpt_of(model: "AnyGPT | Trainer") -> "AnyGPT":
-    """The GPT that is meant: a Trainer's, or model itself. Raises TypeError for anything else."""
-    from ..trainer import Trainer
-
-    if isinstance(model, Trainer):
+    """Return the GPT that is meant: a Trainer's, or model itself. Raises TypeError for anything else."""
+    if is_trainer(model):
         gpt: AnyGPT = model.model
         return gpt
     # Not state_dict: a compiled GPT that is asked for it makes a Value of each parameter, and keeps them.
@@ -51,20 +54,17 @@ def gpt_of(model: "AnyGPT | Trainer") -> "AnyGPT":
 
 
 def _matrices(model: "AnyGPT") -> "dict[str, Array]":
-    """What `weights` copies: views of a compiled GPT's memory, or arrays."""
+    """Return what `weights` copies: views of a compiled GPT's memory, or arrays."""
     import numpy as np
 
-    from ..core.model import GPT
+    # A compiled GPT, whose state_dict no subclass has replaced: views of its flat data are the same numbers.
+    kind: Any = type(model)
+    home: Any = next((base for base in kind.__mro__ if base.__module__ == "microgpt.core.model"), None)
+    if home is not None and kind.state_dict is home.state_dict:
+        from ..config import shapes, split_parameters
 
-    if isinstance(model, GPT) and type(model).state_dict is GPT.state_dict:
-        from ..checkpoint import shapes
-
-        sizes = {"n_embd": model.n_embd, "n_layer": model.n_layer, "block_size": model.block_size}
-        data, found, first = model.data, {}, 0
-        for name, (nout, nin) in shapes(model.vocab_size, sizes).items():
-            found[name] = data[first : first + nout * nin].reshape(nout, nin)
-            first += nout * nin
-        return found
+        compiled: Any = model
+        return split_parameters(compiled.data, shapes(model.vocab_size, model))
     return {
         name: np.array([[p.data for p in row] for row in matrix], dtype=np.float64)
         for name, matrix in model.state_dict.items()
@@ -77,12 +77,11 @@ def tokens_of(model: "AnyGPT | Trainer", text: "str | Iterable[int]") -> "list[i
     text: a str, if model is a Trainer, which knows the characters; or token ids without BOS.
     Raises ValueError or TypeError, in one line, for a text that the model cannot read.
     """
-    from ..generation import whole_number
-    from ..trainer import Trainer
+    from ..config import whole_number
 
     gpt = gpt_of(model)
     if isinstance(text, str):
-        if not isinstance(model, Trainer):
+        if not is_trainer(model):
             raise TypeError("a GPT knows no characters: give its Trainer, or token ids instead of a text")
         tokens = model.tokenizer.encode(text)[:-1]
     else:

@@ -133,7 +133,7 @@ def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
     An edge has the local gradient as its label, or none where the Value was made with fewer of those than children.
     Raises TypeError for what is no Value, ValueError for a limit below 1.
     """
-    from ..generation import whole_number
+    from ..config import whole_number
 
     if not hasattr(value, "_children") or not hasattr(value, "_local_grads"):
         raise TypeError(f"draw_graph draws a Value, not {type(value).__name__}")

@@ -30,12 +30,11 @@ def value_html(value: "AnyValue") -> str:
 
 def gpt_html(model: "AnyGPT") -> str:
     """The settings, and name, shape and size of each matrix."""
-    from ..checkpoint import shapes
+    from ..config import shapes
 
-    sizes = {"n_embd": model.n_embd, "n_layer": model.n_layer, "block_size": model.block_size}
     rows = [("parameters", f"{model.num_params:,}")]
     rows += [(name, str(getattr(model, name))) for name in ("vocab_size", "n_embd", "n_head", "n_layer", "block_size")]
-    tensors = list(shapes(model.vocab_size, sizes).items())
+    tensors = list(shapes(model.vocab_size, model).items())
     matrices = [(name, f"{nout} × {nin}") for name, (nout, nin) in tensors]
     if len(matrices) > 27:
         matrices[9:-6] = [("…", f"{len(matrices) - 15} more matrices")]
@@ -45,7 +44,7 @@ def gpt_html(model: "AnyGPT") -> str:
 
 def trainer_html(trainer: "Trainer") -> str:
     """Where the run stands, its settings, and the course of the last losses."""
-    from ..metadata import seed_text
+    from ..config import seed_text
 
     done = trainer.step_index / trainer.num_steps if trainer.num_steps else 1.0
     rows = [

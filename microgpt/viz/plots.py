@@ -7,8 +7,6 @@ import math
 import os
 import sys
 
-from ..cli import console as cli
-from ..cli.watching import Watcher
 from .curves import smoothed
 
 TYPE_CHECKING = False
@@ -19,24 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .._types import AnyGPT, Array, Path
-    from ..cli.validation import Validation
     from ..trainer import Trainer
     from .figures import Picture
 
-__all__ = ["LossPlot", "check_plot", "plot_attention", "plot_embeddings", "plot_loss"]
+__all__ = ["need_matplotlib", "plot_attention", "plot_embeddings", "plot_loss"]
 
 INK, FAINT, GREY, BLUE, ORANGE, GREEN = "#222222", "#c0c9d5", "#8f9dae", "#1f5fa8", "#d9631e", "#3a8f5c"
-
-
-def check_plot(path: str) -> None:
-    """Raise UsageError if no picture can be drawn, or none of this kind."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".png", ".svg", ".pdf"):
-        raise cli.UsageError(f"--plot draws .png, .svg or .pdf, not {suffix or 'a file without a suffix'}")
-    try:
-        need_matplotlib()
-    except ImportError as error:
-        raise cli.UsageError(str(error)) from None
 
 
 def need_matplotlib() -> None:
@@ -79,7 +65,7 @@ def _finish(figure: "Picture", path: "Path | None") -> "Picture":
 
 def _numbers(name: str, values: "Iterable[float]") -> "list[float]":
     """values as a list of Python's floats, from a list, an array, an iterator or whatever else holds numbers."""
-    from ..generation import real_number
+    from ..config import real_number
 
     try:
         return [float(x) if isinstance(x, bool) else real_number(name, x) for x in values]
@@ -178,43 +164,6 @@ def plot_loss(
         return _finish(figure, path)
 
 
-class LossPlot(Watcher):
-    """`--plot FILE`: draws the run when it ends, and when it is interrupted."""
-
-    def __init__(self, trainer: "Trainer", path: str, validation: "Validation | None") -> None:
-        self.trainer, self.path, self.validation = trainer, path, validation
-        self.first_step = trainer.step_index + 1
-        self.steps: list[tuple[int, float, float]] = []  # (step, loss, learning rate)
-
-    def note(self, first: int, losses: "list[float]") -> None:
-        from ..runlog import noted
-
-        self.steps += noted(self.trainer, first, losses)
-
-    def finish(self) -> None:
-        from ..runlog import missed
-
-        self.steps += missed(self.trainer, self.first_step - 1 + len(self.steps))
-        if not self.steps:
-            return
-        trainer, s = self.trainer, self.trainer.settings
-        _, losses, rates = zip(*self.steps)
-        title = f"n_embd {s['n_embd']}, n_head {s['n_head']}, n_layer {s['n_layer']}, block_size {s['block_size']}"
-        measured = self.validation.measured if self.validation else []
-        plot_loss(losses, measured, rates, self.first_step, self.path, f"{title}, {len(trainer.docs)} documents")
-        cli.say(f"drew {self.path}")
-
-    def __enter__(self) -> "LossPlot":
-        return self
-
-    def __exit__(self, kind: "type[BaseException] | None", *exception: "Any") -> None:
-        if kind is not None:
-            try:
-                self.finish()
-            except OSError as error:  # what ended the run is what is reported
-                cli.say(f"the losses could not be drawn: {error.filename}: {error.strerror}")
-
-
 def _shown(text: "Iterable[str]") -> "list[str]":
     """The characters of text as labels: what cannot be seen, or is not in matplotlib's font, is given by its number."""
     from matplotlib.font_manager import findfont
@@ -231,9 +180,9 @@ def _shown(text: "Iterable[str]") -> "list[str]":
 
 def _labels(model: "Trainer | AnyGPT") -> "list[str]":
     """A label for each token id: its character where model knows it, else the id; · for BOS."""
-    from ..trainer import Trainer
+    from .activations import gpt_of, is_trainer
 
-    known = _shown(model.tokenizer.uchars) if isinstance(model, Trainer) else map(str, range(model.vocab_size - 1))
+    known = _shown(model.tokenizer.uchars) if is_trainer(model) else map(str, range(gpt_of(model).vocab_size - 1))
     return [*known, "·"]
 
 

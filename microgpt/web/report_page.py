@@ -4,13 +4,19 @@ import math
 import os
 from html import escape
 
-from ..report import Comparison, facts
+from ..runlog import Comparison, facts
 from ..viz.curves import smoothed, thinned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Record: TypeAlias = dict[str, Any]
+    Run: TypeAlias = list[Record]  # a log: one record per step
+    Names: TypeAlias = Sequence[str]
+    Runs: TypeAlias = Sequence[Run]
+    Curve: TypeAlias = tuple[str, str, Sequence[tuple[float, float]]]  # label, CSS class, points
 
 __all__ = ["GENERATOR", "page"]
 
@@ -48,22 +54,22 @@ def page(names: "Sequence[str]", runs: "Sequence[list[dict[str, Any]]]", compari
     )
 
 
-def _sentence(text):
+def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _embedded(data, name):
+def _embedded(data: "Any", name: str) -> str:
     """Data for the script; no text in it can end the element."""
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" class="{name}">{text}</script>'
 
 
-def _loss(record, name="loss"):
+def _loss(record: "Record", name: str = "loss") -> float:
     value = record.get(name)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
-def _summary(names, runs):
+def _summary(names: "Names", runs: "Runs") -> str:
     lines = []
     for name, records in zip(names, runs):
         last, run = records[-1], facts(records)
@@ -77,8 +83,8 @@ def _summary(names, runs):
     return "\n".join(lines)
 
 
-def _losses(names, runs):
-    curves = []
+def _losses(names: "Names", runs: "Runs") -> str:
+    curves: list[Curve] = []
     for number, (name, records) in enumerate(zip(names, runs)):
         prefix = f"{name}: " if len(runs) > 1 else ""
         steps, losses = [r["step"] for r in records], [_loss(r) for r in records]
@@ -92,8 +98,8 @@ def _losses(names, runs):
     return f"<h2>Loss</h2>\n<p class=\"summary\">In nats a token.</p>\n{_chart('loss', curves, 330)}"
 
 
-def _rates(names, runs):
-    curves = []
+def _rates(names: "Names", runs: "Runs") -> str:
+    curves: list[Curve] = []
     for number, (name, records) in enumerate(zip(names, runs)):
         rates = [_loss(r, "learning_rate") for r in records]
         points = [(records[i]["step"], y) for i, y in thinned(rates, 300)]
@@ -101,7 +107,7 @@ def _rates(names, runs):
     return _chart("rates", curves, 130, from_zero=True)
 
 
-def _ticks(low, high, about, least=0.0):
+def _ticks(low: float, high: float, about: int, least: float = 0.0) -> "list[float]":
     """Round numbers between low and high, at least `least` apart."""
     span = (high - low) or 1.0
     size = 10.0 ** math.floor(math.log10(span / about))
@@ -110,7 +116,7 @@ def _ticks(low, high, about, least=0.0):
     return [round(i * step, 12) for i in range(first, int(math.floor(high / step + 1e-9)) + 1)]
 
 
-def _chart(name, curves, height, from_zero=False):
+def _chart(name: str, curves: "Sequence[Curve]", height: int, from_zero: bool = False) -> str:
     """An SVG of (label, class, [(x, y)]) curves with axes and a legend, and its numbers for the script."""
     shown = []
     for label, kind, points in curves:
@@ -128,7 +134,7 @@ def _chart(name, curves, height, from_zero=False):
     low, high = (low if from_zero else low - room), high + room
     wide, tall = _WIDTH - _LEFT - _RIGHT, height - _TOP - _BOTTOM
 
-    def at(x, y):
+    def at(x: float, y: float) -> "tuple[float, float]":
         return _LEFT + wide * (x - x0) / ((x1 - x0) or 1), _TOP + tall * (high - y) / (high - low)
 
     parts = [
@@ -163,7 +169,7 @@ def _chart(name, curves, height, from_zero=False):
     )
 
 
-def _samples(names, runs):
+def _samples(names: "Names", runs: "Runs") -> str:
     tables = []
     for name, records in zip(names, runs):
         looks = [r for r in records if isinstance(r.get("samples"), list)]
@@ -180,7 +186,7 @@ def _samples(names, runs):
     return "\n".join(["<h2>Samples over time</h2>", explained, *tables])
 
 
-def _attention(names, runs):
+def _attention(names: "Names", runs: "Runs") -> str:
     figures = []
     for name, records in zip(names, runs):
         looks = [r for r in records if isinstance(r.get("attention"), dict)]
@@ -205,15 +211,15 @@ def _attention(names, runs):
     )
 
 
-def _heads(attention):
+def _heads(attention: "Record") -> "list[Any]":
     return [head for layer in attention["weights"] for head in layer]
 
 
-def _shape(attention):
+def _shape(attention: "Record") -> "Any":
     return attention["text"], [[len(head) for head in layer] for layer in attention["weights"]]
 
 
-def _is_attention(attention):
+def _is_attention(attention: "Record") -> bool:
     """Whether it is [layer][head] of lower triangles as large as the text: a log may come from anywhere."""
     try:
         n = len(attention["text"]) + 1
@@ -225,7 +231,7 @@ def _is_attention(attention):
         return False
 
 
-def _heat_maps(attention):
+def _heat_maps(attention: "Record") -> str:
     text, cell = attention["text"], 15 if len(attention["text"]) < 14 else 11
     labels = ["·", *("␣" if ch == " " else ch if ch.isprintable() else "?" for ch in text)]
     n, maps = len(labels), []
@@ -247,7 +253,7 @@ def _heat_maps(attention):
     return f'<div class="maps">{"".join(maps)}</div>'
 
 
-def _facts(names, runs, comparison):
+def _facts(names: "Names", runs: "Runs", comparison: "Comparison | None") -> str:
     columns = [facts(records) for records in runs]
     differing = comparison.settings if comparison else {}
     rows = "".join(

@@ -1,0 +1,112 @@
+"""Run contenders in turns on one task, and compare losses and parameters with a judge's."""
+import math
+import statistics
+import sys
+
+from . import bits, measure
+from .contender import Unavailable
+
+#: Steps on which every contender is checked before it is timed.
+CHECK = 2
+
+
+def play(field, judge, the_task, steps, rounds, least, clock, progress):
+    """Check and time every contender of a field.
+
+    judge: the Contender whose losses and parameters are right, or None; it may be in the field. steps: documents per
+    run; least: seconds to spend on a contender per round; clock: "wall" or "cpu".
+
+    Returns (rows, absent, warnings): a dict for each contender, with its verdict and the seconds per document of every
+    round; {name: why it was not run}; sentences. Exits if the judge cannot run.
+    """
+    truth, absent = None, {}
+    if judge:
+        progress(f"judge: {judge.name}")
+        try:
+            judge.start()
+            truth = judge.run(steps)
+            judge.stop()
+        except Unavailable as why:
+            sys.exit(f"{judge.name}: {why}")
+    ready = _check(field, truth, the_task, steps, least, absent, progress)
+    results, shared = {c.name: [] for c in ready}, set()
+
+    def runner(contender):
+        def once():
+            try:
+                result = contender.run(math.ceil(steps / contender.batch))  # a batch takes the same documents
+            except Unavailable as why:
+                absent[contender.name] = str(why)
+                return None
+            results[contender.name].append(result)
+            if clock == "wall" and result.by_clock["cpu"] < (1 - measure.NOISY) * result.by_clock["wall"]:
+                shared.add(contender.name)
+            return result.by_clock[clock] / result.steps / contender.batch
+
+        return once
+
+    times = measure.interleave({c.name: runner(c) for c in ready}, rounds, progress)
+    rows, warnings = [], []
+    for contender in ready:
+        contender.stop()
+        if contender.name in times:
+            rows.append(_row(contender, times[contender.name], results[contender.name], truth, warnings))
+    warnings += measure.distrust({row["name"]: row["spread"] for row in rows}, sorted(shared))
+    return rows, absent, warnings
+
+
+def _check(field, truth, the_task, steps, least, absent, progress):
+    """Start the contenders, reject those that train a different model, and set how often each runs per round."""
+    ready, expected = [], truth and truth.losses
+    for contender in field:
+        progress(f"checking {contender.name}")
+        try:
+            contender.start()
+            first = contender.run(CHECK)
+            wrong = None
+            if contender.batch > 1:  # the first loss of a batch is the mean over its documents
+                wrong = bits.same_model(first.losses[:1], [batch_loss(the_task, contender.batch)], contender.tolerance)
+            else:
+                expected = expected or first.losses
+                wrong = bits.same_model(first.losses, expected, contender.tolerance)
+            if wrong:
+                contender.stop()
+                raise Unavailable(wrong)
+        except Unavailable as why:
+            absent[contender.name] = str(why)
+            continue
+        seconds = first.by_clock["wall"] / first.steps * steps / contender.batch
+        contender.repeat = max(1, min(200, round(least / seconds)))
+        ready.append(contender)
+    return ready
+
+
+def batch_loss(the_task, batch):
+    """Return the mean loss of the first documents under the initial parameters: a learning rate of 0 keeps them."""
+    from microgpt import Trainer
+
+    trainer = Trainer(the_task.docs, seed=the_task.seed, learning_rate=0.0, **the_task.settings)
+    return statistics.fmean(trainer.run(batch))
+
+
+def _row(contender, seconds, results, truth, warnings):
+    if any(r.losses != results[0].losses for r in results):
+        warnings.append(f"{contender.name} is not reproducible: its losses differ between rounds")
+    digests = {r.digest for r in results}
+    same_steps = contender.batch == 1 and truth is not None and None not in (*digests, truth.digest)
+    equal = digests == {truth.digest} if same_steps else None
+    # The worst round counts.
+    verdicts = [bits.verdict(r.losses, truth and truth.losses, equal) for r in results]
+    verdict = min(verdicts, key=lambda v: (v["bits"] is not False, v["same_bits"]))
+    return {
+        "name": contender.name,
+        "precision": contender.precision,
+        "batch": contender.batch,
+        "seconds_per_document": measure.median(seconds),
+        "spread": measure.spread(seconds),
+        **verdict,
+        "peak_bytes": results[-1].peak,
+        "runs_per_round": contender.repeat,
+        "rounds": seconds,
+        "versions": contender.versions,
+    }

@@ -1,0 +1,186 @@
+"""The flags of `microgpt train`, and what can be said against them before anything is computed."""
+import os
+
+from ..config import DEFAULTS
+from ..engines import ENGINES
+from . import console as cli
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Given = dict[str, Any]
+
+__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "parse"]
+
+#: Flags that need plan.py, which is imported for them alone.
+PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
+VAL_EVERY = 100
+
+
+def parse(argv: "list[str]", defaults: "Given") -> "Given":
+    """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
+    p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
+                   sparse=True)  # fmt: skip
+    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
+                   "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
+    p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
+    for name, default in DEFAULTS.items():
+        if name != "num_steps":
+            kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
+            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=f"default: {default}")
+    cli.add_sampling(p, defaults)
+    p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
+                   "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
+                   "All three print the same bytes")  # fmt: skip
+    p.add_argument("--quiet", action="store_true", help="no line for each step")
+    _add_saving(p.add_argument_group("saving"))
+    _add_validation(p.add_argument_group("validation (changes no bit of the training)"))
+    _add_observation(p.add_argument_group("observation (changes no bit of the training)"))
+    given: Given = vars(p.parse_args(argv))
+    return given
+
+
+def _add_saving(p: "Any") -> None:
+    p.add_argument("--save", metavar="FILE", help="write the run to one .safetensors file at the end, "
+                   "and when something else ends it (Ctrl-C, SIGTERM, SIGHUP, divergence, a reader that leaves)")  # fmt: skip
+    p.add_argument("--save-every", type=int, metavar="N", help="with --save: every N steps as well")
+    p.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
+                   "never interrupted")  # fmt: skip
+    p.add_argument("--allow-other-text", action="store_true", help="with --resume: even if the text has changed")
+
+
+def _add_validation(p: "Any") -> None:
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--val", metavar="FILE", help="measure the loss on the documents of this text as well")
+    which.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, do not "
+                       "train on it, and measure the loss on it; which ones depends on their text alone")  # fmt: skip
+    p.add_argument("--val-every", type=int, metavar="N", help=f"measure every N steps (default: {VAL_EVERY}), "
+                   "and after the last")  # fmt: skip
+    p.add_argument("--patience", type=int, metavar="N", help="stop when the loss on them has not fallen "
+                   "for N measurements")  # fmt: skip
+    p.add_argument("--save-best", metavar="FILE", help="keep the run as it was when that loss was lowest "
+                   "(default with --save X.safetensors: X.best.safetensors)")  # fmt: skip
+
+
+def _add_observation(p: "Any") -> None:
+    p.add_argument("--log", metavar="FILE", help="write one JSON object a step: its loss, a digest of every tensor, "
+                   "and now and then samples and attention; python -m microgpt.report shows it")  # fmt: skip
+    p.add_argument("--look-every", type=int, metavar="N", help="with --log: samples and attention every N steps "
+                   "(default: a tenth of the run)")  # fmt: skip
+    p.add_argument("--digest-every", type=int, metavar="N", help="with --log: digests every N steps (default: 1)")
+    p.add_argument("--plot", metavar="FILE", help="draw the losses and the learning rate "
+                   "(.png, .svg or .pdf; needs matplotlib)")  # fmt: skip
+
+
+def check(given: "Given") -> None:
+    """Raise UsageError or OSError for flags that cannot be carried out."""
+    _check_needs(given, "save", "save_every")
+    _check_needs(given, "resume", "allow_other_text")
+    _check_needs(given, "log", "look_every", "digest_every")
+    if not given.keys() & {"val", "val_fraction", "resume"}:
+        for name in ("val_every", "patience", "save_best"):
+            if name in given:
+                raise cli.UsageError(f"{cli.flag(name)} needs --val or --val-fraction")
+    for name in ("save_every", "val_every", "patience", "look_every", "digest_every"):
+        if given.get(name, 1) < 1:
+            raise cli.UsageError(f"{cli.flag(name)} must be at least 1, not {given[name]}")
+    if not 0 < given.get("val_fraction", 0.5) < 1:
+        raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
+    _check_files(given)
+    if given.keys() & {"save", "resume", "log", "plot"}:
+        from ..checkpoint import import_arrays
+
+        import_arrays()
+    if "plot" in given:
+        _check_plot(given["plot"])
+
+
+def _check_needs(given: "Given", needed: str, *names: str) -> None:
+    for name in names:
+        if name in given and needed not in given:
+            raise cli.UsageError(f"{cli.flag(name)} needs {cli.flag(needed)}")
+
+
+def _check_plot(path: str) -> None:
+    """Raise UsageError if no picture can be drawn, or none of this kind."""
+    from ..viz.plots import need_matplotlib
+
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise cli.UsageError(f"--plot draws .png, .svg or .pdf, not {suffix or 'a file without a suffix'}")
+    try:
+        need_matplotlib()
+    except ImportError as error:
+        raise cli.UsageError(str(error)) from None
+
+
+def best_path(path: str) -> str:
+    """Return where the best model is kept beside path: run.safetensors -> run.best.safetensors."""
+    stem = path.removesuffix(".safetensors")
+    return f"{stem}.best{path[len(stem):]}"
+
+
+def _check_files(given: "Given") -> None:
+    """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
+    from ..data import BUNDLED, default_source
+
+    outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
+    for name, path in outputs:
+        if not path:
+            raise cli.UsageError(f"{name} needs the name of a file, not ''")
+    if not outputs:
+        return
+    from .. import files
+
+    if "save" in given and "save_best" not in given and _validates(given):
+        outputs.append(("the best model of --save", best_path(given["save"])))
+    source = given.get("input") or default_source()
+    inputs = [("--input", source)] if source != BUNDLED else []
+    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume") if name in given]
+    inputs.append(("the bundled text", BUNDLED))
+    for output in outputs:
+        # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
+        saves = output[0] not in ("--log", "--plot")
+        _refuse(files.find_overlap([output], [entry for entry in inputs if not (saves and entry[0] == "--resume")]))
+    _refuse(files.find_overlap(outputs, _standard_streams()))
+    for name, path in outputs:
+        files.check_writable(path, in_place=name == "--log")
+    if "save" in given and not given["save"].endswith(".safetensors") and os.path.splitext(given["save"])[1]:
+        cli.say(f"{given['save']} will be a safetensors file, whatever its name ends in")
+
+
+def _refuse(overlap: "tuple[tuple[str, str], tuple[str, str | int]] | None") -> None:
+    if overlap:
+        (name, path), (other, other_path) = overlap
+        if other_path == path or isinstance(other_path, int):
+            raise cli.UsageError(f"{name} {path} would overwrite {other}: it is the same file")
+        raise cli.UsageError(f"{name} {path} would overwrite {other} {other_path}: they are the same file")
+
+
+def _standard_streams() -> "list[tuple[str, str | int]]":
+    """Return the files to which stdout and stderr go, as `find_overlap` takes them."""
+    import stat
+
+    found: list[tuple[str, str | int]] = []
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found.append((name, descriptor))
+        except OSError:
+            pass
+    return found
+
+
+def _validates(given: "Given") -> bool:
+    """Return whether this run measures a validation loss, as far as its flags and its checkpoint say."""
+    if given.keys() & {"val", "val_fraction"}:
+        return True
+    if "resume" not in given:
+        return False
+    from ..checkpoint import CheckpointError, read_about
+
+    try:
+        return "val_fraction" in read_about(given["resume"])["notes"]
+    except (CheckpointError, OSError):
+        return False  # loading it says why
