@@ -5,7 +5,7 @@
 #ifndef MICROGPT_H
 #define MICROGPT_H
 
-#include "require.h"
+#include "base/require.h"
 
 #include <stddef.h>
 #include <stdint.h>

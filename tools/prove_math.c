@@ -8,7 +8,7 @@
  * and 8 * DRAWS of which only those are compared whose exact result lies just outside of the window around a tie, up to
  * twice its width: nowhere else could the C library and we disagree. Then divisions by constants, and whole updates of
  * Adam against those that ask the C library for every power. Exit status 1 if anything differs. */
-#include "kernels.inc.h"
+#include "kernels/body/table.h"
 
 #include <stdio.h>
 #include <stdlib.h>

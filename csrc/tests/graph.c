@@ -1,10 +1,10 @@
 /* See graph.h. Functions follow microgpt/reference.py line by line; a node is an index, children come before parents. */
-#include "graph.h"
+#include "tests/graph.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "mg_math.h"
+#include "base/libm.h"
 
 typedef struct {
     double data, grad, local_grad[2];

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph.h"
-#include "kernels.h"
-#include "mg_math.h"
+#include "tests/graph.h"
+#include "kernels/kernels.h"
+#include "base/libm.h"
 #include "microgpt.h"
 
 static int failures;

@@ -4,7 +4,7 @@
 # slots are kept by size when freed and also come from slabs, so that neither cuts up the space of the large runs, whose
 # freed neighbours are joined again. The handle of a recycled slot is NULL.
 
-cdef extern from "reserve.h" nogil:
+cdef extern from "base/vmem.h" nogil:
     ctypedef struct mg_range:
         char *start
     int mg_reserve_range(mg_range *range, size_t size)

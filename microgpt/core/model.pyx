@@ -19,7 +19,7 @@ from microgpt.core.value cimport (
     tape, wait_for_tape,
 )
 
-cdef extern from "mg_math.h" nogil:
+cdef extern from "base/libm.h" nogil:
     double mg_pow(double x, double y)
     double mg_exp(double x)
     double mg_log(double x)

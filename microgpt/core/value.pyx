@@ -20,7 +20,7 @@ from libc.math cimport fabs, floor, fmod, isfinite
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-cdef extern from "mg_math.h" nogil:
+cdef extern from "base/libm.h" nogil:
     double mg_pow(double x, double y)
     double mg_exp(double x)
     double mg_log(double x)

@@ -4,20 +4,20 @@
 #include <math.h>
 #include <stdint.h>
 
-#include "kernels.h"
-#include "mg_math.h"
-#include "vec.inc.h"
-#include "exact.inc.h"
+#include "kernels/kernels.h"
+#include "base/libm.h"
+#include "kernels/body/vec.h"
+#include "kernels/body/exact.h"
 
-#include "math.inc.h"
-#include "linear_forward.inc.h"
-#include "linear_backward.inc.h"
-#include "rows.inc.h"
-#include "rmsnorm.inc.h"
-#include "attention.inc.h"
-#include "loss.inc.h"
-#include "sample.inc.h"
-#include "adam.inc.h"
+#include "kernels/body/exp_pow.h"
+#include "kernels/body/linear_forward.h"
+#include "kernels/body/linear_backward.h"
+#include "kernels/body/rows.h"
+#include "kernels/body/rmsnorm.h"
+#include "kernels/body/attention.h"
+#include "kernels/body/loss.h"
+#include "kernels/body/decode.h"
+#include "kernels/body/adam.h"
 
 #define MG_TABLE_NAME2(name) mg_kernels_##name
 #define MG_TABLE_NAME(name) MG_TABLE_NAME2(name)

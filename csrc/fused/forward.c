@@ -2,9 +2,9 @@
  *
  * Every position is known beforehand, so each step is done for all of them before the next; that leaves each number's
  * own arithmetic as it was. Long products are cut into pieces between which the poll is asked. */
-#include "engine.h"
+#include "fused/engine.h"
 
-#include "mg_math.h"
+#include "base/libm.h"
 
 /* out [nout] = w x (+ residual), for every panel. */
 static int forward_product(mg_engine *e, int64_t nout, int64_t nin, const double *w, const double *x,

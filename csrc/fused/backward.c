@@ -3,7 +3,7 @@
  * The script finishes the positions in descending order, and within one goes from the logits down to the embeddings.
  * Here each step is done for all positions before the next. That is the same arithmetic: what flows between positions
  * are the gradients of keys, values and weights, and their sums are taken over descending positions. */
-#include "engine.h"
+#include "fused/engine.h"
 
 #include <string.h>
 

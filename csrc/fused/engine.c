@@ -1,11 +1,11 @@
 /* The engine's memory, and being asked to stop. */
-#include "engine.h"
+#include "fused/engine.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "mg_math.h"
+#include "base/libm.h"
 
 /* ---- sizes ---- */
 

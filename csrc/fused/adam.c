@@ -1,7 +1,7 @@
 /* Adam: the coefficients of one update (reference.py, class Adam; microgpt.py, "Adam optimizer update"). The update
- * itself is kernels/adam.inc.h. */
-#include "engine.h"
-#include "mg_math.h"
+ * itself is kernels/body/adam.h. */
+#include "fused/engine.h"
+#include "base/libm.h"
 
 static int between(double x, double low, double high) { return low <= x && x <= high; }
 

@@ -2,7 +2,7 @@
 #ifndef MG_ENGINE_H
 #define MG_ENGINE_H
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "microgpt.h"
 
 /* Where each matrix begins in the flat parameters, and its gradient in the flat gradients. */
@@ -115,7 +115,7 @@ static inline int64_t mg_embeddings_awake(const mg_engine *e, const mg_adam_coef
     return coefs->vectorizable && coefs->lr_t > 0.0 ? e->at.wpe + e->reached * e->config.n_embd : e->at.lm_head;
 }
 
-/* Whether Adam may stop half-way, at some parameter (kernels/adam.inc.h, adam_rest): an overflow of grad**2, a division
+/* Whether Adam may stop half-way, at some parameter (kernels/body/adam.h, adam_rest): an overflow of grad**2, a division
  * by a sum of 0, a negative v. With everyday settings and gradients it cannot. (adam.c) */
 int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad,
                      int negative_v);

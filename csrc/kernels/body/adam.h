@@ -139,7 +139,7 @@ ALWAYS void adam_decay(const adam_vectors *c, mask asleep, vec *m, vec *v)
     }
 }
 
-#include "adam_pending.inc.h"
+#include "kernels/body/adam_unresolved.h"
 
 /* An update is three steps, each of which takes a vector's results from the one before. What it leaves in memory is
  * right in the lanes that it says it answers for (a mask for each question: to combine them takes the ports that the

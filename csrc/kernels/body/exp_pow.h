@@ -5,7 +5,7 @@
  * (exact.inc.h); those few are asked of the C library itself. What is proved of the errors stands in
  * docs/exactness.md. */
 
-#include "exp_table.h"
+#include "kernels/body/exp_table.h"
 
 /* The sum rounded to nearest, for |small| << |big|, and whether the C library can only say the same. */
 ALWAYS vec round_sum(vec big, vec small, double window, mask *decided)

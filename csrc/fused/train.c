@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine.h"
-#include "mg_math.h"
+#include "fused/engine.h"
+#include "base/libm.h"
 
 /* A copy of grad, for going back to it. NULL and MG_OK if grad is all +0.0, which needs no copy. */
 static int remember(const mg_engine *e, const double *grad, int64_t num_params, double **copy)

@@ -4,7 +4,7 @@
  * generator", ACM TOMACS 8 (1998), and their initialisation of 2002 (init_by_array). The state is 624 words, of which
  * `pos` have been given out. */
 #include "microgpt.h"
-#include "mg_math.h"
+#include "base/libm.h"
 
 #define N 624
 #define M 397

@@ -1,4 +1,4 @@
-#include "reserve.h"
+#include "base/vmem.h"
 
 #include "microgpt.h"
 

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine.h"
-#include "mg_math.h"
+#include "fused/engine.h"
+#include "base/libm.h"
 
 /* The weights of one layer, transposed, [nin][nout rounded up to lanes], and its cache. */
 typedef struct {
