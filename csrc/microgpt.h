@@ -84,7 +84,7 @@ typedef struct {
     double lr_t;                   /* learning_rate * (1 - step / num_steps) */
     double eps;
     int vectorizable;              /* all of these are in the range that the vector kernels' proofs ask for */
-    int sleepers;                  /* so many steps that an m without a gradient may have decayed to a subnormal number */
+    int may_have_subnormals;                  /* so many steps that an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it has touched
@@ -159,7 +159,7 @@ int mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, doub
  * after another by softmax(logits * factor), until BOS is drawn (it is not kept), the block is full or max_tokens are
  * drawn. out: [block_size]; count: the tokens in it. On any status but MG_OK the stream is as it was: MG_NO_MEMORY,
  * MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE. */
-int mg_sample(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
+int mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
               int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count);
 
 /* probs [vocab_size]: softmax(logits * factor) of what follows the n tokens, n from 1 to block_size. */

@@ -19,8 +19,8 @@ FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.
 MAY_DECIDE = {"simd": {
-    "adam_part", "adam_settle", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
-    "adam_update_unit", "adam_update_unit_m_sleepers", "adam_update_unit_sleepers", "exact_check",
+    "adam_part", "adam_resolve_queue", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
+    "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
     "exp_array", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array", "pow_m15_array", "pow_m2_array",
 }}  # fmt: skip
 
@@ -51,17 +51,17 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
     assert found <= MAY_DECIDE.get(name, set())
 
 
-# The sources' own fused multiply-adds: function of csrc/kernels -> calls in it of vec_fma, fma_of and nudge (which is one
+# The sources' own fused multiply-adds: function of csrc/kernels -> calls in it of vec_fma, fma_of and fma_or_mul_add (which is one
 # where the processor has it). Each decides, or is proved to give the bits of the script's operation (docs/exactness.md);
 # a new one needs such an argument, and a line here.
 FUSED_IN_SOURCES = Counter(
-    product_error=1, square_rest=1, nudge=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
+    product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_again=2,  # adam, adam_pending
+    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam, adam_queue
 )  # fmt: skip
 
 
-FUSED_CALL = re.compile(r"\b(?:vec_fma|fma_of|nudge|\w*_fn?m(?:add|sub)\w*|vfm\w+|\w*fmaf?)\(")
+FUSED_CALL = re.compile(r"\b(?:vec_fma|fma_of|fma_or_mul_add|\w*_fn?m(?:add|sub)\w*|vfm\w+|\w*fmaf?)\(")
 
 
 def test_fused_multiply_adds_of_the_sources_are_those_that_decide():

@@ -142,13 +142,13 @@ def test_zeros_passed_over(kernels, size):
     w, residual, dy = random_rows(rng, nin, size), random_rows(rng, n, nin), random_rows(rng, n, nin)
     weights = unaligned(w)
     out, expected = kernels.panels(np.zeros((n, nin))), kernels.panels(np.zeros((n, nin)))
-    kernels.linear_forward_live(nin, nlive, live, weights, size, hs, kernels.panels(residual), out)
+    kernels.linear_forward_active(nin, nlive, live, weights, size, hs, kernels.panels(residual), out)
     kernels.linear_forward(1, nin, size, weights, hs, 0, kernels.panels(residual), expected, 0)
     same(out, expected)
 
     dr, all_dr = kernels.panels(np.zeros((n, size))), kernels.panels(np.zeros((n, size)))
     dys = kernels.panels(dy)
-    kernels.linear_backward_input_live(nin, nlive, live, weights, size, dys, dr)
+    kernels.linear_backward_input_active(nin, nlive, live, weights, size, dys, dr)
     kernels.linear_backward_input(1, nin, size, weights, size, None, dys, 0, all_dr, 0)
     kernels.relu_backward(nlive, live, hs, dr)
     kernels.relu_backward(size, None, hs, all_dr)
@@ -161,7 +161,7 @@ def test_zeros_passed_over(kernels, size):
     rows.reshape(lanes, stride)[:n, :nin] = x
     start = random_rows(rng, size, nin)
     dw, expected = unaligned(start), unaligned(start)
-    kernels.linear_backward_weight_live(n, nlive, live, nin, rows, stride, dr, dw)
+    kernels.linear_backward_weight_active(n, nlive, live, nin, rows, stride, dr, dw)
     kernels.linear_backward_weight(n, size, nin, rows, stride, all_dr, 0, expected)
     same(dw, expected)
 
@@ -352,10 +352,10 @@ def test_one_position(kernels, size):
         kernels.transpose_weights(size, nin, unaligned(w), wt, stride)
         same(wt.reshape(nin, stride)[:, :size], w.T)
         assert not wt.reshape(nin, stride)[:, size:].any()
-        kernels.linear_one(size, nin, None, wt, stride, array_of(x), out)
+        kernels.linear_decode(size, nin, None, wt, stride, array_of(x), out)
         same(out[:size], [dot(row, x, range(nin)) for row in w])
         some = sorted(rng.sample(range(nin), rng.randint(0, nin)))
-        kernels.linear_one(size, len(some), array_of(some, np.int32), wt, stride, array_of(x), out)
+        kernels.linear_decode(size, len(some), array_of(some, np.int32), wt, stride, array_of(x), out)
         same(out[:size], [dot(row, x, some) for row in w])
     logits = [rng.gauss(0, 3) for _ in range(size)]
     for change in (None, (0, math.nan), (size - 1, math.nan), (size // 2, math.inf), (0, -math.inf)):
@@ -363,7 +363,7 @@ def test_one_position(kernels, size):
             logits[change[0]] = change[1]
         ours = aligned(stride)
         ours[:size] = logits
-        kernels.softmax_one(size, 2.0, ours)
+        kernels.softmax_decode(size, 2.0, ours)
         scaled = [logit * 2.0 for logit in logits]
         largest = max(scaled)
         e = [math.exp(logit - largest) for logit in scaled]
@@ -382,7 +382,7 @@ def test_attention_of_one_position(kernels, n, head_dim):
     q, k, v = random_rows(rng, 1, size)[0], random_rows(rng, n, size), random_rows(rng, n, size)
     out, scratch = aligned(size), aligned(heads * (n + lanes) + lanes)
     keys = kernels.panels(k, fill=math.nan)
-    kernels.attention_one(heads, head_dim, n, factor, array_of(q), keys, unaligned(v), scratch, out)
+    kernels.attention_decode(heads, head_dim, n, factor, array_of(q), keys, unaligned(v), scratch, out)
     for h in range(heads):
         js = range(h * head_dim, (h + 1) * head_dim)
         logits = [dot(q, k[t], js) * factor for t in range(n)]

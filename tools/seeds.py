@@ -60,8 +60,8 @@ SEEDS = [
          "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1", "actions/checkout@v7", "unpinned-uses"),  # fmt: skip
     Seed("memory that is too short", "sanitize", "csrc/fused/engine.c", "malloc((size_t)size + ALIGN)",
          "malloc((size_t)size / 2 + ALIGN)", "heap-buffer-overflow", ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a sum that overflows", "sanitize", "csrc/fused/engine.c", "    e->loss_factor = ",
-         "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->loss_factor = ",
+    Seed("a sum that overflows", "sanitize", "csrc/fused/engine.c", "    e->inv_n = ",
+         "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->inv_n = ",
          "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
     Seed("a reference that is not counted", "debug", "microgpt/core/_nodes.pxi",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",

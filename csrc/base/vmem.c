@@ -40,7 +40,7 @@ static int back_addresses(char *start, size_t size) { return mprotect(start, siz
 static void unmap_addresses(char *start, size_t size) { munmap(start, size); }
 #endif
 
-int mg_reserve_range(mg_range *range, size_t size) {
+int mg_vmem_reserve(mg_vmem *range, size_t size) {
     size = (size + COMMIT_STEP - 1) / COMMIT_STEP * COMMIT_STEP;
     range->start = map_addresses(size);
     range->reserved = range->start ? size : 0;
@@ -48,7 +48,7 @@ int mg_reserve_range(mg_range *range, size_t size) {
     return range->start ? MG_OK : MG_NO_MEMORY;
 }
 
-int mg_commit_range(mg_range *range, size_t size) {
+int mg_vmem_commit(mg_vmem *range, size_t size) {
     size_t wanted;
     if (size <= range->committed) return MG_OK;
     if (size > range->reserved) return MG_NO_MEMORY;
@@ -61,7 +61,7 @@ int mg_commit_range(mg_range *range, size_t size) {
     return MG_OK;
 }
 
-void mg_release_range(mg_range *range) {
+void mg_vmem_release(mg_vmem *range) {
     if (range->start) unmap_addresses(range->start, range->reserved);
     range->start = NULL;
     range->reserved = range->committed = 0;

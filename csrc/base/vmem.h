@@ -11,15 +11,15 @@ typedef struct {
     char *start;
     size_t reserved;  /* bytes of address space */
     size_t committed; /* bytes from start that may be read and written; fresh ones are zero */
-} mg_range;
+} mg_vmem;
 
 /* Reserve size bytes of address space, which cost no memory. MG_OK or MG_NO_MEMORY. */
-int mg_reserve_range(mg_range *range, size_t size);
+int mg_vmem_reserve(mg_vmem *range, size_t size);
 
 /* Make the first size bytes usable. MG_NO_MEMORY when size is beyond the reservation or memory has run out. */
-int mg_commit_range(mg_range *range, size_t size);
+int mg_vmem_commit(mg_vmem *range, size_t size);
 
 /* Give everything back. */
-void mg_release_range(mg_range *range);
+void mg_vmem_release(mg_vmem *range);
 
 #endif

@@ -26,7 +26,7 @@ int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *c
                           && between(coefs->one_minus_beta2, 0x1p-40, 1.0) && between(coefs->m_scale, 0x1p-40, 1.0)
                           && between(coefs->v_scale, 0x1p-40, 1.0) && between(coefs->eps, 0x1p-500, 0x1p+40)
                           && between(fabs(coefs->lr_t), 0x1p-50, 0x1p+30);
-    coefs->sleepers = coefs->vectorizable && coefs->eps >= 0x1p-40 && beta1_t < 0x1p-800;
+    coefs->may_have_subnormals = coefs->vectorizable && coefs->eps >= 0x1p-40 && beta1_t < 0x1p-800;
     return MG_OK;
 }
 
@@ -35,7 +35,7 @@ int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int6
 {
     if (negative_v || !coefs->vectorizable) return 1;
     /* A number of 2 or more has the highest bit of the exponent set; if there is one, look more closely. */
-    return (kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(kernels->sum_of_magnitudes(n, grad) < MG_TAME);
+    return (kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(kernels->sum_of_magnitudes(n, grad) < MG_SAFE_MAGNITUDE);
 }
 
 int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,

@@ -66,7 +66,7 @@ static int weight_rows(mg_engine *e, int64_t nout, int64_t nin, int64_t row, con
             const int64_t some = nout - o < outs ? nout - o : outs;
             const double *dyo = dy + first / lanes * dy_stride + o * lanes;
             if (sparse)
-                k->linear_backward_weight_sparse(count, some, nin, rows, row, dyo, dy_stride, dw + o * nin, e->list);
+                k->linear_backward_weight_sparse(count, some, nin, rows, row, dyo, dy_stride, dw + o * nin, e->index_scratch);
             else
                 k->linear_backward_weight(count, some, nin, rows, row, dyo, dy_stride, dw + o * nin);
             const int status = mg_poll_work(poll, count * some * nin);
@@ -81,7 +81,7 @@ static int weight_rows(mg_engine *e, int64_t nout, int64_t nin, int64_t row, con
 static int backward_weight(mg_engine *e, int64_t nout, int64_t nin, const double *x, const double *dy, double *dw,
                            int sparse, mg_poll *poll)
 {
-    const int64_t lanes = e->kernels->lanes, row = to_rows(e, nin, x), outs = e->update ? mg_chunk(nin) : nout;
+    const int64_t lanes = e->kernels->lanes, row = to_rows(e, nin, x), outs = e->update ? mg_dw_chunk_rows(nin) : nout;
     for (int64_t o = 0; o < nout; o += outs) {
         const int64_t some = nout - o < outs ? nout - o : outs;
         double *g = e->update ? e->chunk : dw;
@@ -104,16 +104,16 @@ static int backward_hidden(mg_engine *e, const mg_layer *layer, int sparse, cons
         return status;
     }
     for (int64_t b = 0; b < e->panels; b++) {
-        const int64_t nlive = layer->nlive[b], cols = mg_piece(nlive, n_embd * lanes);
-        const int32_t *live = layer->live + b * hidden;
+        const int64_t nactive = layer->nactive[b], cols = mg_piece(nactive, n_embd * lanes);
+        const int32_t *active = layer->active + b * hidden;
         double *dr = e->dr + b * hidden * lanes;
-        for (int64_t c = 0; c < nlive; c += cols) {
-            const int64_t count = nlive - c < cols ? nlive - c : cols;
-            k->linear_backward_input_live(n_embd, count, live + c, w, hidden, e->dx + b * n_embd * lanes, dr);
+        for (int64_t c = 0; c < nactive; c += cols) {
+            const int64_t count = nactive - c < cols ? nactive - c : cols;
+            k->linear_backward_input_active(n_embd, count, active + c, w, hidden, e->dx + b * n_embd * lanes, dr);
             const int status = mg_poll_work(poll, n_embd * count * lanes);
             if (status) return status;
         }
-        k->relu_backward(nlive, live, layer->r + b * hidden * lanes, dr);
+        k->relu_backward(nactive, active, layer->r + b * hidden * lanes, dr);
     }
     return MG_OK;
 }
@@ -129,21 +129,21 @@ static int backward_mlp_in(mg_engine *e, const mg_layer *layer, int sparse, cons
     }
     const int64_t row = to_rows(e, n_embd, layer->xn2);
     for (int64_t b = e->panels - 1; b >= 0; b--) {
-        const int64_t nlive = layer->nlive[b], left = e->n - b * lanes;
-        const int32_t *live = layer->live + b * hidden;
+        const int64_t nactive = layer->nactive[b], left = e->n - b * lanes;
+        const int32_t *active = layer->active + b * hidden;
         const double *dr = e->dr + b * hidden * lanes;
-        for (int64_t s = 0; s < nlive; s++) e->list[s] = live[nlive - 1 - s];
-        const int64_t cols = mg_piece(n_embd, (nlive + 1) * lanes);
+        for (int64_t s = 0; s < nactive; s++) e->index_scratch[s] = active[nactive - 1 - s];
+        const int64_t cols = mg_piece(n_embd, (nactive + 1) * lanes);
         for (int64_t c = 0; c < n_embd; c += cols) {
             const int64_t count = n_embd - c < cols ? n_embd - c : cols;
-            k->linear_backward_input(1, nlive, count, w + c, n_embd, e->list, dr, 0,
+            k->linear_backward_input(1, nactive, count, w + c, n_embd, e->index_scratch, dr, 0,
                                      e->dxn + (b * n_embd + c) * lanes, 0);
-            const int status = mg_poll_work(poll, nlive * count * lanes);
+            const int status = mg_poll_work(poll, nactive * count * lanes);
             if (status) return status;
         }
-        const int64_t rows = mg_piece(nlive, n_embd * lanes);
-        for (int64_t s = 0; s < nlive; s += rows) {
-            k->linear_backward_weight_live(left < lanes ? left : lanes, nlive - s < rows ? nlive - s : rows, live + s,
+        const int64_t rows = mg_piece(nactive, n_embd * lanes);
+        for (int64_t s = 0; s < nactive; s += rows) {
+            k->linear_backward_weight_active(left < lanes ? left : lanes, nactive - s < rows ? nactive - s : rows, active + s,
                                            n_embd, e->rows + b * lanes * row, row, dr, dw);
             const int status = mg_poll_work(poll, rows * n_embd * lanes);
             if (status) return status;
@@ -157,7 +157,7 @@ static void backward_norm(mg_engine *e, int64_t norm, const double *x, const dou
     const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd;
     for (int64_t b = 0; b < e->panels; b++) {
         const int64_t at = (norm * e->panels + b) * lanes, panel = b * n_embd * lanes;
-        e->kernels->rmsnorm_backward(n_embd, e->embd_inverse, x + panel, e->norm_scale + at, e->norm_power + at,
+        e->kernels->rmsnorm_backward(n_embd, e->inv_n_embd, x + panel, e->norm_scale + at, e->norm_base_m15 + at,
                                      dout + panel, dx + panel);
     }
 }
@@ -174,9 +174,9 @@ static int backward_attention(mg_engine *e, int64_t l, mg_poll *poll)
             heads = mg_heads_together(e, b, h);
             const int64_t row = h * head_dim * lanes;
             const int64_t at = ((l * e->panels + b) * e->config.n_head + h) * lanes;
-            e->kernels->attention_backward(b, e->n, heads, head_dim, e->head_factor, q + row, k + row, v + row, stride,
-                                           layer->exps + mg_exps_at(e, b, h), e->head_inverse + at,
-                                           e->head_power + at, e->dxa + b * n_embd * lanes + row,
+            e->kernels->attention_backward(b, e->n, heads, head_dim, e->attn_scale, q + row, k + row, v + row, stride,
+                                           layer->exps + mg_exps_at(e, b, h), e->attn_inv_sum + at,
+                                           e->attn_inv_sum_sq + at, e->dxa + b * n_embd * lanes + row,
                                            dq + b * stride + row, dk + row, dv + row, e->scratch);
             const int status = mg_poll_work(poll, heads * (4 * head_dim + 8) * (b + 1) * lanes * lanes);
             if (status) return status;
@@ -193,8 +193,8 @@ static int backward_loss(mg_engine *e, const double *params, double *grad, mg_po
     const double *w = params + e->at.lm_head;
     for (int64_t b = 0; b < e->panels; b++) {
         const int64_t at = b * lanes;
-        k->loss_backward(vocab_size, e->logits + at * vocab_size, e->targets + at, e->loss_inverse + at,
-                         e->loss_power + at, e->prob + at, e->loss_factor, e->dtarget + at);
+        k->loss_backward(vocab_size, e->logits + at * vocab_size, e->targets + at, e->loss_inv_sum + at,
+                         e->loss_inv_sum_sq + at, e->prob + at, e->inv_n, e->dtarget + at);
     }
     /* The target's row comes after all others. Among them it stands with a gradient of 0, which adds nothing: were one
      * of its weights inf or nan, then so would be the target's logit, and the log has failed or all of dx is nan. */
@@ -218,12 +218,12 @@ static int backward_layer(mg_engine *e, int64_t l, const double *w, double *dw, 
     int status;
 
     /* MLP: e->dx is the gradient of its output and, by the residual, the first contribution to that of x1. */
-    const int tame = layer->sparse && k->sum_of_magnitudes(e->panels * k->lanes * n_embd, e->dx) < MG_TAME;
-    const int sparse = tame && !e->minus_zero; /* -0.0 + 0.0 is 0.0: there even adding nothing counts */
+    const int tame = layer->sparse && k->sum_of_magnitudes(e->panels * k->lanes * n_embd, e->dx) < MG_SAFE_MAGNITUDE;
+    const int sparse = tame && !e->has_minus_zero; /* -0.0 + 0.0 is 0.0: there even adding nothing counts */
     status = backward_hidden(e, layer, sparse, w + at->mlp_fc2, poll);
     if (status) return status;
     status = backward_weight(e, n_embd, 4 * n_embd, layer->r, e->dx, dw + at->mlp_fc2,
-                             sparse && layer->live_share < 0.4, poll);
+                             sparse && layer->active_share < 0.4, poll);
     if (status) return status;
     status = backward_mlp_in(e, layer, sparse, w + at->mlp_fc1, dw + at->mlp_fc1, poll);
     if (status) return status;
@@ -252,9 +252,9 @@ int mg_backward(mg_engine *e, const double *params, double *grad, mg_poll *poll)
     const int64_t positions = e->panels * lanes;
 
     /* The derivatives of every power at once: x**-0.5 needs x**-1.5, total**-1 needs total**-2. */
-    k->pow_m15_array((1 + 2 * n_layer) * positions, e->norm_base, e->norm_power);
-    k->pow_m2_array(n_layer * e->config.n_head * positions, e->head_total, e->head_power);
-    k->pow_m2_array(positions, e->loss_total, e->loss_power);
+    k->pow_m15_array((1 + 2 * n_layer) * positions, e->norm_base, e->norm_base_m15);
+    k->pow_m2_array(n_layer * e->config.n_head * positions, e->attn_sum, e->attn_inv_sum_sq);
+    k->pow_m2_array(positions, e->loss_sum, e->loss_inv_sum_sq);
 
     int status = backward_loss(e, params, grad, poll);
     for (int64_t l = n_layer - 1; l >= 0 && !status; l--) {
@@ -270,5 +270,5 @@ int mg_backward(mg_engine *e, const double *params, double *grad, mg_poll *poll)
         k->embed_backward(count, n_embd, e->tokens + first, e->dx0 + first * n_embd, grad + e->at.wte,
                           grad + e->at.wpe + first * n_embd);
     }
-    return e->update ? update(e, grad, mg_embeddings_awake(e, e->update->coefs), grad) : MG_OK;
+    return e->update ? update(e, grad, mg_count_embeddings_seen(e, e->update->coefs), grad) : MG_OK;
 }

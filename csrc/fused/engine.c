@@ -27,7 +27,7 @@ int64_t mg_count_params(const mg_config *c)
 
 enum { ALIGN = 64 };
 
-void *mg_carve(mg_carver *c, int64_t count, int64_t size)
+void *mg_arena_take(mg_arena *c, int64_t count, int64_t size)
 {
     char *piece = c->base ? c->base + c->used : NULL;
     int64_t bytes = mg_mul(count, size);
@@ -35,7 +35,7 @@ void *mg_carve(mg_carver *c, int64_t count, int64_t size)
     return piece;
 }
 
-void *mg_carve_from(mg_carver *c)
+void *mg_arena_allocate(mg_arena *c)
 {
     const int64_t size = c->used;
     c->base = NULL;
@@ -46,7 +46,7 @@ void *mg_carve_from(mg_carver *c)
     return block;
 }
 
-static void lay_out(mg_engine *e, mg_carver *c, int64_t panels)
+static void lay_out(mg_engine *e, mg_arena *c, int64_t panels)
 {
     const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd, n_layer = e->config.n_layer;
     const int64_t positions = mg_mul(panels, lanes), activation = mg_mul(positions, n_embd);
@@ -56,50 +56,50 @@ static void lay_out(mg_engine *e, mg_carver *c, int64_t panels)
     const int64_t row = (4 * n_embd + lanes - 1) / lanes * lanes + lanes;
     const int64_t d = sizeof(double);
 
-    e->tokens = mg_carve(c, positions, sizeof(int32_t));
-    e->targets = mg_carve(c, positions, sizeof(int32_t));
-    e->layers = mg_carve(c, n_layer, sizeof(mg_layer));
-    e->x0 = mg_carve(c, activation, d);
+    e->tokens = mg_arena_take(c, positions, sizeof(int32_t));
+    e->targets = mg_arena_take(c, positions, sizeof(int32_t));
+    e->layers = mg_arena_take(c, n_layer, sizeof(mg_layer));
+    e->x0 = mg_arena_take(c, activation, d);
     for (int64_t l = 0; l < n_layer; l++) {
         mg_layer layer;
-        layer.x = mg_carve(c, activation, d);
-        layer.xn = mg_carve(c, activation, d);
-        layer.qkv = mg_carve(c, mg_mul(3, activation), d);
-        layer.exps = mg_carve(c, exps, d);
-        layer.xa = mg_carve(c, activation, d);
-        layer.x1 = mg_carve(c, activation, d);
-        layer.xn2 = mg_carve(c, activation, d);
-        layer.r = mg_carve(c, mg_mul(4, activation), d);
-        layer.live = mg_carve(c, mg_mul(4 * n_embd, panels), sizeof(int32_t));
-        layer.nlive = mg_carve(c, panels, sizeof(int64_t));
+        layer.x = mg_arena_take(c, activation, d);
+        layer.xn = mg_arena_take(c, activation, d);
+        layer.qkv = mg_arena_take(c, mg_mul(3, activation), d);
+        layer.exps = mg_arena_take(c, exps, d);
+        layer.xa = mg_arena_take(c, activation, d);
+        layer.x1 = mg_arena_take(c, activation, d);
+        layer.xn2 = mg_arena_take(c, activation, d);
+        layer.r = mg_arena_take(c, mg_mul(4, activation), d);
+        layer.active = mg_arena_take(c, mg_mul(4 * n_embd, panels), sizeof(int32_t));
+        layer.nactive = mg_arena_take(c, panels, sizeof(int64_t));
         layer.sparse = 0;
         if (c->base) e->layers[l] = layer;
         if (c->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
     }
-    e->xf = mg_carve(c, activation, d);
-    e->logits = mg_carve(c, mg_mul(positions, e->config.vocab_size), d);
-    e->norm_base = mg_carve(c, norms, d);
-    e->norm_scale = mg_carve(c, norms, d);
-    e->norm_power = mg_carve(c, norms, d);
-    e->head_total = mg_carve(c, heads, d);
-    e->head_inverse = mg_carve(c, heads, d);
-    e->head_power = mg_carve(c, heads, d);
-    e->loss_total = mg_carve(c, positions, d);
-    e->loss_inverse = mg_carve(c, positions, d);
-    e->loss_power = mg_carve(c, positions, d);
-    e->prob = mg_carve(c, positions, d);
-    e->dtarget = mg_carve(c, positions, d);
-    e->dx = mg_carve(c, activation, d);
-    e->dx0 = mg_carve(c, activation, d);
-    e->dxn = mg_carve(c, activation, d);
-    e->dxa = mg_carve(c, activation, d);
-    e->dr = mg_carve(c, mg_mul(4, activation), d);
-    e->dqkv = mg_carve(c, mg_mul(3, activation), d);
-    e->list = mg_carve(c, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
-    e->rows = mg_carve(c, mg_mul(positions, row), d);
-    e->scratch = mg_carve(c, mg_mul(2 * lanes, positions), d);
-    e->chunk = mg_carve(c, mg_most_in_chunk(n_embd), d);
-    mg_carve(c, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
+    e->xf = mg_arena_take(c, activation, d);
+    e->logits = mg_arena_take(c, mg_mul(positions, e->config.vocab_size), d);
+    e->norm_base = mg_arena_take(c, norms, d);
+    e->norm_scale = mg_arena_take(c, norms, d);
+    e->norm_base_m15 = mg_arena_take(c, norms, d);
+    e->attn_sum = mg_arena_take(c, heads, d);
+    e->attn_inv_sum = mg_arena_take(c, heads, d);
+    e->attn_inv_sum_sq = mg_arena_take(c, heads, d);
+    e->loss_sum = mg_arena_take(c, positions, d);
+    e->loss_inv_sum = mg_arena_take(c, positions, d);
+    e->loss_inv_sum_sq = mg_arena_take(c, positions, d);
+    e->prob = mg_arena_take(c, positions, d);
+    e->dtarget = mg_arena_take(c, positions, d);
+    e->dx = mg_arena_take(c, activation, d);
+    e->dx0 = mg_arena_take(c, activation, d);
+    e->dxn = mg_arena_take(c, activation, d);
+    e->dxa = mg_arena_take(c, activation, d);
+    e->dr = mg_arena_take(c, mg_mul(4, activation), d);
+    e->dqkv = mg_arena_take(c, mg_mul(3, activation), d);
+    e->index_scratch = mg_arena_take(c, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
+    e->rows = mg_arena_take(c, mg_mul(positions, row), d);
+    e->scratch = mg_arena_take(c, mg_mul(2 * lanes, positions), d);
+    e->chunk = mg_arena_take(c, mg_dw_chunk_size(n_embd), d);
+    mg_arena_take(c, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
 }
 
 /* Memory for a document of n positions; MG_OK or MG_NO_MEMORY. */
@@ -113,14 +113,14 @@ static int reserve(mg_engine *e, int64_t n)
     /* Room to spare, up to what a full block needs, so that growing stays rare. */
     const int64_t most = (e->config.block_size + lanes - 1) / lanes;
     int64_t wanted = panels + panels / 2 < most ? panels + panels / 2 : most;
-    mg_carver carver = {NULL, 0};
-    lay_out(e, &carver, wanted);
+    mg_arena arena = {NULL, 0};
+    lay_out(e, &arena, wanted);
     free(e->arena);
     e->capacity = 0;
-    e->arena = mg_carve_from(&carver);
+    e->arena = mg_arena_allocate(&arena);
     if (!e->arena) return MG_NO_MEMORY;
-    lay_out(e, &carver, wanted);
-    memset(e->chunk, 0, (size_t)mg_most_in_chunk(e->config.n_embd) * sizeof *e->chunk);
+    lay_out(e, &arena, wanted);
+    memset(e->chunk, 0, (size_t)mg_dw_chunk_size(e->config.n_embd) * sizeof *e->chunk);
     e->capacity = wanted;
     return MG_OK;
 }
@@ -154,8 +154,8 @@ mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     e->config = *config;
     e->kernels = kernels;
     e->head_dim = n_embd / config->n_head;
-    e->embd_inverse = mg_pow((double)n_embd, -1.0);
-    e->head_factor = mg_pow(mg_pow((double)e->head_dim, 0.5), -1.0);
+    e->inv_n_embd = mg_pow((double)n_embd, -1.0);
+    e->attn_scale = mg_pow(mg_pow((double)e->head_dim, 0.5), -1.0);
 
     const int64_t square = n_embd * n_embd;
     e->at = (mg_offsets){
@@ -184,8 +184,8 @@ void mg_engine_free(mg_engine *e)
     if (!e) return;
     free(e->order);
     free(e->arena);
-    free(e->before);
-    mg_sampler_free(e->sampler);
+    free(e->snapshot);
+    mg_decoder_free(e->decoder);
     free(e);
 }
 
@@ -221,6 +221,6 @@ int mg_engine_begin(mg_engine *e, const int32_t *tokens, int64_t n)
         e->tokens[p] = p < n ? tokens[p] : 0;
         e->targets[p] = p < n ? tokens[p + 1] : 0;
     }
-    e->loss_factor = 1.0 / (double)n;
+    e->inv_n = 1.0 / (double)n;
     return MG_OK;
 }

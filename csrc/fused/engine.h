@@ -22,13 +22,13 @@ typedef struct {
     double *x1;   /* [n_embd] after attention */
     double *xn2;  /* [n_embd] normed, for the MLP */
     double *r;    /* [4 * n_embd] after relu */
-    int32_t *live;  /* [panels][4 * n_embd] which rows of r are not 0 in all of the panel's positions, ascending */
-    int64_t *nlive; /* [panels] how many */
-    double live_share; /* of all rows */
+    int32_t *active;  /* [panels][4 * n_embd] which rows of r are not 0 in all of the panel's positions, ascending */
+    int64_t *nactive; /* [panels] how many */
+    double active_share; /* of all rows */
     int sparse;        /* whether the others may be passed over, and are many enough to */
 } mg_layer;
 
-typedef struct mg_sampler mg_sampler; /* sample.c */
+typedef struct mg_decoder mg_decoder; /* sample.c */
 
 /* Adam, to follow as soon as a matrix's gradient is known. */
 typedef struct {
@@ -41,15 +41,15 @@ struct mg_engine {
     const mg_kernels *kernels;
     mg_offsets at;
     int64_t head_dim;
-    double head_factor;   /* head_dim**0.5 ** -1 */
-    double embd_inverse;  /* n_embd ** -1 */
+    double attn_scale;   /* head_dim**0.5 ** -1 */
+    double inv_n_embd;  /* n_embd ** -1 */
     int32_t *order;       /* rows of qkv in the order in which they reach attention's input, [3 * n_embd] */
     int32_t *order_first; /* the same for position 0 */
 
     /* The document in hand. */
     int64_t n, panels;
-    double loss_factor; /* 1 / n */
-    int minus_zero;     /* whether some gradient to be added to is -0.0 */
+    double inv_n; /* 1 / n */
+    int has_minus_zero;     /* whether some gradient to be added to is -0.0 */
     const mg_update *update; /* NULL: the backward pass leaves the gradients as they are */
 
     /* Memory for `capacity` panels. */
@@ -60,18 +60,18 @@ struct mg_engine {
     mg_layer *layers;                              /* [n_layer] */
     double *xf;                                    /* [n_embd] what lm_head reads */
     double *logits;                                /* [vocab_size], later their exponentials, later gradients */
-    double *norm_base, *norm_scale, *norm_power;   /* [1 + 2 * n_layer][panels][lanes] */
-    double *head_total, *head_inverse, *head_power; /* [n_layer][panels][n_head][lanes] */
-    double *loss_total, *loss_inverse, *loss_power, *prob, *dtarget; /* [panels][lanes] */
+    double *norm_base, *norm_scale, *norm_base_m15;   /* [1 + 2 * n_layer][panels][lanes] */
+    double *attn_sum, *attn_inv_sum, *attn_inv_sum_sq; /* [n_layer][panels][n_head][lanes] */
+    double *loss_sum, *loss_inv_sum, *loss_inv_sum_sq, *prob, *dtarget; /* [panels][lanes] */
     double *dx, *dx0, *dxn, *dxa, *dr, *dqkv;      /* gradients of what they are named for */
-    int32_t *list; /* for whatever is listed: [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
+    int32_t *index_scratch; /* for whatever is listed: [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
     double *rows;                                  /* [panels * lanes][4 * n_embd, rounded up, + lanes] */
     double *scratch;                               /* [2 * panels * lanes * lanes] */
-    double *chunk;                                 /* some rows of a gradient on their way to Adam, else 0 [mg_most_in_chunk] */
+    double *chunk;                                 /* some rows of a gradient on their way to Adam, else 0 [mg_dw_chunk_size] */
 
-    int64_t reached;     /* positions whose rows of wpe Adam may have changed: see mg_embeddings_awake */
-    double *before;      /* parameters and moments to go back to, [3][num_params]; NULL until mg_train needs it */
-    mg_sampler *sampler; /* NULL until something is sampled */
+    int64_t positions_seen;     /* positions whose rows of wpe Adam may have changed: see mg_count_embeddings_seen */
+    double *snapshot;     /* parameters and moments to go back to, [3][num_params]; NULL until mg_train needs it */
+    mg_decoder *decoder; /* NULL until something is sampled */
 };
 
 /* Take a document in hand, tokens [n + 1], and the memory for it; MG_OK or MG_NO_MEMORY. */
@@ -83,7 +83,7 @@ int mg_forward(mg_engine *engine, const double *params, mg_poll *poll, double *l
 /* Half of relu's results are 0, or, in a trained model, nearly all. A 0 times anything finite adds nothing to a sum
  * that is not -0.0, and sums begin at +0.0: so rows of zeros are passed over wherever everything they would be
  * multiplied by is known to be finite, and what would be summed up before it is multiplied by 0 cannot overflow. */
-#define MG_TAME 1e150 /* the product of two such is finite */
+#define MG_SAFE_MAGNITUDE 1e150 /* the product of two such is finite */
 
 /* Multiplications in one call of a kernel, at most, if the shape allows: a few milliseconds without vectors. */
 enum { MG_PIECE = 1 << 24 };
@@ -104,18 +104,18 @@ int mg_backward(mg_engine *engine, const double *params, double *grad, mg_poll *
 
 /* Rows of nin columns that go to Adam together, few enough to stay in cache meanwhile, and the most numbers that they
  * are, nin being n_embd or 4 * n_embd. */
-static inline int64_t mg_chunk(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
-static inline int64_t mg_most_in_chunk(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
+static inline int64_t mg_dw_chunk_rows(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
+static inline int64_t mg_dw_chunk_size(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
 
 /* The embeddings that an update can change: wte and the rows of wpe up to the last position that a document has reached.
  * Beyond, gradient and moments are +0.0, stay so, and take nothing from the parameter (if lr_t is positive: p - 0.0 is p,
  * but -0.0 - -0.0 is not). */
-static inline int64_t mg_embeddings_awake(const mg_engine *e, const mg_adam_coefs *coefs)
+static inline int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs)
 {
-    return coefs->vectorizable && coefs->lr_t > 0.0 ? e->at.wpe + e->reached * e->config.n_embd : e->at.lm_head;
+    return coefs->vectorizable && coefs->lr_t > 0.0 ? e->at.wpe + e->positions_seen * e->config.n_embd : e->at.lm_head;
 }
 
-/* Whether Adam may stop half-way, at some parameter (kernels/body/adam.h, adam_rest): an overflow of grad**2, a division
+/* Whether Adam may stop half-way, at some parameter (kernels/body/adam.h, adam_one_from_m): an overflow of grad**2, a division
  * by a sum of 0, a negative v. With everyday settings and gradients it cannot. (adam.c) */
 int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad,
                      int negative_v);
@@ -127,13 +127,13 @@ int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int6
 typedef struct {
     char *base;
     int64_t used;
-} mg_carver;
+} mg_arena;
 int64_t mg_mul(int64_t a, int64_t b); /* of counts; saturates at INT64_MAX */
-void *mg_carve(mg_carver *carver, int64_t count, int64_t size);
+void *mg_arena_take(mg_arena *arena, int64_t count, int64_t size);
 /* The block, once the sizes are known, and the carver ready to hand it out; NULL if there is no such memory. */
-void *mg_carve_from(mg_carver *carver);
+void *mg_arena_allocate(mg_arena *arena);
 
-void mg_sampler_free(mg_sampler *sampler); /* sample.c */
+void mg_decoder_free(mg_decoder *decoder); /* sample.c */
 
 int mg_poll_slow(mg_poll *poll);
 

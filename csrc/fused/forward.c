@@ -36,19 +36,19 @@ static void forward_relu(mg_engine *e, mg_layer *layer, const double *mlp_fc2)
 {
     const int64_t lanes = e->kernels->lanes, hidden = 4 * e->config.n_embd;
     int all_finite = 1;
-    int64_t nlive = 0;
+    int64_t nactive = 0;
     for (int64_t b = 0; b < e->panels; b++) {
         const int64_t left = e->n - b * lanes;
         int finite;
-        layer->nlive[b] = e->kernels->relu_forward(left < lanes ? left : lanes, hidden, layer->r + b * hidden * lanes,
-                                                   layer->live + b * hidden, &finite);
+        layer->nactive[b] = e->kernels->relu_forward(left < lanes ? left : lanes, hidden, layer->r + b * hidden * lanes,
+                                                   layer->active + b * hidden, &finite);
         all_finite &= finite;
-        nlive += layer->nlive[b];
+        nactive += layer->nactive[b];
     }
     /* A finite sum of products has finite factors: so much for mlp_fc1 and what it multiplied. mlp_fc2 is looked at. */
-    layer->live_share = (double)nlive / (double)(e->panels * hidden);
-    layer->sparse = all_finite && layer->live_share < 0.8
-                    && e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2) < MG_TAME;
+    layer->active_share = (double)nactive / (double)(e->panels * hidden);
+    layer->sparse = all_finite && layer->active_share < 0.8
+                    && e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2) < MG_SAFE_MAGNITUDE;
 }
 
 /* The MLP's second product and the residual. */
@@ -57,12 +57,12 @@ static int forward_mlp_out(mg_engine *e, const mg_layer *layer, const double *w,
     const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd, hidden = 4 * n_embd;
     if (!layer->sparse) return forward_product(e, n_embd, hidden, w, layer->r, layer->x1, out, poll);
     for (int64_t b = 0; b < e->panels; b++) {
-        const int64_t nlive = layer->nlive[b], rows = mg_piece(n_embd, (nlive + 1) * lanes);
+        const int64_t nactive = layer->nactive[b], rows = mg_piece(n_embd, (nactive + 1) * lanes);
         for (int64_t o = 0; o < n_embd; o += rows) {
             const int64_t count = n_embd - o < rows ? n_embd - o : rows, at = (b * n_embd + o) * lanes;
-            e->kernels->linear_forward_live(count, nlive, layer->live + b * hidden, w + o * hidden, hidden,
+            e->kernels->linear_forward_active(count, nactive, layer->active + b * hidden, w + o * hidden, hidden,
                                             layer->r + b * hidden * lanes, layer->x1 + at, out + at);
-            const int status = mg_poll_work(poll, count * nlive * lanes);
+            const int status = mg_poll_work(poll, count * nactive * lanes);
             if (status) return status;
         }
     }
@@ -75,7 +75,7 @@ static void forward_norm(mg_engine *e, int64_t norm, const double *x, double *ou
     const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd;
     for (int64_t b = 0; b < e->panels; b++) {
         const int64_t at = (norm * e->panels + b) * lanes;
-        e->kernels->rmsnorm_forward(n_embd, e->embd_inverse, x + b * n_embd * lanes, e->norm_base + at,
+        e->kernels->rmsnorm_forward(n_embd, e->inv_n_embd, x + b * n_embd * lanes, e->norm_base + at,
                                     e->norm_scale + at, out + b * n_embd * lanes);
     }
 }
@@ -90,9 +90,9 @@ static int forward_attention(mg_engine *e, int64_t l, mg_poll *poll)
             heads = mg_heads_together(e, b, h);
             const int64_t row = h * head_dim * lanes;
             const int64_t at = ((l * e->panels + b) * e->config.n_head + h) * lanes;
-            e->kernels->attention_forward(b, e->n, heads, head_dim, e->head_factor, q + row, k + row, v + row,
-                                          3 * n_embd * lanes, layer->exps + mg_exps_at(e, b, h), e->head_total + at,
-                                          e->head_inverse + at, layer->xa + b * n_embd * lanes + row, e->scratch);
+            e->kernels->attention_forward(b, e->n, heads, head_dim, e->attn_scale, q + row, k + row, v + row,
+                                          3 * n_embd * lanes, layer->exps + mg_exps_at(e, b, h), e->attn_sum + at,
+                                          e->attn_inv_sum + at, layer->xa + b * n_embd * lanes + row, e->scratch);
             const int status = mg_poll_work(poll, heads * (2 * head_dim + 16) * (b + 1) * lanes * lanes);
             if (status) return status;
         }
@@ -106,8 +106,8 @@ static int forward_loss(mg_engine *e, mg_poll *poll, double *loss)
     double sum = 0.0;
     for (int64_t b = 0; b < e->panels; b++) {
         const int64_t at = b * lanes;
-        e->kernels->loss_forward(vocab_size, e->logits + at * vocab_size, e->targets + at, e->loss_total + at,
-                                 e->loss_inverse + at, e->prob + at);
+        e->kernels->loss_forward(vocab_size, e->logits + at * vocab_size, e->targets + at, e->loss_sum + at,
+                                 e->loss_inv_sum + at, e->prob + at);
         for (int64_t p = at; p < e->n && p < at + lanes; p++) {
             if (e->prob[p] == 0.0) return MG_LOG_DOMAIN;
             sum += mg_log(e->prob[p]) * -1.0;
@@ -115,7 +115,7 @@ static int forward_loss(mg_engine *e, mg_poll *poll, double *loss)
         const int status = mg_poll_work(poll, 16 * vocab_size * lanes);
         if (status) return status;
     }
-    *loss = sum * e->loss_factor;
+    *loss = sum * e->inv_n;
     return MG_OK;
 }
 

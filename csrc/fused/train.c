@@ -7,7 +7,7 @@
 #include "base/libm.h"
 
 /* A copy of grad, for going back to it. NULL and MG_OK if grad is all +0.0, which needs no copy. */
-static int remember(const mg_engine *e, const double *grad, int64_t num_params, double **copy)
+static int save_grad(const mg_engine *e, const double *grad, int64_t num_params, double **copy)
 {
     *copy = NULL;
     if (!e->kernels->or_of_bits(num_params, grad)) return MG_OK;
@@ -17,7 +17,7 @@ static int remember(const mg_engine *e, const double *grad, int64_t num_params, 
     return MG_OK;
 }
 
-static void restore(double *grad, int64_t num_params, const double *copy)
+static void restore_grad(double *grad, int64_t num_params, const double *copy)
 {
     if (copy)
         memcpy(grad, copy, (size_t)num_params * sizeof *grad);
@@ -60,14 +60,14 @@ int mg_document_gradient(mg_engine *e, const double *params, double *grad, const
     const int64_t num_params = mg_count_params(&e->config);
     int status = mg_document_loss(e, params, tokens, n, poll, loss);
     if (status) return status;
-    e->minus_zero = e->kernels->or_of_bits(num_params, grad) && has_minus_zero(grad, num_params);
+    e->has_minus_zero = e->kernels->or_of_bits(num_params, grad) && has_minus_zero(grad, num_params);
     if (!is_long(e, n)) return mg_backward(e, params, grad, NULL); /* which cannot fail */
-    double *before;
-    status = remember(e, grad, num_params, &before);
+    double *saved_grad;
+    status = save_grad(e, grad, num_params, &saved_grad);
     if (status) return status;
     status = mg_backward(e, params, grad, poll);
-    if (status) restore(grad, num_params, before);
-    free(before);
+    if (status) restore_grad(grad, num_params, saved_grad);
+    free(saved_grad);
     return status;
 }
 
@@ -83,21 +83,21 @@ static void copy_back(const double *copy, int64_t n, double *const arrays[3])
 }
 
 /* Parameters to be passed over below which it costs more to begin Adam twice. */
-enum { MG_WORTH_A_GAP = 256 };
+enum { MG_MIN_SKIPPED = 256 };
 
 /* Adam over all that it can change. */
 static int adam(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad, double *m,
                 double *v)
 {
-    const int64_t awake = mg_embeddings_awake(e, coefs), rest = e->at.lm_head;
-    if (rest - awake < MG_WORTH_A_GAP) return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
-    const int status = e->kernels->adam_update(coefs, 0, awake, params, grad, m, v);
+    const int64_t seen = mg_count_embeddings_seen(e, coefs), after_wpe = e->at.lm_head;
+    if (after_wpe - seen < MG_MIN_SKIPPED) return e->kernels->adam_update(coefs, 0, n, params, grad, m, v);
+    const int status = e->kernels->adam_update(coefs, 0, seen, params, grad, m, v);
     if (status) return status;
-    return e->kernels->adam_update(coefs, 0, n - rest, params + rest, grad + rest, m + rest, v + rest);
+    return e->kernels->adam_update(coefs, 0, n - after_wpe, params + after_wpe, grad + after_wpe, m + after_wpe, v + after_wpe);
 }
 
 /* Positions up to the last whose row of wpe has moments. */
-static int64_t reached(const mg_engine *e, const double *m, const double *v)
+static int64_t count_positions_seen(const mg_engine *e, const double *m, const double *v)
 {
     const int64_t n_embd = e->config.n_embd;
     int64_t n = e->config.block_size;
@@ -109,7 +109,7 @@ static int64_t reached(const mg_engine *e, const double *m, const double *v)
     return n;
 }
 
-static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
+static int adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t n, double *params, double *grad,
                            double *m, double *v, int negative_v)
 {
     if (!mg_adam_may_fail(e->kernels, coefs, n, grad, negative_v))
@@ -125,36 +125,36 @@ static int adam_or_nothing(const mg_engine *e, const mg_adam_coefs *coefs, int64
 }
 
 /* Steps of one call from which on it pays to keep a copy of what they change, and the parameters up to which: 24 MB. */
-enum { MG_WORTH_A_COPY = 16, MG_MOST_COPIED = 1 << 20 };
+enum { MG_MIN_STEPS_FOR_SNAPSHOT = 16, MG_MAX_SNAPSHOT_PARAMS = 1 << 20 };
 
 /* Parameters from which on Adam follows matrix by matrix: below, all of them stay in cache until the backward pass is
  * done. (tools/targets.py sets less, so that the small models of its tests go both ways.) */
-#ifndef MG_LARGE
-#define MG_LARGE (1 << 16)
+#ifndef MG_FUSED_UPDATE_PARAMS
+#define MG_FUSED_UPDATE_PARAMS (1 << 16)
 #endif
 
 /* Parameters and moments into e->before; whether there was memory for it. */
-static int keep(mg_engine *e, int64_t num_params, double *const arrays[3])
+static int take_snapshot(mg_engine *e, int64_t num_params, double *const arrays[3])
 {
-    if (!e->before) e->before = malloc(3 * (size_t)num_params * sizeof *e->before);
-    if (e->before) copy_to(e->before, num_params, arrays);
-    return e->before != NULL;
+    if (!e->snapshot) e->snapshot = malloc(3 * (size_t)num_params * sizeof *e->snapshot);
+    if (e->snapshot) copy_to(e->snapshot, num_params, arrays);
+    return e->snapshot != NULL;
 }
 
 /* What is left in e->chunk is the gradient at which Adam stopped, and what stood behind it. */
-static void go_back(mg_engine *e, int64_t num_params, double *const arrays[3], double *grad)
+static void rollback(mg_engine *e, int64_t num_params, double *const arrays[3], double *grad)
 {
-    copy_back(e->before, num_params, arrays);
+    copy_back(e->snapshot, num_params, arrays);
     memset(grad, 0, (size_t)num_params * sizeof(double));
-    memset(e->chunk, 0, (size_t)mg_most_in_chunk(e->config.n_embd) * sizeof(double));
+    memset(e->chunk, 0, (size_t)mg_dw_chunk_size(e->config.n_embd) * sizeof(double));
 }
 
 /* Backward and Adam without knowing beforehand that Adam will not fail, which is seen only when it has. */
-static int step_at_once(mg_engine *e, const mg_adam_coefs *coefs, int64_t num_params, double *params, double *grad,
+static int step_optimistic(mg_engine *e, const mg_adam_coefs *coefs, int64_t num_params, double *params, double *grad,
                         double *m, double *v)
 {
     const mg_update following = {coefs, params, grad, m, v};
-    const int large = num_params >= MG_LARGE;
+    const int large = num_params >= MG_FUSED_UPDATE_PARAMS;
     e->update = large ? &following : NULL;
     const int status = mg_backward(e, params, grad, NULL);
     e->update = NULL;
@@ -167,50 +167,50 @@ int mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *p
 {
     const int64_t num_params = mg_count_params(&e->config);
     double *const arrays[3] = {params, m, v};
-    double *before; /* grad as the caller left it; after a step of Adam it is 0 */
+    double *saved_grad; /* grad as the caller left it; after a step of Adam it is 0 */
     *done = 0;
-    int status = remember(e, grad, num_params, &before);
+    int status = save_grad(e, grad, num_params, &saved_grad);
     if (status) return status;
-    e->minus_zero = before && has_minus_zero(grad, num_params);
+    e->has_minus_zero = saved_grad && has_minus_zero(grad, num_params);
     const int negative_v = e->kernels->or_of_bits(num_params, v) >> 63; /* or a -0.0, or some nan */
-    e->reached = before ? e->config.block_size : reached(e, m, v);
-    int daring = documents >= MG_WORTH_A_COPY && num_params <= MG_MOST_COPIED && !negative_v;
-    int64_t kept = -1; /* the number of documents done when e->before was written; grad was 0 then */
+    e->positions_seen = saved_grad ? e->config.block_size : count_positions_seen(e, m, v);
+    int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && num_params <= MG_MAX_SNAPSHOT_PARAMS && !negative_v;
+    int64_t snapshot_at = -1; /* the number of documents done when e->before was written; grad was 0 then */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];
         const int64_t n = starts[*done + 1] - starts[*done] - 1;
         status = mg_document_loss(e, params, document, n, poll, losses + *done);
         if (status) break;
-        if (e->reached < n) e->reached = n;
+        if (e->positions_seen < n) e->positions_seen = n;
         mg_adam_coefs coefs;
         status = mg_adam_prepare(config, step + *done, &coefs);
         if (status) break;
-        const int at_once = daring && !before && coefs.vectorizable && !is_long(e, n);
-        if (at_once && kept < 0) {
-            daring = keep(e, num_params, arrays);
-            kept = *done;
+        const int at_once = optimistic && !saved_grad && coefs.vectorizable && !is_long(e, n);
+        if (at_once && snapshot_at < 0) {
+            optimistic = take_snapshot(e, num_params, arrays);
+            snapshot_at = *done;
         }
-        if (at_once && daring) {
-            if (step_at_once(e, &coefs, num_params, params, grad, m, v)) {
+        if (at_once && optimistic) {
+            if (step_optimistic(e, &coefs, num_params, params, grad, m, v)) {
                 /* The square of some gradient overflows. Go back and come here again, cautiously. */
-                go_back(e, num_params, arrays, grad);
-                *done = kept;
-                daring = 0;
+                rollback(e, num_params, arrays, grad);
+                *done = snapshot_at;
+                optimistic = 0;
                 continue;
             }
         } else {
             status = mg_backward(e, params, grad, is_long(e, n) ? poll : NULL);
-            if (!status) status = adam_or_nothing(e, &coefs, num_params, params, grad, m, v, negative_v);
+            if (!status) status = adam_or_rollback(e, &coefs, num_params, params, grad, m, v, negative_v);
             if (status) {
-                restore(grad, num_params, before);
+                restore_grad(grad, num_params, saved_grad);
                 break;
             }
         }
-        free(before);
-        before = NULL;
-        e->minus_zero = 0;
+        free(saved_grad);
+        saved_grad = NULL;
+        e->has_minus_zero = 0;
         ++*done;
     }
-    free(before);
+    free(saved_grad);
     return status;
 }

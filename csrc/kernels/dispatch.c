@@ -105,14 +105,14 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
         const char *name;
         size_t offset;
     } table[] = {
-        KERNEL(linear_forward), KERNEL(linear_forward_live), KERNEL(relu_forward), KERNEL(sum_of_magnitudes),
+        KERNEL(linear_forward), KERNEL(linear_forward_active), KERNEL(relu_forward), KERNEL(sum_of_magnitudes),
         KERNEL(or_of_bits),
-        KERNEL(linear_backward_input), KERNEL(linear_backward_input_live), KERNEL(relu_backward),
+        KERNEL(linear_backward_input), KERNEL(linear_backward_input_active), KERNEL(relu_backward),
         KERNEL(linear_backward_input_first), KERNEL(linear_backward_target), KERNEL(linear_backward_weight),
-        KERNEL(linear_backward_weight_live), KERNEL(linear_backward_weight_sparse), KERNEL(embed_forward),
+        KERNEL(linear_backward_weight_active), KERNEL(linear_backward_weight_sparse), KERNEL(embed_forward),
         KERNEL(embed_backward), KERNEL(panels_to_rows), KERNEL(rmsnorm_forward), KERNEL(rmsnorm_backward),
         KERNEL(attention_forward), KERNEL(attention_backward), KERNEL(loss_forward), KERNEL(loss_backward),
-        KERNEL(transpose_weights), KERNEL(linear_one), KERNEL(softmax_one), KERNEL(attention_one),
+        KERNEL(transpose_weights), KERNEL(linear_decode), KERNEL(softmax_decode), KERNEL(attention_decode),
         KERNEL(exp_array), KERNEL(pow_2_array), KERNEL(pow_05_array), KERNEL(pow_m05_array), KERNEL(pow_m1_array),
         KERNEL(pow_m15_array), KERNEL(pow_m2_array), KERNEL(vector_math), KERNEL(adam_update), KERNEL(adam_update_libm),
     };

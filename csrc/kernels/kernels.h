@@ -28,12 +28,12 @@ struct mg_kernels {
     void (*linear_forward)(int64_t panels, int64_t nout, int64_t nin, const double *w, const double *x,
                            int64_t x_stride, const double *residual, double *out, int64_t out_stride);
     /* The same for one panel, over those i alone that are listed, ascending; w is [nout][w_stride]. */
-    void (*linear_forward_live)(int64_t nout, int64_t nlive, const int32_t *live, const double *w, int64_t w_stride,
+    void (*linear_forward_active)(int64_t nout, int64_t nactive, const int32_t *active, const double *w, int64_t w_stride,
                                 const double *x, const double *residual, double *out);
 
     /* max(0, h) in place, one panel of n <= lanes positions. live: [nrows], gets the rows that are not 0 throughout,
      * ascending; their number is returned. finite: whether h held no inf and no nan, lanes without a position aside. */
-    int64_t (*relu_forward)(int64_t n, int64_t nrows, double *h, int32_t *live, int *finite);
+    int64_t (*relu_forward)(int64_t n, int64_t nrows, double *h, int32_t *active, int *finite);
 
     /* A number that is no smaller than the largest magnitude in x (but for rounding), and not finite, or nan, if one of
      * them is not. It decides only; its order of summation is nobody's business. */
@@ -50,11 +50,11 @@ struct mg_kernels {
                                   const int32_t *order, const double *dy, int64_t dy_stride, double *dx,
                                   int64_t dx_stride);
     /* The same for one panel and those i alone that are listed; the other dx are left alone. */
-    void (*linear_backward_input_live)(int64_t nout, int64_t nlive, const int32_t *live, const double *w,
+    void (*linear_backward_input_active)(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                        int64_t w_stride, const double *dy, double *dx);
 
     /* dr = 0.0 + float(r > 0) * dr in place, one panel, nrows rows or those listed (live may be NULL). */
-    void (*relu_backward)(int64_t nrows, const int32_t *live, const double *r, double *dr);
+    void (*relu_backward)(int64_t nrows, const int32_t *active, const double *r, double *dr);
 
     /* The same for the first position alone (lane 0 of the first panel), overwriting what is there. */
     void (*linear_backward_input_first)(int64_t nout, int64_t nin, const double *w, const int32_t *order,
@@ -70,12 +70,12 @@ struct mg_kernels {
                                    const double *dy, int64_t dy_stride, double *dw);
 
     /* The same for one panel of n positions and those rows o alone that are listed. */
-    void (*linear_backward_weight_live)(int64_t n, int64_t nlive, const int32_t *live, int64_t nin, const double *x,
+    void (*linear_backward_weight_active)(int64_t n, int64_t nactive, const int32_t *active, int64_t nin, const double *x,
                                         int64_t x_stride, const double *dy, double *dw);
     /* The same as linear_backward_weight, passing over what is 0 in x, a vector's width of it at a time.
      * live: [nin / lanes, rounded up][n + 1], to be used as one likes. */
     void (*linear_backward_weight_sparse)(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
-                                          const double *dy, int64_t dy_stride, double *dw, int32_t *live);
+                                          const double *dy, int64_t dy_stride, double *dw, int32_t *active);
 
     /* ---- rows.inc.h ---- */
 
@@ -149,13 +149,13 @@ struct mg_kernels {
     /* wt[i][o] = w[o][i], [nin][wt_stride], wt_stride being nout rounded up to lanes; the padding becomes 0. */
     void (*transpose_weights)(int64_t nout, int64_t nin, const double *w, double *wt, int64_t wt_stride);
     /* out[o] = sum of wt[i][o] * x[i], i ascending to nin, or those nin i that live lists; out: [wt_stride]. */
-    void (*linear_one)(int64_t nout, int64_t nin, const int32_t *live, const double *wt, int64_t wt_stride,
+    void (*linear_decode)(int64_t nout, int64_t nin, const int32_t *active, const double *wt, int64_t wt_stride,
                        const double *x, double *out);
     /* softmax of logits * factor in place. logits: [n], rounded up to lanes. */
-    void (*softmax_one)(int64_t n, double factor, double *logits);
+    void (*softmax_decode)(int64_t n, double factor, double *logits);
     /* All heads of one query that sees n keys. q, out: [n_embd]; keys: panels [n_embd][lanes] of positions;
      * values: rows [n_embd]. scratch: [n_head][n rounded up to lanes], then [n_head rounded up to lanes]. */
-    void (*attention_one)(int64_t n_head, int64_t head_dim, int64_t n, double factor, const double *q,
+    void (*attention_decode)(int64_t n_head, int64_t head_dim, int64_t n, double factor, const double *q,
                           const double *keys, const double *values, double *scratch, double *out);
 
     /* ---- adam.inc.h ---- */

@@ -146,7 +146,7 @@ static uint64_t test_documents(const mg_kernels *kernels, uint64_t d)
         double *probs = doubles(c->vocab_size);
         for (int i = 0; i < 8; i++) {
             int64_t count = 0;
-            status = mg_sample(engine, params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, NULL, out, &count);
+            status = mg_generate(engine, params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, NULL, out, &count);
             failures += status != MG_OK;
             for (int64_t t = 0; t < count; t++) d = (d ^ (uint64_t)out[t]) * UINT64_C(0x100000001b3);
             failures += mg_next_probabilities(engine, params, 2.0, tokens, 1, NULL, probs) != MG_OK;

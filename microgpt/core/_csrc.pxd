@@ -51,7 +51,7 @@ cdef extern from "microgpt.h" nogil:
 
     ctypedef struct mg_adam_coefs:
         double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps
-        int vectorizable, sleepers
+        int vectorizable, may_have_subnormals
 
     int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
     int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
@@ -84,7 +84,7 @@ cdef extern from "microgpt.h" nogil:
                  double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                  double *losses, int64_t *done)
 
-    int mg_sample(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
+    int mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
                   int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
     int mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
                               mg_poll *poll, double *probs)

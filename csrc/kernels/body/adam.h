@@ -3,13 +3,13 @@
  * The C library decides what g**2 and v_hat**0.5 are, and it is not correctly rounded. But it is nearly so: where the
  * exact square or root lies far enough from the middle between two doubles, it is the nearer of them, and arithmetic
  * finds it. Near the middle there are two candidates. Most often both lead to the same v and to the same parameter in
- * the end, and then either will do; the few parameters left over are done again (adam_pending.inc.h). */
+ * the end, and then either will do; the few parameters left over are done again (adam_queue.inc.h). */
 
 /* ---- one at a time ---- */
 
 /* One parameter, exactly as the script does it, but for m, which is the new one already. libm: ask the C library for the
  * square and the root in any case; else only where it matters. */
-ALWAYS int adam_rest(const mg_adam_coefs *c, int libm, double *data, double *grad, const double *m, double *v)
+ALWAYS int adam_one_from_m(const mg_adam_coefs *c, int libm, double *data, double *grad, const double *m, double *v)
 {
     const double g = *grad, p = *data;
     double other;
@@ -32,11 +32,11 @@ ALWAYS int adam_rest(const mg_adam_coefs *c, int libm, double *data, double *gra
     return MG_OK;
 }
 
-ALWAYS int adam_each(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m, double *v)
+ALWAYS int adam_one_by_one(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m, double *v)
 {
     for (int64_t i = 0; i < n; i++) {
         m[i] = c->beta1 * m[i] + c->one_minus_beta1 * grad[i];
-        const int status = adam_rest(c, libm, data + i, grad + i, m + i, v + i);
+        const int status = adam_one_from_m(c, libm, data + i, grad + i, m + i, v + i);
         if (status) return status;
     }
     return MG_OK;
@@ -44,7 +44,7 @@ ALWAYS int adam_each(const mg_adam_coefs *c, int libm, int64_t n, double *data, 
 
 static int adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
 {
-    return adam_each(c, 1, n, data, grad, m, v);
+    return adam_one_by_one(c, 1, n, data, grad, m, v);
 }
 
 /* ---- a vector at a time ---- */
@@ -55,7 +55,7 @@ typedef struct {
     vec square_stretch, v_low, v_high, one;
     vec slack; /* see adam_other: a factor, or a bit pattern */
     vec moderate_shift, moderate_bit; /* bit patterns */
-    vec still;                         /* see adam_still */
+    vec at_fixed_point;                         /* see adam_decay_fixed_point */
     root_constants root;
 } adam_vectors;
 
@@ -78,7 +78,7 @@ ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
 
 /* A number of that size or less is beta1 times itself, rounded: a small multiple of the least of all, 2**-1074. There m
  * ends that has had no gradient for a thousand steps or so. */
-ALWAYS double adam_still(double one_minus_beta1)
+ALWAYS double adam_decay_fixed_point(double one_minus_beta1)
 {
     double multiple = 0.49 / one_minus_beta1;
     if (!(multiple < 0x1p+51)) multiple = 0x1p+51;
@@ -91,12 +91,12 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         vec_keep(c->beta1), vec_keep(c->one_minus_beta1), vec_keep(c->beta2), vec_keep(c->one_minus_beta2),
         vec_keep(c->m_scale), vec_keep(1.0 / c->m_scale), vec_keep(c->v_scale), vec_keep(1.0 / c->v_scale),
         vec_keep(c->lr_t), vec_keep(c->eps),
-        .square_stretch = vec_keep(-1.0 - STRETCH(SQUARE_WINDOW)),
+        .square_stretch = vec_keep(-1.0 - STRETCH(SQUARE_TIE_WINDOW)),
         .v_low = vec_keep(0x1p-200), .v_high = vec_keep(0x1p+100),
         .one = vec_keep(1.0), .slack = MG_FMA ? vec_keep(0x3p-52) : (vec)ivec_set(-13),
         .moderate_shift = vec_keep(MODERATE_SHIFT), .moderate_bit = vec_keep(2.0), /* 1 << 62 */
-        .still = vec_set(adam_still(c->one_minus_beta1)),
-        .root = root_prepare(POW_WINDOW),
+        .at_fixed_point = vec_set(adam_decay_fixed_point(c->one_minus_beta1)),
+        .root = root_prepare(POW_TIE_WINDOW),
     };
 }
 
@@ -121,16 +121,16 @@ ALWAYS vec decay(vec x, vec beta)
 /* Parameters that have had no gradient for thousands of steps. With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps
  * is 2**-40 or more) and does not move a p of 2**-511 or more. m, and in the end v, become subnormal, and are kept out of
  * the arithmetic. */
-ALWAYS mask adam_asleep(vec g, vec m)
+ALWAYS mask adam_decaying(vec g, vec m)
 {
     return ~mask_any_bit((ivec)g | ((ivec)m & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
 }
 
 /* Their new moments. */
-ALWAYS void adam_decay(const adam_vectors *c, mask asleep, vec *m, vec *v)
+ALWAYS void adam_decay(const adam_vectors *c, mask decaying, vec *m, vec *v)
 {
-    const mask still = vec_at_least(c->still, vec_abs(*m));
-    if (mask_bits(asleep & (~still | mask_between(*v, vec_set(0x1p-1074), vec_set(0x1p-1000))))) {
+    const mask at_fixed_point = vec_at_least(c->at_fixed_point, vec_abs(*m));
+    if (mask_bits(decaying & (~at_fixed_point | mask_between(*v, vec_set(0x1p-1074), vec_set(0x1p-1000))))) {
         *m = decay(*m, c->beta1);
         *v = decay(*v, c->beta2);
     } else {
@@ -144,7 +144,7 @@ ALWAYS void adam_decay(const adam_vectors *c, mask asleep, vec *m, vec *v)
 /* An update is three steps, each of which takes a vector's results from the one before. What it leaves in memory is
  * right in the lanes that it says it answers for (a mask for each question: to combine them takes the ports that the
  * arithmetic needs), m in all lanes. What was there before is kept in `old`, from old + i on.
- * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. sleepers: look for parameters
+ * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. may_have_subnormals: look for parameters
  * that have had no gradient for thousands of steps. */
 
 typedef struct {
@@ -152,7 +152,7 @@ typedef struct {
 } adam_first;
 
 /* Both moments. */
-ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, double *grad, double *m, double *v,
+ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int may_have_subnormals, double *grad, double *m, double *v,
                                adam_chunk *old, int64_t i)
 {
     const vec g = vec_load_unaligned(grad);
@@ -160,30 +160,30 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int sleepers, 
     vec_store(old->grad + i, g);
     vec_store(old->v + i, vv);
 
-    mask asleep = sleepers ? adam_asleep(g, mm) : MASK_NONE;
-    const int any_asleep = sleepers && mask_bits(asleep);
-    vec asleep_m = mm, asleep_v = vv;
-    if (any_asleep) {
-        asleep &= mask_between(vv, vec_set(0.0), c->v_high);
-        adam_decay(c, asleep, &asleep_m, &asleep_v);
-        mm = vec_select(asleep, vec_set(0.0), mm);
-        vv = vec_select(asleep, vec_set(1.0), vv);
+    mask decaying = may_have_subnormals ? adam_decaying(g, mm) : MASK_NONE;
+    const int any_decaying = may_have_subnormals && mask_bits(decaying);
+    vec decayed_m = mm, decayed_v_of = vv;
+    if (any_decaying) {
+        decaying &= mask_between(vv, vec_set(0.0), c->v_high);
+        adam_decay(c, decaying, &decayed_m, &decayed_v_of);
+        mm = vec_select(decaying, vec_set(0.0), mm);
+        vv = vec_select(decaying, vec_set(1.0), vv);
     }
     vec new_m = c->beta1 * mm + c->one_minus_beta1 * g;
 
     /* v with the square rounded to nearest, and with the double that pow may return instead. Squares too small for an
      * exact error are too small to move a v that is in range. */
     const vec square = g * g;
-    const vec other_square = nudge(square_rest(square, g), c->square_stretch, square);
+    const vec other_square = fma_or_mul_add(square_residual(square, g), c->square_stretch, square);
     const vec decayed_v = c->beta2 * vv;
     vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
-    mask_store_bits(old->v_sound + i / LANES, mask_between(new_v, c->v_low, c->v_high) & vec_equals(new_v, other_v));
+    mask_store_bits(old->v_certain + i / LANES, mask_between(new_v, c->v_low, c->v_high) & vec_equals(new_v, other_v));
     const adam_first first = {new_m, unit_v ? new_v : divide_by_constant(new_v, c->v_scale, c->v_inverse)};
 
-    if (any_asleep) {
-        new_m = vec_select(asleep, asleep_m, new_m);
-        new_v = vec_select(asleep, asleep_v, new_v);
+    if (any_decaying) {
+        new_m = vec_select(decaying, decayed_m, new_m);
+        new_v = vec_select(decaying, decayed_v_of, new_v);
     }
     vec_store_unaligned(grad, vec_set(0.0));
     vec_store_unaligned(m, new_m);
@@ -208,40 +208,40 @@ ALWAYS adam_second adam_root(const adam_vectors *c, adam_first first)
  * 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of them, and
  * the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where s < 1.5 * 2**52, by
  * 4 or 5 above, and so by at most 3 * 2**-52 of itself. */
-ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec rest)
+ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec residual)
 {
 #if MG_FMA
-    return vec_fma(step, vec_copysign(c->slack, rest) - c->one, p);
+    return vec_fma(step, vec_copysign(c->slack, residual) - c->one, p);
 #else
     /* 5 to 7 units less where rest is positive, 9 to 11 more where it is negative, 5 being enough (from a power of two
      * downwards, where they are halves, as well). In doubt 2**-254 <= |rest| < 2**90, so that the upper four of its
      * exponent's bits are 6, 7 or 8; with the sign before them 22, 23 or 24. */
-    return p - (vec)ivec_add((ivec)step, ivec_add((ivec)((uvec)rest >> 59), (ivec)c->slack));
+    return p - (vec)ivec_add((ivec)step, ivec_add((ivec)((uvec)residual >> 59), (ivec)c->slack));
 #endif
 }
 
 /* The parameters. */
-ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, int sleepers, adam_second second, double *data,
+ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, int may_have_subnormals, adam_second second, double *data,
                             const double *m, adam_chunk *old, int64_t i)
 {
     const vec p = vec_load_unaligned(data);
     vec_store(old->data + i, p);
     const root_answer *a = &second.root;
-    /* From memory: to hand it on takes two copies of a register. But not what is subnormal (see adam_asleep). */
-    const vec new_m = sleepers ? second.m : vec_load_unaligned(m);
+    /* From memory: to hand it on takes two copies of a register. But not what is subnormal (see adam_decaying). */
+    const vec new_m = may_have_subnormals ? second.m : vec_load_unaligned(m);
     const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
     const vec step = c->lr_t * m_hat / (a->root + c->eps);
     const vec new_p = p - step;
     vec_store_unaligned(data, new_p);
     /* Then no step was so small that it lost bits, or else it did not matter, and none overflowed. */
     mask_store_bits(old->p_moderate + i / LANES, adam_is_moderate(c, new_p));
-    const mask doubtful = mask_unequal(root_is_doubtful(a), new_p, adam_other(c, p, step, a->rest));
-    mask_store_bits(old->p_doubtful + i / LANES, doubtful);
+    const mask ambiguous = mask_unequal(root_is_ambiguous(a), new_p, adam_other(c, p, step, a->residual));
+    mask_store_bits(old->p_ambiguous + i / LANES, ambiguous);
 }
 
 /* The vectors of a chunk, the three steps for three of them in each turn, one behind the other. A vector's whole chain
  * of operations is long, and a processor seems to keep only a few of them under way; thirds of it leave more to do. */
-ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int sleepers, int64_t count, double *data,
+ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t count, double *data,
                           double *grad, double *m, double *v, adam_chunk *old)
 {
     const int64_t whole = count / LANES * LANES, behind = 2 * LANES;
@@ -250,73 +250,73 @@ ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int sle
     int64_t i = 0;
     for (; i < whole && i < behind; i += LANES) {
         second = adam_root(c, first);
-        first = adam_moments(c, unit_v, sleepers, grad + i, m + i, v + i, old, i);
+        first = adam_moments(c, unit_v, may_have_subnormals, grad + i, m + i, v + i, old, i);
     }
     for (; i < whole; i += LANES) {
-        const adam_first next = adam_moments(c, unit_v, sleepers, grad + i, m + i, v + i, old, i);
-        adam_parameters(c, unit_m, sleepers, second, data + i - behind, m + i - behind, old, i - behind);
+        const adam_first next = adam_moments(c, unit_v, may_have_subnormals, grad + i, m + i, v + i, old, i);
+        adam_parameters(c, unit_m, may_have_subnormals, second, data + i - behind, m + i - behind, old, i - behind);
         second = adam_root(c, first);
         first = next;
     }
     for (; i < whole + behind; i += LANES) {
         if (i >= behind)
-            adam_parameters(c, unit_m, sleepers, second, data + i - behind, m + i - behind, old, i - behind);
+            adam_parameters(c, unit_m, may_have_subnormals, second, data + i - behind, m + i - behind, old, i - behind);
         second = adam_root(c, first);
     }
     return whole;
 }
 
 /* What is left after them, fewer than a vector. */
-static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int sleepers, int64_t lanes, double *data,
+static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t lanes, double *data,
                       double *grad, double *m, double *v, adam_chunk *old, int64_t i)
 {
     double part[4][LANES] = {{0.0}};
     double *const whole[4] = {data, grad, m, v};
     for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
-    const adam_first first = adam_moments(c, unit_v, sleepers, part[1], part[2], part[3], old, i);
-    adam_parameters(c, unit_m, sleepers, adam_root(c, first), part[0], part[2], old, i);
+    const adam_first first = adam_moments(c, unit_v, may_have_subnormals, part[1], part[2], part[3], old, i);
+    adam_parameters(c, unit_m, may_have_subnormals, adam_root(c, first), part[0], part[2], old, i);
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 
-ALWAYS int adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int sleepers, int64_t n, double *data,
+ALWAYS int adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n, double *data,
                        double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
     adam_chunk old;
-    adam_pending pending;
-    pending.count = 0;
+    adam_queue queue;
+    queue.count = 0;
     for (int64_t first = 0; first < n; first += ADAM_CHUNK) {
         const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
         double *const d = data + first, *const g = grad + first, *const mm = m + first, *const vv = v + first;
-        if (count < ADAM_CHUNK) adam_nothing_open(&old); /* there is nothing to do beyond the end */
-        const int64_t i = adam_whole(&c, unit_m, unit_v, sleepers, count, d, g, mm, vv, &old);
-        if (i < count) adam_part(&c, unit_m, unit_v, sleepers, count - i, d + i, g + i, mm + i, vv + i, &old, i);
-        adam_collect(coefs, &old, first, count, data, m, v, &pending);
-        if (pending.count > ADAM_PENDING - ADAM_CHUNK) {
-            const int status = adam_settle(coefs, &pending, data, m, v);
+        if (count < ADAM_CHUNK) adam_all_resolved(&old); /* there is nothing to do beyond the end */
+        const int64_t i = adam_whole(&c, unit_m, unit_v, may_have_subnormals, count, d, g, mm, vv, &old);
+        if (i < count) adam_part(&c, unit_m, unit_v, may_have_subnormals, count - i, d + i, g + i, mm + i, vv + i, &old, i);
+        adam_queue_unresolved(coefs, &old, first, count, data, m, v, &queue);
+        if (queue.count > ADAM_QUEUE - ADAM_CHUNK) {
+            const int status = adam_resolve_queue(coefs, &queue, data, m, v);
             if (status) return status;
         }
     }
-    return adam_settle(coefs, &pending, data, m, v);
+    return adam_resolve_queue(coefs, &queue, data, m, v);
 }
 
 typedef int adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
-#define ADAM_KERNEL(name, unit_m, unit_v, sleepers)                                                             \
+#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals)                                                             \
     static int name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)              \
     {                                                                                                                 \
-        return adam_chunks(c, unit_m, unit_v, sleepers, n, data, grad, m, v);                                          \
+        return adam_chunks(c, unit_m, unit_v, may_have_subnormals, n, data, grad, m, v);                                          \
     }
 ADAM_KERNEL(adam_update_early, 0, 0, 0)
 ADAM_KERNEL(adam_update_unit_m, 1, 0, 0)
 ADAM_KERNEL(adam_update_unit, 1, 1, 0)
-ADAM_KERNEL(adam_update_unit_m_sleepers, 1, 0, 1)
-ADAM_KERNEL(adam_update_unit_sleepers, 1, 1, 1)
+ADAM_KERNEL(adam_update_unit_m_subnormals, 1, 0, 1)
+ADAM_KERNEL(adam_update_unit_subnormals, 1, 1, 1)
 #undef ADAM_KERNEL
 
 static adam_kernel *adam_choose(const mg_adam_coefs *c)
 {
     if (c->m_scale != 1.0) return adam_update_early;
-    if (c->sleepers) return c->v_scale != 1.0 ? adam_update_unit_m_sleepers : adam_update_unit_sleepers;
+    if (c->may_have_subnormals) return c->v_scale != 1.0 ? adam_update_unit_m_subnormals : adam_update_unit_subnormals;
     return c->v_scale != 1.0 ? adam_update_unit_m : adam_update_unit;
 }
 
@@ -333,7 +333,7 @@ static int adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int6
         for (int a = 0; a < 4; a++) memcpy(old[a], whole[a] + i, (size_t)count * sizeof(double));
         if (update(c, count, data + i, grad + i, m + i, v + i)) {
             for (int a = 0; a < 4; a++) memcpy(whole[a] + i, old[a], (size_t)count * sizeof(double));
-            return adam_each(c, 0, count, data + i, grad + i, m + i, v + i);
+            return adam_one_by_one(c, 0, count, data + i, grad + i, m + i, v + i);
         }
     }
     return MG_OK;
@@ -341,8 +341,8 @@ static int adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int6
 
 static int adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m, double *v)
 {
-    if (!exact_is_known) return adam_each(c, 1, n, data, grad, m, v);
-    if (!c->vectorizable) return adam_each(c, 0, n, data, grad, m, v);
+    if (!libm_is_trusted) return adam_one_by_one(c, 1, n, data, grad, m, v);
+    if (!c->vectorizable) return adam_one_by_one(c, 0, n, data, grad, m, v);
     adam_kernel *const update = adam_choose(c);
     if (may_fail) return adam_update_or_undo(update, c, n, data, grad, m, v);
     return update(c, n, data, grad, m, v);

@@ -8,14 +8,14 @@
  * huge, and in which it hangs on the last bit of the root. */
 typedef struct {
     double data[ADAM_CHUNK], grad[ADAM_CHUNK], v[ADAM_CHUNK];
-    uint8_t v_sound[ADAM_CHUNK / LANES], p_moderate[ADAM_CHUNK / LANES], p_doubtful[ADAM_CHUNK / LANES];
+    uint8_t v_certain[ADAM_CHUNK / LANES], p_moderate[ADAM_CHUNK / LANES], p_ambiguous[ADAM_CHUNK / LANES];
 } __attribute__((aligned(64))) adam_chunk;
 
-ALWAYS void adam_nothing_open(adam_chunk *old)
+ALWAYS void adam_all_resolved(adam_chunk *old)
 {
-    memset(old->v_sound, ALL_LANES, sizeof old->v_sound);
+    memset(old->v_certain, ALL_LANES, sizeof old->v_certain);
     memset(old->p_moderate, ALL_LANES, sizeof old->p_moderate);
-    memset(old->p_doubtful, 0, sizeof old->p_doubtful);
+    memset(old->p_ambiguous, 0, sizeof old->p_ambiguous);
 }
 
 /* Eight bytes, the first in the lowest bits whatever the byte order of the processor. */
@@ -30,19 +30,19 @@ ALWAYS uint64_t load_bytes(const uint8_t *p)
 }
 
 /* The lanes of eight vectors that must be done again, a byte for each vector. */
-ALWAYS uint64_t adam_open(const adam_chunk *old, int k)
+ALWAYS uint64_t adam_unresolved_lanes(const adam_chunk *old, int k)
 {
-    const uint64_t sound = load_bytes(old->v_sound + 8 * k), moderate = load_bytes(old->p_moderate + 8 * k);
-    const uint64_t doubtful = load_bytes(old->p_doubtful + 8 * k);
-    return (~(sound & moderate) & 0x0101010101010101u * ALL_LANES) | doubtful;
+    const uint64_t sound = load_bytes(old->v_certain + 8 * k), moderate = load_bytes(old->p_moderate + 8 * k);
+    const uint64_t ambiguous = load_bytes(old->p_ambiguous + 8 * k);
+    return (~(sound & moderate) & 0x0101010101010101u * ALL_LANES) | ambiguous;
 }
 
 /* Parameters that the vectors could not answer for, as they were before; m is the new one already, and in its place. */
-enum { ADAM_PENDING = 2 * ADAM_CHUNK };
+enum { ADAM_QUEUE = 2 * ADAM_CHUNK };
 typedef struct { /* the numbers first, so that each array begins where a vector may be loaded */
-    double data[ADAM_PENDING + LANES], grad[ADAM_PENDING + LANES], v[ADAM_PENDING + LANES];
-    int64_t count, at[ADAM_PENDING];
-} __attribute__((aligned(64))) adam_pending;
+    double data[ADAM_QUEUE + LANES], grad[ADAM_QUEUE + LANES], v[ADAM_QUEUE + LANES];
+    int64_t count, at[ADAM_QUEUE];
+} __attribute__((aligned(64))) adam_queue;
 
 /* Whether g, m and v are all +0.0: the row of a letter, or a position, that has not come up yet. They stay so, and the
  * parameter stays what it is if lr_t is positive (p - 0.0 is p, but -0.0 - -0.0 is not). */
@@ -53,37 +53,37 @@ ALWAYS int adam_idle(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, c
 }
 
 /* Put what is open of a chunk, the n parameters from `first`, on the list. */
-static __attribute__((noinline)) void adam_collect(const mg_adam_coefs *c, const adam_chunk *old, int64_t first, int64_t n,
-                                                   double *data, const double *m, double *v, adam_pending *pending)
+static __attribute__((noinline)) void adam_queue_unresolved(const mg_adam_coefs *c, const adam_chunk *old, int64_t first, int64_t n,
+                                                   double *data, const double *m, double *v, adam_queue *queue)
 {
-    int64_t count = pending->count;
+    int64_t count = queue->count;
     for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++) {
-        uint64_t open = adam_open(old, k);
-        while (open) {
-            const int bit = __builtin_ctzll(open), from = bit & ~7;
+        uint64_t unresolved = adam_unresolved_lanes(old, k);
+        while (unresolved) {
+            const int bit = __builtin_ctzll(unresolved), from = bit & ~7;
             const int64_t i = LANES * (8 * k + bit / 8), j = i + bit % 8;
-            if ((open >> from & ALL_LANES) == ALL_LANES && n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
+            if ((unresolved >> from & ALL_LANES) == ALL_LANES && n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
                 vec_store_unaligned(data + first + i, vec_load(old->data + i));
                 vec_store_unaligned(v + first + i, vec_set(0.0));
-                open &= ~((uint64_t)ALL_LANES << from);
+                unresolved &= ~((uint64_t)ALL_LANES << from);
                 continue;
             }
-            pending->at[count] = first + j;
-            pending->data[count] = old->data[j];
-            pending->grad[count] = old->grad[j];
-            pending->v[count] = old->v[j];
+            queue->at[count] = first + j;
+            queue->data[count] = old->data[j];
+            queue->grad[count] = old->grad[j];
+            queue->v[count] = old->v[j];
             count += j < n;
-            open &= open - 1;
+            unresolved &= unresolved - 1;
         }
     }
-    pending->count = count;
+    queue->count = count;
 }
 
 /* A vector of the list, its m loaded: data and v become the new ones. Divisions and root are the processor's, correctly
  * rounded at any magnitude. pow may return another double than the square and the root rounded to nearest: where that
  * would lead elsewhere, and nowhere else, the C library is asked. Returns the lanes that are right; the others are out
  * of the ranges in which this is so. */
-ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *grad, const double *m, double *v)
+ALWAYS unsigned adam_resolve(const mg_adam_coefs *c, double *data, const double *grad, const double *m, double *v)
 {
     const vec p = vec_load(data), g = vec_load(grad), new_m = vec_load(m);
     const vec square = g * g, decayed_v = c->beta2 * vec_load(v);
@@ -93,11 +93,11 @@ ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *g
     const ivec near = (vec_abs(g) >= 0x1p-150) & (vec_abs(g) < 0x1p+70);
     const ivec same_v = decayed_v + c->one_minus_beta2 * (square * (1.0 + 0x1p-51))
                         == decayed_v + c->one_minus_beta2 * (square * (1.0 - 0x1p-51));
-    const vec other_square = nudge(square_rest(square, g), vec_set(-1.0 - STRETCH(SQUARE_WINDOW)), square);
+    const vec other_square = fma_or_mul_add(square_residual(square, g), vec_set(-1.0 - STRETCH(SQUARE_TIE_WINDOW)), square);
     const ivec near_same_v = decayed_v + c->one_minus_beta2 * other_square == new_v;
-    ivec right = (wide & same_v) | near;
-    for (unsigned ask = mask_bits(mask_any_bit(near & ~same_v & ~near_same_v, ivec_set(-1))); ask; ask &= ask - 1) {
-        const int l = __builtin_ctz(ask);
+    ivec resolved = (wide & same_v) | near;
+    for (unsigned uncertain = mask_bits(mask_any_bit(near & ~same_v & ~near_same_v, ivec_set(-1))); uncertain; uncertain &= uncertain - 1) {
+        const int l = __builtin_ctz(uncertain);
         new_v[l] = decayed_v[l] + c->one_minus_beta2 * mg_pow(g[l], 2.0);
     }
 
@@ -106,47 +106,47 @@ ALWAYS unsigned adam_again(const mg_adam_coefs *c, double *data, const double *g
     vec new_p = p - step;
     /* The same for the root. A step so small that its own last place is coarser (below 2**-960) does not move a parameter
      * of 2**-900 or more. */
-    right &= (vec_abs(p) >= 0x1p-900) & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
+    resolved &= (vec_abs(p) >= 0x1p-900) & (vec_abs(new_m) < 0x1p+500) & (new_v >= 0.0) & (new_v < 0x1p+500);
     const ivec same_p = p - step * (1.0 + 0x1p-49) == p - step * (1.0 - 0x1p-49);
     const ivec near_root = (v_hat >= 0x1p-200) & (v_hat < 0x1p+140);
-    const vec other_root = nudge(square_rest(v_hat, root) / root, vec_set(0.5 * (1.0 + STRETCH(POW_WINDOW))), root);
+    const vec other_root = fma_or_mul_add(square_residual(v_hat, root) / root, vec_set(0.5 * (1.0 + STRETCH(POW_TIE_WINDOW))), root);
     const ivec near_same_p = p - scaled_m / (other_root + c->eps) == new_p;
-    right &= same_p | near_root;
-    for (unsigned ask = mask_bits(mask_any_bit(near_root & ~same_p & ~near_same_p, ivec_set(-1))); ask; ask &= ask - 1) {
-        const int l = __builtin_ctz(ask);
+    resolved &= same_p | near_root;
+    for (unsigned uncertain = mask_bits(mask_any_bit(near_root & ~same_p & ~near_same_p, ivec_set(-1))); uncertain; uncertain &= uncertain - 1) {
+        const int l = __builtin_ctz(uncertain);
         new_p[l] = p[l] - scaled_m[l] / (mg_pow(v_hat[l], 0.5) + c->eps);
     }
     vec_store(data, new_p);
     vec_store(v, new_v);
-    return mask_bits(mask_any_bit(right, ivec_set(-1)));
+    return mask_bits(mask_any_bit(resolved, ivec_set(-1)));
 }
 
 /* Settle what is on the list. */
-static __attribute__((noinline)) int adam_settle(const mg_adam_coefs *c, adam_pending *pending, double *data, double *m,
+static __attribute__((noinline)) int adam_resolve_queue(const mg_adam_coefs *c, adam_queue *queue, double *data, double *m,
                                                  double *v)
 {
     for (int l = 0; l < LANES; l++) /* there is nothing to do beyond the end, but something must stand there */
-        pending->data[pending->count + l] = pending->grad[pending->count + l] = pending->v[pending->count + l] = 1.0;
-    for (int64_t k = 0; k < pending->count; k += LANES) {
+        queue->data[queue->count + l] = queue->grad[queue->count + l] = queue->v[queue->count + l] = 1.0;
+    for (int64_t k = 0; k < queue->count; k += LANES) {
         double new_data[LANES] __attribute__((aligned(64))), new_v[LANES] __attribute__((aligned(64)));
         double new_m[LANES] __attribute__((aligned(64))) = {0.0};
-        const int lanes = pending->count - k < LANES ? (int)(pending->count - k) : LANES;
-        for (int l = 0; l < lanes; l++) new_m[l] = m[pending->at[k + l]];
-        memcpy(new_data, pending->data + k, sizeof new_data);
-        memcpy(new_v, pending->v + k, sizeof new_v);
-        const unsigned right = adam_again(c, new_data, pending->grad + k, new_m, new_v);
+        const int lanes = queue->count - k < LANES ? (int)(queue->count - k) : LANES;
+        for (int l = 0; l < lanes; l++) new_m[l] = m[queue->at[k + l]];
+        memcpy(new_data, queue->data + k, sizeof new_data);
+        memcpy(new_v, queue->v + k, sizeof new_v);
+        const unsigned resolved = adam_resolve(c, new_data, queue->grad + k, new_m, new_v);
         for (int l = 0; l < lanes; l++) {
-            const int64_t j = pending->at[k + l];
-            if (!(right >> l & 1)) {
-                new_data[l] = pending->data[k + l];
-                new_v[l] = pending->v[k + l];
-                const int status = adam_rest(c, 0, new_data + l, pending->grad + k + l, m + j, new_v + l);
+            const int64_t j = queue->at[k + l];
+            if (!(resolved >> l & 1)) {
+                new_data[l] = queue->data[k + l];
+                new_v[l] = queue->v[k + l];
+                const int status = adam_one_from_m(c, 0, new_data + l, queue->grad + k + l, m + j, new_v + l);
                 if (status) return status;
             }
             data[j] = new_data[l];
             v[j] = new_v[l];
         }
     }
-    pending->count = 0;
+    queue->count = 0;
     return MG_OK;
 }

@@ -17,24 +17,24 @@ static void transpose_weights(int64_t nout, int64_t nin, const double *w, double
     }
 }
 
-ALWAYS void one_tile(int vecs, int64_t nin, const int32_t *live, const double *wt, int64_t wt_stride, const double *x,
+ALWAYS void one_tile(int vecs, int64_t nin, const int32_t *active, const double *wt, int64_t wt_stride, const double *x,
                      double *out)
 {
     vec sum[8];
     UNROLL for (int c = 0; c < vecs; c++) sum[c] = (vec){0};
     for (int64_t s = 0; s < nin; s++) {
-        const int64_t i = live ? live[s] : s;
+        const int64_t i = active ? active[s] : s;
         vec xi = vec_set(x[i]);
         UNROLL for (int c = 0; c < vecs; c++) sum[c] += vec_load(wt + i * wt_stride + c * LANES) * xi;
     }
     UNROLL for (int c = 0; c < vecs; c++) vec_store(out + c * LANES, sum[c]);
 }
 
-static void linear_one(int64_t nout, int64_t nin, const int32_t *live, const double *wt, int64_t wt_stride,
+static void linear_decode(int64_t nout, int64_t nin, const int32_t *active, const double *wt, int64_t wt_stride,
                        const double *x, double *out)
 {
     int64_t o = 0;
-#define ONE(vecs) one_tile(vecs, nin, live, wt + o, wt_stride, x, out + o)
+#define ONE(vecs) one_tile(vecs, nin, active, wt + o, wt_stride, x, out + o)
     for (; o + 8 * LANES <= nout; o += 8 * LANES) ONE(8);
     for (; o + 4 * LANES <= nout; o += 4 * LANES) ONE(4);
     for (; o + 2 * LANES <= nout; o += 2 * LANES) ONE(2);
@@ -72,7 +72,7 @@ ALWAYS void softmax_rows(int64_t rows, int64_t n, int64_t stride, double *exps, 
             vec_store(exps + h * stride + t, vec_load(exps + h * stride + t) * total[h]);
 }
 
-static void softmax_one(int64_t n, double factor, double *logits)
+static void softmax_decode(int64_t n, double factor, double *logits)
 {
     const int64_t stride = (n + LANES - 1) / LANES * LANES;
     double total[LANES];
@@ -80,7 +80,7 @@ static void softmax_one(int64_t n, double factor, double *logits)
     softmax_rows(1, n, stride, logits, total);
 }
 
-static void attention_one(int64_t n_head, int64_t head_dim, int64_t n, double factor, const double *q,
+static void attention_decode(int64_t n_head, int64_t head_dim, int64_t n, double factor, const double *q,
                           const double *keys, const double *values, double *scratch, double *out)
 {
     const int64_t n_embd = n_head * head_dim, stride = (n + LANES - 1) / LANES * LANES;

@@ -158,7 +158,7 @@ ALWAYS vec product_error(vec a, vec b, vec product)
 
 /* y - x * x, where y is next to x * x (and nothing over- or underflows): exactly, or without fused multiply-adds but for
  * the rounding of (x - x1) * (x + x1), which is that much smaller than x * x: 2**-23 units in the last place of y. */
-ALWAYS vec square_rest(vec y, vec x)
+ALWAYS vec square_residual(vec y, vec x)
 {
 #if MG_FMA
     return vec_fma(-x, x, y);
@@ -169,7 +169,7 @@ ALWAYS vec square_rest(vec y, vec x)
 }
 
 /* a * b + c where a * b is small beside c, so that it does not matter here whether the product was rounded first. */
-ALWAYS vec nudge(vec a, vec b, vec c)
+ALWAYS vec fma_or_mul_add(vec a, vec b, vec c)
 {
 #if MG_FMA
     return vec_fma(a, b, c);
@@ -200,20 +200,20 @@ ALWAYS vec divide_by_constant(vec x, vec c, vec r)
  *
  * An exact result high + low, with high rounded to nearest, is rounded to high even if it is off by the window, unless
  * high + low * (1 + stretch) is another double than high. */
-#define EXP_WINDOW 0.0145    /* e**x, -700 <= x <= 700: at most 0.0136, of which 0.0026 are ours */
-#define POW_WINDOW 0.0155    /* the others, |y * log(x)| <= 70: at most 0.0144 */
-#define SQUARE_WINDOW 0.0225 /* x**2 where 2**-300 <= x * x <= 2**140: at most 0.0206 */
-#define STRETCH(window) ((window) * 1.001 / (0.5 - (window)))
+#define EXP_TIE_WINDOW 0.0145    /* e**x, -700 <= x <= 700: at most 0.0136, of which 0.0026 are ours */
+#define POW_TIE_WINDOW 0.0155    /* the others, |y * log(x)| <= 70: at most 0.0144 */
+#define SQUARE_TIE_WINDOW 0.0225 /* x**2 where 2**-300 <= x * x <= 2**140: at most 0.0206 */
+#define STRETCH(tie_window) ((tie_window) * 1.001 / (0.5 - (tie_window)))
 
-/* Whether the C library in this process keeps within these windows: see exact_check. */
-static int exact_is_known = 0;
+/* Whether the C library in this process keeps within these windows: see libm_check. */
+static int libm_is_trusted = 0;
 
 /* Constants of the function below. */
 typedef struct {
     vec one, half, third, fourth, stretch, shrink, last_place;
 } root_constants;
 
-ALWAYS root_constants root_prepare(double window)
+ALWAYS root_constants root_prepare(double tie_window)
 {
     root_constants k;
     memset(&k, 0, sizeof k);
@@ -222,10 +222,10 @@ ALWAYS root_constants root_prepare(double window)
     k.half = vec_keep(0.5);
     k.third = vec_keep(0.375);
     k.fourth = vec_keep(0.3125);
-    k.stretch = vec_keep(0.5 * (1.0 + STRETCH(window + 0x1p-14))); /* y has 14 bits */
-    k.shrink = vec_keep(0.5 * (1.0 - STRETCH(window + 0x1p-14)));
+    k.stretch = vec_keep(0.5 * (1.0 + STRETCH(tie_window + 0x1p-14))); /* y has 14 bits */
+    k.shrink = vec_keep(0.5 * (1.0 - STRETCH(tie_window + 0x1p-14)));
 #else
-    k.last_place = vec_keep(0x1p-52 * (1.0 - 2.0 * window));
+    k.last_place = vec_keep(0x1p-52 * (1.0 - 2.0 * tie_window));
 #endif
     return k;
 }
@@ -233,20 +233,20 @@ ALWAYS root_constants root_prepare(double window)
 /* x ** 0.5 rounded to nearest, and what tells whether pow may return something else: the double next to it, above if
  * rest is positive, below if it is negative. */
 typedef struct {
-    vec root, rest;
+    vec root, residual;
 #if MG_LANES == 8
     vec other; /* the root or, where doubtful, its neighbour */
 #else
-    mask doubtful;
+    mask ambiguous;
 #endif
 } root_answer;
 
-ALWAYS mask root_is_doubtful(const root_answer *a)
+ALWAYS mask root_is_ambiguous(const root_answer *a)
 {
 #if MG_LANES == 8
     return mask_unequal(MASK_ALL, a->root, a->other);
 #else
-    return a->doubtful;
+    return a->ambiguous;
 #endif
 }
 
@@ -262,14 +262,14 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
     const vec t = x * y;
     const vec e = vec_fma(-t, y, k->one);
     const vec near = vec_fma(t * e, vec_fma(e, vec_fma(e, k->fourth, k->third), k->half), t);
-    a.rest = vec_fma(-near, near, x) * y;
-    a.other = vec_fma(a.rest, k->stretch, near);
-    a.root = vec_fma(a.rest, k->shrink, near);
+    a.residual = vec_fma(-near, near, x) * y;
+    a.other = vec_fma(a.residual, k->stretch, near);
+    a.root = vec_fma(a.residual, k->shrink, near);
 #else
     a.root = vec_sqrt(x);
-    a.rest = square_rest(x, a.root);
+    a.residual = square_residual(x, a.root);
     const vec binade = (vec)((ivec)a.root & ivec_set(0x7ff0000000000000)); /* 2**52 units in the last place of root */
-    a.doubtful = vec_at_least(vec_abs(a.rest), a.root * k->last_place * binade);
+    a.ambiguous = vec_at_least(vec_abs(a.residual), a.root * k->last_place * binade);
 #endif
     return a;
 }
@@ -281,7 +281,7 @@ ALWAYS double square_of(double x, double *other)
 #if MG_FMA
     const double square = x * x;
     if (square > 0x1p-300 && square < 0x1p+140) {
-        *other = fma_of(fma_of(x, x, -square), 1.0 + STRETCH(SQUARE_WINDOW), square);
+        *other = fma_of(fma_of(x, x, -square), 1.0 + STRETCH(SQUARE_TIE_WINDOW), square);
         return square;
     }
 #endif
@@ -293,7 +293,7 @@ ALWAYS double root_of(double x, double *other)
 #if MG_FMA
     if (x > 0x1p-200 && x < 0x1p+140) {
         const double root = __builtin_sqrt(x);
-        *other = fma_of(fma_of(-root, root, x) / root, 0.5 * (1.0 + STRETCH(POW_WINDOW)), root);
+        *other = fma_of(fma_of(-root, root, x) / root, 0.5 * (1.0 + STRETCH(POW_TIE_WINDOW)), root);
         return root;
     }
 #endif

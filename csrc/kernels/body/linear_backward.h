@@ -9,15 +9,15 @@ ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16
 /* The rows whose turn is from `first` up to `last`, of nout; the sums begin in dx if first > 0. The columns lie side by
  * side, or are those listed in live (one panel). */
 ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_t nout, const double *w,
-                       int64_t w_stride, const int32_t *order, const int32_t *live, const double *dy,
+                       int64_t w_stride, const int32_t *order, const int32_t *active, const double *dy,
                        int64_t dy_stride, double *dx, int64_t dx_stride)
 {
     vec sum[TILE_SUMS];
     const double *column[TILE_SUMS];
     UNROLL for (int c = 0; c < cols; c++) {
-        if (live) column[c] = w + live[c];
+        if (active) column[c] = w + active[c];
         UNROLL for (int b = 0; b < panels; b++) {
-            double *dxc = dx + b * dx_stride + (live ? (int64_t)live[c] : c) * LANES;
+            double *dxc = dx + b * dx_stride + (active ? (int64_t)active[c] : c) * LANES;
             sum[c * panels + b] = first ? vec_load(dxc) : (vec){0};
         }
     }
@@ -33,25 +33,25 @@ ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_
         vec dyo[4];
         UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * dy_stride + o * LANES);
         UNROLL for (int c = 0; c < cols; c++) {
-            vec weight = vec_set(live ? column[c][o * w_stride] : row[c]);
+            vec weight = vec_set(active ? column[c][o * w_stride] : row[c]);
             UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
         }
     }
     UNROLL for (int b = 0; b < panels; b++) {
         UNROLL for (int c = 0; c < cols; c++)
-            vec_store(dx + b * dx_stride + (live ? (int64_t)live[c] : c) * LANES, sum[c * panels + b]);
+            vec_store(dx + b * dx_stride + (active ? (int64_t)active[c] : c) * LANES, sum[c * panels + b]);
     }
 }
 
 ALWAYS void input_cols(int panels, int64_t first, int64_t last, int64_t nout, int64_t ncols, const double *w,
-                       int64_t w_stride, const int32_t *order, const int32_t *live, const double *dy,
+                       int64_t w_stride, const int32_t *order, const int32_t *active, const double *dy,
                        int64_t dy_stride, double *dx, int64_t dx_stride)
 {
     int64_t c = 0;
 #define INPUT(cols)                                                                                               \
-    input_tile(cols, panels, first, last, nout, live ? w : w + c, w_stride, order, live ? live + c : NULL, dy,    \
-               dy_stride, live ? dx : dx + c * LANES, dx_stride)
-    if (panels == 1 && TILE_SUMS >= 16 && !live)
+    input_tile(cols, panels, first, last, nout, active ? w : w + c, w_stride, order, active ? active + c : NULL, dy,    \
+               dy_stride, active ? dx : dx + c * LANES, dx_stride)
+    if (panels == 1 && TILE_SUMS >= 16 && !active)
         for (; c + 16 <= ncols; c += 16) INPUT(16);
     if (panels * 8 <= TILE_SUMS)
         for (; c + 8 <= ncols; c += 8) INPUT(8);
@@ -97,22 +97,22 @@ static void linear_backward_input(int64_t panels, int64_t nout, int64_t ncols, c
                      dx_stride);
 }
 
-static void linear_backward_input_live(int64_t nout, int64_t nlive, const int32_t *live, const double *w,
+static void linear_backward_input_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                        int64_t w_stride, const double *dy, double *dx)
 {
     if (w_stride == 64)
-        input_cols(1, 0, nout, nout, nlive, w, 64, NULL, live, dy, 0, dx, 0);
+        input_cols(1, 0, nout, nout, nactive, w, 64, NULL, active, dy, 0, dx, 0);
     else
-        input_cols(1, 0, nout, nout, nlive, w, w_stride, NULL, live, dy, 0, dx, 0);
+        input_cols(1, 0, nout, nout, nactive, w, w_stride, NULL, active, dy, 0, dx, 0);
 }
 
-static void relu_backward(int64_t nrows, const int32_t *live, const double *r, double *dr)
+static void relu_backward(int64_t nrows, const int32_t *active, const double *r, double *dr)
 {
     for (int64_t s = 0; s < nrows; s++) {
-        const int64_t o = (live ? live[s] : s) * LANES;
+        const int64_t o = (active ? active[s] : s) * LANES;
         /* 0.0 + float(h > 0) * dr: a product, because 0.0 * inf is nan. */
-        vec open = vec_where(vec_greater(vec_load(r + o), vec_set(0.0)), vec_set(1.0));
-        vec_store(dr + o, 0.0 + open * vec_load(dr + o));
+        vec slope = vec_where(vec_greater(vec_load(r + o), vec_set(0.0)), vec_set(1.0));
+        vec_store(dr + o, 0.0 + slope * vec_load(dr + o));
     }
 }
 
@@ -165,20 +165,20 @@ static void linear_backward_target(int64_t nin, const double *w, const int32_t *
 /* ---- dw[o][i] += x[p][i] * dy[p][o], p descending ---- */
 
 /* `rows` rows of dw, side by side or those listed in live. part: columns left over that do not fill a vector, or 0. */
-ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin, const int32_t *live, const double *x,
+ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin, const int32_t *active, const double *x,
                         int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
 {
     vec sum[TILE_SUMS];
     double *dw_row[TILE_SUMS];
     const double *dy_row[TILE_SUMS];
     UNROLL for (int r = 0; r < rows; r++) {
-        const int64_t o = live ? live[r] : r;
+        const int64_t o = active ? active[r] : r;
         dw_row[r] = dw + o * nin;
         dy_row[r] = dy + o * LANES;
         UNROLL for (int c = 0; c < vecs; c++) {
             sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
             /* What stands below, for when its turn comes. */
-            if (nin > 64 && !live) prefetch_write(dw_row[r], rows * nin + c * LANES);
+            if (nin > 64 && !active) prefetch_write(dw_row[r], rows * nin + c * LANES);
         }
     }
     for (int64_t p = n - 1; p >= 0; p--) {
@@ -199,23 +199,23 @@ ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin
     }
 }
 
-ALWAYS void weight_cols(int rows, int64_t n, int64_t nin, const int32_t *live, const double *x, int64_t x_stride,
+ALWAYS void weight_cols(int rows, int64_t n, int64_t nin, const int32_t *active, const double *x, int64_t x_stride,
                         const double *dy, int64_t dy_stride, double *dw)
 {
     int64_t c = 0;
     for (; c + 2 * LANES <= nin; c += 2 * LANES)
-        weight_tile(rows, 2, 0, n, nin, live, x + c, x_stride, dy, dy_stride, dw + c);
-    for (; c + LANES <= nin; c += LANES) weight_tile(rows, 1, 0, n, nin, live, x + c, x_stride, dy, dy_stride, dw + c);
-    if (c < nin) weight_tile(rows, 1, nin - c, n, nin, live, x + c, x_stride, dy, dy_stride, dw + c);
+        weight_tile(rows, 2, 0, n, nin, active, x + c, x_stride, dy, dy_stride, dw + c);
+    for (; c + LANES <= nin; c += LANES) weight_tile(rows, 1, 0, n, nin, active, x + c, x_stride, dy, dy_stride, dw + c);
+    if (c < nin) weight_tile(rows, 1, nin - c, n, nin, active, x + c, x_stride, dy, dy_stride, dw + c);
 }
 
-ALWAYS void weight_rows(int64_t n, int64_t nout, int64_t nin, const int32_t *live, const double *x, int64_t x_stride,
+ALWAYS void weight_rows(int64_t n, int64_t nout, int64_t nin, const int32_t *active, const double *x, int64_t x_stride,
                         const double *dy, int64_t dy_stride, double *dw)
 {
     int64_t o = 0;
 #define WEIGHT(rows)                                                                                              \
-    weight_cols(rows, n, nin, live ? live + o : NULL, x, x_stride, live ? dy : dy + o * LANES, dy_stride,         \
-                live ? dw : dw + o * nin)
+    weight_cols(rows, n, nin, active ? active + o : NULL, x, x_stride, active ? dy : dy + o * LANES, dy_stride,         \
+                active ? dw : dw + o * nin)
     for (; o + TILE_SUMS / 2 <= nout; o += TILE_SUMS / 2) WEIGHT(TILE_SUMS / 2);
     for (; o + 2 <= nout; o += 2) WEIGHT(2);
     if (o < nout) WEIGHT(1);
@@ -231,17 +231,17 @@ static void linear_backward_weight(int64_t n, int64_t nout, int64_t nin, const d
         weight_rows(n, nout, nin, NULL, x, x_stride, dy, dy_stride, dw);
 }
 
-static void linear_backward_weight_live(int64_t n, int64_t nlive, const int32_t *live, int64_t nin, const double *x,
+static void linear_backward_weight_active(int64_t n, int64_t nactive, const int32_t *active, int64_t nin, const double *x,
                                         int64_t x_stride, const double *dy, double *dw)
 {
     if (nin == 16 && x_stride == 16)
-        weight_rows(n, nlive, 16, live, x, 16, dy, 0, dw);
+        weight_rows(n, nactive, 16, active, x, 16, dy, 0, dw);
     else
-        weight_rows(n, nlive, nin, live, x, x_stride, dy, 0, dw);
+        weight_rows(n, nactive, nin, active, x, x_stride, dy, 0, dw);
 }
 
 /* Rows o .. o + rows of one column tile, over the positions listed, which descend. */
-ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *live, int64_t nin, const double *x,
+ALWAYS void sparse_tile(int rows, int64_t part, int64_t nactive, const int32_t *active, int64_t nin, const double *x,
                         int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
 {
     vec sum[8];
@@ -249,8 +249,8 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *li
         sum[r] = part ? vec_load_part(dw + r * nin, part) : vec_load_unaligned(dw + r * nin);
         if (nin > 64) prefetch_write(dw, (rows + r) * nin);
     }
-    for (int64_t s = 0; s < nlive; s++) {
-        const int64_t p = live[s];
+    for (int64_t s = 0; s < nactive; s++) {
+        const int64_t p = active[s];
         const double *g = dy + (int64_t)((uint64_t)p / LANES) * dy_stride + (int64_t)((uint64_t)p % LANES);
         vec xp = vec_load(x + p * x_stride);
         UNROLL for (int r = 0; r < rows; r++) sum[r] += xp * vec_set(g[r * LANES]);
@@ -264,22 +264,22 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t nlive, const int32_t *li
 }
 
 static void linear_backward_weight_sparse(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
-                                          const double *dy, int64_t dy_stride, double *dw, int32_t *live)
+                                          const double *dy, int64_t dy_stride, double *dw, int32_t *active)
 {
     /* For each vector's width of columns, how many positions are not 0 there, and which, descending. */
     for (int64_t c = 0; c < nin; c += LANES) {
-        int32_t *list = live + c / LANES * (n + 1);
-        int64_t nlive = 0;
+        int32_t *list = active + c / LANES * (n + 1);
+        int64_t nactive = 0;
         for (int64_t p = n - 1; p >= 0; p--) {
-            list[1 + nlive] = (int32_t)p;
-            nlive += lanes_any(vec_differs(vec_load(x + p * x_stride + c), vec_set(0.0)));
+            list[1 + nactive] = (int32_t)p;
+            nactive += lanes_any(vec_differs(vec_load(x + p * x_stride + c), vec_set(0.0)));
         }
-        list[0] = (int32_t)nlive;
+        list[0] = (int32_t)nactive;
     }
     int64_t o = 0;
 #define SPARSE(rows)                                                                                              \
     for (int64_t c = 0; c < nin; c += LANES) {                                                                    \
-        const int32_t *list = live + c / LANES * (n + 1);                                                         \
+        const int32_t *list = active + c / LANES * (n + 1);                                                         \
         const int64_t part = nin - c < LANES ? nin - c : 0;                                                       \
         if (list[0])                                                                                              \
             sparse_tile(rows, part, list[0], list + 1, nin, x + c, x_stride, dy + o * LANES, dy_stride,           \

@@ -18,15 +18,15 @@
 #define TILE_ROWS(panels) ((panels)*4 <= TILE_SUMS ? 4 : 2)
 
 /* out[o] = sum of w[o][i] * x[i], i ascending: all nin of them, or those listed in live. */
-ALWAYS void forward_tile(int rows, int panels, int64_t nin, const double *w, int64_t w_stride, const int32_t *live,
+ALWAYS void forward_tile(int rows, int panels, int64_t nin, const double *w, int64_t w_stride, const int32_t *active,
                          const double *x, int64_t x_stride, const double *residual, double *out, int64_t out_stride)
 {
     vec sum[TILE_SUMS];
     UNROLL for (int s = 0; s < rows * panels; s++) sum[s] = (vec){0};
     for (int64_t s = 0; s < nin; s++) {
-        const int64_t i = live ? live[s] : s;
+        const int64_t i = active ? active[s] : s;
         /* Long rows: fetch the next tile's weights, which follow this one's, a line at a time. */
-        if (!live && nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(w, rows * nin + s * rows);
+        if (!active && nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(w, rows * nin + s * rows);
         UNROLL for (int b = 0; b < panels; b++) {
             vec xi = vec_load(x + b * x_stride + i * LANES);
             UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(w[r * w_stride + i]) * xi;
@@ -41,12 +41,12 @@ ALWAYS void forward_tile(int rows, int panels, int64_t nin, const double *w, int
     }
 }
 
-ALWAYS void forward_rows(int panels, int64_t nout, int64_t nin, const double *w, int64_t w_stride, const int32_t *live,
+ALWAYS void forward_rows(int panels, int64_t nout, int64_t nin, const double *w, int64_t w_stride, const int32_t *active,
                          const double *x, int64_t x_stride, const double *residual, double *out, int64_t out_stride)
 {
     int64_t o = 0;
 #define FORWARD(rows)                                                                                             \
-    forward_tile(rows, panels, nin, w + o * w_stride, w_stride, live, x, x_stride,                                \
+    forward_tile(rows, panels, nin, w + o * w_stride, w_stride, active, x, x_stride,                                \
                  residual ? residual + o * LANES : NULL, out + o * LANES, out_stride)
     if (panels == 1) {
         for (; o + 8 <= nout; o += 8) FORWARD(8);
@@ -97,33 +97,33 @@ static void linear_forward(int64_t panels, int64_t nout, int64_t nin, const doub
         forward_panels(panels, nout, nin, w, x, x_stride, residual, out, out_stride);
 }
 
-static void linear_forward_live(int64_t nout, int64_t nlive, const int32_t *live, const double *w, int64_t w_stride,
+static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w, int64_t w_stride,
                                 const double *x, const double *residual, double *out)
 {
     if (w_stride == 64)
-        forward_rows(1, nout, nlive, w, 64, live, x, 0, residual, out, 0);
+        forward_rows(1, nout, nactive, w, 64, active, x, 0, residual, out, 0);
     else
-        forward_rows(1, nout, nlive, w, w_stride, live, x, 0, residual, out, 0);
+        forward_rows(1, nout, nactive, w, w_stride, active, x, 0, residual, out, 0);
 }
 
 /* ---- relu ---- */
 
-static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *live, int *finite)
+static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *active, int *finite)
 {
     /* Lanes without a position neither keep a row alive nor spoil the check. */
     const lane_mask valid = lanes_to(n - 1);
     vec odd = {0};
-    int64_t nlive = 0;
+    int64_t nactive = 0;
     for (int64_t o = 0; o < nrows; o++) {
         vec y = vec_load(h + o * LANES);
         lane_mask positive = vec_greater(y, vec_set(0.0));
         odd += y - y; /* 0, or nan */
         vec_store(h + o * LANES, vec_where(positive, y)); /* max(0, y): 0 for nan and for -0.0 */
-        live[nlive] = (int32_t)o;
-        nlive += lanes_any(positive & valid);
+        active[nactive] = (int32_t)o;
+        nactive += lanes_any(positive & valid);
     }
     *finite = !lanes_any(vec_differs(odd, vec_set(0.0)) & valid);
-    return nlive;
+    return nactive;
 }
 
 static double sum_of_magnitudes(int64_t n, const double *x)
