@@ -99,7 +99,7 @@ C_SOURCES = sorted(path for path in glob("csrc/**/*.c", recursive=True) if "test
 
 # One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd links them.
 LIBRARIES = [
-    (f"mg_kernels_{isa}", {
+    (f"mg_isa_{isa}", {
         "sources": [f"csrc/kernels/isa/{isa}.c"],
         "obj_deps": {"": HEADERS},
         "include_dirs": ["csrc"],
@@ -116,7 +116,8 @@ MODULES = {
     "value": ["csrc/base/vmem.c"],
     "model": [],
     "adam": ["csrc/fused/adam.c"],
-    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/rng/mt19937.c"],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/model/layout.c",
+              "csrc/rng/mt19937.c"],
 }
 
 EXTENSIONS = [

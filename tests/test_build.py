@@ -57,7 +57,7 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
 FUSED_IN_SOURCES = Counter(
     product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam, adam_queue
+    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam, adam_unresolved
 )  # fmt: skip
 
 
@@ -191,12 +191,52 @@ def test_missing_compiler_is_said_in_words(command, says):
 
 
 def test_statuses_are_one_enumeration_of_different_numbers():
-    text = (ROOT / "csrc/microgpt.h").read_text(encoding="utf-8")
-    enumerations = [body for body in re.findall(r"enum \{(.*?)\}", text, re.S) if re.search(r"= *-?\d", body)]
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "csrc").rglob("*.h")))
+    enumerations = [body for body in re.findall(r"enum \w* ?\{(.*?)\}", text, re.S) if re.search(r"MG_\w+ = -?\d+,", body)]
     assert len(enumerations) == 1
     statuses = dict(re.findall(r"(MG_\w+) = (-?\d+)", enumerations[0]))
     assert len(statuses) >= 13
     assert len(set(statuses.values())) == len(statuses)
+
+
+def csrc_includes():
+    """{unit: units that it includes}. A unit is a path in csrc without .h and .c."""
+    graph = {}
+    for path in (ROOT / "csrc").rglob("*.[ch]"):
+        unit = path.relative_to(ROOT / "csrc").with_suffix("").as_posix()
+        included = {name.removesuffix(".h") for name in re.findall(r'#include "(.+?)"', path.read_text(encoding="utf-8"))}
+        graph.setdefault(unit, set()).update(included - {unit})
+    return graph
+
+
+def circles(graph):
+    """The units from which a way leads back to them."""
+    reach = {unit: set(included) for unit, included in graph.items()}
+    while True:
+        more = {unit: far | set().union(*(reach[near] for near in far)) for unit, far in reach.items()}
+        if more == reach:
+            return sorted(unit for unit, far in reach.items() if unit in far)
+        reach = more
+
+
+def test_c_files_include_each_other_without_circles():
+    graph = csrc_includes()
+    assert len(graph) > 30
+    assert set().union(*graph.values()) <= set(graph), "an include is not spelled from csrc"
+    assert circles(graph) == []
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == ["a", "b"]  # the check can fail
+
+
+# Each folder of csrc may include itself and the folders before it (csrc/README.md).
+LAYERS = ["base", "rng", "model", "microgpt", "kernels", "fused", "tests"]
+
+
+def test_c_folders_include_lower_layers_only():
+    for unit, included in csrc_includes().items():
+        here, *_ = unit.split("/")
+        if here in LAYERS:
+            lower = LAYERS[: LAYERS.index(here) + 1]
+            assert {other.split("/")[0] for other in included} <= set(lower), unit
 
 
 def test_addresses_to_prefetch_are_integers():

@@ -1,18 +1,18 @@
-/* The only road to libm.
+/* Calls of the C library's pow, exp, log, cos and sin. All others go through these.
  *
- * CPython computes x**y, math.exp(x) and math.log(x) by calling the C library's pow, exp and log, and those are not
- * correctly rounded: x*x, 1/x and sqrt(x) differ from pow(x, 2), pow(x, -1) and pow(x, 0.5) in the last bit now and
- * then. So every power, exponential and logarithm that must have the original's bits goes through one of these, and
- * every file that includes this one is compiled with -fno-builtin-pow -fno-builtin-exp -fno-builtin-log, without which
- * a compiler would fold the calls away.
+ * CPython computes x**y, math.exp(x) and math.log(x) by the C library's pow, exp and log, which are not correctly
+ * rounded: x*x, 1/x and sqrt(x) sometimes differ from pow(x, 2), pow(x, -1) and pow(x, 0.5) in the last bit. So every
+ * power, exponential and logarithm that must have the original's bits is one of these calls, and every file that includes
+ * this one is compiled with -fno-builtin-pow -fno-builtin-exp -fno-builtin-log: otherwise a compiler folds them.
  *
- * The same holds for the cosine and the sine of random.gauss: of cos(x) and sin(x) side by side a compiler makes one
- * call of sincos, another function, whose last bit nobody promises to be the same. (math.sqrt needs no such care: a
- * square root is correctly rounded everywhere, by the C library and by the processor.) */
-#ifndef MG_MATH_H
-#define MG_MATH_H
+ * cos and sin are those of random.gauss. A compiler would merge cos(x) and sin(x) into one call of sincos, whose last bit
+ * may differ. (sqrt needs no such care: it is correctly rounded in every C library and processor.) */
+#ifndef MG_BASE_LIBM_H
+#define MG_BASE_LIBM_H
 
 #include <math.h>
+
+#include "base/require.h"
 
 static inline double mg_pow(double x, double y) { return pow(x, y); } /* CPython: x ** y */
 static inline double mg_exp(double x) { return exp(x); }              /* CPython: math.exp(x) */

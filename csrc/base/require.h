@@ -1,9 +1,9 @@
-/* What a compiler and its target must be for the results to have the script's bits: the one list of it.
+/* Requirements on the compiler, its flags and the target, without which results would not have the script's bits.
  *
- * Every C file begins with this, by way of microgpt.h. setup.py compiles this file alone, with the flags of the build,
- * before anything else, and reports the text of the first error that it meets. */
-#ifndef MG_REQUIRE_H
-#define MG_REQUIRE_H
+ * Every C file includes this through the other headers of base/. setup.py compiles this file alone with the flags of the
+ * build, before anything else, and reports the text of the first error. */
+#ifndef MG_BASE_REQUIRE_H
+#define MG_BASE_REQUIRE_H
 
 /* Vector extensions, __builtin_mul_overflow, _mm512 intrinsics. These are the oldest versions that are tested. */
 #if defined(__clang__)
@@ -32,13 +32,13 @@
 #endif
 _Static_assert(sizeof(1.0) == sizeof(double), "microgpt needs constants that are doubles: no -fsingle-precision-constant");
 
-/* setup.py's own flags come last and undo these; a compiler that takes them all the same is refused. */
+/* setup.py's flags come last and undo these. A compiler for which they still hold is refused. */
 #if defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \
     || defined(__NO_SIGNED_ZEROS__)
 #error "microgpt cannot be compiled with -ffast-math or a part of it: results must have the script's bits"
 #endif
 
-/* Either byte order will do, the same for integers and doubles. */
+/* Either byte order is supported if it is the same for integers and doubles. */
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ && __BYTE_ORDER__ != __ORDER_BIG_ENDIAN__
 #error "microgpt needs a processor that is little-endian or big-endian"
 #endif

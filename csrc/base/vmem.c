@@ -1,8 +1,7 @@
 #include "base/vmem.h"
 
-#include "microgpt.h"
 
-/* Committing is a system call: take this much at once, or an eighth of what is there already if that is more. */
+/* Committing is a system call: commit at least this much, or an eighth of what is committed already. */
 #define COMMIT_STEP ((size_t)1 << 18)
 
 #ifdef _WIN32
@@ -29,7 +28,7 @@ static void unmap_addresses(char *start, size_t size) {
 #define MAP_NORESERVE 0
 #endif
 
-/* PROT_NONE, so that the reservation counts for nothing even where the kernel refuses to overcommit. */
+/* PROT_NONE: the reservation does not count as memory even where the kernel refuses to overcommit. */
 static void *map_addresses(size_t size) {
     void *start = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return start == MAP_FAILED ? NULL : start;
@@ -40,29 +39,29 @@ static int back_addresses(char *start, size_t size) { return mprotect(start, siz
 static void unmap_addresses(char *start, size_t size) { munmap(start, size); }
 #endif
 
-int mg_vmem_reserve(mg_vmem *range, size_t size) {
+mg_status mg_vmem_reserve(mg_vmem *memory, size_t size) {
     size = (size + COMMIT_STEP - 1) / COMMIT_STEP * COMMIT_STEP;
-    range->start = map_addresses(size);
-    range->reserved = range->start ? size : 0;
-    range->committed = 0;
-    return range->start ? MG_OK : MG_NO_MEMORY;
+    memory->start = map_addresses(size);
+    memory->reserved = memory->start ? size : 0;
+    memory->committed = 0;
+    return memory->start ? MG_OK : MG_NO_MEMORY;
 }
 
-int mg_vmem_commit(mg_vmem *range, size_t size) {
+mg_status mg_vmem_commit(mg_vmem *memory, size_t size) {
     size_t wanted;
-    if (size <= range->committed) return MG_OK;
-    if (size > range->reserved) return MG_NO_MEMORY;
-    wanted = range->committed + range->committed / 8;
+    if (size <= memory->committed) return MG_OK;
+    if (size > memory->reserved) return MG_NO_MEMORY;
+    wanted = memory->committed + memory->committed / 8;
     if (wanted < size) wanted = size;
     wanted = (wanted + COMMIT_STEP - 1) / COMMIT_STEP * COMMIT_STEP;
-    if (wanted > range->reserved) wanted = range->reserved;
-    if (!back_addresses(range->start + range->committed, wanted - range->committed)) return MG_NO_MEMORY;
-    range->committed = wanted;
+    if (wanted > memory->reserved) wanted = memory->reserved;
+    if (!back_addresses(memory->start + memory->committed, wanted - memory->committed)) return MG_NO_MEMORY;
+    memory->committed = wanted;
     return MG_OK;
 }
 
-void mg_vmem_release(mg_vmem *range) {
-    if (range->start) unmap_addresses(range->start, range->reserved);
-    range->start = NULL;
-    range->reserved = range->committed = 0;
+void mg_vmem_release(mg_vmem *memory) {
+    if (memory->start) unmap_addresses(memory->start, memory->reserved);
+    memory->start = NULL;
+    memory->reserved = memory->committed = 0;
 }

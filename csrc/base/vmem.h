@@ -1,11 +1,13 @@
-/* Memory that grows and never moves: a range of addresses is reserved once and backed by memory as it is needed.
+/* Virtual memory that grows in place: reserve a range of addresses once, commit memory to it as needed.
  *
- * The tape keeps its arrays in such ranges, so that a NumPy view of the parameters stays valid for ever, growing copies
- * nothing, and a pointer to a node may be held across the making of another. */
-#ifndef MG_RESERVE_H
-#define MG_RESERVE_H
+ * The tape keeps its arrays in such ranges: growing copies nothing, so a NumPy view of the parameters stays valid, and a
+ * pointer to a node stays valid while other nodes are made. */
+#ifndef MG_BASE_VMEM_H
+#define MG_BASE_VMEM_H
 
 #include <stddef.h>
+
+#include "base/status.h"
 
 typedef struct {
     char *start;
@@ -14,12 +16,12 @@ typedef struct {
 } mg_vmem;
 
 /* Reserve size bytes of address space, which cost no memory. MG_OK or MG_NO_MEMORY. */
-int mg_vmem_reserve(mg_vmem *range, size_t size);
+mg_status mg_vmem_reserve(mg_vmem *memory, size_t size);
 
-/* Make the first size bytes usable. MG_NO_MEMORY when size is beyond the reservation or memory has run out. */
-int mg_vmem_commit(mg_vmem *range, size_t size);
+/* Make the first size bytes usable. MG_NO_MEMORY: size is beyond the reservation, or there is no memory left. */
+mg_status mg_vmem_commit(mg_vmem *memory, size_t size);
 
-/* Give everything back. */
-void mg_vmem_release(mg_vmem *range);
+/* Return all memory and addresses. A range that was never reserved, all zero, is fine. */
+void mg_vmem_release(mg_vmem *memory);
 
 #endif

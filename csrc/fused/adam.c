@@ -1,11 +1,13 @@
 /* Adam: the coefficients of one update (reference.py, class Adam; microgpt.py, "Adam optimizer update"). The update
  * itself is kernels/body/adam.h. */
-#include "fused/engine.h"
+#include "fused/adam.h"
+
 #include "base/libm.h"
+#include "kernels/kernels.h"
 
 static int between(double x, double low, double high) { return low <= x && x <= high; }
 
-int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
 {
     if (config->num_steps == 0) return MG_ZERO_DIVISION;
     const double t = (double)(step + 1);
@@ -20,8 +22,8 @@ int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *c
     coefs->v_scale = 1.0 - beta2_t;
     coefs->lr_t = config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
-    /* Wide enough for every sensible setting, narrow enough that nothing over- or underflows on the way: the proofs in
-     * docs/exactness.md count on these ranges. Whatever lies outside goes through the script's own arithmetic. */
+    /* Wide enough for every sensible setting, narrow enough that no intermediate result over- or underflows: the proofs in
+     * docs/exactness.md assume these ranges. Other settings go through the script's arithmetic, one by one. */
     coefs->vectorizable = between(coefs->beta1, 0.0, 1.0) && between(coefs->beta2, 0.0, 1.0)
                           && between(coefs->one_minus_beta2, 0x1p-40, 1.0) && between(coefs->m_scale, 0x1p-40, 1.0)
                           && between(coefs->v_scale, 0x1p-40, 1.0) && between(coefs->eps, 0x1p-500, 0x1p+40)
@@ -34,22 +36,22 @@ int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int6
                      int negative_v)
 {
     if (negative_v || !coefs->vectorizable) return 1;
-    /* A number of 2 or more has the highest bit of the exponent set; if there is one, look more closely. */
+    /* The highest bit of the exponent is set in numbers of 2 or more. Only then is the sum needed. */
     return (kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(kernels->sum_of_magnitudes(n, grad) < MG_SAFE_MAGNITUDE);
 }
 
-int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
+mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                    double *m, double *v, int libm)
 {
     if (libm) return kernels->adam_update_libm(coefs, n, data, grad, m, v);
-    const int negative_v = kernels->or_of_bits(n, v) >> 63; /* or a -0.0, or some nan */
+    const int negative_v = kernels->or_of_bits(n, v) >> 63; /* or a -0.0, or a nan with a sign */
     return kernels->adam_update(coefs, mg_adam_may_fail(kernels, coefs, n, grad, negative_v), n, data, grad, m, v);
 }
 
-int mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
+mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
                  double *grad, double *m, double *v)
 {
     mg_adam_coefs coefs;
-    const int status = mg_adam_prepare(config, step, &coefs);
+    const mg_status status = mg_adam_prepare(config, step, &coefs);
     return status ? status : mg_adam_update(kernels, &coefs, n, data, grad, m, v, 0);
 }

@@ -1,25 +1,27 @@
-/* Sampling: one token after the other, with the keys and values of those before kept (microgpt.py, "Inference"). */
+/* Generation: one token after the other, with the keys and values of earlier tokens cached (microgpt.py, "Inference"). */
 #include <stdlib.h>
 #include <string.h>
 
-#include "fused/engine.h"
+#include "base/arena.h"
+#include "base/checked.h"
 #include "base/libm.h"
+#include "fused/engine.h"
 
 /* The weights of one layer, transposed, [nin][nout rounded up to lanes], and its cache. */
-typedef struct {
+typedef struct decoder_layer {
     double *qkv, *wo, *fc1, *fc2;
     double *keys;   /* panels [n_embd][lanes] of positions */
     double *values; /* rows [n_embd] */
-    int tame;       /* whether mlp_fc2 is finite, so that what relu made 0 may be passed over */
+    int skip_inactive; /* whether mlp_fc2 is finite, so that zeros of relu may be skipped */
 } decoder_layer;
 
-struct mg_decoder {
+typedef struct mg_decoder {
     decoder_layer *layers;
     double *lm_head; /* transposed */
     double *x, *xn, *qkv, *xa, *hidden, *logits; /* each rounded up to lanes */
     double *scratch;                             /* of attention */
     int32_t *active;                               /* [4 * n_embd] */
-};
+} mg_decoder;
 
 static int64_t padded(const mg_engine *e, int64_t n)
 {
@@ -41,7 +43,7 @@ static void lay_out(const mg_engine *e, mg_decoder *s, mg_arena *c)
         layer.fc2 = mg_arena_take(c, mg_mul(4 * n_embd, one), d);
         layer.keys = mg_arena_take(c, mg_mul(block, n_embd), d);
         layer.values = mg_arena_take(c, mg_mul(block, n_embd), d);
-        layer.tame = 0;
+        layer.skip_inactive = 0;
         if (c->base) s->layers[l] = layer;
         if (c->used == INT64_MAX) return;
     }
@@ -56,10 +58,8 @@ static void lay_out(const mg_engine *e, mg_decoder *s, mg_arena *c)
     s->active = mg_arena_take(c, 4 * n_embd, sizeof(int32_t));
 }
 
-void mg_decoder_free(mg_decoder *s) { free(s); }
-
-/* Memory, and the weights as they are now: they may have changed since the last call. */
-static int begin(mg_engine *e, const double *params, mg_poll *poll)
+/* Memory, and the current weights, transposed: they may have changed since the last call. */
+static mg_status begin(mg_engine *e, const double *params, mg_poll *poll)
 {
     const mg_kernels *k = e->kernels;
     const int64_t n_embd = e->config.n_embd, vocab_size = e->config.vocab_size;
@@ -70,7 +70,7 @@ static int begin(mg_engine *e, const double *params, mg_poll *poll)
         lay_out(e, &measure, &arena);
         void *block = mg_arena_allocate(&arena);
         if (!block) return MG_NO_MEMORY;
-        /* The block begins with the structure itself, so that there is one thing to free. */
+        /* The block begins with the structure itself, so that free(e->decoder) is enough. */
         mg_arena_take(&arena, 1, sizeof measure);
         lay_out(e, block, &arena);
         e->decoder = block;
@@ -83,8 +83,8 @@ static int begin(mg_engine *e, const double *params, mg_poll *poll)
         k->transpose_weights(n_embd, n_embd, w + e->at.attn_wo, layer->wo, padded(e, n_embd));
         k->transpose_weights(4 * n_embd, n_embd, w + e->at.mlp_fc1, layer->fc1, padded(e, 4 * n_embd));
         k->transpose_weights(n_embd, 4 * n_embd, w + e->at.mlp_fc2, layer->fc2, padded(e, n_embd));
-        layer->tame = k->sum_of_magnitudes(4 * n_embd * n_embd, w + e->at.mlp_fc2) < MG_SAFE_MAGNITUDE;
-        const int status = mg_poll_work(poll, 12 * n_embd * n_embd * 8);
+        layer->skip_inactive = k->sum_of_magnitudes(4 * n_embd * n_embd, w + e->at.mlp_fc2) < MG_SAFE_MAGNITUDE;
+        const mg_status status = mg_poll_work(poll, 12 * n_embd * n_embd * 8);
         if (status) return status;
     }
     k->transpose_weights(vocab_size, n_embd, params + e->at.lm_head, s->lm_head, padded(e, vocab_size));
@@ -99,8 +99,8 @@ static void norm(int64_t n, double inverse, const double *x, double *out)
     for (int64_t i = 0; i < n; i++) out[i] = x[i] * scale;
 }
 
-/* gpt(token, position, keys, values) of the script, as far as the last layer; the logits only if they are wanted. */
-static int decode_token(mg_engine *e, const double *params, int64_t token, int64_t position, int want_logits, mg_poll *poll)
+/* gpt(token, position, keys, values) of the script, up to the last layer; the logits only if want_logits. */
+static mg_status decode_token(mg_engine *e, const double *params, int64_t token, int64_t position, int want_logits, mg_poll *poll)
 {
     const mg_kernels *k = e->kernels;
     mg_decoder *s = e->decoder;
@@ -130,12 +130,12 @@ static int decode_token(mg_engine *e, const double *params, int64_t token, int64
             s->active[nactive] = (int32_t)i;
             nactive += positive;
         }
-        if (layer->tame)
+        if (layer->skip_inactive)
             k->linear_decode(n_embd, nactive, s->active, layer->fc2, one, s->hidden, s->xa);
         else
             k->linear_decode(n_embd, 4 * n_embd, NULL, layer->fc2, one, s->hidden, s->xa);
         for (int64_t i = 0; i < n_embd; i++) x[i] = s->xa[i] + x[i];
-        const int status = mg_poll_work(poll, 12 * n_embd * n_embd + 2 * n_embd * position);
+        const mg_status status = mg_poll_work(poll, 12 * n_embd * n_embd + 2 * n_embd * position);
         if (status) return status;
     }
     if (!want_logits) return MG_OK;
@@ -143,10 +143,10 @@ static int decode_token(mg_engine *e, const double *params, int64_t token, int64
     return mg_poll_work(poll, e->config.vocab_size * n_embd);
 }
 
-int mg_next_probabilities(mg_engine *e, const double *params, double factor, const int32_t *tokens, int64_t n,
+mg_status mg_next_probabilities(mg_engine *e, const double *params, double factor, const int32_t *tokens, int64_t n,
                           mg_poll *poll, double *probs)
 {
-    int status = begin(e, params, poll);
+    mg_status status = begin(e, params, poll);
     for (int64_t p = 0; p < n && !status; p++) status = decode_token(e, params, tokens[p], p, p == n - 1, poll);
     if (status) return status;
     e->kernels->softmax_decode(e->config.vocab_size, factor, e->decoder->logits);
@@ -154,13 +154,13 @@ int mg_next_probabilities(mg_engine *e, const double *params, double factor, con
     return MG_OK;
 }
 
-int mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens, int64_t n,
+mg_status mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens, int64_t n,
               int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
 {
     const int64_t vocab_size = e->config.vocab_size, bos = vocab_size - 1;
     const mg_mt19937 start = *stream;
     *count = 0;
-    int status = begin(e, params, poll);
+    mg_status status = begin(e, params, poll);
     for (int64_t p = 0; p < n - 1 && !status; p++) status = decode_token(e, params, tokens[p], p, 0, poll);
     int64_t token = tokens[n - 1];
     for (int64_t p = n - 1; p < e->config.block_size && *count < max_tokens && !status; p++) {
@@ -171,7 +171,7 @@ int mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, double f
         for (int64_t o = 1; o < vocab_size; o++) cum_weights[o] = cum_weights[o - 1] + cum_weights[o];
         token = mg_mt19937_choice(stream, cum_weights, vocab_size);
         if (token < 0) {
-            status = (int)token;
+            status = (mg_status)token;
             break;
         }
         if (token == bos) break;

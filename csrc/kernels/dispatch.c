@@ -1,13 +1,14 @@
-/* Which kernels this build has and this processor runs. Compiled without any instruction set's flags. */
+/* The choice of a kernel table: what this build has and this processor supports. Compiled without any instruction set's
+ * flags. */
 #include <string.h>
 
-#include "microgpt.h"
 #include "kernels/kernels.h"
+#include "microgpt.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Register XCR0: what the operating system saves when it switches threads. The processor's word alone is not enough. */
+/* Register XCR0: the registers that the operating system saves when it switches threads. */
 static uint64_t saved_state(void)
 {
     uint32_t low, high;
@@ -59,7 +60,7 @@ extern const mg_kernels mg_kernels_avx512;
 extern const mg_kernels mg_kernels_neon;
 #endif
 
-/* What was compiled, the best last. */
+/* What was compiled, best last. */
 static const struct {
     const mg_kernels *kernels;
     int (*supported)(void);
@@ -100,21 +101,12 @@ int mg_kernels_vector_math(const mg_kernels *kernels) { return kernels->vector_m
 
 const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 {
-#define KERNEL(name) {#name, offsetof(mg_kernels, name)}
+#define KERNEL(result, name, parameters) {#name, offsetof(mg_kernels, name)},
     static const struct {
         const char *name;
         size_t offset;
     } table[] = {
-        KERNEL(linear_forward), KERNEL(linear_forward_active), KERNEL(relu_forward), KERNEL(sum_of_magnitudes),
-        KERNEL(or_of_bits),
-        KERNEL(linear_backward_input), KERNEL(linear_backward_input_active), KERNEL(relu_backward),
-        KERNEL(linear_backward_input_first), KERNEL(linear_backward_target), KERNEL(linear_backward_weight),
-        KERNEL(linear_backward_weight_active), KERNEL(linear_backward_weight_sparse), KERNEL(embed_forward),
-        KERNEL(embed_backward), KERNEL(panels_to_rows), KERNEL(rmsnorm_forward), KERNEL(rmsnorm_backward),
-        KERNEL(attention_forward), KERNEL(attention_backward), KERNEL(loss_forward), KERNEL(loss_backward),
-        KERNEL(transpose_weights), KERNEL(linear_decode), KERNEL(softmax_decode), KERNEL(attention_decode),
-        KERNEL(exp_array), KERNEL(pow_2_array), KERNEL(pow_05_array), KERNEL(pow_m05_array), KERNEL(pow_m1_array),
-        KERNEL(pow_m15_array), KERNEL(pow_m2_array), KERNEL(vector_math), KERNEL(adam_update), KERNEL(adam_update_libm),
+#include "kernels/kernel_list.h"
     };
 #undef KERNEL
     if (index < 0 || (size_t)index >= sizeof table / sizeof table[0]) return NULL;
@@ -122,7 +114,7 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
     return table[index].name;
 }
 
-const mg_kernels *mg_select_kernels(const char *name, int *status)
+const mg_kernels *mg_select_kernels(const char *name, mg_status *status)
 {
     *status = MG_OK;
     for (int i = COMPILED - 1; i >= 0; i--) {

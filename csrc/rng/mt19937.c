@@ -3,7 +3,9 @@
  * M. Matsumoto and T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random number
  * generator", ACM TOMACS 8 (1998), and their initialisation of 2002 (init_by_array). The state is 624 words, of which
  * `pos` have been given out. */
-#include "microgpt.h"
+#include "rng/mt19937.h"
+
+#include "base/status.h"
 #include "base/libm.h"
 
 #define N 624

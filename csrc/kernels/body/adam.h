@@ -3,46 +3,16 @@
  * The C library decides what g**2 and v_hat**0.5 are, and it is not correctly rounded. But it is nearly so: where the
  * exact square or root lies far enough from the middle between two doubles, it is the nearer of them, and arithmetic
  * finds it. Near the middle there are two candidates. Most often both lead to the same v and to the same parameter in
- * the end, and then either will do; the few parameters left over are done again (adam_queue.inc.h). */
+ * the end, and then either will do; the few parameters left over are done again (adam_unresolved.h). */
+#ifndef MG_BODY_ADAM_H
+#define MG_BODY_ADAM_H
 
-/* ---- one at a time ---- */
+#include <string.h>
 
-/* One parameter, exactly as the script does it, but for m, which is the new one already. libm: ask the C library for the
- * square and the root in any case; else only where it matters. */
-ALWAYS int adam_one_from_m(const mg_adam_coefs *c, int libm, double *data, double *grad, const double *m, double *v)
-{
-    const double g = *grad, p = *data;
-    double other;
+#include "kernels/body/adam_one.h"
+#include "kernels/body/adam_unresolved.h"
 
-    const double square = libm ? other = mg_pow(g, 2.0) : square_of(g, &other);
-    if (isinf(square) && isfinite(g)) return MG_POW_RANGE;
-    const double decayed_v = c->beta2 * *v;
-    *v = decayed_v + c->one_minus_beta2 * square;
-    if (decayed_v + c->one_minus_beta2 * other != *v) *v = decayed_v + c->one_minus_beta2 * mg_pow(g, 2.0);
-
-    if (c->m_scale == 0.0 || c->v_scale == 0.0) return MG_ZERO_DIVISION;
-    const double m_hat = *m / c->m_scale, v_hat = *v / c->v_scale;
-    if (v_hat < 0.0 && isfinite(v_hat)) return MG_POW_COMPLEX;
-    const double root = libm ? other = mg_pow(v_hat, 0.5) : root_of(v_hat, &other);
-    if (root + c->eps == 0.0) return MG_ZERO_DIVISION;
-    *data = p - c->lr_t * m_hat / (root + c->eps);
-    if (other != root && p - c->lr_t * m_hat / (other + c->eps) != *data)
-        *data = p - c->lr_t * m_hat / (mg_pow(v_hat, 0.5) + c->eps);
-    *grad = 0.0;
-    return MG_OK;
-}
-
-ALWAYS int adam_one_by_one(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m, double *v)
-{
-    for (int64_t i = 0; i < n; i++) {
-        m[i] = c->beta1 * m[i] + c->one_minus_beta1 * grad[i];
-        const int status = adam_one_from_m(c, libm, data + i, grad + i, m + i, v + i);
-        if (status) return status;
-    }
-    return MG_OK;
-}
-
-static int adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
+static mg_status adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
 {
     return adam_one_by_one(c, 1, n, data, grad, m, v);
 }
@@ -138,8 +108,6 @@ ALWAYS void adam_decay(const adam_vectors *c, mask decaying, vec *m, vec *v)
         *v = c->beta2 * *v + 0.0;
     }
 }
-
-#include "kernels/body/adam_unresolved.h"
 
 /* An update is three steps, each of which takes a vector's results from the one before. What it leaves in memory is
  * right in the lanes that it says it answers for (a mask for each question: to combine them takes the ports that the
@@ -278,7 +246,7 @@ static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_hav
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 
-ALWAYS int adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n, double *data,
+ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n, double *data,
                        double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
@@ -293,16 +261,16 @@ ALWAYS int adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int m
         if (i < count) adam_part(&c, unit_m, unit_v, may_have_subnormals, count - i, d + i, g + i, mm + i, vv + i, &old, i);
         adam_queue_unresolved(coefs, &old, first, count, data, m, v, &queue);
         if (queue.count > ADAM_QUEUE - ADAM_CHUNK) {
-            const int status = adam_resolve_queue(coefs, &queue, data, m, v);
+            const mg_status status = adam_resolve_queue(coefs, &queue, data, m, v);
             if (status) return status;
         }
     }
     return adam_resolve_queue(coefs, &queue, data, m, v);
 }
 
-typedef int adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
+typedef mg_status adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
 #define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals)                                                             \
-    static int name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)              \
+    static mg_status name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)              \
     {                                                                                                                 \
         return adam_chunks(c, unit_m, unit_v, may_have_subnormals, n, data, grad, m, v);                                          \
     }
@@ -322,7 +290,7 @@ static adam_kernel *adam_choose(const mg_adam_coefs *c)
 
 /* If the script would raise an error at one of the parameters, a piece must be undone, and gone through as the script
  * does it. */
-static int adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int64_t n, double *data, double *grad,
+static mg_status adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int64_t n, double *data, double *grad,
                                double *m, double *v)
 {
     enum { PIECE = 256 };
@@ -339,7 +307,7 @@ static int adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int6
     return MG_OK;
 }
 
-static int adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m, double *v)
+static mg_status adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m, double *v)
 {
     if (!libm_is_trusted) return adam_one_by_one(c, 1, n, data, grad, m, v);
     if (!c->vectorizable) return adam_one_by_one(c, 0, n, data, grad, m, v);
@@ -347,3 +315,5 @@ static int adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *
     if (may_fail) return adam_update_or_undo(update, c, n, data, grad, m, v);
     return update(c, n, data, grad, m, v);
 }
+
+#endif

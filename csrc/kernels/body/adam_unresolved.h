@@ -1,6 +1,12 @@
 /* Adam: the parameters that the vectors could not answer for, some in a thousand. They are put on a list, as they were
  * before, and done again in vectors of their own, which ask the C library. To do each where it is found would be slower:
  * a processor cannot foretell where that is. */
+#ifndef MG_BODY_ADAM_UNRESOLVED_H
+#define MG_BODY_ADAM_UNRESOLVED_H
+
+#include <string.h>
+
+#include "kernels/body/adam_one.h"
 
 #define ADAM_CHUNK 256 /* parameters between one look at what was left open and the next; a multiple of 64 */
 
@@ -122,7 +128,7 @@ ALWAYS unsigned adam_resolve(const mg_adam_coefs *c, double *data, const double 
 }
 
 /* Settle what is on the list. */
-static __attribute__((noinline)) int adam_resolve_queue(const mg_adam_coefs *c, adam_queue *queue, double *data, double *m,
+static __attribute__((noinline)) mg_status adam_resolve_queue(const mg_adam_coefs *c, adam_queue *queue, double *data, double *m,
                                                  double *v)
 {
     for (int l = 0; l < LANES; l++) /* there is nothing to do beyond the end, but something must stand there */
@@ -140,7 +146,7 @@ static __attribute__((noinline)) int adam_resolve_queue(const mg_adam_coefs *c, 
             if (!(resolved >> l & 1)) {
                 new_data[l] = queue->data[k + l];
                 new_v[l] = queue->v[k + l];
-                const int status = adam_one_from_m(c, 0, new_data + l, queue->grad + k + l, m + j, new_v + l);
+                const mg_status status = adam_one_from_m(c, 0, new_data + l, queue->grad + k + l, m + j, new_v + l);
                 if (status) return status;
             }
             data[j] = new_data[l];
@@ -150,3 +156,5 @@ static __attribute__((noinline)) int adam_resolve_queue(const mg_adam_coefs *c, 
     queue->count = 0;
     return MG_OK;
 }
+
+#endif

@@ -2,6 +2,11 @@
  *
  * In the panel's own keys (the diagonal) a query must not see the keys after it. What belongs to such a pair is set
  * to +0.0 *after* multiplying, because 0 * inf is nan; adding +0.0 leaves a sum that began at +0.0 as it is. */
+#ifndef MG_BODY_ATTENTION_H
+#define MG_BODY_ATTENTION_H
+
+#include "kernels/body/exp_pow.h"
+#include "kernels/kernels.h"
 
 /* out[t] = sum over j of x[t][j] * y[j] for the LANES keys of one panel; j ascending or descending. */
 ALWAYS void dot_keys(int descending, int64_t head_dim, const double *x, const double *y, vec out[LANES])
@@ -65,18 +70,18 @@ ALWAYS int64_t keys_of(int64_t panel, int64_t n)
 }
 
 /* Logits of one head, less the largest that each query sees; -inf for a key that it does not see. */
-ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, double factor, const double *q,
+ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, double scale, const double *q,
                              const double *k, int64_t stride, double *logits)
 {
     vec largest = {0};
     for (int64_t b = 0; b <= panel; b++) {
         vec logit[LANES];
         dot_keys(0, head_dim, k + b * stride, q, logit);
-        if (b == 0) largest = logit[0] * factor; /* every query sees key 0 */
+        if (b == 0) largest = logit[0] * scale; /* every query sees key 0 */
         const int64_t count = nkeys - b * LANES < LANES ? nkeys - b * LANES : LANES;
         UNROLL for (int t = 0; t < LANES; t++) {
             if (t >= count) break;
-            vec l = logit[t] * factor;
+            vec l = logit[t] * scale;
             if (b == panel) l = vec_select(lanes_from(t), l, vec_set(-INFINITY));
             largest = vec_max(largest, l);
             vec_store(logits + (b * LANES + t) * LANES, l);
@@ -85,35 +90,34 @@ ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, dou
     for (int64_t t = 0; t < nkeys; t++) vec_store(logits + t * LANES, vec_load(logits + t * LANES) - largest);
 }
 
-static void attention_forward(int64_t panel, int64_t n, int64_t heads, int64_t head_dim, double factor,
-                              const double *q, const double *k, const double *v, int64_t stride, double *exps,
-                              double *total, double *inverse, double *out, double *scratch)
+static void attention_forward(const mg_attention_args *args, double *out)
 {
-    const int64_t nkeys = keys_of(panel, n), diagonal = panel * LANES, square = nkeys * LANES;
-    const int64_t head = head_dim * LANES;
-    for (int64_t h = 0; h < heads; h++) {
-        const double *q_h = q + panel * stride + h * head, *k_h = k + h * head;
-        if (head_dim == 4)
-            attention_logits(panel, nkeys, 4, factor, q_h, k_h, stride, exps + h * square);
+    const mg_attention_args a = *args; /* a copy that no store can alias */
+    const int64_t nkeys = keys_of(a.panel, a.n), diagonal = a.panel * LANES, square = nkeys * LANES;
+    const int64_t head = a.head_dim * LANES;
+    for (int64_t h = 0; h < a.heads; h++) {
+        const double *q_h = a.q + a.panel * a.stride + h * head, *k_h = a.k + h * head;
+        if (a.head_dim == 4)
+            attention_logits(a.panel, nkeys, 4, a.scale, q_h, k_h, a.stride, a.exps + h * square);
         else
-            attention_logits(panel, nkeys, head_dim, factor, q_h, k_h, stride, exps + h * square);
+            attention_logits(a.panel, nkeys, a.head_dim, a.scale, q_h, k_h, a.stride, a.exps + h * square);
     }
-    exp_array(heads * square, exps, exps);
-    for (int64_t h = 0; h < heads; h++) {
-        const double *exps_h = exps + h * square;
+    exp_array(a.heads * square, a.exps, a.exps);
+    for (int64_t h = 0; h < a.heads; h++) {
+        const double *exps_h = a.exps + h * square;
         vec sum = {0};
         for (int64_t t = 0; t < diagonal; t++) sum += vec_load(exps_h + t * LANES);
         UNROLL for (int t = 0; t < LANES; t++)
             if (diagonal + t < nkeys)
                 sum = vec_add_where(lanes_from(t), sum, vec_load(exps_h + (diagonal + t) * LANES));
-        vec_store(total + h * LANES, sum);
+        vec_store(a.sum + h * LANES, sum);
     }
-    pow_m1_array(heads * LANES, total, inverse);
-    for (int64_t h = 0; h < heads; h++) {
-        vec inv = vec_load(inverse + h * LANES);
+    pow_m1_array(a.heads * LANES, a.sum, a.inv_sum);
+    for (int64_t h = 0; h < a.heads; h++) {
+        vec inv = vec_load(a.inv_sum + h * LANES);
         for (int64_t t = 0; t < nkeys; t++)
-            vec_store(scratch + t * LANES, vec_load(exps + h * square + t * LANES) * inv);
-        sum_keys_all(0, panel, nkeys, head_dim, v + h * head, stride, scratch, out + h * head);
+            vec_store(a.scratch + t * LANES, vec_load(a.exps + h * square + t * LANES) * inv);
+        sum_keys_all(0, a.panel, nkeys, a.head_dim, a.v + h * head, a.stride, a.scratch, out + h * head);
     }
 }
 
@@ -141,45 +145,65 @@ ALWAYS void add_to_keys(int dims, int64_t nqueries, int diagonal, int set, const
     }
 }
 
-ALWAYS void attention_backward_head(int64_t panel, int64_t n, int64_t head_dim, double factor, const double *q,
-                                    const double *k, const double *v, int64_t stride, const double *exps,
-                                    const double *inverse, const double *power, const double *dout, double *dq,
-                                    double *dk, double *dv, double *scratch)
+/* The arguments of head h alone. */
+ALWAYS mg_attention_args attention_head(mg_attention_args a, int64_t h)
 {
-    const int64_t nkeys = keys_of(panel, n), diagonal = panel * LANES, nqueries = nkeys - diagonal;
-    const double *q_panel = q + panel * stride;
-    double *dlogits = scratch, *weights = scratch + (panel + 1) * LANES * LANES;
-    vec inv = vec_load(inverse);
+    const int64_t head = h * a.head_dim * LANES;
+    a.q += head;
+    a.k += head;
+    a.v += head;
+    a.exps += h * keys_of(a.panel, a.n) * LANES;
+    a.inv_sum += h * LANES;
+    return a;
+}
+
+ALWAYS mg_attention_grads attention_head_grads(mg_attention_grads g, int64_t head_dim, int64_t h)
+{
+    const int64_t head = h * head_dim * LANES;
+    g.inv_sum_sq += h * LANES;
+    g.dout += head;
+    g.dq += head;
+    g.dk += head;
+    g.dv += head;
+    return g;
+}
+
+ALWAYS void attention_backward_head(mg_attention_args a, mg_attention_grads g)
+{
+    const int64_t nkeys = keys_of(a.panel, a.n), diagonal = a.panel * LANES, nqueries = nkeys - diagonal;
+    const double *q_panel = a.q + a.panel * a.stride;
+    double *dlogits = a.scratch, *weights = a.scratch + (a.panel + 1) * LANES * LANES;
+    vec inv = vec_load(a.inv_sum);
 
     /* The gradient of each weight, into dlogits for now. */
-    for (int64_t b = 0; b <= panel; b++) {
+    for (int64_t b = 0; b <= a.panel; b++) {
         vec dweight[LANES];
-        dot_keys(1, head_dim, v + b * stride, dout, dweight);
+        dot_keys(1, a.head_dim, a.v + b * a.stride, g.dout, dweight);
         UNROLL for (int t = 0; t < LANES; t++) vec_store(dlogits + (b * LANES + t) * LANES, dweight[t]);
     }
-    /* total reaches each weight through a total**-1 of its own: one contribution from each, the last first. A zero's
-     * sign is lost on the way where the script adds to a fresh 0.0; no sum that it enters can tell. */
-    vec dtotal = {0}, slope = -1.0 * vec_load(power);
+    /* In the script each weight has a sum**-1 node of its own: one contribution to dsum from each, the last key first.
+     * Where the script adds to a fresh 0.0 the sign of a zero is lost; no sum that it enters depends on that. */
+    vec dsum = {0}, slope = -1.0 * vec_load(g.inv_sum_sq);
     UNROLL for (int u = LANES - 1; u >= 0; u--) {
         const int64_t t = diagonal + u;
         if (t >= nkeys) continue;
-        vec e = vec_load(exps + t * LANES);
+        vec e = vec_load(a.exps + t * LANES);
         vec_store(weights + t * LANES, e * inv);
-        dtotal = vec_add_where(lanes_from(u), dtotal, slope * (e * vec_load(dlogits + t * LANES)));
+        dsum = vec_add_where(lanes_from(u), dsum, slope * (e * vec_load(dlogits + t * LANES)));
     }
     for (int64_t t = diagonal - 1; t >= 0; t--) {
-        vec e = vec_load(exps + t * LANES);
+        vec e = vec_load(a.exps + t * LANES);
         vec_store(weights + t * LANES, e * inv);
-        dtotal += slope * (e * vec_load(dlogits + t * LANES));
+        dsum += slope * (e * vec_load(dlogits + t * LANES));
     }
     for (int64_t t = 0; t < nkeys; t++) {
-        vec dexp = inv * vec_load(dlogits + t * LANES) + dtotal;
-        vec_store(dlogits + t * LANES, factor * (vec_load(exps + t * LANES) * dexp));
+        vec dexp = inv * vec_load(dlogits + t * LANES) + dsum;
+        vec_store(dlogits + t * LANES, a.scale * (vec_load(a.exps + t * LANES) * dexp));
     }
-    sum_keys_all(1, panel, nkeys, head_dim, k, stride, dlogits, dq);
+    sum_keys_all(1, a.panel, nkeys, a.head_dim, a.k, a.stride, dlogits, g.dq);
 
-    const int set = panel == (n - 1) / LANES;
-    for (int64_t b = 0; b <= panel; b++) {
+    const int set = a.panel == (a.n - 1) / LANES;
+    for (int64_t b = 0; b <= a.panel; b++) {
         vec dlogit[LANES], weight[LANES];
         UNROLL for (int t = 0; t < LANES; t++) {
             dlogit[t] = vec_load(dlogits + (b * LANES + t) * LANES);
@@ -187,31 +211,29 @@ ALWAYS void attention_backward_head(int64_t panel, int64_t n, int64_t head_dim, 
         }
         vec_transpose(dlogit);
         vec_transpose(weight);
-        double *dkb = dk + b * stride, *dvb = dv + b * stride;
+        double *dkb = g.dk + b * a.stride, *dvb = g.dv + b * a.stride;
         int64_t j = 0;
-        for (; j + 4 <= head_dim; j += 4)
-            add_to_keys(4, nqueries, b == panel, set, dlogit, weight, q_panel + j * LANES, dout + j * LANES,
+        for (; j + 4 <= a.head_dim; j += 4)
+            add_to_keys(4, nqueries, b == a.panel, set, dlogit, weight, q_panel + j * LANES, g.dout + j * LANES,
                         dkb + j * LANES, dvb + j * LANES);
-        for (; j < head_dim; j++)
-            add_to_keys(1, nqueries, b == panel, set, dlogit, weight, q_panel + j * LANES, dout + j * LANES,
+        for (; j < a.head_dim; j++)
+            add_to_keys(1, nqueries, b == a.panel, set, dlogit, weight, q_panel + j * LANES, g.dout + j * LANES,
                         dkb + j * LANES, dvb + j * LANES);
     }
 }
 
-static void attention_backward(int64_t panel, int64_t n, int64_t heads, int64_t head_dim, double factor,
-                               const double *q, const double *k, const double *v, int64_t stride, const double *exps,
-                               const double *inverse, const double *power, const double *dout, double *dq, double *dk,
-                               double *dv, double *scratch)
+static void attention_backward(const mg_attention_args *args, const mg_attention_grads *grads)
 {
-    const int64_t square = keys_of(panel, n) * LANES, head = head_dim * LANES;
-    for (int64_t h = 0; h < heads; h++) {
-        if (head_dim == 4)
-            attention_backward_head(panel, n, 4, factor, q + h * head, k + h * head, v + h * head, stride,
-                                    exps + h * square, inverse + h * LANES, power + h * LANES, dout + h * head,
-                                    dq + h * head, dk + h * head, dv + h * head, scratch);
-        else
-            attention_backward_head(panel, n, head_dim, factor, q + h * head, k + h * head, v + h * head, stride,
-                                    exps + h * square, inverse + h * LANES, power + h * LANES, dout + h * head,
-                                    dq + h * head, dk + h * head, dv + h * head, scratch);
+    mg_attention_args a = *args;
+    const mg_attention_grads g = *grads;
+    for (int64_t h = 0; h < a.heads; h++) {
+        if (a.head_dim == 4) {
+            a.head_dim = 4;
+            attention_backward_head(attention_head(a, h), attention_head_grads(g, 4, h));
+        } else {
+            attention_backward_head(attention_head(a, h), attention_head_grads(g, a.head_dim, h));
+        }
     }
 }
+
+#endif

@@ -1,4 +1,8 @@
 /* One position at a time, for sampling: the outputs of a product fill the lanes, the weights lie transposed. */
+#ifndef MG_BODY_DECODE_H
+#define MG_BODY_DECODE_H
+
+#include "kernels/body/exp_pow.h"
 
 static void transpose_weights(int64_t nout, int64_t nin, const double *w, double *wt, int64_t wt_stride)
 {
@@ -103,3 +107,5 @@ static void attention_decode(int64_t n_head, int64_t head_dim, int64_t n, double
         }
     }
 }
+
+#endif

@@ -3,8 +3,14 @@
  * The package never keeps the result of a fused multiply-add where the script rounds twice. It does use the instruction
  * to learn how far a rounded result is from the exact one, and so whether the C library's pow, which is not correctly
  * rounded, can possibly differ from it. docs/exactness.md has the argument and the bounds. */
-#ifndef MG_EXACT_INC_H
-#define MG_EXACT_INC_H
+#ifndef MG_BODY_EXACT_H
+#define MG_BODY_EXACT_H
+
+#include <math.h>
+#include <string.h>
+
+#include "base/libm.h"
+#include "kernels/body/vec.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -19,7 +25,7 @@
 #define MG_FMA 0
 #endif
 
-/* ---- masks: one truth value a lane, as vec.inc.h's comparisons return them ---- */
+/* ---- masks: one truth value a lane, as vec.h's comparisons return them ---- */
 
 typedef lane_mask mask;
 enum { ALL_LANES = (1 << LANES) - 1 };

@@ -4,7 +4,11 @@
  * is what the C library returns unless the sum lies so near the middle between two doubles that its error could matter
  * (exact.inc.h); those few are asked of the C library itself. What is proved of the errors stands in
  * docs/exactness.md. */
+#ifndef MG_BODY_EXP_POW_H
+#define MG_BODY_EXP_POW_H
 
+#include "base/libm.h"
+#include "kernels/body/exact.h"
 #include "kernels/body/exp_table.h"
 
 /* The sum rounded to nearest, for |small| << |big|, and whether the C library can only say the same. */
@@ -241,3 +245,5 @@ static int vector_math(int choice)
     certain = 1;
     return libm_is_trusted;
 }
+
+#endif

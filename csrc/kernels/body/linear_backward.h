@@ -1,62 +1,73 @@
-/* Matrix products, backward. Accumulators start at +0.0, as gradients do, or at what the gradient holds already. */
+/* Matrix products, backward. Accumulators start at +0.0, as gradients do, or at what the gradient already holds. */
+#ifndef MG_BODY_LINEAR_BACKWARD_H
+#define MG_BODY_LINEAR_BACKWARD_H
 
-/* ---- dx[i] = sum of w[o][i] * dy[o], o in the order given ---- */
+#include "kernels/body/tile.h"
+#include "kernels/kernels.h"
 
-/* Long rows are taken some at a time, all their columns before the next rows: so that memory is read from one end to
- * the other, and the next block is fetched while this one is used. A block fits the fastest cache. */
+/* ---- dx[i] = sum of w[o][i] * dy[o], o in the given order ---- */
+
+/* Long rows are taken in blocks, all columns of a block before the next block: memory is then read front to back, and
+ * the next block is fetched while this one is used. A block fits the first-level cache. */
 ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
 
-/* The rows whose turn is from `first` up to `last`, of nout; the sums begin in dx if first > 0. The columns lie side by
- * side, or are those listed in live (one panel). */
-ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, int64_t nout, const double *w,
-                       int64_t w_stride, const int32_t *order, const int32_t *active, const double *dy,
-                       int64_t dy_stride, double *dx, int64_t dx_stride)
+/* Rows `first` to `last` of the order; the sums continue from dx if first > 0. The columns are adjacent, or those in
+ * `active` (one panel). */
+ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, mg_linear_backward_input_args a,
+                       const int32_t *active)
 {
     vec sum[TILE_SUMS];
     const double *column[TILE_SUMS];
     UNROLL for (int c = 0; c < cols; c++) {
-        if (active) column[c] = w + active[c];
+        if (active) column[c] = a.w + active[c];
         UNROLL for (int b = 0; b < panels; b++) {
-            double *dxc = dx + b * dx_stride + (active ? (int64_t)active[c] : c) * LANES;
+            double *dxc = a.dx + b * a.dx_stride + (active ? (int64_t)active[c] : c) * LANES;
             sum[c * panels + b] = first ? vec_load(dxc) : (vec){0};
         }
     }
     for (int64_t s = first; s < last; s++) {
-        const int64_t o = order ? order[s] : nout - 1 - s;
-        if (last < nout) {
+        const int64_t o = a.order ? a.order[s] : a.nout - 1 - s;
+        if (last < a.nout) {
             const int64_t ahead = s + (last - first);
-            const int64_t next = (order ? order[ahead < nout ? ahead : s] : nout - 1 - ahead) * w_stride;
-            prefetch(w, next);
-            if (cols > 8) prefetch(w, next + 8);
+            const int64_t next = (a.order ? a.order[ahead < a.nout ? ahead : s] : a.nout - 1 - ahead) * a.w_stride;
+            prefetch(a.w, next);
+            if (cols > 8) prefetch(a.w, next + 8);
         }
-        const double *row = w + o * w_stride;
+        const double *row = a.w + o * a.w_stride;
         vec dyo[4];
-        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * dy_stride + o * LANES);
+        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(a.dy + b * a.dy_stride + o * LANES);
         UNROLL for (int c = 0; c < cols; c++) {
-            vec weight = vec_set(active ? column[c][o * w_stride] : row[c]);
+            vec weight = vec_set(active ? column[c][o * a.w_stride] : row[c]);
             UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
         }
     }
     UNROLL for (int b = 0; b < panels; b++) {
         UNROLL for (int c = 0; c < cols; c++)
-            vec_store(dx + b * dx_stride + (active ? (int64_t)active[c] : c) * LANES, sum[c * panels + b]);
+            vec_store(a.dx + b * a.dx_stride + (active ? (int64_t)active[c] : c) * LANES, sum[c * panels + b]);
     }
 }
 
-ALWAYS void input_cols(int panels, int64_t first, int64_t last, int64_t nout, int64_t ncols, const double *w,
-                       int64_t w_stride, const int32_t *order, const int32_t *active, const double *dy,
-                       int64_t dy_stride, double *dx, int64_t dx_stride)
+/* The arguments for the columns from c on. With `active` the columns are named there. */
+ALWAYS mg_linear_backward_input_args input_from_column(mg_linear_backward_input_args a, const int32_t *active, int64_t c)
+{
+    if (!active) {
+        a.w += c;
+        a.dx += c * LANES;
+    }
+    return a;
+}
+
+ALWAYS void input_cols(int panels, int64_t first, int64_t last, mg_linear_backward_input_args a, const int32_t *active)
 {
     int64_t c = 0;
-#define INPUT(cols)                                                                                               \
-    input_tile(cols, panels, first, last, nout, active ? w : w + c, w_stride, order, active ? active + c : NULL, dy,    \
-               dy_stride, active ? dx : dx + c * LANES, dx_stride)
+#define INPUT(cols) \
+    input_tile(cols, panels, first, last, input_from_column(a, active, c), active ? active + c : NULL)
     if (panels == 1 && TILE_SUMS >= 16 && !active)
-        for (; c + 16 <= ncols; c += 16) INPUT(16);
+        for (; c + 16 <= a.ncols; c += 16) INPUT(16);
     if (panels * 8 <= TILE_SUMS)
-        for (; c + 8 <= ncols; c += 8) INPUT(8);
-    for (; c + TILE_ROWS(panels) <= ncols; c += TILE_ROWS(panels)) INPUT(TILE_ROWS(panels));
-    switch (ncols - c) { /* fewer than TILE_ROWS(panels) */
+        for (; c + 8 <= a.ncols; c += 8) INPUT(8);
+    for (; c + TILE_ROWS(panels) <= a.ncols; c += TILE_ROWS(panels)) INPUT(TILE_ROWS(panels));
+    switch (a.ncols - c) { /* fewer than TILE_ROWS(panels) */
     case 3: INPUT(TILE_ROWS(panels) - 1); break;
     case 2: INPUT(2); break;
     case 1: INPUT(1); break;
@@ -64,46 +75,44 @@ ALWAYS void input_cols(int panels, int64_t first, int64_t last, int64_t nout, in
 #undef INPUT
 }
 
-ALWAYS void input_panels(int64_t panels, int64_t block, int64_t nout, int64_t ncols, const double *w, int64_t w_stride,
-                         const int32_t *order, const double *dy, int64_t dy_stride, double *dx, int64_t dx_stride)
+ALWAYS void input_panels(int64_t block, mg_linear_backward_input_args a)
 {
-    for (int64_t b = 0, step; b < panels; b += step) {
-        const double *dyb = dy + b * dy_stride;
-        double *dxb = dx + b * dx_stride;
-        step = MG_LANES == 2 && b + 4 <= panels ? 4 : b + 2 <= panels ? 2 : 1;
-        for (int64_t first = 0; first < nout || first == 0; first += block) {
-            const int64_t last = nout - first < block ? nout : first + block;
-#define COLS(count) input_cols(count, first, last, nout, ncols, w, w_stride, order, NULL, dyb, dy_stride, dxb, dx_stride)
+    for (int64_t b = 0, step; b < a.panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
+        step = MG_LANES == 2 && b + 4 <= a.panels ? 4 : b + 2 <= a.panels ? 2 : 1;
+        for (int64_t first = 0; first < a.nout || first == 0; first += block) {
+            const int64_t last = a.nout - first < block ? a.nout : first + block;
             switch (step) {
 #if MG_LANES == 2
-            case 4: COLS(4); break;
+            case 4: input_cols(4, first, last, a, NULL); break;
 #endif
-            case 2: COLS(2); break;
-            case 1: COLS(1); break;
+            case 2: input_cols(2, first, last, a, NULL); break;
+            case 1: input_cols(1, first, last, a, NULL); break;
             }
-#undef COLS
         }
     }
 }
 
-static void linear_backward_input(int64_t panels, int64_t nout, int64_t ncols, const double *w, int64_t w_stride,
-                                  const int32_t *order, const double *dy, int64_t dy_stride, double *dx,
-                                  int64_t dx_stride)
+static void linear_backward_input(const mg_linear_backward_input_args *args)
 {
-    if (w_stride == 16 && ncols == 16)
-        input_panels(panels, INT64_MAX, nout, 16, w, 16, order, dy, dy_stride, dx, dx_stride);
-    else
-        input_panels(panels, block_rows(w_stride), nout, ncols, w, w_stride, order, dy, dy_stride, dx,
-                     dx_stride);
+    mg_linear_backward_input_args a = *args; /* a copy that no store can alias */
+    if (a.w_stride == 16 && a.ncols == 16) {
+        a.w_stride = a.ncols = 16;
+        input_panels(INT64_MAX, a);
+    } else {
+        input_panels(block_rows(a.w_stride), a);
+    }
 }
 
 static void linear_backward_input_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
-                                       int64_t w_stride, const double *dy, double *dx)
+                                         int64_t w_stride, const double *dy, double *dx)
 {
-    if (w_stride == 64)
-        input_cols(1, 0, nout, nout, nactive, w, 64, NULL, active, dy, 0, dx, 0);
-    else
-        input_cols(1, 0, nout, nout, nactive, w, w_stride, NULL, active, dy, 0, dx, 0);
+    mg_linear_backward_input_args a = {1, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
+    if (w_stride == 64) {
+        a.w_stride = 64;
+        input_cols(1, 0, nout, a, active);
+    } else {
+        input_cols(1, 0, nout, a, active);
+    }
 }
 
 static void relu_backward(int64_t nrows, const int32_t *active, const double *r, double *dr)
@@ -164,27 +173,26 @@ static void linear_backward_target(int64_t nin, const double *w, const int32_t *
 
 /* ---- dw[o][i] += x[p][i] * dy[p][o], p descending ---- */
 
-/* `rows` rows of dw, side by side or those listed in live. part: columns left over that do not fill a vector, or 0. */
-ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin, const int32_t *active, const double *x,
-                        int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
+/* `rows` rows of dw, adjacent or those in `active`. part: the number of columns if they do not fill a vector, else 0. */
+ALWAYS void weight_tile(int rows, int vecs, int64_t part, mg_linear_backward_weight_args a, const int32_t *active)
 {
     vec sum[TILE_SUMS];
     double *dw_row[TILE_SUMS];
     const double *dy_row[TILE_SUMS];
     UNROLL for (int r = 0; r < rows; r++) {
         const int64_t o = active ? active[r] : r;
-        dw_row[r] = dw + o * nin;
-        dy_row[r] = dy + o * LANES;
+        dw_row[r] = a.dw + o * a.nin;
+        dy_row[r] = a.dy + o * LANES;
         UNROLL for (int c = 0; c < vecs; c++) {
             sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
-            /* What stands below, for when its turn comes. */
-            if (nin > 64 && !active) prefetch_write(dw_row[r], rows * nin + c * LANES);
+            /* The rows below, which come next. */
+            if (a.nin > 64 && !active) prefetch_write(dw_row[r], rows * a.nin + c * LANES);
         }
     }
-    for (int64_t p = n - 1; p >= 0; p--) {
-        const int64_t at = (int64_t)((uint64_t)p / LANES) * dy_stride + (int64_t)((uint64_t)p % LANES);
+    for (int64_t p = a.n - 1; p >= 0; p--) {
+        const int64_t at = (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES);
         vec xp[TILE_SUMS];
-        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(x + p * x_stride + c * LANES);
+        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + p * a.x_stride + c * LANES);
         UNROLL for (int r = 0; r < rows; r++) {
             UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]);
         }
@@ -199,93 +207,105 @@ ALWAYS void weight_tile(int rows, int vecs, int64_t part, int64_t n, int64_t nin
     }
 }
 
-ALWAYS void weight_cols(int rows, int64_t n, int64_t nin, const int32_t *active, const double *x, int64_t x_stride,
-                        const double *dy, int64_t dy_stride, double *dw)
+/* The arguments for row o and column c on. With `active` the rows are named there. */
+ALWAYS mg_linear_backward_weight_args weight_from(mg_linear_backward_weight_args a, const int32_t *active, int64_t o,
+                                                  int64_t c)
+{
+    if (!active) {
+        a.dy += o * LANES;
+        a.dw += o * a.nin;
+    }
+    a.x += c;
+    a.dw += c;
+    return a;
+}
+
+ALWAYS void weight_cols(int rows, mg_linear_backward_weight_args a, const int32_t *active, int64_t o)
 {
     int64_t c = 0;
-    for (; c + 2 * LANES <= nin; c += 2 * LANES)
-        weight_tile(rows, 2, 0, n, nin, active, x + c, x_stride, dy, dy_stride, dw + c);
-    for (; c + LANES <= nin; c += LANES) weight_tile(rows, 1, 0, n, nin, active, x + c, x_stride, dy, dy_stride, dw + c);
-    if (c < nin) weight_tile(rows, 1, nin - c, n, nin, active, x + c, x_stride, dy, dy_stride, dw + c);
+    const int32_t *listed = active ? active + o : NULL;
+    for (; c + 2 * LANES <= a.nin; c += 2 * LANES) weight_tile(rows, 2, 0, weight_from(a, active, o, c), listed);
+    for (; c + LANES <= a.nin; c += LANES) weight_tile(rows, 1, 0, weight_from(a, active, o, c), listed);
+    if (c < a.nin) weight_tile(rows, 1, a.nin - c, weight_from(a, active, o, c), listed);
 }
 
-ALWAYS void weight_rows(int64_t n, int64_t nout, int64_t nin, const int32_t *active, const double *x, int64_t x_stride,
-                        const double *dy, int64_t dy_stride, double *dw)
+ALWAYS void weight_rows(mg_linear_backward_weight_args a, const int32_t *active)
 {
     int64_t o = 0;
-#define WEIGHT(rows)                                                                                              \
-    weight_cols(rows, n, nin, active ? active + o : NULL, x, x_stride, active ? dy : dy + o * LANES, dy_stride,         \
-                active ? dw : dw + o * nin)
-    for (; o + TILE_SUMS / 2 <= nout; o += TILE_SUMS / 2) WEIGHT(TILE_SUMS / 2);
-    for (; o + 2 <= nout; o += 2) WEIGHT(2);
-    if (o < nout) WEIGHT(1);
-#undef WEIGHT
+    for (; o + TILE_SUMS / 2 <= a.nout; o += TILE_SUMS / 2) weight_cols(TILE_SUMS / 2, a, active, o);
+    for (; o + 2 <= a.nout; o += 2) weight_cols(2, a, active, o);
+    if (o < a.nout) weight_cols(1, a, active, o);
 }
 
-static void linear_backward_weight(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
-                                   const double *dy, int64_t dy_stride, double *dw)
+static void linear_backward_weight(const mg_linear_backward_weight_args *args)
 {
-    if (nin == 16 && x_stride == 16)
-        weight_rows(n, nout, 16, NULL, x, 16, dy, dy_stride, dw);
-    else
-        weight_rows(n, nout, nin, NULL, x, x_stride, dy, dy_stride, dw);
+    mg_linear_backward_weight_args a = *args;
+    if (a.nin == 16 && a.x_stride == 16) {
+        a.nin = a.x_stride = 16;
+        weight_rows(a, NULL);
+    } else {
+        weight_rows(a, NULL);
+    }
 }
 
-static void linear_backward_weight_active(int64_t n, int64_t nactive, const int32_t *active, int64_t nin, const double *x,
-                                        int64_t x_stride, const double *dy, double *dw)
+static void linear_backward_weight_active(const mg_linear_backward_weight_args *args, const int32_t *active)
 {
-    if (nin == 16 && x_stride == 16)
-        weight_rows(n, nactive, 16, active, x, 16, dy, 0, dw);
-    else
-        weight_rows(n, nactive, nin, active, x, x_stride, dy, 0, dw);
+    mg_linear_backward_weight_args a = *args;
+    a.dy_stride = 0; /* one panel */
+    if (a.nin == 16 && a.x_stride == 16) {
+        a.nin = a.x_stride = 16;
+        weight_rows(a, active);
+    } else {
+        weight_rows(a, active);
+    }
 }
 
-/* Rows o .. o + rows of one column tile, over the positions listed, which descend. */
-ALWAYS void sparse_tile(int rows, int64_t part, int64_t nactive, const int32_t *active, int64_t nin, const double *x,
-                        int64_t x_stride, const double *dy, int64_t dy_stride, double *dw)
+/* `rows` rows of one vector of columns, over the `count` positions given, which descend. */
+ALWAYS void sparse_tile(int rows, int64_t part, int64_t count, const int32_t *positions,
+                        mg_linear_backward_weight_args a)
 {
     vec sum[8];
     UNROLL for (int r = 0; r < rows; r++) {
-        sum[r] = part ? vec_load_part(dw + r * nin, part) : vec_load_unaligned(dw + r * nin);
-        if (nin > 64) prefetch_write(dw, (rows + r) * nin);
+        sum[r] = part ? vec_load_part(a.dw + r * a.nin, part) : vec_load_unaligned(a.dw + r * a.nin);
+        if (a.nin > 64) prefetch_write(a.dw, (rows + r) * a.nin);
     }
-    for (int64_t s = 0; s < nactive; s++) {
-        const int64_t p = active[s];
-        const double *g = dy + (int64_t)((uint64_t)p / LANES) * dy_stride + (int64_t)((uint64_t)p % LANES);
-        vec xp = vec_load(x + p * x_stride);
+    for (int64_t s = 0; s < count; s++) {
+        const int64_t p = positions[s];
+        const double *g = a.dy + (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES);
+        vec xp = vec_load(a.x + p * a.x_stride);
         UNROLL for (int r = 0; r < rows; r++) sum[r] += xp * vec_set(g[r * LANES]);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         if (part)
-            vec_store_part(dw + r * nin, sum[r], part);
+            vec_store_part(a.dw + r * a.nin, sum[r], part);
         else
-            vec_store_unaligned(dw + r * nin, sum[r]);
+            vec_store_unaligned(a.dw + r * a.nin, sum[r]);
     }
 }
 
-static void linear_backward_weight_sparse(int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
-                                          const double *dy, int64_t dy_stride, double *dw, int32_t *active)
+static void linear_backward_weight_sparse(const mg_linear_backward_weight_args *args, int32_t *index_scratch)
 {
-    /* For each vector's width of columns, how many positions are not 0 there, and which, descending. */
-    for (int64_t c = 0; c < nin; c += LANES) {
-        int32_t *list = active + c / LANES * (n + 1);
-        int64_t nactive = 0;
-        for (int64_t p = n - 1; p >= 0; p--) {
-            list[1 + nactive] = (int32_t)p;
-            nactive += lanes_any(vec_differs(vec_load(x + p * x_stride + c), vec_set(0.0)));
+    const mg_linear_backward_weight_args a = *args;
+    /* For each vector of columns: the number of positions that are not 0 there, then these positions, descending. */
+    for (int64_t c = 0; c < a.nin; c += LANES) {
+        int32_t *list = index_scratch + c / LANES * (a.n + 1);
+        int64_t count = 0;
+        for (int64_t p = a.n - 1; p >= 0; p--) {
+            list[1 + count] = (int32_t)p;
+            count += lanes_any(vec_differs(vec_load(a.x + p * a.x_stride + c), vec_set(0.0)));
         }
-        list[0] = (int32_t)nactive;
+        list[0] = (int32_t)count;
     }
     int64_t o = 0;
-#define SPARSE(rows)                                                                                              \
-    for (int64_t c = 0; c < nin; c += LANES) {                                                                    \
-        const int32_t *list = active + c / LANES * (n + 1);                                                         \
-        const int64_t part = nin - c < LANES ? nin - c : 0;                                                       \
-        if (list[0])                                                                                              \
-            sparse_tile(rows, part, list[0], list + 1, nin, x + c, x_stride, dy + o * LANES, dy_stride,           \
-                        dw + o * nin + c);                                                                        \
+#define SPARSE(rows)                                                                          \
+    for (int64_t c = 0; c < a.nin; c += LANES) {                                              \
+        const int32_t *list = index_scratch + c / LANES * (a.n + 1);                          \
+        const int64_t part = a.nin - c < LANES ? a.nin - c : 0;                               \
+        if (list[0]) sparse_tile(rows, part, list[0], list + 1, weight_from(a, NULL, o, c));  \
     }
-    for (; o + 8 <= nout; o += 8) SPARSE(8)
-    for (; o < nout; o++) SPARSE(1)
+    for (; o + 8 <= a.nout; o += 8) SPARSE(8)
+    for (; o < a.nout; o++) SPARSE(1)
 #undef SPARSE
 }
+
+#endif

@@ -1,63 +1,59 @@
-/* Matrix products, forward. Every sum keeps the script's order; what shares a register tile are different sums.
+/* Matrix products, forward. Every sum keeps the script's order; the sums in a register tile are independent.
  *
  * A tile holds its accumulators in registers while the summed index runs innermost. Accumulators start at +0.0, as
  * the script's sum() does. */
+#ifndef MG_BODY_LINEAR_FORWARD_H
+#define MG_BODY_LINEAR_FORWARD_H
 
-/* Accumulators that fit the registers, beside the operands. */
-#if MG_LANES == 8
-#define TILE_SUMS 16
-#else
-#define TILE_SUMS 8
-#endif
-/* Panels that share a tile's weights. Without AVX a weight that is to stand in every lane takes an instruction more. */
-#if MG_LANES == 4
-#define TILE_PANELS 2
-#else
-#define TILE_PANELS 4
-#endif
-#define TILE_ROWS(panels) ((panels)*4 <= TILE_SUMS ? 4 : 2)
+#include "kernels/body/tile.h"
+#include "kernels/kernels.h"
 
-/* out[o] = sum of w[o][i] * x[i], i ascending: all nin of them, or those listed in live. */
-ALWAYS void forward_tile(int rows, int panels, int64_t nin, const double *w, int64_t w_stride, const int32_t *active,
-                         const double *x, int64_t x_stride, const double *residual, double *out, int64_t out_stride)
+/* out[o] = sum of w[o][i] * x[i] for `rows` rows o, i ascending: all nin of them, or those in `active`. */
+ALWAYS void forward_tile(int rows, int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
 {
     vec sum[TILE_SUMS];
     UNROLL for (int s = 0; s < rows * panels; s++) sum[s] = (vec){0};
-    for (int64_t s = 0; s < nin; s++) {
+    for (int64_t s = 0; s < a.nin; s++) {
         const int64_t i = active ? active[s] : s;
-        /* Long rows: fetch the next tile's weights, which follow this one's, a line at a time. */
-        if (!active && nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(w, rows * nin + s * rows);
+        /* Long rows: fetch the next tile's weights, which follow this one's, a cache line at a time. */
+        if (!active && a.nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(a.w, rows * a.nin + s * rows);
         UNROLL for (int b = 0; b < panels; b++) {
-            vec xi = vec_load(x + b * x_stride + i * LANES);
-            UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(w[r * w_stride + i]) * xi;
+            vec xi = vec_load(a.x + b * a.x_stride + i * LANES);
+            UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
         }
     }
     UNROLL for (int b = 0; b < panels; b++) {
         UNROLL for (int r = 0; r < rows; r++) {
             vec y = sum[r * panels + b];
-            if (residual) y += vec_load(residual + b * out_stride + r * LANES);
-            vec_store(out + b * out_stride + r * LANES, y);
+            if (a.residual) y += vec_load(a.residual + b * a.out_stride + r * LANES);
+            vec_store(a.out + b * a.out_stride + r * LANES, y);
         }
     }
 }
 
-ALWAYS void forward_rows(int panels, int64_t nout, int64_t nin, const double *w, int64_t w_stride, const int32_t *active,
-                         const double *x, int64_t x_stride, const double *residual, double *out, int64_t out_stride)
+/* The arguments for the rows from o on. */
+ALWAYS mg_linear_forward_args forward_from_row(mg_linear_forward_args a, int64_t w_stride, int64_t o)
+{
+    a.w += o * w_stride;
+    if (a.residual) a.residual += o * LANES;
+    a.out += o * LANES;
+    return a;
+}
+
+ALWAYS void forward_rows(int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
 {
     int64_t o = 0;
-#define FORWARD(rows)                                                                                             \
-    forward_tile(rows, panels, nin, w + o * w_stride, w_stride, active, x, x_stride,                                \
-                 residual ? residual + o * LANES : NULL, out + o * LANES, out_stride)
+#define FORWARD(rows) forward_tile(rows, panels, forward_from_row(a, w_stride, o), w_stride, active)
     if (panels == 1) {
-        for (; o + 8 <= nout; o += 8) FORWARD(8);
-        if (o + 4 <= nout) {
+        for (; o + 8 <= a.nout; o += 8) FORWARD(8);
+        if (o + 4 <= a.nout) {
             FORWARD(4);
             o += 4;
         }
     } else {
-        for (; o + TILE_ROWS(panels) <= nout; o += TILE_ROWS(panels)) FORWARD(TILE_ROWS(panels));
+        for (; o + TILE_ROWS(panels) <= a.nout; o += TILE_ROWS(panels)) FORWARD(TILE_ROWS(panels));
     }
-    switch (nout - o) { /* fewer than TILE_ROWS(panels) */
+    switch (a.nout - o) { /* fewer than TILE_ROWS(panels) */
     case 3: FORWARD(TILE_ROWS(panels) - 1); break;
     case 2: FORWARD(2); break;
     case 1: FORWARD(1); break;
@@ -65,52 +61,54 @@ ALWAYS void forward_rows(int panels, int64_t nout, int64_t nin, const double *w,
 #undef FORWARD
 }
 
-ALWAYS void forward_panels(int64_t panels, int64_t nout, int64_t nin, const double *w, const double *x,
-                           int64_t x_stride, const double *residual, double *out, int64_t out_stride)
+ALWAYS void forward_panels(mg_linear_forward_args a)
 {
-    while (panels > 0) {
+    while (a.panels > 0) {
         int step;
-        if (panels >= TILE_PANELS) {
+        if (a.panels >= TILE_PANELS) {
             step = TILE_PANELS;
-            forward_rows(TILE_PANELS, nout, nin, w, nin, NULL, x, x_stride, residual, out, out_stride);
-        } else if (panels >= 2) {
+            forward_rows(TILE_PANELS, a, a.nin, NULL);
+        } else if (a.panels >= 2) {
             step = 2;
-            forward_rows(2, nout, nin, w, nin, NULL, x, x_stride, residual, out, out_stride);
+            forward_rows(2, a, a.nin, NULL);
         } else {
             step = 1;
-            forward_rows(1, nout, nin, w, nin, NULL, x, x_stride, residual, out, out_stride);
+            forward_rows(1, a, a.nin, NULL);
         }
-        panels -= step;
-        x += step * x_stride;
-        out += step * out_stride;
-        if (residual) residual += step * out_stride;
+        a.panels -= step;
+        a.x += step * a.x_stride;
+        a.out += step * a.out_stride;
+        if (a.residual) a.residual += step * a.out_stride;
     }
 }
 
-static void linear_forward(int64_t panels, int64_t nout, int64_t nin, const double *w, const double *x,
-                           int64_t x_stride, const double *residual, double *out, int64_t out_stride)
+static void linear_forward(const mg_linear_forward_args *args)
 {
-    /* The same loops with a constant size: the products of the script's own model. */
-    if (nin == 16)
-        forward_panels(panels, nout, 16, w, x, x_stride, residual, out, out_stride);
-    else
-        forward_panels(panels, nout, nin, w, x, x_stride, residual, out, out_stride);
+    mg_linear_forward_args a = *args; /* a copy that no store can alias */
+    /* The same loops with a constant size for the products of the script's own model. */
+    if (a.nin == 16) {
+        a.nin = 16;
+        forward_panels(a);
+    } else {
+        forward_panels(a);
+    }
 }
 
-static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w, int64_t w_stride,
-                                const double *x, const double *residual, double *out)
+static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
+                                  int64_t w_stride, const double *x, const double *residual, double *out)
 {
+    const mg_linear_forward_args a = {1, nout, nactive, w, x, 0, residual, out, 0};
     if (w_stride == 64)
-        forward_rows(1, nout, nactive, w, 64, active, x, 0, residual, out, 0);
+        forward_rows(1, a, 64, active);
     else
-        forward_rows(1, nout, nactive, w, w_stride, active, x, 0, residual, out, 0);
+        forward_rows(1, a, w_stride, active);
 }
 
 /* ---- relu ---- */
 
 static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *active, int *finite)
 {
-    /* Lanes without a position neither keep a row alive nor spoil the check. */
+    /* Lanes without a position count neither as active nor as not finite. */
     const lane_mask valid = lanes_to(n - 1);
     vec odd = {0};
     int64_t nactive = 0;
@@ -157,3 +155,5 @@ static uint64_t or_of_bits(int64_t n, const double *x)
     }
     return any;
 }
+
+#endif

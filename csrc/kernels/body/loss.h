@@ -1,4 +1,8 @@
 /* softmax over the vocabulary and the loss of each position's target, each position in its lane. */
+#ifndef MG_BODY_LOSS_H
+#define MG_BODY_LOSS_H
+
+#include "kernels/body/exp_pow.h"
 
 /* The logit of one position's target. In 64 bits: a vocabulary of 2**28 has more logits in a panel than an int counts. */
 ALWAYS int64_t target_at(const int32_t *targets, int64_t p) { return (int64_t)targets[p] * LANES + p; }
@@ -34,3 +38,5 @@ static void loss_backward(int64_t vocab_size, double *exps, const int32_t *targe
         vec_store(exps + o * LANES, 0.0 + vec_load(exps + o * LANES) * dtotal);
     for (int64_t p = 0; p < LANES; p++) exps[target_at(targets, p)] = 0.0;
 }
+
+#endif

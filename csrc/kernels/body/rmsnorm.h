@@ -1,4 +1,8 @@
 /* rmsnorm: x scaled to a root mean square of one, each position in its lane. */
+#ifndef MG_BODY_RMSNORM_H
+#define MG_BODY_RMSNORM_H
+
+#include "kernels/body/exp_pow.h"
 
 static void rmsnorm_forward(int64_t n_embd, double inverse, const double *x, double *base, double *scale, double *out)
 {
@@ -30,3 +34,5 @@ static void rmsnorm_backward(int64_t n_embd, double inverse, const double *x, co
         vec_store(dx + i * LANES, (vec_load(dx + i * LANES) + g) + g);
     }
 }
+
+#endif

@@ -1,4 +1,8 @@
 /* Between panels (positions in the lanes) and rows (one position after the other). */
+#ifndef MG_BODY_ROWS_H
+#define MG_BODY_ROWS_H
+
+#include "kernels/body/vec.h"
 
 static void embed_forward(int64_t n, int64_t n_embd, const int32_t *tokens, const double *wte, const double *wpe,
                           double *x)
@@ -53,3 +57,5 @@ static void panels_to_rows(int64_t panels, int64_t nrows, const double *x, int64
         rows += LANES * rows_stride;
     }
 }
+
+#endif

@@ -1,9 +1,10 @@
 /* A vector of MG_LANES doubles, in the vector extensions of GCC and Clang: one source for every width.
  *
  * Arithmetic on it is IEEE-754 lane by lane, each operation rounded on its own (-ffp-contract=off). */
-#ifndef MG_VEC_INC_H
-#define MG_VEC_INC_H
+#ifndef MG_BODY_VEC_H
+#define MG_BODY_VEC_H
 
+#include <stdint.h>
 #include <string.h>
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -12,9 +13,9 @@
 /* An instruction set's file must be compiled with its flags. More than these is no harm: the width decides what is used,
  * never the flags, so that two lanes are two lanes where the baseline has AVX as well. */
 #if MG_LANES == 8 && !(defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__FMA__))
-#error "kernels_avx512.c is to be compiled with -mavx512f -mavx512vl -mavx512dq -mfma"
+#error "isa/avx512.c is to be compiled with -mavx512f -mavx512vl -mavx512dq -mfma"
 #elif MG_LANES == 4 && !(defined(__AVX2__) && defined(__FMA__))
-#error "kernels_avx2.c is to be compiled with -mavx2 -mfma"
+#error "isa/avx2.c is to be compiled with -mavx2 -mfma"
 #endif
 
 #define LANES MG_LANES
