@@ -1,8 +1,8 @@
 /* The C interface of microgpt: types and prototypes, for the Cython layer and the tests. Plain C11, no Python.h.
  *
- * The vocabulary is the original script's: vocab_size, n_embd, n_head, head_dim, n_layer, block_size, wte, wpe, lm_head,
- * attn_wq, attn_wk, attn_wv, attn_wo, mlp_fc1, mlp_fc2. Gradients are d + name. The script's m and v are Adam's moments.
- * Statuses: base/status.h. Random numbers: rng/mt19937.h. Shapes and parameters: model/layout.h. */
+ * The vocabulary is the original script's: vocab_size, n_embd, n_head, head_dim, n_layer, block_size, wte, wpe,
+ * lm_head, attn_wq, attn_wk, attn_wv, attn_wo, mlp_fc1, mlp_fc2. Gradients are d + name. The script's m and v are
+ * Adam's moments. Statuses: base/status.h. Random numbers: rng/mt19937.h. Shapes and parameters: model/layout.h. */
 #ifndef MICROGPT_H
 #define MICROGPT_H
 
@@ -20,7 +20,8 @@
 typedef struct mg_kernels mg_kernels; /* kernels/kernels.h */
 
 /* The table called name, or, if name is NULL, the best that this processor and its operating system support. NULL on
- * error: *status is MG_UNKNOWN_ISA, or MG_UNSUPPORTED_ISA for a known name that was not compiled or does not run here. */
+ * error: *status is MG_UNKNOWN_ISA, or MG_UNSUPPORTED_ISA for a known name that was not compiled or does not run here.
+ */
 const mg_kernels *mg_select_kernels(const char *name, mg_status *status);
 
 /* The index-th instruction set that was compiled (NULL past the end), and whether it runs here. */
@@ -30,7 +31,8 @@ int mg_supports_isa(int index);
 const char *mg_kernels_name(const mg_kernels *kernels);
 int mg_kernels_lanes(const mg_kernels *kernels);
 
-/* Whether exp and ** are computed in vectors. If not, each is a call of the C library, which the proofs do not cover. */
+/* Whether exp and ** are computed in vectors. If not, each is a call of the C library, which the proofs do not cover.
+ */
 int mg_kernels_vector_math(const mg_kernels *kernels);
 
 /* The compiler of this library, such as "gcc 12.2.0". */
@@ -53,8 +55,8 @@ typedef struct {
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
     double lr_t;             /* learning_rate * (1 - step / num_steps) */
     double eps;
-    int vectorizable;          /* all of these are in the range that the vector kernels' proofs need */
-    int may_have_subnormals;   /* after this many steps an m without a gradient may have decayed to a subnormal number */
+    int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
+    int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
@@ -111,7 +113,7 @@ mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *strea
                       int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count);
 
 /* probs [vocab_size]: softmax(logits * factor) of what follows the n tokens, n from 1 to block_size. */
-mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
-                                mg_poll *poll, double *probs);
+mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens,
+                                int64_t n, mg_poll *poll, double *probs);
 
 #endif

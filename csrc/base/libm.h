@@ -2,11 +2,12 @@
  *
  * CPython computes x**y, math.exp(x) and math.log(x) by the C library's pow, exp and log, which are not correctly
  * rounded: x*x, 1/x and sqrt(x) sometimes differ from pow(x, 2), pow(x, -1) and pow(x, 0.5) in the last bit. So every
- * power, exponential and logarithm that must have the original's bits is one of these calls, and every file that includes
- * this one is compiled with -fno-builtin-pow -fno-builtin-exp -fno-builtin-log: otherwise a compiler folds them.
+ * power, exponential and logarithm that must have the original's bits is one of these calls, and every file that
+ * includes this one is compiled with -fno-builtin-pow -fno-builtin-exp -fno-builtin-log: otherwise a compiler folds
+ * them.
  *
- * cos and sin are those of random.gauss. A compiler would merge cos(x) and sin(x) into one call of sincos, whose last bit
- * may differ. (sqrt needs no such care: it is correctly rounded in every C library and processor.) */
+ * cos and sin are those of random.gauss. A compiler would merge cos(x) and sin(x) into one call of sincos, whose last
+ * bit may differ. (sqrt needs no such care: it is correctly rounded in every C library and processor.) */
 #ifndef MG_BASE_LIBM_H
 #define MG_BASE_LIBM_H
 

@@ -1,7 +1,7 @@
 /* Requirements on the compiler, its flags and the target, without which results would not have the script's bits.
  *
- * Every C file includes this through the other headers of base/. setup.py compiles this file alone with the flags of the
- * build, before anything else, and reports the text of the first error. */
+ * Every C file includes this through the other headers of base/. setup.py compiles this file alone with the flags of
+ * the build, before anything else, and reports the text of the first error. */
 #ifndef MG_BASE_REQUIRE_H
 #define MG_BASE_REQUIRE_H
 
@@ -15,7 +15,8 @@
 #error "this GCC is too old: microgpt needs GCC 11 or later, or Clang 14 or later"
 #endif
 #else
-#error "microgpt needs GCC 11 or later, or Clang 14 or later (on Windows clang-cl): its kernels use their vector extensions"
+#error \
+    "microgpt needs GCC 11 or later, or Clang 14 or later (on Windows clang-cl): its kernels use their vector extensions"
 #endif
 
 /* Sizes of the tape and of a model are computed in size_t and int64_t as if these were of one width. */
@@ -30,7 +31,8 @@
 #if __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 1 && __FLT_EVAL_METHOD__ != 16
 #error "microgpt needs arithmetic that rounds to double: no -mfpmath=387, no other FLT_EVAL_METHOD than 0"
 #endif
-_Static_assert(sizeof(1.0) == sizeof(double), "microgpt needs constants that are doubles: no -fsingle-precision-constant");
+_Static_assert(sizeof(1.0) == sizeof(double),
+               "microgpt needs constants that are doubles: no -fsingle-precision-constant");
 
 /* setup.py's flags come last and undo these. A compiler for which they still hold is refused. */
 #if defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \

@@ -1,6 +1,5 @@
 #include "base/vmem.h"
 
-
 /* Committing is a system call: commit at least this much, or an eighth of what is committed already. */
 #define COMMIT_STEP ((size_t)1 << 18)
 
@@ -10,11 +9,13 @@
 
 static void *map_addresses(size_t size) { return VirtualAlloc(NULL, size, MEM_RESERVE, PAGE_NOACCESS); }
 
-static int back_addresses(char *start, size_t size) {
+static int back_addresses(char *start, size_t size)
+{
     return VirtualAlloc(start, size, MEM_COMMIT, PAGE_READWRITE) != NULL;
 }
 
-static void unmap_addresses(char *start, size_t size) {
+static void unmap_addresses(char *start, size_t size)
+{
     (void)size;
     VirtualFree(start, 0, MEM_RELEASE);
 }
@@ -29,7 +30,8 @@ static void unmap_addresses(char *start, size_t size) {
 #endif
 
 /* PROT_NONE: the reservation does not count as memory even where the kernel refuses to overcommit. */
-static void *map_addresses(size_t size) {
+static void *map_addresses(size_t size)
+{
     void *start = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return start == MAP_FAILED ? NULL : start;
 }
@@ -39,7 +41,8 @@ static int back_addresses(char *start, size_t size) { return mprotect(start, siz
 static void unmap_addresses(char *start, size_t size) { munmap(start, size); }
 #endif
 
-mg_status mg_vmem_reserve(mg_vmem *memory, size_t size) {
+mg_status mg_vmem_reserve(mg_vmem *memory, size_t size)
+{
     size = (size + COMMIT_STEP - 1) / COMMIT_STEP * COMMIT_STEP;
     memory->start = map_addresses(size);
     memory->reserved = memory->start ? size : 0;
@@ -47,7 +50,8 @@ mg_status mg_vmem_reserve(mg_vmem *memory, size_t size) {
     return memory->start ? MG_OK : MG_NO_MEMORY;
 }
 
-mg_status mg_vmem_commit(mg_vmem *memory, size_t size) {
+mg_status mg_vmem_commit(mg_vmem *memory, size_t size)
+{
     size_t wanted;
     if (size <= memory->committed) return MG_OK;
     if (size > memory->reserved) return MG_NO_MEMORY;
@@ -60,7 +64,8 @@ mg_status mg_vmem_commit(mg_vmem *memory, size_t size) {
     return MG_OK;
 }
 
-void mg_vmem_release(mg_vmem *memory) {
+void mg_vmem_release(mg_vmem *memory)
+{
     if (memory->start) unmap_addresses(memory->start, memory->reserved);
     memory->start = NULL;
     memory->reserved = memory->committed = 0;

@@ -1,7 +1,7 @@
 /* Virtual memory that grows in place: reserve a range of addresses once, commit memory to it as needed.
  *
- * The tape keeps its arrays in such ranges: growing copies nothing, so a NumPy view of the parameters stays valid, and a
- * pointer to a node stays valid while other nodes are made. */
+ * The tape keeps its arrays in such ranges: growing copies nothing, so a NumPy view of the parameters stays valid, and
+ * a pointer to a node stays valid while other nodes are made. */
 #ifndef MG_BASE_VMEM_H
 #define MG_BASE_VMEM_H
 

@@ -12,8 +12,7 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
     if (config->num_steps == 0) return MG_ZERO_DIVISION;
     const double t = (double)(step + 1);
     const double beta1_t = mg_pow(config->beta1, t), beta2_t = mg_pow(config->beta2, t);
-    if ((isinf(beta1_t) && isfinite(config->beta1)) || (isinf(beta2_t) && isfinite(config->beta2)))
-        return MG_POW_RANGE;
+    if ((isinf(beta1_t) && isfinite(config->beta1)) || (isinf(beta2_t) && isfinite(config->beta2))) return MG_POW_RANGE;
     coefs->beta1 = config->beta1;
     coefs->one_minus_beta1 = 1.0 - config->beta1;
     coefs->beta2 = config->beta2;
@@ -22,8 +21,8 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
     coefs->v_scale = 1.0 - beta2_t;
     coefs->lr_t = config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
-    /* Wide enough for every sensible setting, narrow enough that no intermediate result over- or underflows: the proofs in
-     * docs/exactness.md assume these ranges. Other settings go through the script's arithmetic, one by one. */
+    /* Wide enough for every sensible setting, narrow enough that no intermediate result over- or underflows: the proofs
+     * in docs/exactness.md assume these ranges. Other settings go through the script's arithmetic, one by one. */
     coefs->vectorizable = between(coefs->beta1, 0.0, 1.0) && between(coefs->beta2, 0.0, 1.0)
                           && between(coefs->one_minus_beta2, 0x1p-40, 1.0) && between(coefs->m_scale, 0x1p-40, 1.0)
                           && between(coefs->v_scale, 0x1p-40, 1.0) && between(coefs->eps, 0x1p-500, 0x1p+40)
@@ -37,11 +36,12 @@ int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int6
 {
     if (negative_v || !coefs->vectorizable) return 1;
     /* The highest bit of the exponent is set in numbers of 2 or more. Only then is the sum needed. */
-    return (kernels->or_of_bits(n, grad) & (uint64_t)1 << 62) && !(kernels->sum_of_magnitudes(n, grad) < MG_SAFE_MAGNITUDE);
+    return (kernels->or_of_bits(n, grad) & (uint64_t)1 << 62)
+           && !(kernels->sum_of_magnitudes(n, grad) < MG_SAFE_MAGNITUDE);
 }
 
 mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
-                   double *m, double *v, int libm)
+                         double *m, double *v, int libm)
 {
     if (libm) return kernels->adam_update_libm(coefs, n, data, grad, m, v);
     const int negative_v = kernels->or_of_bits(n, v) >> 63; /* or a -0.0, or a nan with a sign */
@@ -49,7 +49,7 @@ mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, 
 }
 
 mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
-                 double *grad, double *m, double *v)
+                       double *grad, double *m, double *v)
 {
     mg_adam_coefs coefs;
     const mg_status status = mg_adam_prepare(config, step, &coefs);

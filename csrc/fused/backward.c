@@ -1,8 +1,8 @@
 /* The backward pass: from the loss to the gradient of every parameter (microgpt.py: Value.backward).
  *
- * The script finishes the positions in descending order, each from the logits down to the embeddings. Here each operation
- * is done for all positions before the next operation. The arithmetic is the same: only the gradients of keys, values and
- * weights are sums over positions, and these are taken in descending order. */
+ * The script finishes the positions in descending order, each from the logits down to the embeddings. Here each
+ * operation is done for all positions before the next operation. The arithmetic is the same: only the gradients of
+ * keys, values and weights are sums over positions, and these are taken in descending order. */
 #include "fused/backward.h"
 
 #include <string.h>
@@ -12,8 +12,15 @@ static mg_status backward_input(mg_engine *e, int64_t nout, int64_t nin, const d
                                 const double *dy, double *dx, mg_poll *poll)
 {
     const int64_t panels = e->ws.doc.panels, lanes = e->kernels->lanes;
-    mg_linear_backward_input_args a = {.panels = panels, .nout = nout, .ncols = nin, .w = w, .w_stride = nin,
-                                       .order = order, .dy = dy, .dy_stride = nout * lanes, .dx = dx,
+    mg_linear_backward_input_args a = {.panels = panels,
+                                       .nout = nout,
+                                       .ncols = nin,
+                                       .w = w,
+                                       .w_stride = nin,
+                                       .order = order,
+                                       .dy = dy,
+                                       .dy_stride = nout * lanes,
+                                       .dx = dx,
                                        .dx_stride = nin * lanes};
     const int64_t work = panels * lanes * nin * nout;
     if (work <= MG_PIECE) {
@@ -91,7 +98,8 @@ static mg_status backward_weight(mg_engine *e, const mg_backward_args *in, int64
     double *dw_chunk = e->ws.scratch.dw_chunk;
     for (int64_t o = 0; o < nout; o += outs) {
         const int64_t some = nout - o < outs ? nout - o : outs;
-        mg_status status = weight_rows(e, some, nin, x_stride, dy + o * lanes, nout * lanes, dw_chunk, sparse, in->poll);
+        mg_status status = weight_rows(e, some, nin, x_stride, dy + o * lanes, nout * lanes, dw_chunk, sparse,
+                                       in->poll);
         if (!status) status = update(e, in->update, at + o * nin, some * nin, dw_chunk);
         if (status) return status;
     }
@@ -141,8 +149,8 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
         const int32_t *active = layer->active + b * hidden;
         const double *dr = e->ws.grad.dr + b * hidden * lanes;
         for (int64_t s = 0; s < nactive; s++) descending[s] = active[nactive - 1 - s];
-        mg_linear_backward_input_args input = {.panels = 1, .nout = nactive, .w_stride = n_embd, .order = descending,
-                                               .dy = dr};
+        mg_linear_backward_input_args input = {
+            .panels = 1, .nout = nactive, .w_stride = n_embd, .order = descending, .dy = dr};
         const int64_t cols = mg_piece(n_embd, (nactive + 1) * lanes);
         for (int64_t c = 0; c < n_embd; c += cols) {
             input.ncols = n_embd - c < cols ? n_embd - c : cols;
@@ -152,9 +160,12 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
             const mg_status status = mg_poll_work(in->poll, nactive * input.ncols * lanes);
             if (status) return status;
         }
-        mg_linear_backward_weight_args weight = {.n = left < lanes ? left : lanes, .nin = n_embd,
+        mg_linear_backward_weight_args weight = {.n = left < lanes ? left : lanes,
+                                                 .nin = n_embd,
                                                  .x = e->ws.scratch.x_rows + b * lanes * x_stride,
-                                                 .x_stride = x_stride, .dy = dr, .dw = dw};
+                                                 .x_stride = x_stride,
+                                                 .dy = dr,
+                                                 .dw = dw};
         const int64_t rows = mg_piece(nactive, n_embd * lanes);
         for (int64_t s = 0; s < nactive; s += rows) {
             weight.nout = nactive - s < rows ? nactive - s : rows;

@@ -1,4 +1,5 @@
-/* Generation: one token after the other, with the keys and values of earlier tokens cached (microgpt.py, "Inference"). */
+/* Generation: one token after the other, with the keys and values of earlier tokens cached (microgpt.py, "Inference").
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,17 +11,17 @@
 /* The weights of one layer, transposed, [nin][nout rounded up to lanes], and its cache. */
 typedef struct decoder_layer {
     double *qkv, *wo, *fc1, *fc2;
-    double *keys;   /* panels [n_embd][lanes] of positions */
-    double *values; /* rows [n_embd] */
+    double *keys;      /* panels [n_embd][lanes] of positions */
+    double *values;    /* rows [n_embd] */
     int skip_inactive; /* whether mlp_fc2 is finite, so that zeros of relu may be skipped */
 } decoder_layer;
 
 typedef struct mg_decoder {
     decoder_layer *layers;
-    double *lm_head; /* transposed */
+    double *lm_head;                             /* transposed */
     double *x, *xn, *qkv, *xa, *hidden, *logits; /* each rounded up to lanes */
     double *scratch;                             /* of attention */
-    int32_t *active;                               /* [4 * n_embd] */
+    int32_t *active;                             /* [4 * n_embd] */
 } mg_decoder;
 
 static int64_t padded(const mg_engine *e, int64_t n)
@@ -100,7 +101,8 @@ static void norm(int64_t n, double inverse, const double *x, double *out)
 }
 
 /* gpt(token, position, keys, values) of the script, up to the last layer; the logits only if want_logits. */
-static mg_status decode_token(mg_engine *e, const double *params, int64_t token, int64_t position, int want_logits, mg_poll *poll)
+static mg_status decode_token(mg_engine *e, const double *params, int64_t token, int64_t position, int want_logits,
+                              mg_poll *poll)
 {
     const mg_kernels *k = e->kernels;
     mg_decoder *s = e->decoder;
@@ -118,7 +120,7 @@ static mg_status decode_token(mg_engine *e, const double *params, int64_t token,
         for (int64_t j = 0; j < n_embd; j++) keys[j * lanes] = s->qkv[n_embd + j];
         memcpy(layer->values + position * n_embd, s->qkv + 2 * n_embd, (size_t)n_embd * sizeof *s->qkv);
         k->attention_decode(e->config.n_head, e->head_dim, position + 1, e->attn_scale, s->qkv, layer->keys,
-                         layer->values, s->scratch, s->xa);
+                            layer->values, s->scratch, s->xa);
         k->linear_decode(n_embd, n_embd, NULL, layer->wo, one, s->xa, s->hidden);
         for (int64_t i = 0; i < n_embd; i++) x[i] = s->hidden[i] + x[i];
         norm(n_embd, e->inv_n_embd, x, s->xn);
@@ -144,7 +146,7 @@ static mg_status decode_token(mg_engine *e, const double *params, int64_t token,
 }
 
 mg_status mg_next_probabilities(mg_engine *e, const double *params, double factor, const int32_t *tokens, int64_t n,
-                          mg_poll *poll, double *probs)
+                                mg_poll *poll, double *probs)
 {
     mg_status status = begin(e, params, poll);
     for (int64_t p = 0; p < n && !status; p++) status = decode_token(e, params, tokens[p], p, p == n - 1, poll);
@@ -154,8 +156,8 @@ mg_status mg_next_probabilities(mg_engine *e, const double *params, double facto
     return MG_OK;
 }
 
-mg_status mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens, int64_t n,
-              int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
+mg_status mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
+                      int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
 {
     const int64_t vocab_size = e->config.vocab_size, bos = vocab_size - 1;
     const mg_mt19937 start = *stream;

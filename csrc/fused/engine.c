@@ -4,9 +4,10 @@
 
 #include "base/libm.h"
 
-/* The order in which rows of q, k and v are visited. The script computes q, then k, then v, but the graph is walked depth
- * first from the first head's first logit: a head's q rows, k rows and v rows before those of the next head. At position
- * 0 the products of that logit are also the first to reach k, so q and k alternate. Gradients arrive in the reverse. */
+/* The order in which rows of q, k and v are visited. The script computes q, then k, then v, but the graph is walked
+ * depth first from the first head's first logit: a head's q rows, k rows and v rows before those of the next head. At
+ * position 0 the products of that logit are also the first to reach k, so q and k alternate. Gradients arrive in the
+ * reverse. */
 static void fill_orders(mg_engine *e)
 {
     const int64_t n_embd = e->config.n_embd, head_dim = e->head_dim;

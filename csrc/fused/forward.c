@@ -1,7 +1,7 @@
 /* The forward pass: from a document's tokens to its loss (microgpt.py: gpt, softmax, and the loop over positions).
  *
- * All positions are known beforehand, so each operation is done for all of them before the next operation. The arithmetic
- * of each number is the script's. Long products are cut into pieces, with a poll after each. */
+ * All positions are known beforehand, so each operation is done for all of them before the next operation. The
+ * arithmetic of each number is the script's. Long products are cut into pieces, with a poll after each. */
 #include "fused/forward.h"
 
 #include "base/libm.h"
@@ -11,8 +11,15 @@ static mg_status forward_product(mg_engine *e, int64_t nout, int64_t nin, const 
                                  const double *residual, double *out, mg_poll *poll)
 {
     const int64_t panels = e->ws.doc.panels, lanes = e->kernels->lanes;
-    mg_linear_forward_args a = {.panels = panels, .nout = nout, .nin = nin, .w = w, .x = x, .x_stride = nin * lanes,
-                                .residual = residual, .out = out, .out_stride = nout * lanes};
+    mg_linear_forward_args a = {.panels = panels,
+                                .nout = nout,
+                                .nin = nin,
+                                .w = w,
+                                .x = x,
+                                .x_stride = nin * lanes,
+                                .residual = residual,
+                                .out = out,
+                                .out_stride = nout * lanes};
     const int64_t work = panels * lanes * nin * nout;
     if (work <= MG_PIECE) {
         e->kernels->linear_forward(&a);
@@ -46,8 +53,8 @@ static void forward_relu(mg_engine *e, mg_layer_activations *layer, const double
     for (int64_t b = 0; b < doc->panels; b++) {
         const int64_t left = doc->n - b * lanes;
         int finite;
-        layer->nactive[b] = e->kernels->relu_forward(left < lanes ? left : lanes, hidden,
-                                                     layer->r + b * hidden * lanes, layer->active + b * hidden, &finite);
+        layer->nactive[b] = e->kernels->relu_forward(left < lanes ? left : lanes, hidden, layer->r + b * hidden * lanes,
+                                                     layer->active + b * hidden, &finite);
         all_finite &= finite;
         nactive += layer->nactive[b];
     }

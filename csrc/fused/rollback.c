@@ -24,10 +24,7 @@ void mg_restore_grad(const mg_engine *e, double *grad, const double *copy)
         memset(grad, 0, bytes(e));
 }
 
-double *mg_allocate_copy(const mg_engine *e)
-{
-    return bytes(e) <= SIZE_MAX / 3 ? malloc(3 * bytes(e)) : NULL;
-}
+double *mg_allocate_copy(const mg_engine *e) { return bytes(e) <= SIZE_MAX / 3 ? malloc(3 * bytes(e)) : NULL; }
 
 void mg_copy_state(const mg_engine *e, double *copy, const mg_state *state)
 {

@@ -1,7 +1,8 @@
 /* The training loop: documents in, losses out (microgpt.py, "Repeat in sequence").
  *
  * There are two ways to take a step. Careful: find out before Adam whether it may fail, and if so copy what it changes.
- * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully. */
+ * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully.
+ */
 #include <stdlib.h>
 
 #include "fused/adam.h"
@@ -21,8 +22,8 @@ enum { MG_MIN_STEPS_FOR_SNAPSHOT = 16, MG_MAX_SNAPSHOT_PARAMS = 1 << 20 };
 #endif
 
 /* The embedding parameters, from the first on, that an update can change: wte and the rows of wpe that a document has
- * reached. For the others, gradient and moments are +0.0, stay so, and leave the parameter as it is (if lr_t is positive:
- * p - 0.0 is p, but -0.0 - -0.0 is not). */
+ * reached. For the others, gradient and moments are +0.0, stay so, and leave the parameter as it is (if lr_t is
+ * positive: p - 0.0 is p, but -0.0 - -0.0 is not). */
 static int64_t count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen)
 {
     if (!coefs->vectorizable || !(coefs->lr_t > 0.0)) return e->at.lm_head;
@@ -104,7 +105,9 @@ static mg_status step_optimistic(mg_engine *e, const mg_adam_coefs *coefs, int64
 static mg_status step_careful(mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int grad_has_minus_zero, int negative_v, mg_poll *poll)
 {
-    const mg_backward_args backward = {.params = s->params, .grad = grad, .grad_has_minus_zero = grad_has_minus_zero,
+    const mg_backward_args backward = {.params = s->params,
+                                       .grad = grad,
+                                       .grad_has_minus_zero = grad_has_minus_zero,
                                        .poll = mg_is_long(e, e->ws.doc.n) ? poll : NULL};
     const mg_status status = mg_backward(e, &backward);
     return status ? status : adam_or_rollback(e, coefs, positions_seen, s, grad, negative_v);
@@ -122,7 +125,8 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
     int grad_has_minus_zero = saved_grad && mg_has_minus_zero(e, grad);
     const int negative_v = e->kernels->or_of_bits(e->at.num_params, v) >> 63; /* or a -0.0, or a nan with a sign */
     int64_t positions_seen = saved_grad ? e->config.block_size : count_positions_seen(e, m, v);
-    int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS && !negative_v;
+    int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS
+                     && !negative_v;
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];

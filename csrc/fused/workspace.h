@@ -1,7 +1,7 @@
 /* The engine's memory for one document: tokens, activations, gradients of activations, scratch.
  *
- * All arrays of doubles but the last are in panels (kernels/kernels.h); the comment gives the rows of a panel, or a shape
- * in words. `positions` is panels * lanes. */
+ * All arrays of doubles but the last are in panels (kernels/kernels.h); the comment gives the rows of a panel, or a
+ * shape in words. `positions` is panels * lanes. */
 #ifndef MG_FUSED_WORKSPACE_H
 #define MG_FUSED_WORKSPACE_H
 
@@ -18,16 +18,16 @@ typedef struct {
 
 /* What one layer computes and its backward pass needs. */
 typedef struct {
-    double *x;        /* [n_embd] input */
-    double *xn;       /* [n_embd] normed, for attention */
-    double *qkv;      /* [3 * n_embd] */
-    double *exps;     /* [keys] for each panel and head: mg_exps_at in engine.h */
-    double *xa;       /* [n_embd] outputs of the heads */
-    double *x1;       /* [n_embd] after attention */
-    double *xn2;      /* [n_embd] normed, for the MLP */
-    double *r;        /* [4 * n_embd] after relu */
-    int32_t *active;  /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
-    int64_t *nactive; /* [panels], how many */
+    double *x;       /* [n_embd] input */
+    double *xn;      /* [n_embd] normed, for attention */
+    double *qkv;     /* [3 * n_embd] */
+    double *exps;    /* [keys] for each panel and head: mg_exps_at in engine.h */
+    double *xa;      /* [n_embd] outputs of the heads */
+    double *x1;      /* [n_embd] after attention */
+    double *xn2;     /* [n_embd] normed, for the MLP */
+    double *r;       /* [4 * n_embd] after relu */
+    int32_t *active; /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
+    int64_t *nactive;    /* [panels], how many */
     double active_share; /* of all rows */
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
@@ -51,7 +51,7 @@ typedef struct {
     double *dqkv;                 /* [3 * n_embd] */
     double *dtarget;              /* [positions], of each target's logit */
     /* What the derivatives of powers need, laid out as the base of each power. */
-    double *norm_base_m15;                      /* norm_base ** -1.5 */
+    double *norm_base_m15;                     /* norm_base ** -1.5 */
     double *attn_inv_sum_sq, *loss_inv_sum_sq; /* sum ** -2 */
 } mg_activation_grads;
 
@@ -60,7 +60,7 @@ typedef struct {
     double *x_rows;         /* the x of a product, by position: [positions][4 * n_embd, rounded up, + lanes] */
     double *attention;      /* [2 * positions][lanes] */
     /* Rows of a weight's gradient on their way to Adam, [mg_dw_chunk_size]. All +0.0 between uses: Adam leaves it so,
-     * and whoever abandons an update must clear it (mg_workspace_clear_dw_chunk). */
+     * and a caller that abandons an update must clear it (mg_workspace_clear_dw_chunk). */
     double *dw_chunk;
 } mg_scratch;
 
@@ -76,13 +76,14 @@ typedef struct {
 /* Panels whose positions are summed together in the gradients of weights. */
 enum { MG_BLOCK = 16 };
 
-/* Rows of nin columns that go to Adam together: few enough to stay in cache. And the size of the largest such chunk, nin
- * being n_embd or 4 * n_embd. */
+/* Rows of nin columns that go to Adam together: few enough to stay in cache. And the size of the largest such chunk,
+ * nin being n_embd or 4 * n_embd. */
 static inline int64_t mg_dw_chunk_rows(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
 static inline int64_t mg_dw_chunk_size(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
 
 /* Begin a document, tokens [n + 1]: its memory, tokens and targets. MG_OK or MG_NO_MEMORY. */
-mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens, int64_t n);
+mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens,
+                             int64_t n);
 
 void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
 

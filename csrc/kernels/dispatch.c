@@ -45,38 +45,20 @@ static int has_avx512(void) { return has_avx2_or_avx512(1); }
 
 static int always(void) { return 1; }
 
+/* All names, compiled or not. */
 static const char *const known[] = {"scalar", "avx2", "avx512", "neon"};
 
-#ifdef MG_HAVE_SCALAR
-extern const mg_kernels mg_kernels_scalar;
-#endif
-#ifdef MG_HAVE_AVX2
-extern const mg_kernels mg_kernels_avx2;
-#endif
-#ifdef MG_HAVE_AVX512
-extern const mg_kernels mg_kernels_avx512;
-#endif
-#ifdef MG_HAVE_NEON
-extern const mg_kernels mg_kernels_neon;
-#endif
+#define ISA(name, supported) extern const mg_kernels mg_kernels_##name;
+#include "kernels/isa_list.h"
+#undef ISA
 
-/* What was compiled, best last. */
 static const struct {
     const mg_kernels *kernels;
     int (*supported)(void);
 } compiled[] = {
-#ifdef MG_HAVE_SCALAR
-    {&mg_kernels_scalar, always},
-#endif
-#ifdef MG_HAVE_NEON
-    {&mg_kernels_neon, always},
-#endif
-#ifdef MG_HAVE_AVX2
-    {&mg_kernels_avx2, has_avx2},
-#endif
-#ifdef MG_HAVE_AVX512
-    {&mg_kernels_avx512, has_avx512},
-#endif
+#define ISA(name, supported) {&mg_kernels_##name, supported},
+#include "kernels/isa_list.h"
+#undef ISA
 };
 enum { COMPILED = sizeof compiled / sizeof compiled[0], KNOWN = sizeof known / sizeof known[0] };
 

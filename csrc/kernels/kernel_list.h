@@ -1,12 +1,13 @@
 /* The kernels, one line each: KERNEL(result, name, parameters). The includer defines KERNEL; there is no include guard.
  *
  * From this list come the table's struct (kernels.h), the table of every instruction set (body/table.h), the addresses
- * that tests call (dispatch.c) and the tests' signatures (tests/kernels.py). Each comment is the contract of the kernels
- * below it. Panels and argument structs are explained in kernels.h. */
+ * that tests call (dispatch.c) and the tests' signatures (tests/kernels.py). Each comment is the contract of the
+ * kernels below it. Panels and argument structs are explained in kernels.h. */
 
 /* ---- body/linear_forward.h ---- */
 
 /* out[o] = sum over i ascending of w[o][i] * x[i], then + residual[o]. */
+/* clang-format off */
 KERNEL(void, linear_forward, (const mg_linear_forward_args *a))
 
 /* The same for one panel, over the `nactive` indices i in `active` (ascending) alone. w: [nout][w_stride]. */

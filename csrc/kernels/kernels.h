@@ -44,7 +44,7 @@ typedef struct {
 /* dw += dy x, summed over positions. */
 typedef struct {
     int64_t n, nout, nin;
-    const double *x; /* rows [n][x_stride] */
+    const double *x;  /* rows [n][x_stride] */
     int64_t x_stride; /* a multiple of lanes */
     const double *dy; /* panels [nout] */
     int64_t dy_stride;
@@ -75,9 +75,9 @@ typedef struct {
 
 /* Two numbers below this have a finite product. Compared with sum_of_magnitudes.
  *
- * About half of relu's results are 0, in a trained model nearly all. 0 times a finite number adds nothing to a sum that is
- * not -0.0, and sums begin at +0.0. So rows of zeros are skipped if everything they would be multiplied by is known to be
- * finite, and if no sum that would be multiplied by 0 can overflow. */
+ * About half of relu's results are 0, in a trained model nearly all. 0 times a finite number adds nothing to a sum that
+ * is not -0.0, and sums begin at +0.0. So rows of zeros are skipped if everything they would be multiplied by is known
+ * to be finite, and if no sum that would be multiplied by 0 can overflow. */
 #define MG_SAFE_MAGNITUDE 1e150
 
 struct mg_kernels {

@@ -1,5 +1,5 @@
-/* The C library's own tests, for targets on which no Python of ours runs: another processor under an emulator, another C
- * library. The whole engine on every instruction set against the script's arithmetic node by node (graph.c), the
+/* The C library's own tests, for targets on which no Python of ours runs: another processor under an emulator, another
+ * C library. The whole engine on every instruction set against the script's arithmetic node by node (graph.c), the
  * elementary functions against the C library's, all by bits, and what happens on errors. Prints what ran and digests of
  * results; exit status 1 if a check fails. tools/targets.py builds and runs it. */
 #include <inttypes.h>

@@ -9,7 +9,8 @@
 
 static void check_stream(const mg_mt19937 *stream, const mg_mt19937 *expected)
 {
-    check(stream->pos == expected->pos && !memcmp(stream->key, expected->key, sizeof stream->key), "the stream has moved");
+    check(stream->pos == expected->pos && !memcmp(stream->key, expected->key, sizeof stream->key),
+          "the stream has moved");
 }
 
 void test_decode_errors(const mg_kernels *kernels)

@@ -19,9 +19,27 @@ static double pow_m2(double x) { return mg_pow(x, -2.0); }
 static double pow_m05(double x) { return mg_pow(x, -0.5); }
 static double pow_m15(double x) { return mg_pow(x, -1.5); }
 
-static const double special[] = {0.0, -0.0, 1.0, -1.0, INFINITY, -INFINITY, NAN, 5e-324, -5e-324, 0x1p-1022, 0x1p1023,
-                                 709.782712893384, 709.7827128933841, -745.1332191019411, -745.1332191019412, -708.4,
-                                 0x1p-512, 0x1p512, 0x1p-511, 1e-300, 1e300};
+static const double special[] = {0.0,
+                                 -0.0,
+                                 1.0,
+                                 -1.0,
+                                 INFINITY,
+                                 -INFINITY,
+                                 NAN,
+                                 5e-324,
+                                 -5e-324,
+                                 0x1p-1022,
+                                 0x1p1023,
+                                 709.782712893384,
+                                 709.7827128933841,
+                                 -745.1332191019411,
+                                 -745.1332191019412,
+                                 -708.4,
+                                 0x1p-512,
+                                 0x1p512,
+                                 0x1p-511,
+                                 1e-300,
+                                 1e300};
 enum { SPECIAL = sizeof special / sizeof special[0] };
 
 /* Numbers of the magnitudes that the engine meets, and all special ones. */
@@ -72,7 +90,8 @@ void print_libm(void)
         const char *name;
         double (*one)(double x);
         int positive;
-    } functions[] = {{"exp", exp1, 0}, {"log", log1, 1}, {"pow2", pow_2, 1}, {"pow.5", pow_05, 1}, {"pow-1", pow_m1, 1}};
+    } functions[] = {
+        {"exp", exp1, 0}, {"log", log1, 1}, {"pow2", pow_2, 1}, {"pow.5", pow_05, 1}, {"pow-1", pow_m1, 1}};
     double *x = doubles(DRAWS);
     printf("libm");
     for (size_t f = 0; f < sizeof functions / sizeof functions[0]; f++) {

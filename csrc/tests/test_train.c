@@ -135,13 +135,13 @@ static void test_rollback(const mg_kernels *kernels, const mg_config *c, int64_t
     check_array("losses", bad, losses, expected_losses);
     check_state(&ours, &expected);
 
-    /* The engine is as good as new: without the document the rest goes on. */
+    /* The engine is usable: training continues without that token. */
     tokens[starts[bad]] = 1;
     status = mg_train(engine, &adam, bad, ours.params, ours.grad, ours.m, ours.v, tokens, starts + bad, DOCUMENTS - bad,
                       NULL, losses + bad, &done);
     for (int64_t i = bad; i < DOCUMENTS; i++) {
-        expected_losses[i] =
-            graph_document_gradient(c, expected.params, expected.grad, tokens + starts[i], starts[i + 1] - starts[i] - 1);
+        expected_losses[i] = graph_document_gradient(c, expected.params, expected.grad, tokens + starts[i],
+                                                     starts[i + 1] - starts[i] - 1);
         graph_adam_step(&adam, i, ours.num_params, expected.params, expected.grad, expected.m, expected.v);
     }
     check(status == MG_OK && done == DOCUMENTS - bad, "afterwards: status %d", status);
@@ -165,8 +165,8 @@ static void test_nothing_changes(const mg_kernels *kernels, const char *what, co
     mg_engine *engine = mg_engine_new(c, kernels);
     if (!engine) abort();
     begin_case("%s, %s", mg_kernels_name(kernels), what);
-    const mg_status status =
-        mg_train(engine, adam, 0, ours->params, ours->grad, ours->m, ours->v, tokens, starts, 2, poll, losses, &done);
+    const mg_status status = mg_train(engine, adam, 0, ours->params, ours->grad, ours->m, ours->v, tokens, starts, 2,
+                                      poll, losses, &done);
     check(status == expected_status && done == 0, "status %d after %d documents", status, (int)done);
     check_state(ours, &before);
     mg_engine_free(engine);

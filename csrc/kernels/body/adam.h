@@ -1,9 +1,9 @@
 /* Adam: one pass over the parameters, the script's arithmetic operation by operation (reference.py, Adam.step).
  *
- * The C library decides what g**2 and v_hat**0.5 are, and it is not correctly rounded. But it is nearly so: where the
- * exact square or root lies far enough from the middle between two doubles, it is the nearer of them, and arithmetic
- * finds it. Near the middle there are two candidates. Most often both lead to the same v and to the same parameter in
- * the end, and then either will do; the few parameters left over are done again (adam_unresolved.h). */
+ * g**2 and v_hat**0.5 are what the C library's pow returns, which is not correctly rounded, but nearly so: where the
+ * exact square or root is far enough from the middle between two doubles, pow returns the nearer one, and arithmetic
+ * finds it. Near the middle there are two candidates. Mostly both give the same v and the same parameter, and then either
+ * will do. The few parameters for which they do not are queued and resolved later (adam_unresolved.h). */
 #ifndef MG_BODY_ADAM_H
 #define MG_BODY_ADAM_H
 
@@ -29,8 +29,8 @@ typedef struct {
     root_constants root;
 } adam_vectors;
 
-/* Whether 2**-511 <= |p| < 2**513, for mask_store_bits. 512 more make the exponent's 11 bits 1024 or more, and do not
- * overflow them, exactly in this range. */
+/* Whether 2**-511 <= |p| < 2**513, for mask_store_bits. Exactly in this range, adding 512 to the exponent sets the first of
+ * its 11 bits without overflow. */
 #if MG_LANES == 8 || !defined(__SSE2__)
 #define MODERATE_SHIFT 0x1p-511 /* the bit pattern 512 << 52 */
 ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
@@ -41,13 +41,13 @@ ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
 #define MODERATE_SHIFT 2.0 /* 512 << 53 */
 ALWAYS mask adam_is_moderate(const adam_vectors *c, vec p)
 {
-    /* Here the store looks at the sign bit alone. Twice the bits bring the exponent's first there. */
+    /* The store reads the sign bit only. Doubling the bit pattern moves the first bit of the exponent there. */
     return ivec_add(ivec_add((ivec)p, (ivec)p), (ivec)c->moderate_shift);
 }
 #endif
 
-/* A number of that size or less is beta1 times itself, rounded: a small multiple of the least of all, 2**-1074. There m
- * ends that has had no gradient for a thousand steps or so. */
+/* The fixed point of decay: a number of this magnitude or less equals beta1 times itself, rounded. It is a small multiple of
+ * 2**-1074, the least double, and where m ends after a thousand or so steps without a gradient. */
 ALWAYS double adam_decay_fixed_point(double one_minus_beta1)
 {
     double multiple = 0.49 / one_minus_beta1;
@@ -70,8 +70,8 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
     };
 }
 
-/* beta * x + 0.0, 0 <= beta <= 1, without the hundreds of cycles that a processor takes over a product with a subnormal
- * number. Such a number is its bits times 2**-1074, and so is its product. */
+/* beta * x + 0.0, 0 <= beta <= 1, without the hundreds of cycles that a product with a subnormal number takes. A subnormal
+ * number is its bits, as an integer, times 2**-1074, and so is the product. */
 ALWAYS vec decay(vec x, vec beta)
 {
 #if MG_FMA
@@ -88,9 +88,9 @@ ALWAYS vec decay(vec x, vec beta)
 #endif
 }
 
-/* Parameters that have had no gradient for thousands of steps. With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps
- * is 2**-40 or more) and does not move a p of 2**-511 or more. m, and in the end v, become subnormal, and are kept out of
- * the arithmetic. */
+/* Lanes of parameters without a gradient for thousands of steps. With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps
+ * is 2**-40 or more) and does not move a p of 2**-511 or more. m, and later v, become subnormal and are kept out of the
+ * arithmetic. */
 ALWAYS mask adam_decaying(vec g, vec m)
 {
     return ~mask_any_bit((ivec)g | ((ivec)m & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
@@ -109,19 +109,19 @@ ALWAYS void adam_decay(const adam_vectors *c, mask decaying, vec *m, vec *v)
     }
 }
 
-/* An update is three steps, each of which takes a vector's results from the one before. What it leaves in memory is
- * right in the lanes that it says it answers for (a mask for each question: to combine them takes the ports that the
- * arithmetic needs), m in all lanes. What was there before is kept in `old`, from old + i on.
- * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54. may_have_subnormals: look for parameters
- * that have had no gradient for thousands of steps. */
+/* An update has three stages, each of which takes a vector's results from the one before. What it leaves in memory is
+ * certain in the lanes of the masks in `old`; m is right in all lanes. (One mask for each condition: to combine them
+ * would need the execution ports of the arithmetic.) The old values are kept in `old`, from index i on.
+ * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54.
+ * may_have_subnormals: check for decaying parameters. */
 
 typedef struct {
     vec m, v_hat;
 } adam_first;
 
-/* Both moments. */
-ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int may_have_subnormals, double *grad, double *m, double *v,
-                               adam_chunk *old, int64_t i)
+/* Stage 1: both moments. */
+ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int may_have_subnormals, double *grad, double *m,
+                                double *v, adam_chunk *old, int64_t i)
 {
     const vec g = vec_load_unaligned(grad);
     vec mm = vec_load_unaligned(m), vv = vec_load_unaligned(v);
@@ -140,7 +140,7 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int unit_v, int may_have_s
     vec new_m = c->beta1 * mm + c->one_minus_beta1 * g;
 
     /* v with the square rounded to nearest, and with the double that pow may return instead. Squares too small for an
-     * exact error are too small to move a v that is in range. */
+     * exact residual are too small to move a v that is in range. */
     const vec square = g * g;
     const vec other_square = fma_or_mul_add(square_residual(square, g), c->square_stretch, square);
     const vec decayed_v = c->beta2 * vv;
@@ -164,12 +164,13 @@ typedef struct {
     root_answer root;
 } adam_second;
 
+/* Stage 2: the root. */
 ALWAYS adam_second adam_root(const adam_vectors *c, adam_first first)
 {
     return (adam_second){first.m, root_by_residual(&c->root, first.v_hat)};
 }
 
-/* p less a step that is as far from this one as any that the other root may lead to. Where that gives the same
+/* p minus a step that is at least as far from this one as any that the other root may give. Where it gives the same
  * parameter, so does every step in between.
  *
  * The other root, one unit in the last place above or below, moves root + eps by at most two units in its last place,
@@ -181,36 +182,35 @@ ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec residual)
 #if MG_FMA
     return vec_fma(step, vec_copysign(c->slack, residual) - c->one, p);
 #else
-    /* 5 to 7 units less where rest is positive, 9 to 11 more where it is negative, 5 being enough (from a power of two
-     * downwards, where they are halves, as well). In doubt 2**-254 <= |rest| < 2**90, so that the upper four of its
+    /* 5 to 7 units less where the residual is positive, 9 to 11 more where it is negative, 5 being enough (from a power of two
+     * downwards, where they are halves, as well). If ambiguous, 2**-254 <= |residual| < 2**90: the upper four of its
      * exponent's bits are 6, 7 or 8; with the sign before them 22, 23 or 24. */
     return p - (vec)ivec_add((ivec)step, ivec_add((ivec)((uvec)residual >> 59), (ivec)c->slack));
 #endif
 }
 
-/* The parameters. */
+/* Stage 3: the parameters. */
 ALWAYS void adam_parameters(const adam_vectors *c, int unit_m, int may_have_subnormals, adam_second second, double *data,
                             const double *m, adam_chunk *old, int64_t i)
 {
     const vec p = vec_load_unaligned(data);
     vec_store(old->data + i, p);
     const root_answer *a = &second.root;
-    /* From memory: to hand it on takes two copies of a register. But not what is subnormal (see adam_decaying). */
+    /* From memory: passing it on takes two copies of a register. But not subnormal numbers (see adam_decaying). */
     const vec new_m = may_have_subnormals ? second.m : vec_load_unaligned(m);
     const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
     const vec step = c->lr_t * m_hat / (a->root + c->eps);
     const vec new_p = p - step;
     vec_store_unaligned(data, new_p);
-    /* Then no step was so small that it lost bits, or else it did not matter, and none overflowed. */
+    /* Then no step overflowed, and none that lost bits, being too small, moved its parameter. */
     mask_store_bits(old->p_moderate + i / LANES, adam_is_moderate(c, new_p));
     const mask ambiguous = mask_unequal(root_is_ambiguous(a), new_p, adam_other(c, p, step, a->residual));
     mask_store_bits(old->p_ambiguous + i / LANES, ambiguous);
 }
 
-/* The vectors of a chunk, the three steps for three of them in each turn, one behind the other. A vector's whole chain
- * of operations is long, and a processor seems to keep only a few of them under way; thirds of it leave more to do. */
-ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t count, double *data,
-                          double *grad, double *m, double *v, adam_chunk *old)
+/* Software pipelining: the update of a vector is a long dependency chain, so three vectors are in flight, one per stage. */
+ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t count,
+                          double *data, double *grad, double *m, double *v, adam_chunk *old)
 {
     const int64_t whole = count / LANES * LANES, behind = 2 * LANES;
     adam_first first = {c->one, c->one};
@@ -234,9 +234,9 @@ ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int may
     return whole;
 }
 
-/* What is left after them, fewer than a vector. */
-static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t lanes, double *data,
-                      double *grad, double *m, double *v, adam_chunk *old, int64_t i)
+/* The rest, fewer than a vector. */
+static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t lanes,
+                      double *data, double *grad, double *m, double *v, adam_chunk *old, int64_t i)
 {
     double part[4][LANES] = {{0.0}};
     double *const whole[4] = {data, grad, m, v};
@@ -246,8 +246,8 @@ static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_hav
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 
-ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n, double *data,
-                       double *grad, double *m, double *v)
+ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n,
+                             double *data, double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
     adam_chunk old;
@@ -256,9 +256,10 @@ ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v,
     for (int64_t first = 0; first < n; first += ADAM_CHUNK) {
         const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
         double *const d = data + first, *const g = grad + first, *const mm = m + first, *const vv = v + first;
-        if (count < ADAM_CHUNK) adam_all_resolved(&old); /* there is nothing to do beyond the end */
+        if (count < ADAM_CHUNK) adam_all_resolved(&old); /* beyond the end */
         const int64_t i = adam_whole(&c, unit_m, unit_v, may_have_subnormals, count, d, g, mm, vv, &old);
-        if (i < count) adam_part(&c, unit_m, unit_v, may_have_subnormals, count - i, d + i, g + i, mm + i, vv + i, &old, i);
+        if (i < count)
+            adam_part(&c, unit_m, unit_v, may_have_subnormals, count - i, d + i, g + i, mm + i, vv + i, &old, i);
         adam_queue_unresolved(coefs, &old, first, count, data, m, v, &queue);
         if (queue.count > ADAM_QUEUE - ADAM_CHUNK) {
             const mg_status status = adam_resolve_queue(coefs, &queue, data, m, v);
@@ -269,10 +270,10 @@ ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v,
 }
 
 typedef mg_status adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
-#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals)                                                             \
-    static mg_status name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)              \
-    {                                                                                                                 \
-        return adam_chunks(c, unit_m, unit_v, may_have_subnormals, n, data, grad, m, v);                                          \
+#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) \
+    static mg_status name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v) \
+    { \
+        return adam_chunks(c, unit_m, unit_v, may_have_subnormals, n, data, grad, m, v); \
     }
 ADAM_KERNEL(adam_update_early, 0, 0, 0)
 ADAM_KERNEL(adam_update_unit_m, 1, 0, 0)
@@ -288,8 +289,7 @@ static adam_kernel *adam_choose(const mg_adam_coefs *c)
     return c->v_scale != 1.0 ? adam_update_unit_m : adam_update_unit;
 }
 
-/* If the script would raise an error at one of the parameters, a piece must be undone, and gone through as the script
- * does it. */
+/* On an error in a piece: undo the piece and repeat it in the script's way, which stops where the script stops. */
 static mg_status adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c, int64_t n, double *data, double *grad,
                                double *m, double *v)
 {
@@ -307,7 +307,8 @@ static mg_status adam_update_or_undo(adam_kernel *update, const mg_adam_coefs *c
     return MG_OK;
 }
 
-static mg_status adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m, double *v)
+static mg_status adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m,
+                             double *v)
 {
     if (!libm_is_trusted) return adam_one_by_one(c, 1, n, data, grad, m, v);
     if (!c->vectorizable) return adam_one_by_one(c, 0, n, data, grad, m, v);

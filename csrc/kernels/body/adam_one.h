@@ -1,4 +1,4 @@
-/* Adam, one parameter at a time: the script's own order of operations, errors included (reference.py, Adam.step). */
+/* Adam, one parameter at a time: the script's order of operations, errors included (reference.py, Adam.step). */
 #ifndef MG_BODY_ADAM_ONE_H
 #define MG_BODY_ADAM_ONE_H
 
@@ -8,9 +8,10 @@
 #include "kernels/body/exact.h"
 #include "kernels/kernels.h"
 
-/* One parameter, exactly as the script does it, but for m, which is the new one already. libm: ask the C library for the
- * square and the root in any case; else only where it matters. */
-ALWAYS mg_status adam_one_from_m(const mg_adam_coefs *c, int libm, double *data, double *grad, const double *m, double *v)
+/* One parameter, as the script does it, except that m is already the new one. libm: take the square and the root always
+ * from the C library; otherwise only where it matters. */
+ALWAYS mg_status adam_one_from_m(const mg_adam_coefs *c, int libm, double *data, double *grad, const double *m,
+                                 double *v)
 {
     const double g = *grad, p = *data;
     double other;
@@ -33,7 +34,8 @@ ALWAYS mg_status adam_one_from_m(const mg_adam_coefs *c, int libm, double *data,
     return MG_OK;
 }
 
-ALWAYS mg_status adam_one_by_one(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m, double *v)
+ALWAYS mg_status adam_one_by_one(const mg_adam_coefs *c, int libm, int64_t n, double *data, double *grad, double *m,
+                                 double *v)
 {
     for (int64_t i = 0; i < n; i++) {
         m[i] = c->beta1 * m[i] + c->one_minus_beta1 * grad[i];

@@ -1,7 +1,7 @@
-/* Attention, some heads of one panel of queries: the queries fill the lanes, the keys come one after the other.
+/* Attention, some heads of one panel of queries: the queries fill the lanes, the keys follow one another.
  *
- * In the panel's own keys (the diagonal) a query must not see the keys after it. What belongs to such a pair is set
- * to +0.0 *after* multiplying, because 0 * inf is nan; adding +0.0 leaves a sum that began at +0.0 as it is. */
+ * Among the keys of the same panel (the diagonal) a query must not see later ones. The term of such a pair is set to +0.0
+ * *after* the multiplication, because 0 * inf is nan; adding +0.0 does not change a sum that began at +0.0. */
 #ifndef MG_BODY_ATTENTION_H
 #define MG_BODY_ATTENTION_H
 
@@ -62,7 +62,7 @@ ALWAYS void sum_keys_all(int descending, int64_t panel, int64_t nkeys, int64_t h
         sum_keys(descending, 1, panel, nkeys, x + j * LANES, stride, weight, out + j * LANES);
 }
 
-/* Keys that some query of this panel sees. */
+/* The number of keys that the queries of this panel see. */
 ALWAYS int64_t keys_of(int64_t panel, int64_t n)
 {
     int64_t end = (panel + 1) * LANES;
@@ -121,8 +121,8 @@ static void attention_forward(const mg_attention_args *args, double *out)
     }
 }
 
-/* dk[t][j] += q[p][j] * dlogit[p][t] and dv[t][j] += dout[p][j] * weight[p][t] for the keys t of panel b, which fill
- * the lanes, and the queries p of `panel`, which come one after the other, descending. */
+/* dk[t][j] += q[p][j] * dlogit[p][t] and dv[t][j] += dout[p][j] * weight[p][t] for the keys t of one panel, which fill the
+ * lanes, and the queries p of another, one after the other, descending. */
 ALWAYS void add_to_keys(int dims, int64_t nqueries, int diagonal, int set, const vec dlogit[LANES],
                         const vec weight[LANES], const double *q, const double *dout, double *dk, double *dv)
 {
@@ -181,7 +181,7 @@ ALWAYS void attention_backward_head(mg_attention_args a, mg_attention_grads g)
         dot_keys(1, a.head_dim, a.v + b * a.stride, g.dout, dweight);
         UNROLL for (int t = 0; t < LANES; t++) vec_store(dlogits + (b * LANES + t) * LANES, dweight[t]);
     }
-    /* In the script each weight has a sum**-1 node of its own: one contribution to dsum from each, the last key first.
+    /* In the script every weight has a separate sum**-1 node: one contribution to dsum from each, the last key first.
      * Where the script adds to a fresh 0.0 the sign of a zero is lost; no sum that it enters depends on that. */
     vec dsum = {0}, slope = -1.0 * vec_load(g.inv_sum_sq);
     UNROLL for (int u = LANES - 1; u >= 0; u--) {

@@ -1,4 +1,4 @@
-/* One position at a time, for sampling: the outputs of a product fill the lanes, the weights lie transposed. */
+/* One position at a time, for sampling: the outputs of a product fill the lanes, the weights are transposed. */
 #ifndef MG_BODY_DECODE_H
 #define MG_BODY_DECODE_H
 
@@ -52,8 +52,8 @@ ALWAYS void softmax_rows(int64_t rows, int64_t n, int64_t stride, double *exps, 
 {
     for (int64_t h = 0; h < rows; h++) {
         double *row = exps + h * stride;
-        /* Lane by lane from -inf and then across: only the order of comparisons differs from max(row), and that shows
-         * in nans alone. A nan that is first stays; any other is passed over. */
+        /* By lane from -inf, then across lanes: only the order of comparisons differs from max(row), which matters for
+         * nans alone. A nan that is first stays; any other is ignored. */
         vec largest = vec_set(-INFINITY);
         for (int64_t t = n; t < stride; t++) row[t] = -INFINITY;
         for (int64_t t = 0; t < stride; t += LANES) largest = vec_max(largest, vec_load(row + t));

@@ -1,4 +1,4 @@
-/* Vector arithmetic that knows its own rounding error: fused multiply-adds that *decide*, masks, exact residuals.
+/* Vector arithmetic with known rounding errors: fused multiply-adds that *decide*, masks, exact residuals.
  *
  * The package never keeps the result of a fused multiply-add where the script rounds twice. It does use the instruction
  * to learn how far a rounded result is from the exact one, and so whether the C library's pow, which is not correctly
@@ -73,8 +73,8 @@ ALWAYS void mask_store_bits(uint8_t *p, mask m) { *p = (uint8_t)mask_bits(m); }
 
 ALWAYS ivec ivec_set(int64_t x) { return (ivec){0} + x; }
 
-/* x in every lane, held in a register: without this a compiler would rather broadcast a constant anew in each turn of a
- * loop, on the ports that the arithmetic needs. */
+/* x in every lane, kept in a register: otherwise compilers broadcast a constant again in each iteration, on the execution
+ * ports of the arithmetic. */
 ALWAYS vec vec_keep(double x)
 {
     vec v = vec_set(x);
@@ -90,8 +90,8 @@ ALWAYS vec vec_keep(double x)
 
 #if MG_FMA
 #ifdef MG_FMA_CALLS
-/* For a check of the assembly alone: here each fused multiply-add that is meant is a call, so that every instruction of
- * the kind is one that a compiler made of a product and a sum (tools/targets.py, tests/test_build.py). */
+/* Only to check the assembly: every intended fused multiply-add is a call, so an instruction that remains was made by the
+ * compiler from a product and a sum (tools/targets.py, tests/test_build.py). */
 vec mg_vec_fma(vec a, vec b, vec c);
 double mg_fma(double a, double b, double c);
 #endif
@@ -197,7 +197,7 @@ ALWAYS vec divide_by_constant(vec x, vec c, vec r)
 #endif
 }
 
-/* ---- how far the C library may be off ----
+/* ---- error bounds of libm, in ulp ----
  *
  * The C library's pow and exp compute a number close to the exact result and round it to nearest. A window says how
  * close we take it to be, and our own number as well, in units in the last place of the result. glibc (2.28 and later;
@@ -236,12 +236,12 @@ ALWAYS root_constants root_prepare(double tie_window)
     return k;
 }
 
-/* x ** 0.5 rounded to nearest, and what tells whether pow may return something else: the double next to it, above if
- * rest is positive, below if it is negative. */
+/* x ** 0.5 rounded to nearest, and whether pow may return another double: the next one above if the residual is positive,
+ * the next one below if it is negative. */
 typedef struct {
     vec root, residual;
 #if MG_LANES == 8
-    vec other; /* the root or, where doubtful, its neighbour */
+    vec other; /* the root or, where ambiguous, its neighbour */
 #else
     mask ambiguous;
 #endif
@@ -262,8 +262,8 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
     root_answer a;
 #if MG_LANES == 8
     /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
-     * the last place, by one step of fourth order; rest is twice what is missing, to 14 bits. The candidates are the
-     * roundings of near + rest / 2 at both ends of the window. */
+     * the last place, by one step of fourth order; the residual is twice what is missing, to 14 bits. The candidates are the
+     * roundings of near + residual / 2 at both ends of the window. */
     const vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
     const vec t = x * y;
     const vec e = vec_fma(-t, y, k->one);
@@ -281,7 +281,7 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
 }
 
 /* The same for one number x of any size: x ** 2 and x ** 0.5 rounded to nearest, and in *other what pow may return
- * instead, the same number if nothing else. Where we cannot tell, pow is asked. */
+ * instead, the same number if nothing else. Where neither is known, pow is called. */
 ALWAYS double square_of(double x, double *other)
 {
 #if MG_FMA

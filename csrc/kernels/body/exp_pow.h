@@ -1,9 +1,8 @@
 /* exp and ** on arrays, CPython's bits: the C library's results, most of them found without calling it.
  *
  * Each function computes its result as a sum high + low of two doubles, far more exactly than the C library does. high
- * is what the C library returns unless the sum lies so near the middle between two doubles that its error could matter
- * (exact.inc.h); those few are asked of the C library itself. What is proved of the errors stands in
- * docs/exactness.md. */
+ * is what the C library returns, unless the sum is so near the middle between two doubles that its error could matter
+ * (exact.h). Those few are calls of the C library. Proofs of the errors: docs/exactness.md. */
 #ifndef MG_BODY_EXP_POW_H
 #define MG_BODY_EXP_POW_H
 
@@ -11,7 +10,7 @@
 #include "kernels/body/exact.h"
 #include "kernels/body/exp_table.h"
 
-/* The sum rounded to nearest, for |small| << |big|, and whether the C library can only say the same. */
+/* The sum rounded to nearest, for |small| << |big|, and whether the C library certainly returns the same. */
 ALWAYS vec round_sum(vec big, vec small, double tie_window, mask *certain)
 {
     const vec high = big + small;
@@ -33,7 +32,8 @@ ALWAYS mask mask_magnitude_between(vec x, double low, double high)
 ALWAYS vec exact_pow_2(vec x, double wide, mask *certain)
 {
     const vec square = x * x;
-    const vec other = fma_or_mul_add(square_residual(square, x), vec_set(-1.0 - STRETCH(wide * SQUARE_TIE_WINDOW)), square);
+    const vec stretch = vec_set(-1.0 - STRETCH(wide * SQUARE_TIE_WINDOW));
+    const vec other = fma_or_mul_add(square_residual(square, x), stretch, square);
     *certain = vec_equals(square, other) & mask_between(square, vec_set(0x1p-300), vec_set(0x1p+140));
     return square;
 }
@@ -118,7 +118,7 @@ ALWAYS vec look_up(const double *table, ivec index)
 /* e**x = 2**(k/16) * e**r, where k is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
 ALWAYS vec exact_exp(vec x, double wide, mask *certain)
 {
-    const double shift = 0x1.8p+52; /* adding it rounds to an integer, which then stands in the last bits */
+    const double shift = 0x1.8p+52; /* adding it rounds to an integer, in the last bits of the sum */
     const vec shifted = fma_or_mul_add(x, vec_set(INVERSE_LN2_16), vec_set(shift));
     const ivec k = (ivec)shifted;
     const vec kd = shifted - shift;
@@ -131,7 +131,8 @@ ALWAYS vec exact_exp(vec x, double wide, mask *certain)
 
     /* e**r - 1 - r, at most 2**-12, by Taylor's series; what is left out is below 2**-68. */
     const vec r2 = r * r;
-    const vec p01 = fma_or_mul_add(r, vec_set(1.0 / 6), vec_set(0.5)), p23 = fma_or_mul_add(r, vec_set(1.0 / 120), vec_set(1.0 / 24));
+    const vec p01 = fma_or_mul_add(r, vec_set(1.0 / 6), vec_set(0.5));
+    const vec p23 = fma_or_mul_add(r, vec_set(1.0 / 120), vec_set(1.0 / 24));
     const vec p45 = fma_or_mul_add(r, vec_set(1.0 / 5040), vec_set(1.0 / 720));
     const vec p46 = fma_or_mul_add(r2, vec_set(1.0 / 40320), p45);
     const vec p = fma_or_mul_add(r2, fma_or_mul_add(r2, p46, p23), p01);
@@ -141,11 +142,12 @@ ALWAYS vec exact_exp(vec x, double wide, mask *certain)
     const vec t = look_up(exp_table_high, k), t_low = look_up(exp_table_low, k);
     const vec tr = t * r;
     const vec sum = t + tr;
-    const vec residual = ((t - sum) + tr) + (product_error(t, r, tr) + fma_or_mul_add(t, small, fma_or_mul_add(t_low, r, t_low)));
+    const vec residual = ((t - sum) + tr)
+                         + (product_error(t, r, tr) + fma_or_mul_add(t, small, fma_or_mul_add(t_low, r, t_low)));
     const vec result = round_sum(sum, residual, wide * EXP_TIE_WINDOW, certain);
     /* times 2**(k >> 4), by the exponent */
     const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(k & ivec_set(~15LL), 48));
-    /* Far below the least double the result is 0, as for the -inf that stands for what softmax must not see. */
+    /* Far below the least double the result is 0, as for the -inf of keys that attention masks. */
     const mask vanishes = vec_at_least(vec_set(-800.0), x);
     *certain = (*certain & mask_between(x, vec_set(-700.0), vec_set(700.0))) | vanishes;
     return vec_select(vanishes, vec_set(0.0), scaled);
@@ -199,11 +201,11 @@ MATH_ARRAY(pow_m1, mg_pow(x, -1.0))
 MATH_ARRAY(pow_m15, mg_pow(x, -1.5))
 MATH_ARRAY(pow_m2, mg_pow(x, -2.0))
 
-/* ---- is this C library one of those that the windows were made for? ----
+/* ---- is this process's C library within the error bounds? ----
  *
- * Looks for numbers whose results lie just outside of the window, up to twice its width, where a C library that keeps
- * to its bound must agree with us. One that computes in another way and less exactly errs there in a good part of the
- * cases; the first such case means that the C library is called for everything. */
+ * Draw numbers whose results are just outside of the tie window, up to twice its width, where a C library within its
+ * error bound must agree with us. A less exact one differs in many of these cases; after the first difference the C
+ * library is called for everything. */
 
 ALWAYS int agrees(vec (*exact)(vec, double, mask *), double (*libm)(double), double low, double high, uint64_t *seed)
 {

@@ -1,4 +1,4 @@
-/* Between panels (positions in the lanes) and rows (one position after the other). */
+/* Between panels (positions in the lanes) and rows (one position after another). */
 #ifndef MG_BODY_ROWS_H
 #define MG_BODY_ROWS_H
 

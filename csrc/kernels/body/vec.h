@@ -1,6 +1,6 @@
 /* A vector of MG_LANES doubles, in the vector extensions of GCC and Clang: one source for every width.
  *
- * Arithmetic on it is IEEE-754 lane by lane, each operation rounded on its own (-ffp-contract=off). */
+ * Arithmetic on it is IEEE-754 in each lane, and every operation is rounded (-ffp-contract=off). */
 #ifndef MG_BODY_VEC_H
 #define MG_BODY_VEC_H
 
@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #endif
 
-/* An instruction set's file must be compiled with its flags. More than these is no harm: the width decides what is used,
- * never the flags, so that two lanes are two lanes where the baseline has AVX as well. */
+/* An instruction set's file must be compiled with at least its flags. The width, never a flag, selects the intrinsics: two
+ * lanes remain two lanes where the baseline has AVX. */
 #if MG_LANES == 8 && !(defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__FMA__))
 #error "isa/avx512.c is to be compiled with -mavx512f -mavx512vl -mavx512dq -mfma"
 #elif MG_LANES == 4 && !(defined(__AVX2__) && defined(__FMA__))
@@ -40,9 +40,12 @@ ALWAYS void vec_store(double *p, vec v) { *(vec *)p = v; }
 ALWAYS vec vec_load_unaligned(const double *p) { return *(const vec_unaligned *)p; }
 ALWAYS void vec_store_unaligned(double *p, vec v) { *(vec_unaligned *)p = v; }
 
-/* Fetch p[at] into the cache, for reading or writing. It may lie outside of the array, where C forbids a pointer: so its
+/* Fetch p[at] into the cache, for reading or writing. It may be outside of the array, where C forbids a pointer, so the
  * address is computed as an integer. */
-ALWAYS const void *address_of(const double *p, int64_t at) { return (const void *)((uintptr_t)p + (uintptr_t)at * sizeof *p); }
+ALWAYS const void *address_of(const double *p, int64_t at)
+{
+    return (const void *)((uintptr_t)p + (uintptr_t)at * sizeof *p);
+}
 ALWAYS void prefetch(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at)); }
 ALWAYS void prefetch_write(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at), 1); }
 
@@ -76,7 +79,7 @@ ALWAYS vec vec_set(double x)
 /* a where the bits of mask are set, else b. */
 ALWAYS vec bits_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 
-/* A truth value for each lane: a mask register where there are such, else all ones or all zeros in the lane. */
+/* A truth value per lane: a mask register where the processor has them, else all ones or all zeros in the lane. */
 #if MG_LANES == 8
 typedef __mmask8 lane_mask;
 ALWAYS lane_mask vec_greater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
@@ -95,7 +98,7 @@ ALWAYS lane_mask lanes_to(int64_t last) { return last < 7 ? (lane_mask)((2 << la
 #else
 typedef ivec lane_mask;
 #if MG_LANES == 2 && defined(__SSE2__)
-/* Left to itself GCC takes truth values of 64 bits through general registers, one by one. */
+/* Without intrinsics GCC moves truth values of 64 bits through general registers, one by one. */
 ALWAYS lane_mask vec_greater(vec a, vec b) { return (lane_mask)_mm_cmpgt_pd((__m128d)a, (__m128d)b); }
 ALWAYS lane_mask vec_at_least(vec a, vec b) { return (lane_mask)_mm_cmpge_pd((__m128d)a, (__m128d)b); }
 ALWAYS lane_mask vec_equals(vec a, vec b) { return (lane_mask)_mm_cmpeq_pd((__m128d)a, (__m128d)b); }
@@ -134,15 +137,15 @@ ALWAYS lane_mask lanes_from(int64_t first) { return vec_at_least(vec_load(lane_i
 ALWAYS lane_mask lanes_to(int64_t last) { return vec_at_least(vec_set((double)last), vec_load(lane_index)); }
 #endif
 
-/* The same where `only` (a constant) asks for it, else plainly. */
+/* vec_add_where if `only`, a constant, is set; otherwise a plain sum. */
 ALWAYS vec vec_add_if(int only, lane_mask mask, vec sum, vec a)
 {
     if (only) return vec_add_where(mask, sum, a);
     return sum + a;
 }
 
-/* Python's max(m, x): m stays unless x is greater, so a nan in x is passed over and a nan in m is kept. x86's own
- * instruction does just that. */
+/* Python's max(m, x): m unless x is greater, so a nan in x is ignored and a nan in m is kept. x86 has an instruction for
+ * exactly this. */
 ALWAYS vec vec_max(vec m, vec x)
 {
 #if MG_LANES == 8
