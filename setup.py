@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
@@ -28,7 +29,7 @@ if unknown := VARIANTS - {"sanitize", "debug", "refnanny", "symbols"}:
 # multiply-add), and pow, exp, log, cos and sin must be calls of the C library (a compiler folds pow(x, 2.0) into x*x,
 # which rounds differently), because that is what CPython's own arithmetic does. They come after the flags of Python's own
 # build and of the environment (CC, CFLAGS), and the last one counts: whatever is asked for there, these hold. What they
-# cannot undo, csrc/require.h refuses.
+# cannot undo, csrc/base/require.h refuses.
 NO_FAST_MATH = ["-fno-fast-math", "-fno-unsafe-math-optimizations", "-fno-associative-math", "-fno-reciprocal-math",
                 "-fno-finite-math-only", "-fsigned-zeros"]  # fmt: skip
 NO_BUILTIN = ["-fno-builtin-pow", "-fno-builtin-exp", "-fno-builtin-log", "-fno-builtin-cos", "-fno-builtin-sin"]
@@ -71,7 +72,7 @@ def machine():
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name.lower(), name.lower())
 
 
-# Instruction set -> the flags of its one file, csrc/kernels/kernels_NAME.c. All but scalar are chosen at run time. What a
+# Instruction set -> the flags of its one file, csrc/kernels/isa/NAME.c. All but scalar are chosen at run time. What a
 # name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
 # it is taken away, for scalar all that came after SSE2, which every x86-64 has. (-mno-sse3 and then -mavx2 would do for
 # GCC and Clang, but zig cc takes away last, wherever the flag stands.)
@@ -94,15 +95,15 @@ ISAS = isas(machine())
 if WINDOWS:
     ISAS = {isa: [f"/clang:{flag}" for flag in flags] for isa, flags in ISAS.items()}
 
-HEADERS = sorted(glob("csrc/*.h") + glob("csrc/kernels/*.h") + glob("csrc/compiler/*.h"))
-C_SOURCES = sorted(glob("csrc/*.c") + glob("csrc/kernels/*.c") + glob("csrc/compiler/*.c"))
+HEADERS = sorted(path for path in glob("csrc/**/*.h", recursive=True) if "tests" not in Path(path).parts)
+C_SOURCES = sorted(path for path in glob("csrc/**/*.c", recursive=True) if "tests" not in Path(path).parts)
 
 # One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd links them.
 LIBRARIES = [
-    (f"mg_kernels_{isa}", {
-        "sources": [f"csrc/kernels/kernels_{isa}.c"],
+    (f"mg_isa_{isa}", {
+        "sources": [f"csrc/kernels/isa/{isa}.c"],
         "obj_deps": {"": HEADERS},
-        "include_dirs": ["csrc", "csrc/kernels"],
+        "include_dirs": ["csrc"],
         "cflags": EXACT + WARN + VISIBILITY + VARIANT_FLAGS + flags,
     })
     for isa, flags in ISAS.items()
@@ -110,10 +111,10 @@ LIBRARIES = [
 
 # Extension module -> its C sources beside the .pyx.
 MODULES = {
-    "simd": ["csrc/dispatch.c", "csrc/compiler/functions.c"],
+    "simd": ["csrc/kernels/dispatch.c", "csrc/compiler/functions.c"],
     "text_lines": [],
-    "mt19937": ["csrc/mt19937.c"],
-    "tape": ["csrc/reserve.c"],
+    "mt19937": ["csrc/rng/mt19937.c"],
+    "tape": ["csrc/base/vmem.c"],
     "lock": [],
     "topo": [],
     "backward": [],
@@ -124,19 +125,19 @@ MODULES = {
     "functions": [],
     "gpt": [],
     "model": [],
-    "adam": ["csrc/adam.c"],
+    "adam": ["csrc/fused/adam.c"],
     "tracing": ["csrc/compiler/graph.c", "csrc/compiler/functions.c"],
     "hooks": [],
     "replay": sorted(glob("csrc/compiler/*.c")),
-    "fused": ["csrc/engine.c", "csrc/forward.c", "csrc/backward.c", "csrc/train.c", "csrc/sample.c", "csrc/adam.c",
-              "csrc/mt19937.c"],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/model/layout.c",
+              "csrc/rng/mt19937.c"],
 }
 
 EXTENSIONS = [
     Extension(
         f"microgpt.core.{name}",
         [f"microgpt/core/{name}.pyx", *sources],
-        include_dirs=["csrc", "csrc/kernels"],
+        include_dirs=["csrc"],
         # Touching a header, a kernel or a declaration rebuilds every module.
         depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/core/*.px[di]"))],
         define_macros=[(f"MG_HAVE_{isa.upper()}", "1") for isa in ISAS],
@@ -170,7 +171,7 @@ def use_clang_cl(compiler):
 
 
 def check_compiler(command):
-    """Exit with one sentence if there is no compiler, or if it or its flags are not what csrc/require.h asks for.
+    """Exit with one sentence if there is no compiler, or if it or its flags are not what csrc/base/require.h asks for.
 
     command: the compiler and the flags that it is called with before those of this file.
     """
@@ -178,7 +179,7 @@ def check_compiler(command):
         raise SystemExit("microgpt cannot be compiled with -mdaz-ftz: results must have the script's bits. Take it out of CFLAGS")
     only_check = ["/Zs", "/TC"] if WINDOWS else ["-fsyntax-only", "-x", "c"]
     try:
-        done = subprocess.run([*command, *EXACT, *only_check, "csrc/require.h"], capture_output=True, text=True, errors="replace",
+        done = subprocess.run([*command, *EXACT, *only_check, "csrc/base/require.h"], capture_output=True, text=True, errors="replace",
                               stdin=subprocess.DEVNULL)  # fmt: skip
     except OSError as error:
         raise SystemExit(f"microgpt needs a C compiler, and {command[0]!r} cannot be run ({error.strerror}): install GCC 11 or "

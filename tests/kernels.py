@@ -1,74 +1,90 @@
-"""Every kernel of an instruction set as a Python function on NumPy arrays, through ctypes. For test_kernels.py."""
+"""Every kernel of an instruction set as a Python function on NumPy arrays, through ctypes.
+
+The signatures and the argument structs are read from csrc/kernels/kernel_list.h and kernels.h, so a new kernel needs no
+change here.
+"""
 import ctypes
+import re
 
 import numpy as np
+from conftest import ROOT
 
 from microgpt.core import simd
 
-I64, INT, F64, PTR = ctypes.c_int64, ctypes.c_int, ctypes.c_double, ctypes.c_void_p
+TYPES = {"void": None, "int": ctypes.c_int, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64, "double": ctypes.c_double,
+         "mg_status": ctypes.c_int}  # fmt: skip
 
-# As in csrc/kernels/kernels.h: i an int64, n an int, d a double, p a pointer; then the result.
-SIGNATURES = {
-    "linear_forward": "iiippippi",
-    "linear_forward_live": "iippippp",
-    "relu_forward": "iippp:i",
-    "sum_of_magnitudes": "ip:d",
-    "or_of_bits": "ip:i",
-    "linear_backward_input": "iiipippipi",
-    "linear_backward_input_live": "iippipp",
-    "relu_backward": "ippp",
-    "linear_backward_input_first": "iipppp",
-    "linear_backward_target": "ipppp",
-    "linear_backward_weight": "iiipipip",
-    "linear_backward_weight_live": "iipipipp",
-    "linear_backward_weight_sparse": "iiipipipp",
-    "embed_forward": "iipppp",
-    "embed_backward": "iipppp",
-    "panels_to_rows": "iipipi",
-    "rmsnorm_forward": "idpppp",
-    "rmsnorm_backward": "idppppp",
-    "attention_forward": "iiiidpppippppp",
-    "attention_backward": "iiiidpppipppppppp",
-    "loss_forward": "ippppp",
-    "loss_backward": "ipppppdp",
-    "transpose_weights": "iippi",
-    "linear_one": "iippipp",
-    "softmax_one": "idp",
-    "attention_one": "iiidppppp",
-    "exp_array": "ipp",
-    "pow_2_array": "ipp",
-    "pow_05_array": "ipp",
-    "pow_m05_array": "ipp",
-    "pow_m1_array": "ipp",
-    "pow_m15_array": "ipp",
-    "pow_m2_array": "ipp",
-}
-ELSEWHERE = {"vector_math", "adam_update", "adam_update_libm"}  # tested by test_adam.py and with exp and **
-TYPES = {"i": I64, "n": INT, "d": F64, "p": PTR}
+
+def source(name):
+    return re.sub(r"/\*.*?\*/", "", (ROOT / "csrc/kernels" / name).read_text(encoding="utf-8"), flags=re.S)
+
+
+def type_of(declaration):
+    """The ctypes type of a declaration such as `const double *x`: every pointer is an address."""
+    return ctypes.c_void_p if "*" in declaration else TYPES[declaration.split()[0]]
+
+
+def argument_structs():
+    """{name: ctypes.Structure} of the argument structs in kernels.h."""
+    found = {}
+    for body, name in re.findall(r"typedef struct \{(.*?)\} (mg_\w+);", source("kernels.h"), re.S):
+        fields = []
+        for declaration in filter(None, map(str.strip, body.split(";"))):
+            kind = type_of(declaration)
+            fields += [(re.search(r"\w+$", item.strip())[0], kind) for item in declaration.split(",")]
+        found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return found
+
+
+def signatures():
+    """{kernel: (result, [argument, ...])}, ctypes types, from kernel_list.h."""
+    return {
+        name: (TYPES[result], [type_of(parameter.strip()) for parameter in parameters.split(",")])
+        for result, name, parameters in re.findall(r"KERNEL\((\w+), (\w+), \((.*?)\)\)", source("kernel_list.h"), re.S)
+    }
+
+
+STRUCTS = argument_structs()
+SIGNATURES = signatures()
 
 
 def aligned(count, dtype=np.float64):
-    """An array of zeros at an address that is a multiple of 64, with a vector's worth of room behind it."""
+    """An array of zeros at an address that is a multiple of 64, with one vector of padding behind it."""
     raw = np.zeros(count * np.dtype(dtype).itemsize + 64 + 8 * 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
 
 
+def args(struct, **fields):
+    """An argument struct: args("mg_linear_forward_args", nout=3, w=array, ...). Fields not given are 0 or NULL."""
+    made = STRUCTS[struct]()
+    for name, value in fields.items():
+        assert hasattr(made, name), f"{struct} has no field {name}"
+        setattr(made, name, value.ctypes.data if isinstance(value, np.ndarray) else value)
+    made.arrays = fields  # keeps them alive
+    return made
+
+
 class Kernels:
+    """`kernels.NAME(...)` calls the kernel. Arrays and argument structs are passed by address."""
+
     def __init__(self, name):
         table = simd._kernels(name)
         self.name = name
         self.lanes = table.pop("lanes")
-        assert set(table) == set(SIGNATURES) | ELSEWHERE
-        for kernel, signature in SIGNATURES.items():
-            arguments, _, result = signature.partition(":")
-            prototype = ctypes.CFUNCTYPE(TYPES.get(result), *(TYPES[letter] for letter in arguments))
-            setattr(self, kernel, self._wrap(prototype(table[kernel])))
+        assert set(table) == set(SIGNATURES)
+        for kernel, (result, arguments) in SIGNATURES.items():
+            setattr(self, kernel, self._wrap(ctypes.CFUNCTYPE(result, *arguments)(table[kernel])))
 
     @staticmethod
     def _wrap(function):
+        def address(x):
+            if isinstance(x, np.ndarray):
+                return x.ctypes.data
+            return ctypes.addressof(x) if isinstance(x, ctypes.Structure) else x
+
         def call(*arguments):
-            return function(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
+            return function(*map(address, arguments))
 
         return call
 
@@ -78,7 +94,7 @@ class Kernels:
         return -(-n // self.lanes)
 
     def panels(self, x, fill=0.0):
-        """Rows x, [n][size], as panels; fill in the lanes that stand for no position."""
+        """Rows x, [n][size], as panels; `fill` in the lanes without a position."""
         n, size = x.shape
         lanes = self.lanes
         count = self.panels_of(n)
@@ -97,5 +113,5 @@ class Kernels:
 
 
 def vector_math(isa, choice):
-    """Whether exp and powers are computed in vectors: 1, or 0 to ask the C library for all; -1 to see. Returns what is so then."""
-    return ctypes.CFUNCTYPE(INT, INT)(simd._kernels(isa)["vector_math"])(choice)
+    """Set whether exp and powers are computed in vectors (1) or by the C library (0); -1 changes nothing. Return it."""
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["vector_math"])(choice)

@@ -20,8 +20,8 @@ FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.
 MAY_DECIDE = {"simd": {
-    "adam_part", "adam_settle", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
-    "adam_update_unit", "adam_update_unit_m_sleepers", "adam_update_unit_sleepers", "exact_check",
+    "adam_part", "adam_resolve_queue", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
+    "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
     "exp_array", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array", "pow_m15_array", "pow_m2_array",
 }}  # fmt: skip
 
@@ -52,17 +52,17 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
     assert found <= MAY_DECIDE.get(name, set())
 
 
-# The sources' own fused multiply-adds: function of csrc/kernels -> calls in it of vec_fma, fma_of and nudge (which is one
+# The sources' own fused multiply-adds: function of csrc/kernels -> calls in it of vec_fma, fma_of and fma_or_mul_add (which is one
 # where the processor has it). Each decides, or is proved to give the bits of the script's operation (docs/explain/exactness.md);
 # a new one needs such an argument, and a line here.
 FUSED_IN_SOURCES = Counter(
-    product_error=1, square_rest=1, nudge=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
+    product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_again=2,  # adam, adam_pending
+    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam, adam_unresolved
 )  # fmt: skip
 
 
-FUSED_CALL = re.compile(r"\b(?:vec_fma|fma_of|nudge|\w*_fn?m(?:add|sub)\w*|vfm\w+|\w*fmaf?)\(")
+FUSED_CALL = re.compile(r"\b(?:vec_fma|fma_of|fma_or_mul_add|\w*_fn?m(?:add|sub)\w*|vfm\w+|\w*fmaf?)\(")
 
 
 def test_fused_multiply_adds_of_the_sources_are_those_that_decide():
@@ -87,8 +87,8 @@ def kernels_compiled(isa, *more, before=(), exact=True):
     """The result of compiling one instruction set's kernels with the flags of setup.py, or without those for the bits."""
     tables = setup_tables()
     flags = tables.EXACT if exact else ["-std=gnu11"]
-    return subprocess.run([*c_compiler(), *before, *flags, *tables.ISAS[isa], "-Icsrc", "-Icsrc/kernels", *more,
-                           f"csrc/kernels/kernels_{isa}.c"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    return subprocess.run([*c_compiler(), *before, *flags, *tables.ISAS[isa], "-Icsrc", *more,
+                           f"csrc/kernels/isa/{isa}.c"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
 
 
 @on_linux
@@ -192,18 +192,59 @@ def test_missing_compiler_is_said_in_words(command, says):
 
 
 def test_statuses_are_one_enumeration_of_different_numbers():
-    text = (ROOT / "csrc/microgpt.h").read_text(encoding="utf-8")
-    enumerations = [body for body in re.findall(r"enum \{(.*?)\}", text, re.S) if re.search(r"= *-?\d", body)]
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "csrc").rglob("*.h"))
+                   if path.parent.name != "compiler")  # whose enumerations are kinds of nodes and instructions
+    enumerations = [body for body in re.findall(r"enum \w* ?\{(.*?)\}", text, re.S) if re.search(r"MG_\w+ = -?\d+,", body)]
     assert len(enumerations) == 1
     statuses = dict(re.findall(r"(MG_\w+) = (-?\d+)", enumerations[0]))
     assert len(statuses) >= 13
     assert len(set(statuses.values())) == len(statuses)
 
 
+def csrc_includes():
+    """{unit: units that it includes}. A unit is a path in csrc without .h and .c."""
+    graph = {}
+    for path in (ROOT / "csrc").rglob("*.[ch]"):
+        unit = path.relative_to(ROOT / "csrc").with_suffix("").as_posix()
+        included = {name.removesuffix(".h") for name in re.findall(r'#include "(.+?)"', path.read_text(encoding="utf-8"))}
+        graph.setdefault(unit, set()).update(included - {unit})
+    return graph
+
+
+def circles(graph):
+    """The units from which a way leads back to them."""
+    reach = {unit: set(included) for unit, included in graph.items()}
+    while True:
+        more = {unit: far | set().union(*(reach[near] for near in far)) for unit, far in reach.items()}
+        if more == reach:
+            return sorted(unit for unit, far in reach.items() if unit in far)
+        reach = more
+
+
+def test_c_files_include_each_other_without_circles():
+    graph = csrc_includes()
+    assert len(graph) > 30
+    assert set().union(*graph.values()) <= set(graph), "an include is not spelled from csrc"
+    assert circles(graph) == []
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == ["a", "b"]  # the check can fail
+
+
+# Each folder of csrc may include itself and the folders before it (csrc/README.md).
+LAYERS = ["base", "rng", "model", "microgpt", "compiler", "kernels", "fused", "tests"]
+
+
+def test_c_folders_include_lower_layers_only():
+    for unit, included in csrc_includes().items():
+        here, *_ = unit.split("/")
+        if here in LAYERS:
+            lower = LAYERS[: LAYERS.index(here) + 1]
+            assert {other.split("/")[0] for other in included} <= set(lower), unit
+
+
 def test_addresses_to_prefetch_are_integers():
-    """An address beyond an array may be prefetched, but not computed as a pointer: vec.inc.h has the functions for it."""
+    """An address beyond an array may be prefetched, but not computed as a pointer: vec.h has the functions for it."""
     calls = [path.name for path in (ROOT / "csrc").rglob("*.[ch]") for _ in re.findall("__builtin_prefetch", path.read_text())]
-    assert calls == ["vec.inc.h", "vec.inc.h"]
+    assert calls == ["vec.h", "vec.h"]
 
 
 def test_wheel_holds_no_sources():
@@ -274,7 +315,7 @@ def test_every_file_is_compiled_with_the_flags_that_keep_the_bits():
 
 def test_touching_a_header_rebuilds_every_module():
     tables = setup_tables()
-    headers = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h") if path.parent.name != "tests"}
+    headers = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h") if "tests" not in path.parts[len(ROOT.parts):]}
     assert len(headers) >= 3
     for extension in tables.EXTENSIONS:
         assert headers <= set(map(str, map(Path, extension.depends)))

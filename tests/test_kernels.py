@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from kernels import Kernels, aligned
+from kernels import Kernels, aligned, args
 
 from microgpt import simd_info
 
@@ -33,7 +33,7 @@ def array_of(values, dtype=np.float64):
 
 
 def unaligned(matrix):
-    """A matrix of weights as the model holds them: at any address that is a multiple of 8, its end guarded by nan."""
+    """A matrix of weights aligned to 8 bytes only, as in the model, with nan on both sides."""
     room = aligned(matrix.size + 3)
     room[:] = math.nan
     room[1 : 1 + matrix.size] = matrix.ravel()
@@ -61,7 +61,7 @@ def shapes():
 
 
 @pytest.mark.parametrize("n, nout, nin", list(shapes()))
-def test_products(kernels, n, nout, nin):
+def test_matrix_products_match_scalar_loops(kernels, n, nout, nin):
     rng = random.Random(f"{n} {nout} {nin}")
     x, dy, residual = random_rows(rng, n, nin), random_rows(rng, n, nout), random_rows(rng, n, nout)
     w, dw = random_rows(rng, nout, nin), random_rows(rng, nout, nin)
@@ -70,19 +70,25 @@ def test_products(kernels, n, nout, nin):
     product = [[dot(w[o], x[p], range(nin)) for o in range(nout)] for p in range(n)]
 
     out = kernels.panels(np.zeros((n, nout)))
-    kernels.linear_forward(panels, nout, nin, weights, xs, nin * lanes, None, out, nout * lanes)
+    forward = args("mg_linear_forward_args", panels=panels, nout=nout, nin=nin, w=weights, x=xs, x_stride=nin * lanes,
+                   out=out, out_stride=nout * lanes)  # fmt: skip
+    kernels.linear_forward(forward)
     same(kernels.rows(out, n, nout), product)
-    kernels.linear_forward(panels, nout, nin, weights, xs, nin * lanes, residuals, out, nout * lanes)
+    forward.residual = residuals.ctypes.data
+    kernels.linear_forward(forward)
     same(kernels.rows(out, n, nout), [[a + b for a, b in zip(*rows)] for rows in zip(product, residual.tolist())])
 
     descending = range(nout - 1, -1, -1)
     dx = kernels.panels(np.zeros((n, nin)))
-    kernels.linear_backward_input(panels, nout, nin, weights, nin, None, dys, nout * lanes, dx, nin * lanes)
+    backward = args("mg_linear_backward_input_args", panels=panels, nout=nout, ncols=nin, w=weights, w_stride=nin,
+                    dy=dys, dy_stride=nout * lanes, dx=dx, dx_stride=nin * lanes)  # fmt: skip
+    kernels.linear_backward_input(backward)
     same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], descending) for i in range(nin)] for p in range(n)])
     order = list(range(nout))
     rng.shuffle(order)
     order_array = array_of(order, np.int32)
-    kernels.linear_backward_input(panels, nout, nin, weights, nin, order_array, dys, nout * lanes, dx, nin * lanes)
+    backward.order = order_array.ctypes.data
+    kernels.linear_backward_input(backward)
     same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], order) for i in range(nin)] for p in range(n)])
 
     back = list(reversed(order))
@@ -104,18 +110,21 @@ def test_products(kernels, n, nout, nin):
     gradient = dw.copy()
     for p in range(n - 1, -1, -1):
         gradient = gradient + np.outer(dy[p], x[p])  # one product and one sum for each weight
+    weight = args("mg_linear_backward_weight_args", n=n, nout=nout, nin=nin, x=rows, x_stride=stride, dy=dys,
+                  dy_stride=nout * lanes)  # fmt: skip
     ours = unaligned(dw)
-    kernels.linear_backward_weight(n, nout, nin, rows, stride, dys, nout * lanes, ours)
+    weight.dw = ours.ctypes.data
+    kernels.linear_backward_weight(weight)
     same(ours, gradient)
     ours = unaligned(dw)
-    lists = aligned(stride // lanes * (n + 1), np.int32)
-    kernels.linear_backward_weight_sparse(n, nout, nin, rows, stride, dys, nout * lanes, ours, lists)
+    weight.dw = ours.ctypes.data
+    kernels.linear_backward_weight_sparse(weight, aligned(stride // lanes * (n + 1), np.int32))
     same(ours, gradient)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_zeros_passed_over(kernels, size):
-    """relu and the products that skip what it made 0: the same bits as those that do not."""
+def test_skipping_inactive_rows_gives_the_same_bits(kernels, size):
+    """relu, and the products that skip its zeros against those that do not."""
     rng = random.Random(size)
     lanes, nin = kernels.lanes, 5
     n = rng.randint(1, lanes)
@@ -123,12 +132,12 @@ def test_zeros_passed_over(kernels, size):
     for o in range(size):
         if rng.random() < 0.6:
             h[:, o] = -abs(h[:, o])
-    hs = kernels.panels(h, fill=math.inf)  # lanes without a position must neither be seen nor spoil anything
-    live, finite = aligned(size, np.int32), aligned(1, np.int32)
-    nlive = kernels.relu_forward(n, size, hs, live, finite)
+    hs = kernels.panels(h, fill=math.inf)  # lanes without a position count for nothing
+    active, finite = aligned(size, np.int32), aligned(1, np.int32)
+    nactive = kernels.relu_forward(n, size, hs, active, finite)
     r = np.maximum(h, 0.0)
     same(kernels.rows(hs, n, size), r)
-    assert live[:nlive].tolist() == [o for o in range(size) if r[:, o].any()]
+    assert active[:nactive].tolist() == [o for o in range(size) if r[:, o].any()]
     assert finite[0] == 1
     for bad in (math.inf, -math.inf, math.nan):
         spoiled = h.copy()
@@ -142,15 +151,18 @@ def test_zeros_passed_over(kernels, size):
     w, residual, dy = random_rows(rng, nin, size), random_rows(rng, n, nin), random_rows(rng, n, nin)
     weights = unaligned(w)
     out, expected = kernels.panels(np.zeros((n, nin))), kernels.panels(np.zeros((n, nin)))
-    kernels.linear_forward_live(nin, nlive, live, weights, size, hs, kernels.panels(residual), out)
-    kernels.linear_forward(1, nin, size, weights, hs, 0, kernels.panels(residual), expected, 0)
+    kernels.linear_forward_active(nin, nactive, active, weights, size, hs, kernels.panels(residual), out)
+    all_rows = args("mg_linear_forward_args", panels=1, nout=nin, nin=size, w=weights, x=hs,
+                    residual=kernels.panels(residual), out=expected)  # fmt: skip
+    kernels.linear_forward(all_rows)
     same(out, expected)
 
     dr, all_dr = kernels.panels(np.zeros((n, size))), kernels.panels(np.zeros((n, size)))
     dys = kernels.panels(dy)
-    kernels.linear_backward_input_live(nin, nlive, live, weights, size, dys, dr)
-    kernels.linear_backward_input(1, nin, size, weights, size, None, dys, 0, all_dr, 0)
-    kernels.relu_backward(nlive, live, hs, dr)
+    kernels.linear_backward_input_active(nin, nactive, active, weights, size, dys, dr)
+    kernels.linear_backward_input(args("mg_linear_backward_input_args", panels=1, nout=nin, ncols=size, w=weights,
+                                       w_stride=size, dy=dys, dx=all_dr))  # fmt: skip
+    kernels.relu_backward(nactive, active, hs, dr)
     kernels.relu_backward(size, None, hs, all_dr)
     same(kernels.rows(dr, n, size), kernels.rows(all_dr, n, size))
     same(all_dr, np.where(hs[: all_dr.size] > 0, all_dr, 0.0))
@@ -161,13 +173,15 @@ def test_zeros_passed_over(kernels, size):
     rows.reshape(lanes, stride)[:n, :nin] = x
     start = random_rows(rng, size, nin)
     dw, expected = unaligned(start), unaligned(start)
-    kernels.linear_backward_weight_live(n, nlive, live, nin, rows, stride, dr, dw)
-    kernels.linear_backward_weight(n, size, nin, rows, stride, all_dr, 0, expected)
+    weight = {"n": n, "nin": nin, "x": rows, "x_stride": stride}
+    some = args("mg_linear_backward_weight_args", nout=nactive, dy=dr, dw=dw, **weight)
+    kernels.linear_backward_weight_active(some, active)
+    kernels.linear_backward_weight(args("mg_linear_backward_weight_args", nout=size, dy=all_dr, dw=expected, **weight))
     same(dw, expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_checks(kernels, size):
+def test_or_of_bits_and_sum_of_magnitudes_detect_every_special_number(kernels, size):
     rng = random.Random(size)
     x = random_rows(rng, 1, size)[0]
     assert kernels.sum_of_magnitudes(size, unaligned(x)) >= abs(x).max()
@@ -179,13 +193,13 @@ def test_checks(kernels, size):
             assert not kernels.sum_of_magnitudes(size, unaligned(y)) < math.inf
         y = np.zeros(size)
         y[at] = -0.0
-        assert kernels.or_of_bits(size, unaligned(y)) == -(2**63)
+        assert kernels.or_of_bits(size, unaligned(y)) == 2**63
         y[at] = 5e-324
         assert kernels.or_of_bits(size, unaligned(y)) == 1
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_embedding(kernels, size):
+def test_embedding_matches_scalar_loops(kernels, size):
     rng = random.Random(size)
     lanes, vocab_size = kernels.lanes, 6
     for n in range(1, lanes + 1):
@@ -208,7 +222,7 @@ def test_embedding(kernels, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_rmsnorm(kernels, size):
+def test_rmsnorm_matches_scalar_loops(kernels, size):
     rng = random.Random(size)
     lanes = kernels.lanes
     x, dout, dx = (random_rows(rng, lanes, size) for _ in range(3))
@@ -231,32 +245,32 @@ def test_rmsnorm(kernels, size):
 
 
 class Attention:
-    """The forward and the backward pass of attention over a whole document, panel by panel, as the engine does it."""
+    """Attention over a whole document, forward and backward, panel by panel as in the engine."""
 
     def __init__(self, kernels, heads, head_dim, q, k, v, dout):
         n, size = q.shape
         lanes, panels = kernels.lanes, kernels.panels_of(n)
         qkv, stride = kernels.panels(np.concatenate([q, k, v], axis=1)), 3 * size * lanes
         factor = (head_dim**0.5) ** -1
-        exps, total, inverse, power = (aligned(heads * panels * lanes * lanes) for _ in range(4))
+        exps, total, inverse, inv_sum_sq = (aligned(heads * panels * lanes * lanes) for _ in range(4))
         scratch, out, douts = aligned(2 * panels * lanes * lanes), aligned(panels * size * lanes), kernels.panels(dout)
         dqkv = kernels.panels(np.full((n, 3 * size), math.nan))
         for panel in range(panels - 1, -1, -1):
-            kernels.attention_forward(panel, n, heads, head_dim, factor, qkv, qkv[size * lanes :],
-                                      qkv[2 * size * lanes :], stride, exps, total, inverse,
-                                      out[panel * size * lanes :], scratch)
-            power[: heads * lanes] = [x**-2 if x else 0.0 for x in total[: heads * lanes].tolist()]
-            kernels.attention_backward(panel, n, heads, head_dim, factor, qkv, qkv[size * lanes :],
-                                       qkv[2 * size * lanes :], stride, exps, inverse, power,
-                                       douts[panel * size * lanes :], dqkv[panel * stride :], dqkv[size * lanes :],
-                                       dqkv[2 * size * lanes :], scratch)
+            a = args("mg_attention_args", panel=panel, n=n, heads=heads, head_dim=head_dim, scale=factor, q=qkv,
+                     k=qkv[size * lanes :], v=qkv[2 * size * lanes :], stride=stride, exps=exps, sum=total,
+                     inv_sum=inverse, scratch=scratch)  # fmt: skip
+            kernels.attention_forward(a, out[panel * size * lanes :])
+            inv_sum_sq[: heads * lanes] = [x**-2 if x else 0.0 for x in total[: heads * lanes].tolist()]
+            grads = args("mg_attention_grads", inv_sum_sq=inv_sum_sq, dout=douts[panel * size * lanes :],
+                         dq=dqkv[panel * stride :], dk=dqkv[size * lanes :], dv=dqkv[2 * size * lanes :])  # fmt: skip
+            kernels.attention_backward(a, grads)
         self.out = kernels.rows(out, n, size)
         self.dq, self.dk, self.dv = np.split(kernels.rows(dqkv, n, 3 * size), 3, axis=1)
 
 
 @pytest.mark.parametrize("head_dim", [1, 2, 3, 4, 5, 8, 9, 16])
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 17])
-def test_attention(kernels, n, head_dim):
+def test_attention_matches_scalar_loops(kernels, n, head_dim):
     rng = random.Random(f"{n} {head_dim}")
     heads = 2
     size, factor = heads * head_dim, (head_dim**0.5) ** -1
@@ -291,8 +305,8 @@ def test_attention(kernels, n, head_dim):
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 @pytest.mark.parametrize("n", [2, 7, 8, 9, 17])
-def test_attention_looks_back_only(kernels, n, bad):
-    """Whatever stands at a later position, no query before it can tell; nor can a key from the queries before it."""
+def test_attention_is_causal(kernels, n, bad):
+    """A query does not depend on later positions, nor the gradient of a key on earlier queries."""
     rng = random.Random(n)
     heads, head_dim = 2, 5
     q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
@@ -311,7 +325,7 @@ def test_attention_looks_back_only(kernels, n, bad):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_loss(kernels, size):
+def test_loss_matches_scalar_loops(kernels, size):
     rng = random.Random(size)
     lanes = kernels.lanes
     logits = random_rows(rng, lanes, size)
@@ -341,7 +355,7 @@ def test_loss(kernels, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_one_position(kernels, size):
+def test_decode_products_and_softmax_match_scalar_loops(kernels, size):
     """The products and the softmax of sampling."""
     rng = random.Random(size)
     lanes = kernels.lanes
@@ -352,10 +366,10 @@ def test_one_position(kernels, size):
         kernels.transpose_weights(size, nin, unaligned(w), wt, stride)
         same(wt.reshape(nin, stride)[:, :size], w.T)
         assert not wt.reshape(nin, stride)[:, size:].any()
-        kernels.linear_one(size, nin, None, wt, stride, array_of(x), out)
+        kernels.linear_decode(size, nin, None, wt, stride, array_of(x), out)
         same(out[:size], [dot(row, x, range(nin)) for row in w])
         some = sorted(rng.sample(range(nin), rng.randint(0, nin)))
-        kernels.linear_one(size, len(some), array_of(some, np.int32), wt, stride, array_of(x), out)
+        kernels.linear_decode(size, len(some), array_of(some, np.int32), wt, stride, array_of(x), out)
         same(out[:size], [dot(row, x, some) for row in w])
     logits = [rng.gauss(0, 3) for _ in range(size)]
     for change in (None, (0, math.nan), (size - 1, math.nan), (size // 2, math.inf), (0, -math.inf)):
@@ -363,7 +377,7 @@ def test_one_position(kernels, size):
             logits[change[0]] = change[1]
         ours = aligned(stride)
         ours[:size] = logits
-        kernels.softmax_one(size, 2.0, ours)
+        kernels.softmax_decode(size, 2.0, ours)
         scaled = [logit * 2.0 for logit in logits]
         largest = max(scaled)
         e = [math.exp(logit - largest) for logit in scaled]
@@ -375,14 +389,14 @@ def test_one_position(kernels, size):
 
 @pytest.mark.parametrize("head_dim", [1, 3, 4, 8, 9])
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 17])
-def test_attention_of_one_position(kernels, n, head_dim):
+def test_decode_attention_matches_scalar_loops(kernels, n, head_dim):
     rng = random.Random(f"{n} {head_dim}")
     lanes, heads = kernels.lanes, 3
     size, factor = heads * head_dim, (head_dim**0.5) ** -1
     q, k, v = random_rows(rng, 1, size)[0], random_rows(rng, n, size), random_rows(rng, n, size)
     out, scratch = aligned(size), aligned(heads * (n + lanes) + lanes)
     keys = kernels.panels(k, fill=math.nan)
-    kernels.attention_one(heads, head_dim, n, factor, array_of(q), keys, unaligned(v), scratch, out)
+    kernels.attention_decode(heads, head_dim, n, factor, array_of(q), keys, unaligned(v), scratch, out)
     for h in range(heads):
         js = range(h * head_dim, (h + 1) * head_dim)
         logits = [dot(q, k[t], js) * factor for t in range(n)]
@@ -405,7 +419,7 @@ def test_attention_of_one_position(kernels, n, head_dim):
         ("pow_m2_array", lambda x: x**-2, 1.0, 1000.0),
     ],
 )
-def test_arrays(kernels, name, function, low, high):
+def test_exp_and_powers_match_python(kernels, name, function, low, high):
     rng = random.Random(name)
     for size in SIZES:
         size = kernels.panels_of(size) * kernels.lanes

@@ -33,8 +33,8 @@ assert (logits[-k.lanes:] == 0.0).all() and dtarget[0] == 0.0
 
 w = sparse(far + 16)
 w[far] = 3.0
-live = np.array([far], np.int32)
-k.linear_backward_input_live(1, 1, live, w, far + 1, dy, logits)
+active = np.array([far], np.int32)
+k.linear_backward_input_active(1, 1, active, w, far + 1, dy, logits)
 assert (logits[-k.lanes:] == 3.0).all()
 print("right")
 """

@@ -1,6 +1,6 @@
-"""Writes csrc/kernels/exp_table.h: 2**(j/16) and ln(2)/16 as sums of two doubles.
+"""Writes csrc/kernels/body/exp_table.h: 2**(j/16) and ln(2)/16 as sums of two doubles.
 
-    python tools/exp_table.py > csrc/kernels/exp_table.h
+    python tools/exp_table.py > csrc/kernels/body/exp_table.h
 """
 from decimal import Decimal, getcontext
 from fractions import Fraction

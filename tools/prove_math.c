@@ -8,7 +8,7 @@
  * and 8 * DRAWS of which only those are compared whose exact result lies just outside of the window around a tie, up to
  * twice its width: nowhere else could the C library and we disagree. Then divisions by constants, and whole updates of
  * Adam against those that ask the C library for every power. Exit status 1 if anything differs. */
-#include "kernels.inc.h"
+#include "kernels/body/table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,26 +39,26 @@ static double draw(range r)
 typedef struct {
     const char *name;
     vec (*exact)(vec, double, mask *);
-    double (*ask)(double);
-    double window;
+    double (*libm)(double);
+    double tie_window;
     range used, whole;
 } function;
 
 static const function functions[] = {
-    {"exp(x)", exact_exp, ask_exp, EXP_WINDOW, {-20.0, 0.0, 0}, {-700.0, 700.0, 0}},
-    {"x**2", exact_pow_2, ask_pow_2, SQUARE_WINDOW, {1e-8, 1.0, 1}, {0x1p-150, 0x1p+70, 1}},
-    {"x**0.5", exact_pow_05, ask_pow_05, POW_WINDOW, {1e-16, 1.0, 1}, {0x1p-200, 0x1p+140, 1}},
-    {"x**-0.5", exact_pow_m05, ask_pow_m05, POW_WINDOW, {1e-5, 100.0, 1}, {0x1p-100, 0x1p+100, 1}},
-    {"x**-1", exact_pow_m1, ask_pow_m1, POW_WINDOW, {1.0, 100.0, 1}, {0x1p-100, 0x1p+100, 1}},
-    {"x**-1.5", exact_pow_m15, ask_pow_m15, POW_WINDOW, {1e-5, 100.0, 1}, {0x1p-60, 0x1p+60, 1}},
-    {"x**-2", exact_pow_m2, ask_pow_m2, POW_WINDOW, {1.0, 100.0, 1}, {0x1p-50, 0x1p+50, 1}},
+    {"exp(x)", exact_exp, libm_exp, EXP_TIE_WINDOW, {-20.0, 0.0, 0}, {-700.0, 700.0, 0}},
+    {"x**2", exact_pow_2, libm_pow_2, SQUARE_TIE_WINDOW, {1e-8, 1.0, 1}, {0x1p-150, 0x1p+70, 1}},
+    {"x**0.5", exact_pow_05, libm_pow_05, POW_TIE_WINDOW, {1e-16, 1.0, 1}, {0x1p-200, 0x1p+140, 1}},
+    {"x**-0.5", exact_pow_m05, libm_pow_m05, POW_TIE_WINDOW, {1e-5, 100.0, 1}, {0x1p-100, 0x1p+100, 1}},
+    {"x**-1", exact_pow_m1, libm_pow_m1, POW_TIE_WINDOW, {1.0, 100.0, 1}, {0x1p-100, 0x1p+100, 1}},
+    {"x**-1.5", exact_pow_m15, libm_pow_m15, POW_TIE_WINDOW, {1e-5, 100.0, 1}, {0x1p-60, 0x1p+60, 1}},
+    {"x**-2", exact_pow_m2, libm_pow_m2, POW_TIE_WINDOW, {1.0, 100.0, 1}, {0x1p-50, 0x1p+50, 1}},
 };
 
 static long failures;
 
-static void mismatch(const char *name, double x, double ours, double libm)
+static void mismatch(const char *name, double x, double ours, double expected)
 {
-    if (failures++ < 20) printf("  MISMATCH %s at %a: %a, the C library says %a\n", name, x, ours, libm);
+    if (failures++ < 20) printf("  MISMATCH %s at %a: %a, the C library says %a\n", name, x, ours, expected);
 }
 
 /* How far from the tie an exact result is, as a share of the window, by bisection. */
@@ -67,9 +67,9 @@ static double distance(const function *f, double x)
     double low = 0.0, high = 1.0;
     for (int i = 0; i < 12; i++) {
         const double middle = 0.5 * (low + high);
-        mask decided;
-        f->exact(vec_set(x), middle, &decided);
-        if (mask_bits(decided) & 1)
+        mask certain;
+        f->exact(vec_set(x), middle, &certain);
+        if (mask_bits(certain) & 1)
             low = middle;
         else
             high = middle;
@@ -78,7 +78,7 @@ static double distance(const function *f, double x)
 }
 
 typedef struct {
-    long draws, compared, asked;
+    long draws, compared, uncertain;
     double farthest; /* share of the window at which the C library was last seen on the other side of a tie */
 } tally;
 
@@ -94,16 +94,16 @@ static void compare(const function *f, range r, long draws, int ring_only, tally
             f->exact(vec_load(x), 2.0, &outside);
             lanes = mask_bits(inside) & ~mask_bits(outside);
         } else {
-            t->asked += __builtin_popcount(ALL_LANES & ~mask_bits(inside));
+            t->uncertain += __builtin_popcount(ALL_LANES & ~mask_bits(inside));
         }
         for (; lanes; lanes &= lanes - 1) {
             const int l = __builtin_ctz(lanes);
-            const double libm = f->ask(x[l]);
+            const double expected = f->libm(x[l]);
             t->compared++;
-            if (libm == result[l]) continue;
+            if (expected == result[l]) continue;
             if (mask_bits(inside) >> l & 1) {
-                mismatch(f->name, x[l], result[l], libm);
-            } else if (f->ask != ask_pow_05 || libm != sqrt(x[l])) { /* there, result is not always the nearest */
+                mismatch(f->name, x[l], result[l], expected);
+            } else if (f->libm != libm_pow_05 || expected != sqrt(x[l])) { /* there, result is not always the nearest */
                 const double d = distance(f, x[l]);
                 if (d > t->farthest) t->farthest = d;
             }
@@ -207,8 +207,8 @@ int main(int argc, char **argv)
         compare(f, f->used, 4 * draws, 1, &ring);
         compare(f, f->whole, 4 * draws, 1, &ring);
         printf("  %-8s %12ld %12ld %10ld %9.2f      %.4f of %.4f\n", f->name, plain.draws + ring.draws,
-               plain.compared + ring.compared, failures - before, 100.0 * (double)plain.asked / (double)plain.draws,
-               plain.farthest * f->window, f->window);
+               plain.compared + ring.compared, failures - before, 100.0 * (double)plain.uncertain / (double)plain.draws,
+               plain.farthest * f->tie_window, f->tie_window);
         fflush(stdout);
     }
     for (int i = 0; i < 2; i++) {

@@ -37,20 +37,20 @@ SEEDS = [
     Seed("debugging symbols, which name the folder", "reproducible", "setup.py", '["-g0"]', '["-g"]', "the two differ"),
     Seed("a library outside the policies", "policy", "setup.py", '*NO_FAST_MATH, "-lm"]',
          '*NO_FAST_MATH, "-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
-    Seed("a sum in another order", "processors", "csrc/kernels/rmsnorm.inc.h", "(vec_load(dx + i * LANES) + g) + g",
-         "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+ \[\d+\]: 0x"),  # fmt: skip
-    Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/rmsnorm.inc.h",
+    Seed("a sum in another order", "processors", "csrc/kernels/body/rmsnorm.h", "(vec_load(dx + i * LANES) + g) + g",
+         "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+, [\w ]+ \[\d+\]: 0x"),  # fmt: skip
+    Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/body/rmsnorm.h",
          "(vec_load(dx + i * LANES) + g) + g",
          "\n#define TEXT(name) #name\n#define TEXT_OF(name) TEXT(name)\n(TEXT_OF(MG_NAME)[0] == 'n' ? "
          "vec_load(dx + i * LANES) + (g + g) : (vec_load(dx + i * LANES) + g) + g)\n",
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
-    Seed("multiplications fused with additions", "processors", "csrc/kernels/kernels.inc.h", "#include <math.h>\n",
+    Seed("multiplications fused with additions", "processors", "csrc/kernels/body/table.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
-    Seed("bytes in the processor's order", "processors", "csrc/kernels/adam_pending.inc.h", "__builtin_bswap64(bytes)", "bytes",
+    Seed("bytes in the processor's order", "processors", "csrc/kernels/body/adam_unresolved.h", "__builtin_bswap64(bytes)", "bytes",
          r"(?s)gcc, s390x +FAILED.*scalar, shape"),  # fmt: skip
-    Seed("a file for more than its instruction set", "compilers", "csrc/kernels/exact.inc.h", "#if MG_LANES == 4\n    return (unsig",
+    Seed("a file for more than its instruction set", "compilers", "csrc/kernels/body/exact.h", "#if MG_LANES == 4\n    return (unsig",
          "#if defined(__AVX2__)\n    return (unsig", "last: -mavx2 -mfma +FAILED"),  # fmt: skip
-    Seed("a kernel that is wrong, in an installed wheel", "installed", "csrc/kernels/rmsnorm.inc.h",
+    Seed("a kernel that is wrong, in an installed wheel", "installed", "csrc/kernels/body/rmsnorm.h",
          "(vec_load(dx + i * LANES) + g) + g", "vec_load(dx + i * LANES) + (g + g)", r"\d+ failed"),  # fmt: skip
     Seed("an SBOM with a word that CycloneDX does not know", "sbom", "tools/make_sbom.py", '"scope": "required"',
          '"scope": "needed"', "needed"),  # fmt: skip
@@ -58,10 +58,10 @@ SEEDS = [
          "matrix.skipp }}", 'property "skipp" is not defined'),  # fmt: skip
     Seed("an action that is not pinned", "lint", ".github/workflows/wheels.yml",
          "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1", "actions/checkout@v7", "unpinned-uses"),  # fmt: skip
-    Seed("memory that is too short", "sanitize", "csrc/engine.c", "malloc((size_t)size + ALIGN)",
+    Seed("memory that is too short", "sanitize", "csrc/base/arena.c", "malloc((size_t)size + ALIGN)",
          "malloc((size_t)size / 2 + ALIGN)", "heap-buffer-overflow", ("tests/test_fused.py",)),  # fmt: skip
-    Seed("a sum that overflows", "sanitize", "csrc/engine.c", "    e->loss_factor = ",
-         "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    e->loss_factor = ",
+    Seed("a sum that overflows", "sanitize", "csrc/fused/workspace.c", "    doc->inv_n = ",
+         "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    doc->inv_n = ",
          "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
     Seed("a reference that is not counted", "debug", "microgpt/core/nodes.pxd",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
@@ -75,8 +75,8 @@ SEEDS = [
          'cdef extern from *:\n    void take "__Pyx_GOTREF"(object o)\n\n\n'
          "def take_and_keep(x):\n    y = [x]\n    take(y)\n\n\ntake_and_keep(0)\n\n\n"
          "cdef class MT19937:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
-    Seed("a number that was never written", "valgrind", "csrc/engine.c", "e->targets[p] = p < n ? tokens[p + 1] : 0;",
-         "if (p < n) e->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
+    Seed("a number that was never written", "valgrind", "csrc/fused/workspace.c", "doc->targets[p] = p < n ? tokens[p + 1] : 0;",
+         "if (p < n) doc->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
     Seed("a derivative that is wrong at 0", "fuzz", "microgpt/core/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
          "if x >= 0.0:\n            return wrap(new_unary(x", "--program"),  # fmt: skip
     Seed("memory that is not given back", "leaks", "microgpt/core/fused.pyx", "        mg_engine_free(self.engine)\n", "",

@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 import setup as build  # noqa: E402  (setup.py: the tables of flags)
 
-FLAGS = [*build.EXACT, "-g0", "-Icsrc", "-Icsrc/kernels", "-Icsrc/tests"]
+FLAGS = [*build.EXACT, "-g0", "-Icsrc"]
 WARN = ["-Wall", "-Wextra", "-Werror"]
-SOURCES = sorted(glob("csrc/*.c") + glob("csrc/compiler/*.c"))
+SOURCES = sorted({*build.C_SOURCES} - {*glob("csrc/kernels/isa/*.c")})
 TESTS = sorted(glob("csrc/tests/*.c"))
 
 FUSED_MULTIPLY_ADD = re.compile(r"^\s+v?fn?m(?:add|sub|la|ls)\w*\s", re.M)
@@ -121,18 +121,18 @@ CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\
 def compile_all(target, folder, before=(), after=(), warn=WARN):
     """Objects of every C file. before, after: more flags, in front of ours and behind them."""
     isas = build.isas(target.machine)
-    macros = ["-DMG_LARGE=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
-    kernels = [(f"csrc/kernels/kernels_{isa}.c", flags) for isa, flags in isas.items()]
+    macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
+    kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
     objects, calls = [], set()
     for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:
-        stem = os.path.join(folder, Path(source).stem)
+        stem = os.path.join(folder, source.replace("/", "_").removesuffix(".c"))
         compile = [*target.compiler, *before, *FLAGS, *warn, *flags, *after]
         sh([*compile, "-S", source, "-o", stem + ".s"])
-        sh([*compile, "-c", stem + ".s", "-o", stem + ".o"])
+        sh([*compile, "-Wno-unused-command-line-argument", "-c", stem + ".s", "-o", stem + ".o"])
         objects.append(stem + ".o")
         text = Path(stem + ".s").read_text()
         calls |= set(CALL.findall(text))
-        if source.startswith("csrc/kernels/") and FUSED_MULTIPLY_ADD.search(text):  # are they those that are meant?
+        if source.startswith("csrc/kernels/isa/") and FUSED_MULTIPLY_ADD.search(text):  # are they those that are meant?
             sh([*compile, "-DMG_FMA_CALLS", "-S", source, "-o", stem + ".s"])
             text = Path(stem + ".s").read_text()
         check_assembly(text, source)

@@ -1,5 +1,5 @@
 /* From sums over lists of addresses to instructions: regular steps are recognised, neighbours done side by side. */
-#include "passes.h"
+#include "compiler/passes.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 /* The backward instructions: gradients of one level, whose sums are made alike, side by side; the leaves' last. */
-#include "pull.h"
+#include "compiler/pull.h"
 
 #include <stdlib.h>
 
@@ -244,7 +244,7 @@ static void emit_group(mg_pull *p, const member *members, int32_t E, int32_t *st
     }
 }
 
-void mg_emit_backward(mg_emitter *e, const mg_compact *c, const mg_values *v, const mg_layout *layout, mg_order *order,
+void mg_emit_backward(mg_emitter *e, const mg_compact *c, const mg_values *v, const mg_frame_layout *layout, mg_order *order,
                       mg_program *program)
 {
     const mg_graph *g = &c->g;

@@ -2,7 +2,7 @@
  *
  * Values of one level, operation and length are neighbours, in the order in which the program made them: their operands
  * mostly move by constant steps, so that whole groups become one instruction. */
-#include "passes.h"
+#include "compiler/passes.h"
 
 #include <stdlib.h>
 
@@ -140,7 +140,7 @@ static void emit_group(emission *m, int64_t tables)
 }
 
 /* Everything that is in the frame from the beginning: the graph's numbers (constants, tables), and 1.0. */
-static void lay_out_constants(mg_emitter *e, const mg_graph *g, mg_layout *layout, mg_program *program)
+static void lay_out_constants(mg_emitter *e, const mg_graph *g, mg_frame_layout *layout, mg_program *program)
 {
     program->n_constants = g->n_numbers + 1;
     program->constants = mg_frame_take(e, program->n_constants);
@@ -154,7 +154,7 @@ static void lay_out_constants(mg_emitter *e, const mg_graph *g, mg_layout *layou
     program->constant_data[g->n_numbers] = 1.0;
 }
 
-void mg_emit_forward(mg_emitter *e, const mg_compact *c, mg_values *v, mg_layout *layout, mg_program *program)
+void mg_emit_forward(mg_emitter *e, const mg_compact *c, mg_values *v, mg_frame_layout *layout, mg_program *program)
 {
     const mg_graph *g = &c->g;
     emission m = {.e = e, .v = v};

@@ -1,8 +1,8 @@
 /* The functions of compiled programs, one number at a time. */
 #include <math.h>
 
-#include "graph.h"
-#include "mg_math.h"
+#include "compiler/graph.h"
+#include "base/libm.h"
 
 double mg_call_function(int function, double x, int *odd)
 {

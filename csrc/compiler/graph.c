@@ -1,5 +1,5 @@
 /* Recording a graph. */
-#include "graph.h"
+#include "compiler/graph.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  *
  * probs[target], where each candidate is the same operation and nothing else uses it, becomes that operation on looked-up
  * operands. The script's graph has one such node, too, whichever it is: this renames nodes, it changes no order. */
-#include "passes.h"
+#include "compiler/passes.h"
 
 static int32_t resolve(int32_t *to, int32_t x)
 {

@@ -5,7 +5,7 @@
  * index. From there it is simulated for every value of the index until an ancestor of s has finished. If the same nodes
  * have finished by then whatever the value, the search goes on from the same state, and all that depends on this index
  * is the order among those nodes: a region. No region may contain a lookup by another index. */
-#include "passes.h"
+#include "compiler/passes.h"
 
 typedef struct {
     const mg_graph *g;

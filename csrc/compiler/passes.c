@@ -1,5 +1,5 @@
 /* The compiler: its memory, and the sequence of its passes. */
-#include "passes.h"
+#include "compiler/passes.h"
 
 #include <stdlib.h>
 
@@ -132,7 +132,7 @@ int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int wit
     mg_emitter *e = calloc(1, sizeof *e);
     mg_compact *c = calloc(1, sizeof *c);
     mg_values *v = calloc(1, sizeof *v);
-    mg_layout *layout = calloc(1, sizeof *layout);
+    mg_frame_layout *layout = calloc(1, sizeof *layout);
     mg_order *order = calloc(1, sizeof *order);
     volatile int status = MG_NO_MEMORY, forward_done = 0;
     volatile int32_t n = 0, n_tiles = 0, n_lists = 0;

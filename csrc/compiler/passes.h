@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "graph.h"
-#include "program.h"
+#include "compiler/graph.h"
+#include "compiler/program.h"
 
 /* All memory of a compilation is taken from chunks that the caller keeps for the next one. A pass that cannot go on jumps
  * to stop. */
@@ -150,9 +150,9 @@ int32_t mg_find_runs(int32_t E, const int32_t *a, const int32_t *b, const int32_
 typedef struct {
     int64_t *slot; /* by value: its offset in the frame */
     int64_t one;   /* of the constant 1.0 */
-} mg_layout;
-void mg_emit_forward(mg_emitter *e, const mg_compact *c, mg_values *v, mg_layout *layout, mg_program *program);
-void mg_emit_backward(mg_emitter *e, const mg_compact *c, const mg_values *v, const mg_layout *layout, mg_order *order,
+} mg_frame_layout;
+void mg_emit_forward(mg_emitter *e, const mg_compact *c, mg_values *v, mg_frame_layout *layout, mg_program *program);
+void mg_emit_backward(mg_emitter *e, const mg_compact *c, const mg_values *v, const mg_frame_layout *layout, mg_order *order,
                       mg_program *program);
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef MG_PULL_H
 #define MG_PULL_H
 
-#include "passes.h"
+#include "compiler/passes.h"
 
 /* How a term is made: the user's gradient, a product with it, or either of them if a lookup hits this node. */
 enum { MG_PLAIN = 0, MG_PRODUCT = 1, MG_CONDITIONAL = 2 };
@@ -25,7 +25,7 @@ typedef struct {
     mg_emitter *e;
     const mg_compact *c;
     const mg_values *v;
-    const mg_layout *layout;
+    const mg_frame_layout *layout;
     mg_order *o;
     int32_t *number; /* by node: where its number is in the frame, -2: nowhere */
     int32_t *start; /* by node: its first use; start[n]: the number of uses */

@@ -5,7 +5,7 @@
  * by falling position of the user and, within one user, by slot. Nothing else of the order can be seen in the bits. Sums
  * that begin at +0.0 never are -0.0: hence a node whose single use hands on the user's gradient as it is shares its
  * place. */
-#include "pull.h"
+#include "compiler/pull.h"
 
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
  *
  * Equal expressions have equal bits, so they share a place. Which nodes a sum swallows has no bearing on the gradients:
  * these are found on the graph as it was traced. */
-#include "passes.h"
+#include "compiler/passes.h"
 
 /* What is known of the sum that ends at a node. */
 typedef struct {

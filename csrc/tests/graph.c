@@ -1,10 +1,11 @@
-/* See graph.h. Functions follow microgpt/reference.py line by line; a node is an index, children come before parents. */
-#include "graph.h"
+/* See graph.h. Functions follow microgpt/reference.py line by line; a node is an index, children come before parents.
+ */
+#include "tests/graph.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "mg_math.h"
+#include "base/libm.h"
 
 typedef struct {
     double data, grad, local_grad[2];
@@ -29,10 +30,7 @@ static double data(int a) { return nodes[a].data; }
 static int constant(double x) { return make(x, 0, 0, 0, 0, 0); }
 static int add(int a, int b) { return make(data(a) + data(b), 2, a, 1.0, b, 1.0); }
 static int mul(int a, int b) { return make(data(a) * data(b), 2, a, data(b), b, data(a)); }
-static int power(int a, double y)
-{
-    return make(mg_pow(data(a), y), 1, a, y * mg_pow(data(a), y - 1.0), 0, 0);
-}
+static int power(int a, double y) { return make(mg_pow(data(a), y), 1, a, y * mg_pow(data(a), y - 1.0), 0, 0); }
 static int exponential(int a) { return make(mg_exp(data(a)), 1, a, mg_exp(data(a)), 0, 0); }
 static int logarithm(int a) { return make(mg_log(data(a)), 1, a, 1.0 / data(a), 0, 0); }
 static int relu(int a) { return make(data(a) > 0.0 ? data(a) : 0.0, 1, a, data(a) > 0.0 ? 1.0 : 0.0, 0, 0); }
@@ -130,15 +128,13 @@ static void backward(int root)
     nodes[root].grad = 1.0;
     while (ordered--) {
         const node *parent = nodes + order[ordered];
-        for (int i = 0; i < parent->children; i++)
-            nodes[parent->child[i]].grad += parent->local_grad[i] * parent->grad;
+        for (int i = 0; i < parent->children; i++) nodes[parent->child[i]].grad += parent->local_grad[i] * parent->grad;
     }
     free(order);
     free(stack);
 }
 
-double graph_document_gradient(const mg_config *c, const double *params, double *grad, const int32_t *tokens,
-                               int64_t n)
+double graph_document_gradient(const mg_config *c, const double *params, double *grad, const int32_t *tokens, int64_t n)
 {
     const int num_params = (int)mg_count_params(c), cached = (int)(c->n_layer * c->block_size * c->n_embd);
     int *keys = malloc(2 * (size_t)(cached + 1) * sizeof *keys), logits[MOST], sum = -1;
@@ -162,8 +158,8 @@ double graph_document_gradient(const mg_config *c, const double *params, double 
     return data(loss);
 }
 
-void graph_adam_step(const mg_adam_config *c, int64_t step, int64_t num_params, double *params, double *grad,
-                     double *m, double *v)
+void graph_adam_step(const mg_adam_config *c, int64_t step, int64_t num_params, double *params, double *grad, double *m,
+                     double *v)
 {
     const double lr_t = c->learning_rate * (1.0 - (double)step / (double)c->num_steps);
     const double m_scale = 1.0 - mg_pow(c->beta1, (double)(step + 1));

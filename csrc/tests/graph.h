@@ -1,8 +1,8 @@
-/* The script's own arithmetic in C: every number a node, the graph sorted and walked as Value.backward does it.
+/* The script's arithmetic in C: every number a node, the graph sorted and walked as Value.backward does it.
  *
- * This is the oracle of test_csrc.c where there is no Python: slow, plain, and independent of the kernels. */
-#ifndef MG_TEST_GRAPH_H
-#define MG_TEST_GRAPH_H
+ * The oracle of these tests where there is no Python: slow, plain, and independent of the kernels. */
+#ifndef MG_TESTS_GRAPH_H
+#define MG_TESTS_GRAPH_H
 
 #include "microgpt.h"
 

@@ -3,7 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 
 cdef extern from "microgpt.h" nogil:
-    enum:
+    ctypedef enum mg_status:
         MG_OK
         MG_NO_MEMORY
         MG_LOG_DOMAIN
@@ -15,16 +15,14 @@ cdef extern from "microgpt.h" nogil:
         MG_UNSUPPORTED_ISA
         MG_ZERO_DIVISION
         MG_POW_COMPLEX
+        MG_CHOICE_TOTAL_ZERO
+        MG_CHOICE_TOTAL_NOT_FINITE
 
     ctypedef struct mg_mt19937:
         uint32_t key[624]
         int pos
         int has_gauss
         double gauss_next
-
-    enum:
-        MG_CHOICE_TOTAL_ZERO
-        MG_CHOICE_TOTAL_NOT_FINITE
 
     void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits)
     double mg_mt19937_random(mg_mt19937 *stream)
@@ -36,7 +34,7 @@ cdef extern from "microgpt.h" nogil:
     ctypedef struct mg_kernels:
         pass
 
-    const mg_kernels *mg_select_kernels(const char *name, int *status)
+    const mg_kernels *mg_select_kernels(const char *name, mg_status *status)
     const char *mg_compiled_isa(int index)
     int mg_supports_isa(int index)
     const char *mg_kernels_name(const mg_kernels *kernels)
@@ -51,11 +49,11 @@ cdef extern from "microgpt.h" nogil:
 
     ctypedef struct mg_adam_coefs:
         double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps
-        int vectorizable, sleepers
+        int vectorizable, may_have_subnormals
 
-    int mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
-    int mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
-                       double *m, double *v, int libm)
+    mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+    mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
+                             double *m, double *v, int libm)
 
     ctypedef struct mg_poll:
         int (*ask)(void *context) noexcept nogil
@@ -73,18 +71,18 @@ cdef extern from "microgpt.h" nogil:
     mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     void mg_engine_free(mg_engine *engine)
     int64_t mg_engine_sparse_layers(const mg_engine *engine)
-    int mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
-                             mg_poll *poll, double *loss)
-    int mg_document_loss(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
-                         double *loss)
-    int mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
-                           double *losses)
+    mg_status mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
+                                   mg_poll *poll, double *loss)
+    mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
+                               double *loss)
+    mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
+                                 double *losses)
 
-    int mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
-                 double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
-                 double *losses, int64_t *done)
+    mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
+                       double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
+                       double *losses, int64_t *done)
 
-    int mg_sample(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
+    mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
                   int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
-    int mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
-                              mg_poll *poll, double *probs)
+    mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
+                                    mg_poll *poll, double *probs)

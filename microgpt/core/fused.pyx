@@ -30,7 +30,7 @@ from microgpt.core._csrc cimport (
     mg_engine_sparse_layers,
     mg_next_probabilities,
     mg_position_losses,
-    mg_sample,
+    mg_generate,
     mg_mt19937,
     mg_train,
 )
@@ -379,7 +379,7 @@ parallel. The instruction set is the one in use when the engine is made.
             drawn = self.tokens + n
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
             with nogil:
-                status = mg_sample(self.engine, self.model.params_data, &state, factor, self.tokens, n, most, &self.poll,
+                status = mg_generate(self.engine, self.model.params_data, &state, factor, self.tokens, n, most, &self.poll,
                                    drawn, &count)
             stream.state = state
             if status != MG_OK:

@@ -45,7 +45,7 @@ cdef extern from "compiler/program.h" nogil:
 
 cdef extern from *:
     """
-    #include "kernels.h"
+    #include "kernels/kernels.h"
     #define mg_replay(k, program, backward, frame, leaf_grads, ints) \
         ((k)->replay((program), (backward), (frame), (leaf_grads), (ints)))
     """

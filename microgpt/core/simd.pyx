@@ -14,6 +14,7 @@ from microgpt.core._csrc cimport (
     mg_kernels_name,
     mg_kernels_vector_math,
     mg_select_kernels,
+    mg_status,
     mg_supports_isa,
 )
 
@@ -50,7 +51,7 @@ def build_info():
 
 cdef const mg_kernels *_select(name) except NULL:
     """The table for a name, or the best for None."""
-    cdef int status
+    cdef mg_status status
     cdef bytes encoded = b"" if name is None else name.encode()
     cdef const mg_kernels *table = mg_select_kernels(NULL if name is None else <const char *>encoded, &status)
     if table == NULL:

@@ -10,18 +10,18 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove
 
 
-cdef extern from "reserve.h" nogil:
-    ctypedef struct mg_range:
+cdef extern from "base/vmem.h" nogil:
+    ctypedef struct mg_vmem:
         char *start
-    int mg_reserve_range(mg_range *range, size_t size)
-    int mg_commit_range(mg_range *range, size_t size)
-    void mg_release_range(mg_range *range)
+    int mg_vmem_reserve(mg_vmem *range, size_t size)
+    int mg_vmem_commit(mg_vmem *range, size_t size)
+    void mg_vmem_release(mg_vmem *range)
 
 cdef enum:
     SORTED_FROM = 512
     FEWEST_SLOTS = 1 << 16
 
-cdef mg_range data_range, grad_range, node_range
+cdef mg_vmem data_range, grad_range, node_range
 
 
 cdef int grow(Slots *slots) noexcept nogil:
@@ -57,27 +57,27 @@ cdef int reserve_tape() noexcept nogil:
 
 
 cdef int reserve_ranges(size_t n) noexcept nogil:
-    if (mg_reserve_range(&data_range, n * sizeof(double)) == MG_OK
-            and mg_reserve_range(&grad_range, n * sizeof(double)) == MG_OK
-            and mg_reserve_range(&node_range, n * sizeof(Node)) == MG_OK):
+    if (mg_vmem_reserve(&data_range, n * sizeof(double)) == MG_OK
+            and mg_vmem_reserve(&grad_range, n * sizeof(double)) == MG_OK
+            and mg_vmem_reserve(&node_range, n * sizeof(Node)) == MG_OK):
         return MG_OK
     release_ranges()
     return MG_NO_MEMORY
 
 
 cdef void release_ranges() noexcept nogil:
-    mg_release_range(&data_range)
-    mg_release_range(&grad_range)
-    mg_release_range(&node_range)
+    mg_vmem_release(&data_range)
+    mg_vmem_release(&grad_range)
+    mg_vmem_release(&node_range)
 
 
 cdef int commit(size_t n) noexcept nogil:
     """Back the first n slots with memory."""
-    if n > tape.limit or mg_commit_range(&data_range, n * sizeof(double)) != MG_OK:
+    if n > tape.limit or mg_vmem_commit(&data_range, n * sizeof(double)) != MG_OK:
         return MG_NO_MEMORY
-    if mg_commit_range(&grad_range, n * sizeof(double)) != MG_OK:
+    if mg_vmem_commit(&grad_range, n * sizeof(double)) != MG_OK:
         return MG_NO_MEMORY
-    return mg_commit_range(&node_range, n * sizeof(Node))
+    return mg_vmem_commit(&node_range, n * sizeof(Node))
 
 
 cdef uint32_t fresh_run(uint32_t n) noexcept nogil:

@@ -1,0 +1,63 @@
+#include "fused/engine.h"
+
+#include <stdlib.h>
+
+#include "base/libm.h"
+
+/* The order in which rows of q, k and v are visited. The script computes q, then k, then v, but the graph is walked
+ * depth first from the first head's first logit: a head's q rows, k rows and v rows before those of the next head. At
+ * position 0 the products of that logit are also the first to reach k, so q and k alternate. Gradients arrive in the
+ * reverse. */
+static void fill_orders(mg_engine *e)
+{
+    const int64_t n_embd = e->config.n_embd, head_dim = e->head_dim;
+    int32_t *end = e->qkv_order + 3 * n_embd, *end_first = e->qkv_order_first + 3 * n_embd;
+    for (int64_t start = 0; start < n_embd; start += head_dim) {
+        for (int64_t part = 0; part < 3; part++)
+            for (int64_t j = start; j < start + head_dim; j++) *--end = (int32_t)(part * n_embd + j);
+        for (int64_t j = start; j < start + head_dim; j++) {
+            *--end_first = (int32_t)j;
+            *--end_first = (int32_t)(n_embd + j);
+        }
+        for (int64_t j = start; j < start + head_dim; j++) *--end_first = (int32_t)(2 * n_embd + j);
+    }
+}
+
+mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
+{
+    const int64_t n_embd = config->n_embd;
+    if (mg_count_params(config) < 0 || n_embd > INT32_MAX / 4 || config->vocab_size > INT32_MAX) return NULL;
+    mg_engine *e = calloc(1, sizeof *e);
+    if (!e) return NULL;
+    e->config = *config;
+    e->kernels = kernels;
+    e->at = mg_layout_of(config);
+    e->head_dim = n_embd / config->n_head;
+    e->inv_n_embd = mg_pow((double)n_embd, -1.0);
+    e->attn_scale = mg_pow(mg_pow((double)e->head_dim, 0.5), -1.0);
+    e->qkv_order = malloc(6 * (size_t)n_embd * sizeof *e->qkv_order);
+    if (!e->qkv_order) {
+        free(e);
+        return NULL;
+    }
+    e->qkv_order_first = e->qkv_order + 3 * n_embd;
+    fill_orders(e);
+    return e;
+}
+
+void mg_engine_free(mg_engine *e)
+{
+    if (!e) return;
+    free(e->qkv_order);
+    mg_workspace_free(&e->ws);
+    free(e->snapshot);
+    free(e->decoder);
+    free(e);
+}
+
+int64_t mg_engine_sparse_layers(const mg_engine *e)
+{
+    int64_t count = 0;
+    for (int64_t l = 0; e->ws.capacity && l < e->config.n_layer; l++) count += e->ws.act.layers[l].skip_inactive;
+    return count;
+}

@@ -1,0 +1,82 @@
+/* One model on one instruction set, and its memory. Not part of the interface.
+ *
+ * The passes over a document are in forward.c and backward.c, a document's loss and gradient in document.c, training in
+ * train.c, sampling in decode.c. Nothing here refers to them. */
+#ifndef MG_FUSED_ENGINE_H
+#define MG_FUSED_ENGINE_H
+
+#include "fused/workspace.h"
+#include "kernels/kernels.h"
+#include "microgpt.h"
+
+struct mg_engine {
+    mg_config config;
+    const mg_kernels *kernels;
+    mg_layout at;
+    int64_t head_dim;
+    double attn_scale; /* head_dim ** 0.5 ** -1 */
+    double inv_n_embd; /* n_embd ** -1 */
+    /* The rows of qkv in the order in which they reach attention's input, [3 * n_embd]; and the same for position 0. */
+    int32_t *qkv_order, *qkv_order_first;
+    mg_workspace ws;
+    /* Parameters and moments, [3][num_params], for a rollback; NULL until mg_train needs it. */
+    double *snapshot;
+    /* The state of decode.c, one block of memory; NULL until something is sampled. */
+    struct mg_decoder *decoder;
+};
+
+/* Multiplications in one call of a kernel, at most, if the shape allows: a few milliseconds without vectors. */
+enum { MG_PIECE = 1 << 24 };
+
+/* How many of `count` things, `work` multiplications each, make a piece: a multiple of 16. */
+static inline int64_t mg_piece(int64_t count, int64_t work)
+{
+    const int64_t things = work < MG_PIECE / 16 ? MG_PIECE / work / 16 * 16 : 16;
+    return things < count ? things : count;
+}
+
+/* Whether a backward pass over n positions must be interruptible. Shorter ones, some 25 ms without vectors, are not, so
+ * they cannot fail. */
+static inline int mg_is_long(const mg_engine *e, int64_t n)
+{
+    return (double)e->at.num_params * 2.0 * (double)n > (double)(1 << 27);
+}
+
+/* Offset of the exponentials of panel b, head h, in a layer's exps: [nkeys][lanes] for each. */
+static inline int64_t mg_exps_at(const mg_engine *e, int64_t b, int64_t h)
+{
+    const int64_t lanes = e->kernels->lanes, n = e->ws.doc.n, nkeys = (b + 1) * lanes < n ? (b + 1) * lanes : n;
+    return lanes * (e->config.n_head * lanes * (b * (b + 1) / 2) + h * nkeys);
+}
+
+/* Heads from h on to be done in one call: as many as keep the exponentials in the first-level cache. */
+static inline int64_t mg_heads_together(const mg_engine *e, int64_t b, int64_t h)
+{
+    const int64_t lanes = e->kernels->lanes, left = e->config.n_head - h, few = 2048 / ((b + 1) * lanes * lanes) + 1;
+    return left < few ? left : few;
+}
+
+/* The arguments of attention for heads h to h + heads of the queries of panel b in layer l. */
+static inline mg_attention_args mg_attention_of(const mg_engine *e, int64_t l, int64_t b, int64_t h, int64_t heads)
+{
+    const mg_layer_activations *layer = &e->ws.act.layers[l];
+    const int64_t lanes = e->kernels->lanes, panel = e->config.n_embd * lanes, row = h * e->head_dim * lanes;
+    const int64_t at = ((l * e->ws.doc.panels + b) * e->config.n_head + h) * lanes;
+    return (mg_attention_args){
+        .panel = b,
+        .n = e->ws.doc.n,
+        .heads = heads,
+        .head_dim = e->head_dim,
+        .scale = e->attn_scale,
+        .q = layer->qkv + row,
+        .k = layer->qkv + panel + row,
+        .v = layer->qkv + 2 * panel + row,
+        .stride = 3 * panel,
+        .exps = layer->exps + mg_exps_at(e, b, h),
+        .sum = e->ws.act.attn_sum + at,
+        .inv_sum = e->ws.act.attn_inv_sum + at,
+        .scratch = e->ws.scratch.attention,
+    };
+}
+
+#endif

@@ -1,0 +1,167 @@
+/* The training loop: documents in, losses out (microgpt.py, "Repeat in sequence").
+ *
+ * There are two ways to take a step. Careful: find out before Adam whether it may fail, and if so copy what it changes.
+ * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully.
+ */
+#include <stdlib.h>
+
+#include "fused/adam.h"
+#include "fused/backward.h"
+#include "fused/rollback.h"
+
+/* Skip unchanged embeddings only if there are this many: two calls of Adam cost more than one. */
+enum { MG_MIN_SKIPPED = 256 };
+
+/* A snapshot pays from this number of steps in one call on, and up to this number of parameters: 24 MB. */
+enum { MG_MIN_STEPS_FOR_SNAPSHOT = 16, MG_MAX_SNAPSHOT_PARAMS = 1 << 20 };
+
+/* From this number of parameters on, Adam follows matrix by matrix. Below, all of them stay in cache until the backward
+ * pass is done. (tools/targets.py sets less, so that the small models of its tests do both.) */
+#ifndef MG_FUSED_UPDATE_PARAMS
+#define MG_FUSED_UPDATE_PARAMS (1 << 16)
+#endif
+
+/* The embedding parameters, from the first on, that an update can change: wte and the rows of wpe that a document has
+ * reached. For the others, gradient and moments are +0.0, stay so, and leave the parameter as it is (if lr_t is
+ * positive: p - 0.0 is p, but -0.0 - -0.0 is not). */
+static int64_t count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen)
+{
+    if (!coefs->vectorizable || !(coefs->lr_t > 0.0)) return e->at.lm_head;
+    return e->at.wpe + positions_seen * e->config.n_embd;
+}
+
+/* Adam over all parameters that it can change. Does not check whether it may fail. */
+static mg_status adam(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
+                      double *grad)
+{
+    const int64_t n = e->at.num_params, seen = count_embeddings_seen(e, coefs, positions_seen), after = e->at.lm_head;
+    if (after - seen < MG_MIN_SKIPPED) return e->kernels->adam_update(coefs, 0, n, s->params, grad, s->m, s->v);
+    const mg_status status = e->kernels->adam_update(coefs, 0, seen, s->params, grad, s->m, s->v);
+    if (status) return status;
+    return e->kernels->adam_update(coefs, 0, n - after, s->params + after, grad + after, s->m + after, s->v + after);
+}
+
+/* Positions up to the last whose row of wpe has moments. */
+static int64_t count_positions_seen(const mg_engine *e, const double *m, const double *v)
+{
+    const int64_t n_embd = e->config.n_embd;
+    int64_t n = e->config.block_size;
+    for (const double *mm = m + e->at.lm_head, *vv = v + e->at.lm_head; n; n--) {
+        mm -= n_embd;
+        vv -= n_embd;
+        if (e->kernels->or_of_bits(n_embd, mm) | e->kernels->or_of_bits(n_embd, vv)) break;
+    }
+    return n;
+}
+
+/* Adam; on failure the state is unchanged, and grad unspecified. */
+static mg_status adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen,
+                                  const mg_state *s, double *grad, int negative_v)
+{
+    if (!mg_adam_may_fail(e->kernels, coefs, e->at.num_params, grad, negative_v))
+        return adam(e, coefs, positions_seen, s, grad);
+    double *copy = mg_allocate_copy(e);
+    if (!copy) return MG_NO_MEMORY;
+    mg_copy_state(e, copy, s);
+    const mg_status status = adam(e, coefs, positions_seen, s, grad);
+    if (status) mg_restore_state(e, copy, s);
+    free(copy);
+    return status;
+}
+
+/* The state into e->snapshot; whether there was memory for it. */
+static int take_snapshot(mg_engine *e, const mg_state *s)
+{
+    if (!e->snapshot) e->snapshot = mg_allocate_copy(e);
+    if (e->snapshot) mg_copy_state(e, e->snapshot, s);
+    return e->snapshot != NULL;
+}
+
+/* Back to the snapshot, at which grad was 0. */
+static void rollback(mg_engine *e, const mg_state *s, double *grad)
+{
+    mg_restore_state(e, e->snapshot, s);
+    mg_restore_grad(e, grad, NULL);
+    mg_workspace_clear_dw_chunk(&e->ws, &e->config); /* the gradient at which Adam stopped */
+}
+
+/* Backward and Adam without checking first whether Adam can fail. On error the arrays are unspecified: roll back. grad
+ * is all +0.0. */
+static mg_status step_optimistic(mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
+                                 double *grad)
+{
+    if (e->at.num_params < MG_FUSED_UPDATE_PARAMS) {
+        const mg_backward_args backward = {.params = s->params, .grad = grad};
+        const mg_status status = mg_backward(e, &backward);
+        return status ? status : adam(e, coefs, positions_seen, s, grad);
+    }
+    const int64_t seen = count_embeddings_seen(e, coefs, positions_seen);
+    const mg_fused_update update = {.coefs = coefs, .params = s->params, .m = s->m, .v = s->v, .embeddings = seen};
+    const mg_backward_args backward = {.params = s->params, .grad = grad, .update = &update};
+    return mg_backward(e, &backward);
+}
+
+/* Backward and Adam. On error the state is unchanged, and grad unspecified. */
+static mg_status step_careful(mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
+                              double *grad, int grad_has_minus_zero, int negative_v, mg_poll *poll)
+{
+    const mg_backward_args backward = {.params = s->params,
+                                       .grad = grad,
+                                       .grad_has_minus_zero = grad_has_minus_zero,
+                                       .poll = mg_is_long(e, e->ws.doc.n) ? poll : NULL};
+    const mg_status status = mg_backward(e, &backward);
+    return status ? status : adam_or_rollback(e, coefs, positions_seen, s, grad, negative_v);
+}
+
+mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
+                   double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
+                   double *losses, int64_t *done)
+{
+    const mg_state state = {params, m, v};
+    double *saved_grad; /* grad as the caller left it; NULL: all +0.0, as after every step */
+    *done = 0;
+    mg_status status = mg_save_grad(e, grad, &saved_grad);
+    if (status) return status;
+    int grad_has_minus_zero = saved_grad && mg_has_minus_zero(e, grad);
+    const int negative_v = e->kernels->or_of_bits(e->at.num_params, v) >> 63; /* or a -0.0, or a nan with a sign */
+    int64_t positions_seen = saved_grad ? e->config.block_size : count_positions_seen(e, m, v);
+    int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS
+                     && !negative_v;
+    int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
+    while (!status && *done < documents) {
+        const int32_t *document = tokens + starts[*done];
+        const int64_t n = starts[*done + 1] - starts[*done] - 1;
+        status = mg_document_loss(e, params, document, n, poll, losses + *done);
+        if (status) break;
+        if (positions_seen < n) positions_seen = n;
+        mg_adam_coefs coefs;
+        status = mg_adam_prepare(config, step + *done, &coefs);
+        if (status) break;
+        const int unchecked = optimistic && !saved_grad && coefs.vectorizable && !mg_is_long(e, n);
+        if (unchecked && snapshot_at < 0) {
+            optimistic = take_snapshot(e, &state);
+            snapshot_at = *done;
+        }
+        if (unchecked && optimistic) {
+            if (step_optimistic(e, &coefs, positions_seen, &state, grad)) {
+                /* The square of some gradient overflows. Repeat the steps since the snapshot carefully. */
+                rollback(e, &state, grad);
+                *done = snapshot_at;
+                optimistic = 0;
+                continue;
+            }
+        } else {
+            status = step_careful(e, &coefs, positions_seen, &state, grad, grad_has_minus_zero, negative_v, poll);
+            if (status) {
+                mg_restore_grad(e, grad, saved_grad);
+                break;
+            }
+        }
+        free(saved_grad);
+        saved_grad = NULL;
+        grad_has_minus_zero = 0;
+        ++*done;
+    }
+    free(saved_grad);
+    return status;
+}

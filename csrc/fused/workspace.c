@@ -1,0 +1,118 @@
+#include "fused/workspace.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/checked.h"
+
+/* The one list of the workspace's arrays. Run twice: see base/arena.h. */
+static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    const int64_t n_embd = config->n_embd, n_layer = config->n_layer;
+    const int64_t positions = mg_mul(panels, lanes), activation = mg_mul(positions, n_embd);
+    const int64_t norms = mg_mul(mg_mul_add(2, n_layer, 1), positions);
+    const int64_t heads = mg_mul(mg_mul(n_layer, config->n_head), positions);
+    const int64_t exps = mg_mul(mg_mul(lanes * lanes, config->n_head), mg_mul(panels, panels + 1) / 2);
+    const int64_t row = (4 * n_embd + lanes - 1) / lanes * lanes + lanes;
+    const int64_t d = sizeof(double);
+
+    mg_document *doc = &ws->doc;
+    doc->tokens = mg_arena_take(a, positions, sizeof(int32_t));
+    doc->targets = mg_arena_take(a, positions, sizeof(int32_t));
+
+    mg_activations *act = &ws->act;
+    act->layers = mg_arena_take(a, n_layer, sizeof *act->layers);
+    act->x0 = mg_arena_take(a, activation, d);
+    for (int64_t l = 0; l < n_layer; l++) {
+        mg_layer_activations layer;
+        layer.x = mg_arena_take(a, activation, d);
+        layer.xn = mg_arena_take(a, activation, d);
+        layer.qkv = mg_arena_take(a, mg_mul(3, activation), d);
+        layer.exps = mg_arena_take(a, exps, d);
+        layer.xa = mg_arena_take(a, activation, d);
+        layer.x1 = mg_arena_take(a, activation, d);
+        layer.xn2 = mg_arena_take(a, activation, d);
+        layer.r = mg_arena_take(a, mg_mul(4, activation), d);
+        layer.active = mg_arena_take(a, mg_mul(4 * n_embd, panels), sizeof(int32_t));
+        layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
+        layer.active_share = 1.0;
+        layer.skip_inactive = 0;
+        if (a->base) act->layers[l] = layer;
+        if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
+    }
+    act->xf = mg_arena_take(a, activation, d);
+    act->logits = mg_arena_take(a, mg_mul(positions, config->vocab_size), d);
+    act->norm_base = mg_arena_take(a, norms, d);
+    act->norm_scale = mg_arena_take(a, norms, d);
+    act->attn_sum = mg_arena_take(a, heads, d);
+    act->attn_inv_sum = mg_arena_take(a, heads, d);
+    act->loss_sum = mg_arena_take(a, positions, d);
+    act->loss_inv_sum = mg_arena_take(a, positions, d);
+    act->prob = mg_arena_take(a, positions, d);
+
+    mg_activation_grads *grad = &ws->grad;
+    grad->norm_base_m15 = mg_arena_take(a, norms, d);
+    grad->attn_inv_sum_sq = mg_arena_take(a, heads, d);
+    grad->loss_inv_sum_sq = mg_arena_take(a, positions, d);
+    grad->dtarget = mg_arena_take(a, positions, d);
+    grad->dx = mg_arena_take(a, activation, d);
+    grad->dx0 = mg_arena_take(a, activation, d);
+    grad->dxn = mg_arena_take(a, activation, d);
+    grad->dxa = mg_arena_take(a, activation, d);
+    grad->dr = mg_arena_take(a, mg_mul(4, activation), d);
+    grad->dqkv = mg_arena_take(a, mg_mul(3, activation), d);
+
+    mg_scratch *scratch = &ws->scratch;
+    scratch->index_scratch = mg_arena_take(a, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
+    scratch->x_rows = mg_arena_take(a, mg_mul(positions, row), d);
+    scratch->attention = mg_arena_take(a, mg_mul(2 * lanes, positions), d);
+    scratch->dw_chunk = mg_arena_take(a, mg_dw_chunk_size(n_embd), d);
+    mg_arena_take(a, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
+}
+
+static mg_status reserve(mg_workspace *ws, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    if (panels <= ws->capacity) return MG_OK;
+    /* Half as much again, up to what a full block needs, so that growing is rare. */
+    const int64_t most = (config->block_size + lanes - 1) / lanes;
+    const int64_t wanted = panels + panels / 2 < most ? panels + panels / 2 : most;
+    mg_arena arena = {NULL, 0};
+    lay_out(ws, &arena, config, lanes, wanted);
+    mg_workspace_free(ws);
+    ws->block = mg_arena_allocate(&arena);
+    if (!ws->block) return MG_NO_MEMORY;
+    lay_out(ws, &arena, config, lanes, wanted);
+    ws->capacity = wanted;
+    mg_workspace_clear_dw_chunk(ws, config);
+    return MG_OK;
+}
+
+mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens, int64_t n)
+{
+    mg_document *doc = &ws->doc;
+    doc->n = n;
+    doc->panels = (n + lanes - 1) / lanes;
+    doc->inv_n = 1.0 / (double)n;
+    const mg_status status = reserve(ws, config, lanes, doc->panels);
+    if (status) return status;
+    const int64_t positions = doc->panels * lanes;
+    for (int64_t p = 0; p < positions; p++) {
+        doc->tokens[p] = p < n ? tokens[p] : 0;
+        doc->targets[p] = p < n ? tokens[p + 1] : 0;
+    }
+    return MG_OK;
+}
+
+void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config)
+{
+    if (!ws->capacity) return;
+    memset(ws->scratch.dw_chunk, 0, (size_t)mg_dw_chunk_size(config->n_embd) * sizeof *ws->scratch.dw_chunk);
+}
+
+void mg_workspace_free(mg_workspace *ws)
+{
+    free(ws->block);
+    ws->block = NULL;
+    ws->capacity = 0;
+}

@@ -1,0 +1,93 @@
+/* The engine's memory for one document: tokens, activations, gradients of activations, scratch.
+ *
+ * All arrays of doubles but the last are in panels (kernels/kernels.h); the comment gives the rows of a panel, or a
+ * shape in words. `positions` is panels * lanes. */
+#ifndef MG_FUSED_WORKSPACE_H
+#define MG_FUSED_WORKSPACE_H
+
+#include "base/status.h"
+#include "model/layout.h"
+
+/* The document being worked on. */
+typedef struct {
+    int64_t n;                 /* positions */
+    int64_t panels;            /* n / lanes, rounded up */
+    double inv_n;              /* 1 / n */
+    int32_t *tokens, *targets; /* [positions]; 0 beyond n */
+} mg_document;
+
+/* What one layer computes and its backward pass needs. */
+typedef struct {
+    double *x;       /* [n_embd] input */
+    double *xn;      /* [n_embd] normed, for attention */
+    double *qkv;     /* [3 * n_embd] */
+    double *exps;    /* [keys] for each panel and head: mg_exps_at in engine.h */
+    double *xa;      /* [n_embd] outputs of the heads */
+    double *x1;      /* [n_embd] after attention */
+    double *xn2;     /* [n_embd] normed, for the MLP */
+    double *r;       /* [4 * n_embd] after relu */
+    int32_t *active; /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
+    int64_t *nactive;    /* [panels], how many */
+    double active_share; /* of all rows */
+    int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
+} mg_layer_activations;
+
+typedef struct {
+    double *x0;                   /* [n_embd] token plus position embedding */
+    mg_layer_activations *layers; /* [n_layer] */
+    double *xf;                   /* [n_embd] input of lm_head */
+    double *logits;               /* [vocab_size], then their exponentials, then their gradients */
+    /* The norms: the embedding's, then two for each layer. base = mean of squares + 1e-5, scale = base ** -0.5. */
+    double *norm_base, *norm_scale; /* [1 + 2 * n_layer][positions] */
+    /* softmax: the sum of exponentials and its ** -1. */
+    double *attn_sum, *attn_inv_sum; /* [n_layer][panels][n_head][lanes] */
+    double *loss_sum, *loss_inv_sum; /* [positions] */
+    double *prob;                    /* [positions], of each target */
+} mg_activations;
+
+typedef struct {
+    double *dx, *dx0, *dxn, *dxa; /* [n_embd] */
+    double *dr;                   /* [4 * n_embd] */
+    double *dqkv;                 /* [3 * n_embd] */
+    double *dtarget;              /* [positions], of each target's logit */
+    /* What the derivatives of powers need, laid out as the base of each power. */
+    double *norm_base_m15;                     /* norm_base ** -1.5 */
+    double *attn_inv_sum_sq, *loss_inv_sum_sq; /* sum ** -2 */
+} mg_activation_grads;
+
+typedef struct {
+    int32_t *index_scratch; /* [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
+    double *x_rows;         /* the x of a product, by position: [positions][4 * n_embd, rounded up, + lanes] */
+    double *attention;      /* [2 * positions][lanes] */
+    /* Rows of a weight's gradient on their way to Adam, [mg_dw_chunk_size]. All +0.0 between uses: Adam leaves it so,
+     * and a caller that abandons an update must clear it (mg_workspace_clear_dw_chunk). */
+    double *dw_chunk;
+} mg_scratch;
+
+typedef struct {
+    int64_t capacity; /* panels that there is memory for */
+    void *block;
+    mg_document doc;
+    mg_activations act;
+    mg_activation_grads grad;
+    mg_scratch scratch;
+} mg_workspace;
+
+/* Panels whose positions are summed together in the gradients of weights. */
+enum { MG_BLOCK = 16 };
+
+/* Rows of nin columns that go to Adam together: few enough to stay in cache. And the size of the largest such chunk,
+ * nin being n_embd or 4 * n_embd. */
+static inline int64_t mg_dw_chunk_rows(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
+static inline int64_t mg_dw_chunk_size(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
+
+/* Begin a document, tokens [n + 1]: its memory, tokens and targets. MG_OK or MG_NO_MEMORY. */
+mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens,
+                             int64_t n);
+
+void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
+
+/* Free the memory of a workspace; all zero is an empty one. */
+void mg_workspace_free(mg_workspace *ws);
+
+#endif

@@ -1,0 +1,251 @@
+/* exp and ** on arrays, CPython's bits: the C library's results, most of them found without calling it.
+ *
+ * Each function computes its result as a sum high + low of two doubles, far more exactly than the C library does. high
+ * is what the C library returns, unless the sum is so near the middle between two doubles that its error could matter
+ * (exact.h). Those few are calls of the C library. Proofs of the errors: docs/explain/exactness.md. */
+#ifndef MG_BODY_EXP_POW_H
+#define MG_BODY_EXP_POW_H
+
+#include "base/libm.h"
+#include "kernels/body/exact.h"
+#include "kernels/body/exp_table.h"
+
+/* The sum rounded to nearest, for |small| << |big|, and whether the C library certainly returns the same. */
+ALWAYS vec round_sum(vec big, vec small, double tie_window, mask *certain)
+{
+    const vec high = big + small;
+    const vec low = (big - high) + small; /* exact */
+    *certain = vec_equals(fma_or_mul_add(low, vec_set(1.0 + STRETCH(tie_window)), high), high);
+    return high;
+}
+
+ALWAYS mask mask_magnitude_between(vec x, double low, double high)
+{
+    return mask_between(vec_abs(x), vec_set(low), vec_set(high));
+}
+
+/* ---- the functions, a vector at a time: a value, and whether it is known to be the C library's ----
+ *
+ * wide: how many times wider than necessary the window is to be. 1.0, but for libm_check. */
+
+/* x * x, and the square root, as Adam takes them */
+ALWAYS vec exact_pow_2(vec x, double wide, mask *certain)
+{
+    const vec square = x * x;
+    const vec stretch = vec_set(-1.0 - STRETCH(wide * SQUARE_TIE_WINDOW));
+    const vec other = fma_or_mul_add(square_residual(square, x), stretch, square);
+    *certain = vec_equals(square, other) & mask_between(square, vec_set(0x1p-300), vec_set(0x1p+140));
+    return square;
+}
+ALWAYS vec exact_pow_05(vec x, double wide, mask *certain)
+{
+    const root_constants k = root_prepare(wide * POW_TIE_WINDOW);
+    const root_answer a = root_by_residual(&k, x);
+    *certain = ~root_is_ambiguous(&a) & mask_between(x, vec_set(0x1p-200), vec_set(0x1p+140));
+    return a.root;
+}
+
+/* 1 / x */
+ALWAYS vec exact_pow_m1(vec x, double wide, mask *certain)
+{
+    const vec y = 1.0 / x;
+    const vec yx = y * x;
+    const vec residual = ((1.0 - yx) - product_error(y, x, yx)) * y; /* 1 - yx is exact */
+    const vec result = round_sum(y, residual, wide * POW_TIE_WINDOW, certain);
+    *certain &= mask_magnitude_between(x, 0x1p-100, 0x1p+100);
+    return result;
+}
+
+/* The inverse of the sum big + small, rounded. */
+ALWAYS vec round_inverse(vec big, vec small, double wide, mask *certain)
+{
+    const vec y = 1.0 / big;
+    const vec yx = y * big;
+    const vec residual = (((1.0 - yx) - product_error(y, big, yx)) - y * small) * y;
+    return round_sum(y, residual, wide * POW_TIE_WINDOW, certain);
+}
+
+/* 1 / (x * x) */
+ALWAYS vec exact_pow_m2(vec x, double wide, mask *certain)
+{
+    const vec square = x * x;
+    const vec result = round_inverse(square, -square_residual(square, x), wide, certain);
+    *certain &= mask_magnitude_between(x, 0x1p-50, 0x1p+50);
+    return result;
+}
+
+/* sqrt(x) = root + *rest */
+ALWAYS vec exact_root(vec x, vec *residual)
+{
+    const vec root = vec_sqrt(x);
+    *residual = square_residual(x, root) * (0.5 / root);
+    return root;
+}
+
+/* 1 / sqrt(x) */
+ALWAYS vec exact_pow_m05(vec x, double wide, mask *certain)
+{
+    vec residual;
+    const vec root = exact_root(x, &residual);
+    const vec result = round_inverse(root, residual, wide, certain);
+    *certain &= mask_between(x, vec_set(0x1p-100), vec_set(0x1p+100));
+    return result;
+}
+
+/* 1 / (x * sqrt(x)) */
+ALWAYS vec exact_pow_m15(vec x, double wide, mask *certain)
+{
+    vec residual;
+    const vec root = exact_root(x, &residual);
+    const vec product = x * root;
+    const vec result = round_inverse(product, product_error(x, root, product) + x * residual, wide, certain);
+    *certain &= mask_between(x, vec_set(0x1p-60), vec_set(0x1p+60));
+    return result;
+}
+
+/* table[index & 15] in each lane */
+ALWAYS vec look_up(const double *table, ivec index)
+{
+#if MG_LANES == 8
+    return (vec)_mm512_permutex2var_pd(_mm512_load_pd(table), (__m512i)index, _mm512_load_pd(table + 8));
+#else
+    vec v;
+    UNROLL for (int l = 0; l < LANES; l++) v[l] = table[index[l] & 15];
+    return v;
+#endif
+}
+
+/* e**x = 2**(k/16) * e**r, where k is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
+ALWAYS vec exact_exp(vec x, double wide, mask *certain)
+{
+    const double shift = 0x1.8p+52; /* adding it rounds to an integer, in the last bits of the sum */
+    const vec shifted = fma_or_mul_add(x, vec_set(INVERSE_LN2_16), vec_set(shift));
+    const ivec k = (ivec)shifted;
+    const vec kd = shifted - shift;
+
+    /* r as a sum of two doubles. The product and the difference in the first line are exact. */
+    const vec r0 = x - kd * LN2_16_HIGH;
+    const vec cut = kd * LN2_16_LOW;
+    const vec r = r0 - cut;
+    const vec r_low = (r0 - r) - cut;
+
+    /* e**r - 1 - r, at most 2**-12, by Taylor's series; what is left out is below 2**-68. */
+    const vec r2 = r * r;
+    const vec p01 = fma_or_mul_add(r, vec_set(1.0 / 6), vec_set(0.5));
+    const vec p23 = fma_or_mul_add(r, vec_set(1.0 / 120), vec_set(1.0 / 24));
+    const vec p45 = fma_or_mul_add(r, vec_set(1.0 / 5040), vec_set(1.0 / 720));
+    const vec p46 = fma_or_mul_add(r2, vec_set(1.0 / 40320), p45);
+    const vec p = fma_or_mul_add(r2, fma_or_mul_add(r2, p46, p23), p01);
+    const vec small = fma_or_mul_add(r2, p, fma_or_mul_add(r_low, r, r_low));
+
+    /* (t + t_low) * (1 + r + small), where t + t * r is kept exactly. */
+    const vec t = look_up(exp_table_high, k), t_low = look_up(exp_table_low, k);
+    const vec tr = t * r;
+    const vec sum = t + tr;
+    const vec residual = ((t - sum) + tr)
+                         + (product_error(t, r, tr) + fma_or_mul_add(t, small, fma_or_mul_add(t_low, r, t_low)));
+    const vec result = round_sum(sum, residual, wide * EXP_TIE_WINDOW, certain);
+    /* times 2**(k >> 4), by the exponent */
+    const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(k & ivec_set(~15LL), 48));
+    /* Far below the least double the result is 0, as for the -inf of keys that attention masks. */
+    const mask vanishes = vec_at_least(vec_set(-800.0), x);
+    *certain = (*certain & mask_between(x, vec_set(-700.0), vec_set(700.0))) | vanishes;
+    return vec_select(vanishes, vec_set(0.0), scaled);
+}
+
+/* ---- arrays ---- */
+
+enum { MATH_CHUNK = 256 };
+
+/* n is a multiple of LANES. */
+ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*libm)(double), int64_t n, const double *x,
+                        double *out)
+{
+    for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
+        const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
+        double inputs[MATH_CHUNK]; /* out may be x */
+        uint8_t certain[MATH_CHUNK / LANES];
+        unsigned all = ALL_LANES;
+        for (int64_t i = 0; i < count; i += LANES) {
+            mask m;
+            vec v = vec_load_unaligned(x + begin + i);
+            vec_store_unaligned(inputs + i, v);
+            v = exact(v, 1.0, &m);
+            vec_store_unaligned(out + begin + i, v);
+            all &= certain[i / LANES] = (uint8_t)mask_bits(m);
+        }
+        if (all == ALL_LANES) continue;
+        for (int64_t i = 0; i < count; i += LANES)
+            for (unsigned uncertain = ALL_LANES & ~(unsigned)certain[i / LANES]; uncertain; uncertain &= uncertain - 1) {
+                const int l = __builtin_ctz(uncertain);
+                out[begin + i + l] = libm(inputs[i + l]);
+            }
+    }
+}
+
+#define MATH_ARRAY(name, expression)                                                             \
+    static double libm_##name(double x) { return expression; }                                    \
+    static __attribute__((noinline)) void name##_array(int64_t n, const double *x, double *out)  \
+    {                                                                                            \
+        if (libm_is_trusted)                                                                      \
+            exact_array(exact_##name, libm_##name, n, x, out);                                    \
+        else                                                                                     \
+            for (int64_t i = 0; i < n; i++) out[i] = libm_##name(x[i]);                           \
+    }
+
+MATH_ARRAY(exp, mg_exp(x))
+MATH_ARRAY(pow_2, mg_pow(x, 2.0))
+MATH_ARRAY(pow_05, mg_pow(x, 0.5))
+MATH_ARRAY(pow_m05, mg_pow(x, -0.5))
+MATH_ARRAY(pow_m1, mg_pow(x, -1.0))
+MATH_ARRAY(pow_m15, mg_pow(x, -1.5))
+MATH_ARRAY(pow_m2, mg_pow(x, -2.0))
+
+/* ---- is this process's C library within the error bounds? ----
+ *
+ * Draw numbers whose results are just outside of the tie window, up to twice its width, where a C library within its
+ * error bound must agree with us. A less exact one differs in many of these cases; after the first difference the C
+ * library is called for everything. */
+
+ALWAYS int agrees(vec (*exact)(vec, double, mask *), double (*libm)(double), double low, double high, uint64_t *seed)
+{
+    for (int cases = 0, vectors = 0; cases < 48 && vectors < 20000 / LANES; vectors++) {
+        double x[LANES] __attribute__((aligned(64)));
+        UNROLL for (int l = 0; l < LANES; l++) {
+            *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+            x[l] = low + (high - low) * 0x1p-53 * (double)(*seed >> 11);
+        }
+        mask inside, outside;
+        const vec result = exact(vec_load(x), 1.0, &inside);
+        exact(vec_load(x), 2.0, &outside);
+        for (unsigned ring = mask_bits(inside) & ~mask_bits(outside); ring; ring &= ring - 1, cases++) {
+            const int l = __builtin_ctz(ring);
+            if (libm(x[l]) != result[l]) return 0;
+        }
+    }
+    return 1;
+}
+
+static __attribute__((noinline)) int libm_check(void)
+{
+    uint64_t seed = 42;
+    return agrees(exact_exp, libm_exp, -20.0, 0.0, &seed) && agrees(exact_pow_2, libm_pow_2, 0.0, 1.0, &seed)
+           && agrees(exact_pow_05, libm_pow_05, 0.0, 1.0, &seed) && agrees(exact_pow_m05, libm_pow_m05, 0.0, 4.0, &seed)
+           && agrees(exact_pow_m1, libm_pow_m1, 1.0, 30.0, &seed)
+           && agrees(exact_pow_m15, libm_pow_m15, 0.0, 4.0, &seed)
+           && agrees(exact_pow_m2, libm_pow_m2, 1.0, 30.0, &seed);
+}
+
+/* Vector arithmetic (1) or the C library for everything (0): set by choice, or by libm_check once if choice is -1. */
+static int vector_math(int choice)
+{
+    static int certain = 0;
+    if (choice >= 0)
+        libm_is_trusted = choice;
+    else if (!certain)
+        libm_is_trusted = libm_check();
+    certain = 1;
+    return libm_is_trusted;
+}
+
+#endif

@@ -1,0 +1,311 @@
+/* Matrix products, backward. Accumulators start at +0.0, as gradients do, or at what the gradient already holds. */
+#ifndef MG_BODY_LINEAR_BACKWARD_H
+#define MG_BODY_LINEAR_BACKWARD_H
+
+#include "kernels/body/tile.h"
+#include "kernels/kernels.h"
+
+/* ---- dx[i] = sum of w[o][i] * dy[o], o in the given order ---- */
+
+/* Long rows are taken in blocks, all columns of a block before the next block: memory is then read front to back, and
+ * the next block is fetched while this one is used. A block fits the first-level cache. */
+ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
+
+/* Rows `first` to `last` of the order; the sums continue from dx if first > 0. The columns are adjacent, or those in
+ * `active` (one panel). */
+ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, mg_linear_backward_input_args a,
+                       const int32_t *active)
+{
+    vec sum[TILE_SUMS];
+    const double *column[TILE_SUMS];
+    UNROLL for (int c = 0; c < cols; c++) {
+        if (active) column[c] = a.w + active[c];
+        UNROLL for (int b = 0; b < panels; b++) {
+            double *dxc = a.dx + b * a.dx_stride + (active ? (int64_t)active[c] : c) * LANES;
+            sum[c * panels + b] = first ? vec_load(dxc) : (vec){0};
+        }
+    }
+    for (int64_t s = first; s < last; s++) {
+        const int64_t o = a.order ? a.order[s] : a.nout - 1 - s;
+        if (last < a.nout) {
+            const int64_t ahead = s + (last - first);
+            const int64_t next = (a.order ? a.order[ahead < a.nout ? ahead : s] : a.nout - 1 - ahead) * a.w_stride;
+            prefetch(a.w, next);
+            if (cols > 8) prefetch(a.w, next + 8);
+        }
+        const double *row = a.w + o * a.w_stride;
+        vec dyo[4];
+        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(a.dy + b * a.dy_stride + o * LANES);
+        UNROLL for (int c = 0; c < cols; c++) {
+            vec weight = vec_set(active ? column[c][o * a.w_stride] : row[c]);
+            UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
+        }
+    }
+    UNROLL for (int b = 0; b < panels; b++) {
+        UNROLL for (int c = 0; c < cols; c++)
+            vec_store(a.dx + b * a.dx_stride + (active ? (int64_t)active[c] : c) * LANES, sum[c * panels + b]);
+    }
+}
+
+/* The arguments for the columns from c on. With `active` the columns are named there. */
+ALWAYS mg_linear_backward_input_args input_from_column(mg_linear_backward_input_args a, const int32_t *active, int64_t c)
+{
+    if (!active) {
+        a.w += c;
+        a.dx += c * LANES;
+    }
+    return a;
+}
+
+ALWAYS void input_cols(int panels, int64_t first, int64_t last, mg_linear_backward_input_args a, const int32_t *active)
+{
+    int64_t c = 0;
+#define INPUT(cols) \
+    input_tile(cols, panels, first, last, input_from_column(a, active, c), active ? active + c : NULL)
+    if (panels == 1 && TILE_SUMS >= 16 && !active)
+        for (; c + 16 <= a.ncols; c += 16) INPUT(16);
+    if (panels * 8 <= TILE_SUMS)
+        for (; c + 8 <= a.ncols; c += 8) INPUT(8);
+    for (; c + TILE_ROWS(panels) <= a.ncols; c += TILE_ROWS(panels)) INPUT(TILE_ROWS(panels));
+    switch (a.ncols - c) { /* fewer than TILE_ROWS(panels) */
+    case 3: INPUT(TILE_ROWS(panels) - 1); break;
+    case 2: INPUT(2); break;
+    case 1: INPUT(1); break;
+    }
+#undef INPUT
+}
+
+ALWAYS void input_panels(int64_t block, mg_linear_backward_input_args a)
+{
+    for (int64_t b = 0, step; b < a.panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
+        step = MG_LANES == 2 && b + 4 <= a.panels ? 4 : b + 2 <= a.panels ? 2 : 1;
+        for (int64_t first = 0; first < a.nout || first == 0; first += block) {
+            const int64_t last = a.nout - first < block ? a.nout : first + block;
+            switch (step) {
+#if MG_LANES == 2
+            case 4: input_cols(4, first, last, a, NULL); break;
+#endif
+            case 2: input_cols(2, first, last, a, NULL); break;
+            case 1: input_cols(1, first, last, a, NULL); break;
+            }
+        }
+    }
+}
+
+static void linear_backward_input(const mg_linear_backward_input_args *args)
+{
+    mg_linear_backward_input_args a = *args; /* a copy that no store can alias */
+    if (a.w_stride == 16 && a.ncols == 16) {
+        a.w_stride = a.ncols = 16;
+        input_panels(INT64_MAX, a);
+    } else {
+        input_panels(block_rows(a.w_stride), a);
+    }
+}
+
+static void linear_backward_input_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
+                                         int64_t w_stride, const double *dy, double *dx)
+{
+    mg_linear_backward_input_args a = {1, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
+    if (w_stride == 64) {
+        a.w_stride = 64;
+        input_cols(1, 0, nout, a, active);
+    } else {
+        input_cols(1, 0, nout, a, active);
+    }
+}
+
+static void relu_backward(int64_t nrows, const int32_t *active, const double *r, double *dr)
+{
+    for (int64_t s = 0; s < nrows; s++) {
+        const int64_t o = (active ? active[s] : s) * LANES;
+        /* 0.0 + float(h > 0) * dr: a product, because 0.0 * inf is nan. */
+        vec slope = vec_where(vec_greater(vec_load(r + o), vec_set(0.0)), vec_set(1.0));
+        vec_store(dr + o, 0.0 + slope * vec_load(dr + o));
+    }
+}
+
+/* One position: the columns fill the lanes. */
+ALWAYS void first_tile(int vecs, int64_t part, int64_t nout, int64_t nin, const double *w, const int32_t *order,
+                       const double *dy, double *dx)
+{
+    vec sum[TILE_SUMS] = {{0}};
+    for (int64_t s = 0; s < nout; s++) {
+        const int64_t o = order[s];
+        vec dyo = vec_set(dy[o * LANES]);
+        UNROLL for (int c = 0; c < vecs; c++)
+            sum[c] += (part ? vec_load_part(w + o * nin, part) : vec_load_unaligned(w + o * nin + c * LANES)) * dyo;
+    }
+    UNROLL for (int c = 0; c < vecs; c++)
+        for (int64_t l = 0; l < (part ? part : LANES); l++) dx[(c * LANES + l) * LANES] = sum[c][l];
+}
+
+static void linear_backward_input_first(int64_t nout, int64_t nin, const double *w, const int32_t *order,
+                                        const double *dy, double *dx)
+{
+    int64_t c = 0;
+#define FIRST(vecs) first_tile(vecs, 0, nout, nin, w + c, order, dy, dx + c * LANES)
+    for (; c + TILE_SUMS * LANES <= nin; c += TILE_SUMS * LANES) FIRST(TILE_SUMS);
+    for (; c + 4 * LANES <= nin; c += 4 * LANES) FIRST(4);
+    for (; c + 2 * LANES <= nin; c += 2 * LANES) FIRST(2);
+    for (; c + LANES <= nin; c += LANES) FIRST(1);
+    if (c < nin) first_tile(1, nin - c, nout, nin, w + c, order, dy, dx + c * LANES);
+#undef FIRST
+}
+
+static void linear_backward_target(int64_t nin, const double *w, const int32_t *targets, const double *dtarget,
+                                   double *dx)
+{
+    vec g = vec_load(dtarget);
+    int64_t i = 0;
+    for (; i + LANES <= nin; i += LANES) {
+        vec row[LANES];
+        UNROLL for (int p = 0; p < LANES; p++) row[p] = vec_load_unaligned(w + targets[p] * nin + i);
+        vec_transpose(row);
+        UNROLL for (int l = 0; l < LANES; l++) {
+            double *dxi = dx + (i + l) * LANES;
+            vec_store(dxi, vec_load(dxi) + row[l] * g);
+        }
+    }
+    for (; i < nin; i++)
+        for (int p = 0; p < LANES; p++) dx[i * LANES + p] += w[targets[p] * nin + i] * dtarget[p];
+}
+
+/* ---- dw[o][i] += x[p][i] * dy[p][o], p descending ---- */
+
+/* `rows` rows of dw, adjacent or those in `active`. part: the number of columns if they do not fill a vector, else 0. */
+ALWAYS void weight_tile(int rows, int vecs, int64_t part, mg_linear_backward_weight_args a, const int32_t *active)
+{
+    vec sum[TILE_SUMS];
+    double *dw_row[TILE_SUMS];
+    const double *dy_row[TILE_SUMS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        const int64_t o = active ? active[r] : r;
+        dw_row[r] = a.dw + o * a.nin;
+        dy_row[r] = a.dy + o * LANES;
+        UNROLL for (int c = 0; c < vecs; c++) {
+            sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
+            /* The rows below, which come next. */
+            if (a.nin > 64 && !active) prefetch_write(dw_row[r], rows * a.nin + c * LANES);
+        }
+    }
+    for (int64_t p = a.n - 1; p >= 0; p--) {
+        const int64_t at = (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES);
+        vec xp[TILE_SUMS];
+        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + p * a.x_stride + c * LANES);
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]);
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int c = 0; c < vecs; c++) {
+            if (part)
+                vec_store_part(dw_row[r], sum[r * vecs + c], part);
+            else
+                vec_store_unaligned(dw_row[r] + c * LANES, sum[r * vecs + c]);
+        }
+    }
+}
+
+/* The arguments for row o and column c on. With `active` the rows are named there. */
+ALWAYS mg_linear_backward_weight_args weight_from(mg_linear_backward_weight_args a, const int32_t *active, int64_t o,
+                                                  int64_t c)
+{
+    if (!active) {
+        a.dy += o * LANES;
+        a.dw += o * a.nin;
+    }
+    a.x += c;
+    a.dw += c;
+    return a;
+}
+
+ALWAYS void weight_cols(int rows, mg_linear_backward_weight_args a, const int32_t *active, int64_t o)
+{
+    int64_t c = 0;
+    const int32_t *listed = active ? active + o : NULL;
+    for (; c + 2 * LANES <= a.nin; c += 2 * LANES) weight_tile(rows, 2, 0, weight_from(a, active, o, c), listed);
+    for (; c + LANES <= a.nin; c += LANES) weight_tile(rows, 1, 0, weight_from(a, active, o, c), listed);
+    if (c < a.nin) weight_tile(rows, 1, a.nin - c, weight_from(a, active, o, c), listed);
+}
+
+ALWAYS void weight_rows(mg_linear_backward_weight_args a, const int32_t *active)
+{
+    int64_t o = 0;
+    for (; o + TILE_SUMS / 2 <= a.nout; o += TILE_SUMS / 2) weight_cols(TILE_SUMS / 2, a, active, o);
+    for (; o + 2 <= a.nout; o += 2) weight_cols(2, a, active, o);
+    if (o < a.nout) weight_cols(1, a, active, o);
+}
+
+static void linear_backward_weight(const mg_linear_backward_weight_args *args)
+{
+    mg_linear_backward_weight_args a = *args;
+    if (a.nin == 16 && a.x_stride == 16) {
+        a.nin = a.x_stride = 16;
+        weight_rows(a, NULL);
+    } else {
+        weight_rows(a, NULL);
+    }
+}
+
+static void linear_backward_weight_active(const mg_linear_backward_weight_args *args, const int32_t *active)
+{
+    mg_linear_backward_weight_args a = *args;
+    a.dy_stride = 0; /* one panel */
+    if (a.nin == 16 && a.x_stride == 16) {
+        a.nin = a.x_stride = 16;
+        weight_rows(a, active);
+    } else {
+        weight_rows(a, active);
+    }
+}
+
+/* `rows` rows of one vector of columns, over the `count` positions given, which descend. */
+ALWAYS void sparse_tile(int rows, int64_t part, int64_t count, const int32_t *positions,
+                        mg_linear_backward_weight_args a)
+{
+    vec sum[8];
+    UNROLL for (int r = 0; r < rows; r++) {
+        sum[r] = part ? vec_load_part(a.dw + r * a.nin, part) : vec_load_unaligned(a.dw + r * a.nin);
+        if (a.nin > 64) prefetch_write(a.dw, (rows + r) * a.nin);
+    }
+    for (int64_t s = 0; s < count; s++) {
+        const int64_t p = positions[s];
+        const double *g = a.dy + (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES);
+        vec xp = vec_load(a.x + p * a.x_stride);
+        UNROLL for (int r = 0; r < rows; r++) sum[r] += xp * vec_set(g[r * LANES]);
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        if (part)
+            vec_store_part(a.dw + r * a.nin, sum[r], part);
+        else
+            vec_store_unaligned(a.dw + r * a.nin, sum[r]);
+    }
+}
+
+static void linear_backward_weight_sparse(const mg_linear_backward_weight_args *args, int32_t *index_scratch)
+{
+    const mg_linear_backward_weight_args a = *args;
+    /* For each vector of columns: the number of positions that are not 0 there, then these positions, descending. */
+    for (int64_t c = 0; c < a.nin; c += LANES) {
+        int32_t *list = index_scratch + c / LANES * (a.n + 1);
+        int64_t count = 0;
+        for (int64_t p = a.n - 1; p >= 0; p--) {
+            list[1 + count] = (int32_t)p;
+            count += lanes_any(vec_differs(vec_load(a.x + p * a.x_stride + c), vec_set(0.0)));
+        }
+        list[0] = (int32_t)count;
+    }
+    int64_t o = 0;
+#define SPARSE(rows)                                                                          \
+    for (int64_t c = 0; c < a.nin; c += LANES) {                                              \
+        const int32_t *list = index_scratch + c / LANES * (a.n + 1);                          \
+        const int64_t part = a.nin - c < LANES ? a.nin - c : 0;                               \
+        if (list[0]) sparse_tile(rows, part, list[0], list + 1, weight_from(a, NULL, o, c));  \
+    }
+    for (; o + 8 <= a.nout; o += 8) SPARSE(8)
+    for (; o < a.nout; o++) SPARSE(1)
+#undef SPARSE
+}
+
+#endif

@@ -1,0 +1,159 @@
+/* Matrix products, forward. Every sum keeps the script's order; the sums in a register tile are independent.
+ *
+ * A tile holds its accumulators in registers while the summed index runs innermost. Accumulators start at +0.0, as
+ * the script's sum() does. */
+#ifndef MG_BODY_LINEAR_FORWARD_H
+#define MG_BODY_LINEAR_FORWARD_H
+
+#include "kernels/body/tile.h"
+#include "kernels/kernels.h"
+
+/* out[o] = sum of w[o][i] * x[i] for `rows` rows o, i ascending: all nin of them, or those in `active`. */
+ALWAYS void forward_tile(int rows, int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
+{
+    vec sum[TILE_SUMS];
+    UNROLL for (int s = 0; s < rows * panels; s++) sum[s] = (vec){0};
+    for (int64_t s = 0; s < a.nin; s++) {
+        const int64_t i = active ? active[s] : s;
+        /* Long rows: fetch the next tile's weights, which follow this one's, a cache line at a time. */
+        if (!active && a.nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(a.w, rows * a.nin + s * rows);
+        UNROLL for (int b = 0; b < panels; b++) {
+            vec xi = vec_load(a.x + b * a.x_stride + i * LANES);
+            UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
+        }
+    }
+    UNROLL for (int b = 0; b < panels; b++) {
+        UNROLL for (int r = 0; r < rows; r++) {
+            vec y = sum[r * panels + b];
+            if (a.residual) y += vec_load(a.residual + b * a.out_stride + r * LANES);
+            vec_store(a.out + b * a.out_stride + r * LANES, y);
+        }
+    }
+}
+
+/* The arguments for the rows from o on. */
+ALWAYS mg_linear_forward_args forward_from_row(mg_linear_forward_args a, int64_t w_stride, int64_t o)
+{
+    a.w += o * w_stride;
+    if (a.residual) a.residual += o * LANES;
+    a.out += o * LANES;
+    return a;
+}
+
+ALWAYS void forward_rows(int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
+{
+    int64_t o = 0;
+#define FORWARD(rows) forward_tile(rows, panels, forward_from_row(a, w_stride, o), w_stride, active)
+    if (panels == 1) {
+        for (; o + 8 <= a.nout; o += 8) FORWARD(8);
+        if (o + 4 <= a.nout) {
+            FORWARD(4);
+            o += 4;
+        }
+    } else {
+        for (; o + TILE_ROWS(panels) <= a.nout; o += TILE_ROWS(panels)) FORWARD(TILE_ROWS(panels));
+    }
+    switch (a.nout - o) { /* fewer than TILE_ROWS(panels) */
+    case 3: FORWARD(TILE_ROWS(panels) - 1); break;
+    case 2: FORWARD(2); break;
+    case 1: FORWARD(1); break;
+    }
+#undef FORWARD
+}
+
+ALWAYS void forward_panels(mg_linear_forward_args a)
+{
+    while (a.panels > 0) {
+        int step;
+        if (a.panels >= TILE_PANELS) {
+            step = TILE_PANELS;
+            forward_rows(TILE_PANELS, a, a.nin, NULL);
+        } else if (a.panels >= 2) {
+            step = 2;
+            forward_rows(2, a, a.nin, NULL);
+        } else {
+            step = 1;
+            forward_rows(1, a, a.nin, NULL);
+        }
+        a.panels -= step;
+        a.x += step * a.x_stride;
+        a.out += step * a.out_stride;
+        if (a.residual) a.residual += step * a.out_stride;
+    }
+}
+
+static void linear_forward(const mg_linear_forward_args *args)
+{
+    mg_linear_forward_args a = *args; /* a copy that no store can alias */
+    /* The same loops with a constant size for the products of the script's own model. */
+    if (a.nin == 16) {
+        a.nin = 16;
+        forward_panels(a);
+    } else {
+        forward_panels(a);
+    }
+}
+
+static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
+                                  int64_t w_stride, const double *x, const double *residual, double *out)
+{
+    const mg_linear_forward_args a = {1, nout, nactive, w, x, 0, residual, out, 0};
+    if (w_stride == 64)
+        forward_rows(1, a, 64, active);
+    else
+        forward_rows(1, a, w_stride, active);
+}
+
+/* ---- relu ---- */
+
+static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *active, int *finite)
+{
+    /* Lanes without a position count neither as active nor as not finite. */
+    const lane_mask valid = lanes_to(n - 1);
+    vec odd = {0};
+    int64_t nactive = 0;
+    for (int64_t o = 0; o < nrows; o++) {
+        vec y = vec_load(h + o * LANES);
+        lane_mask positive = vec_greater(y, vec_set(0.0));
+        odd += y - y; /* 0, or nan */
+        vec_store(h + o * LANES, vec_where(positive, y)); /* max(0, y): 0 for nan and for -0.0 */
+        active[nactive] = (int32_t)o;
+        nactive += lanes_any(positive & valid);
+    }
+    *finite = !lanes_any(vec_differs(odd, vec_set(0.0)) & valid);
+    return nactive;
+}
+
+static double sum_of_magnitudes(int64_t n, const double *x)
+{
+    vec sum[4] = {{0}, {0}, {0}, {0}};
+    int64_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        UNROLL for (int s = 0; s < 4; s++) sum[s] += vec_abs(vec_load_unaligned(x + i + s * LANES));
+    }
+    vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    double total = 0;
+    UNROLL for (int l = 0; l < LANES; l++) total += all[l];
+    for (; i < n; i++) total += x[i] < 0 ? -x[i] : x[i];
+    return total;
+}
+
+static uint64_t or_of_bits(int64_t n, const double *x)
+{
+    ivec bits[4] = {{0}, {0}, {0}, {0}};
+    int64_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        UNROLL for (int s = 0; s < 4; s++) bits[s] |= (ivec)vec_load_unaligned(x + i + s * LANES);
+    }
+    ivec all = (bits[0] | bits[1]) | (bits[2] | bits[3]);
+    uint64_t any = 0;
+    UNROLL for (int l = 0; l < LANES; l++) any |= (uint64_t)all[l];
+    for (; i < n; i++) {
+        uint64_t one;
+        memcpy(&one, x + i, sizeof one);
+        any |= one;
+    }
+    return any;
+}
+
+#endif

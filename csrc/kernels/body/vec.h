@@ -1,0 +1,193 @@
+/* A vector of MG_LANES doubles, in the vector extensions of GCC and Clang: one source for every width.
+ *
+ * Arithmetic on it is IEEE-754 in each lane, and every operation is rounded (-ffp-contract=off). */
+#ifndef MG_BODY_VEC_H
+#define MG_BODY_VEC_H
+
+#include <stdint.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+/* An instruction set's file must be compiled with at least its flags. The width, never a flag, selects the intrinsics: two
+ * lanes remain two lanes where the baseline has AVX. */
+#if MG_LANES == 8 && !(defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__FMA__))
+#error "isa/avx512.c is to be compiled with -mavx512f -mavx512vl -mavx512dq -mfma"
+#elif MG_LANES == 4 && !(defined(__AVX2__) && defined(__FMA__))
+#error "isa/avx2.c is to be compiled with -mavx2 -mfma"
+#endif
+
+#define LANES MG_LANES
+#define ALWAYS static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+typedef double vec __attribute__((vector_size(MG_LANES * 8), may_alias));
+typedef int64_t ivec __attribute__((vector_size(MG_LANES * 8), may_alias));
+typedef uint64_t uvec __attribute__((vector_size(MG_LANES * 8), may_alias));
+typedef double vec_unaligned __attribute__((vector_size(MG_LANES * 8), may_alias, aligned(8)));
+
+/* Modulo 2**64, which signed arithmetic in C is not. */
+ALWAYS ivec ivec_add(ivec a, ivec b) { return (ivec)((uvec)a + (uvec)b); }
+ALWAYS ivec ivec_shift_left(ivec a, int bits) { return (ivec)((uvec)a << bits); }
+
+ALWAYS vec vec_load(const double *p) { return *(const vec *)p; }
+ALWAYS void vec_store(double *p, vec v) { *(vec *)p = v; }
+ALWAYS vec vec_load_unaligned(const double *p) { return *(const vec_unaligned *)p; }
+ALWAYS void vec_store_unaligned(double *p, vec v) { *(vec_unaligned *)p = v; }
+
+/* Fetch p[at] into the cache, for reading or writing. It may be outside of the array, where C forbids a pointer, so the
+ * address is computed as an integer. */
+ALWAYS const void *address_of(const double *p, int64_t at)
+{
+    return (const void *)((uintptr_t)p + (uintptr_t)at * sizeof *p);
+}
+ALWAYS void prefetch(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at)); }
+ALWAYS void prefetch_write(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at), 1); }
+
+/* The first `count` lanes, the others 0. */
+ALWAYS vec vec_load_part(const double *p, int64_t count)
+{
+    vec v = {0};
+    memcpy(&v, p, (size_t)count * sizeof(double));
+    return v;
+}
+ALWAYS void vec_store_part(double *p, vec v, int64_t count) { memcpy(p, &v, (size_t)count * sizeof(double)); }
+
+#if MG_LANES == 8
+#define VEC_LIST(f) {f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)}
+#define VEC_INDEX(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#elif MG_LANES == 4
+#define VEC_LIST(f) {f(0), f(1), f(2), f(3)}
+#define VEC_INDEX(f) f(0), f(1), f(2), f(3)
+#elif MG_LANES == 2
+#define VEC_LIST(f) {f(0), f(1)}
+#define VEC_INDEX(f) f(0), f(1)
+#endif
+
+ALWAYS vec vec_set(double x)
+{
+#define VEC_ITEM(l) x
+    return (vec)VEC_LIST(VEC_ITEM);
+#undef VEC_ITEM
+}
+
+/* a where the bits of mask are set, else b. */
+ALWAYS vec bits_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+
+/* A truth value per lane: a mask register where the processor has them, else all ones or all zeros in the lane. */
+#if MG_LANES == 8
+typedef __mmask8 lane_mask;
+ALWAYS lane_mask vec_greater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
+ALWAYS lane_mask vec_at_least(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ); }
+ALWAYS lane_mask vec_equals(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
+ALWAYS lane_mask vec_differs(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ); }
+ALWAYS int lanes_any(lane_mask mask) { return mask != 0; }
+ALWAYS vec vec_where(lane_mask mask, vec a) { return (vec)_mm512_maskz_mov_pd(mask, (__m512d)a); }
+ALWAYS vec vec_select(lane_mask mask, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, mask, (__m512d)a); }
+ALWAYS vec vec_add_where(lane_mask mask, vec sum, vec a)
+{
+    return (vec)_mm512_mask_add_pd((__m512d)sum, mask, (__m512d)sum, (__m512d)a);
+}
+ALWAYS lane_mask lanes_from(int64_t first) { return first > 0 ? (lane_mask)(0xff << first) : 0xff; }
+ALWAYS lane_mask lanes_to(int64_t last) { return last < 7 ? (lane_mask)((2 << last) - 1) : 0xff; }
+#else
+typedef ivec lane_mask;
+#if MG_LANES == 2 && defined(__SSE2__)
+/* Without intrinsics GCC moves truth values of 64 bits through general registers, one by one. */
+ALWAYS lane_mask vec_greater(vec a, vec b) { return (lane_mask)_mm_cmpgt_pd((__m128d)a, (__m128d)b); }
+ALWAYS lane_mask vec_at_least(vec a, vec b) { return (lane_mask)_mm_cmpge_pd((__m128d)a, (__m128d)b); }
+ALWAYS lane_mask vec_equals(vec a, vec b) { return (lane_mask)_mm_cmpeq_pd((__m128d)a, (__m128d)b); }
+ALWAYS lane_mask vec_differs(vec a, vec b) { return (lane_mask)_mm_cmpneq_pd((__m128d)a, (__m128d)b); }
+#else
+ALWAYS lane_mask vec_greater(vec a, vec b) { return a > b; }
+ALWAYS lane_mask vec_at_least(vec a, vec b) { return a >= b; }
+ALWAYS lane_mask vec_equals(vec a, vec b) { return a == b; }
+ALWAYS lane_mask vec_differs(vec a, vec b) { return a != b; }
+#endif
+ALWAYS int lanes_any(lane_mask mask)
+{
+#if MG_LANES == 4
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#elif MG_LANES == 2 && defined(__SSE2__)
+    return _mm_movemask_pd((__m128d)mask) != 0;
+#else
+    int64_t any = 0;
+    UNROLL for (int l = 0; l < MG_LANES; l++) any |= mask[l];
+    return any != 0;
+#endif
+}
+/* a where the mask is set, else +0.0; a where it is set, else b. */
+ALWAYS vec vec_where(lane_mask mask, vec a) { return (vec)((ivec)a & mask); }
+ALWAYS vec vec_select(lane_mask mask, vec a, vec b) { return bits_select(mask, a, b); }
+
+/* sum + a where the mask is set, sum elsewhere. (sum + 0.0 is sum, unless that is -0.0, which no sum is that began at
+ * 0.0.) */
+ALWAYS vec vec_add_where(lane_mask mask, vec sum, vec a) { return sum + vec_where(mask, a); }
+
+/* Lanes at or after `first`, lanes up to `last`: as doubles, which SSE2 can compare. */
+#define VEC_ITEM(l) l
+static const double lane_index[MG_LANES] __attribute__((aligned(64))) = VEC_LIST(VEC_ITEM);
+#undef VEC_ITEM
+ALWAYS lane_mask lanes_from(int64_t first) { return vec_at_least(vec_load(lane_index), vec_set((double)first)); }
+ALWAYS lane_mask lanes_to(int64_t last) { return vec_at_least(vec_set((double)last), vec_load(lane_index)); }
+#endif
+
+/* vec_add_where if `only`, a constant, is set; otherwise a plain sum. */
+ALWAYS vec vec_add_if(int only, lane_mask mask, vec sum, vec a)
+{
+    if (only) return vec_add_where(mask, sum, a);
+    return sum + a;
+}
+
+/* Python's max(m, x): m unless x is greater, so a nan in x is ignored and a nan in m is kept. x86 has an instruction for
+ * exactly this. */
+ALWAYS vec vec_max(vec m, vec x)
+{
+#if MG_LANES == 8
+    return (vec)_mm512_max_pd((__m512d)x, (__m512d)m);
+#elif MG_LANES == 4
+    return (vec)_mm256_max_pd((__m256d)x, (__m256d)m);
+#elif MG_LANES == 2 && defined(__SSE2__)
+    return (vec)_mm_max_pd((__m128d)x, (__m128d)m);
+#else
+    return vec_select(vec_greater(x, m), x, m);
+#endif
+}
+
+ALWAYS vec vec_abs(vec x) { return (vec)((ivec)x & INT64_MAX); }
+
+/* row[i][j] <-> row[j][i], in registers: swap blocks of 1, then of 2, then of 4 across the diagonal. */
+#define VEC_LOW1(l) ((l)&1 ? MG_LANES + (l)-1 : (l))
+#define VEC_HIGH1(l) ((l)&1 ? MG_LANES + (l) : (l) + 1)
+#define VEC_LOW2(l) ((l)&2 ? MG_LANES + (l)-2 : (l))
+#define VEC_HIGH2(l) ((l)&2 ? MG_LANES + (l) : (l) + 2)
+#define VEC_LOW4(l) ((l)&4 ? MG_LANES + (l)-4 : (l))
+#define VEC_HIGH4(l) ((l)&4 ? MG_LANES + (l) : (l) + 4)
+#if defined(__clang__) || __GNUC__ >= 12
+#define VEC_SHUFFLE(a, b, index) __builtin_shufflevector(a, b, VEC_INDEX(index))
+#else
+#define VEC_SHUFFLE(a, b, index) __builtin_shuffle(a, b, (ivec)VEC_LIST(index))
+#endif
+#define VEC_SWAP(size)                                                                        \
+    UNROLL for (int i = 0; i < MG_LANES; i++) if (!(i & size)) {                              \
+        vec a = row[i], b = row[i + size];                                                    \
+        row[i] = VEC_SHUFFLE(a, b, VEC_LOW##size);                                            \
+        row[i + size] = VEC_SHUFFLE(a, b, VEC_HIGH##size);                                    \
+    }
+ALWAYS void vec_transpose(vec row[MG_LANES])
+{
+    VEC_SWAP(1)
+#if MG_LANES >= 4
+    VEC_SWAP(2)
+#endif
+#if MG_LANES >= 8
+    VEC_SWAP(4)
+#endif
+}
+
+#endif

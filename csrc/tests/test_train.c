@@ -1,0 +1,203 @@
+/* Gradients, training and sampling against the graph, and what training leaves behind when it fails. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/check.h"
+#include "tests/graph.h"
+#include "tests/shapes.h"
+#include "tests/tests.h"
+
+/* DOCUMENTS documents of random tokens below `vocab_size`, the first of which fills the block. */
+static int32_t *random_documents(const mg_config *c, int64_t vocab_size, mg_mt19937 *stream, int64_t *starts)
+{
+    int32_t *tokens = allocate(DOCUMENTS * (c->block_size + 1), sizeof *tokens);
+    starts[0] = 0;
+    for (int i = 0; i < DOCUMENTS; i++) {
+        const int64_t n = i ? 1 + (int64_t)mg_mt19937_below(stream, (uint64_t)c->block_size) : c->block_size;
+        starts[i + 1] = starts[i] + n + 1;
+        for (int64_t t = starts[i]; t < starts[i + 1]; t++)
+            tokens[t] = (int32_t)mg_mt19937_below(stream, (uint64_t)vocab_size);
+    }
+    return tokens;
+}
+
+/* The script's loop over `documents`. */
+static void graph_train(const mg_config *c, const mg_adam_config *adam, state *s, const int32_t *tokens,
+                        const int64_t *starts, int64_t documents, double *losses)
+{
+    for (int64_t i = 0; i < documents; i++) {
+        losses[i] = graph_document_gradient(c, s->params, s->grad, tokens + starts[i], starts[i + 1] - starts[i] - 1);
+        graph_adam_step(adam, i, s->num_params, s->params, s->grad, s->m, s->v);
+    }
+}
+
+uint64_t test_train(const mg_kernels *kernels, uint64_t d)
+{
+    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS};
+    for (int i = 0; i < SHAPES; i++) {
+        const mg_config *c = shapes + i;
+        begin_case("%s, shape %d", mg_kernels_name(kernels), i);
+        mg_mt19937 stream = seeded((uint32_t)i);
+        state ours = new_state(c);
+        int64_t starts[DOCUMENTS + 1], done;
+        double losses[DOCUMENTS], expected_losses[DOCUMENTS];
+        mg_mt19937_fill_gauss(&stream, ours.params, ours.num_params, 0.0, i % 3 ? 0.5 : 0.08);
+        int32_t *tokens = random_documents(c, c->vocab_size, &stream, starts);
+        mg_engine *engine = mg_engine_new(c, kernels);
+        if (!engine) abort();
+
+        /* A gradient, added to what is there. */
+        mg_mt19937_fill_gauss(&stream, ours.grad, ours.num_params, 0.0, 1.0);
+        state expected = copy_of_state(&ours);
+        mg_status status = mg_document_gradient(engine, ours.params, ours.grad, tokens, c->block_size, NULL, losses);
+        expected_losses[0] = graph_document_gradient(c, expected.params, expected.grad, tokens, c->block_size);
+        check(status == MG_OK, "gradient: status %d", status);
+        check_array("loss", 1, losses, expected_losses);
+        check_array("gradient", ours.num_params, ours.grad, expected.grad);
+
+        /* The losses at each position, whose sum in the script's order is that of the loss. */
+        double *at_positions = doubles(c->block_size), sum = 0.0;
+        status = mg_position_losses(engine, ours.params, tokens, c->block_size, NULL, at_positions);
+        check(status == MG_OK, "position losses: status %d", status);
+        for (int64_t p = 0; p < c->block_size; p++) sum += at_positions[p];
+        sum *= 1.0 / (double)c->block_size;
+        check_array("mean of the position losses", 1, &sum, expected_losses);
+        free_doubles(at_positions);
+
+        /* Training. */
+        memset(ours.grad, 0, (size_t)ours.num_params * sizeof *ours.grad);
+        memset(expected.grad, 0, (size_t)ours.num_params * sizeof *ours.grad);
+        status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, DOCUMENTS, NULL,
+                          losses, &done);
+        graph_train(c, &adam, &expected, tokens, starts, DOCUMENTS, expected_losses);
+        check(status == MG_OK && done == DOCUMENTS, "training: status %d after %d documents", status, (int)done);
+        check_array("losses", DOCUMENTS, losses, expected_losses);
+        check_state(&ours, &expected);
+        d = digest(digest(d, DOCUMENTS, losses), ours.num_params, ours.params);
+
+        /* Sampling: the only oracle is the other instruction sets, by the digest. */
+        int32_t *out = allocate(c->block_size, sizeof *out);
+        double *probs = doubles(c->vocab_size);
+        for (int sample = 0; sample < 8; sample++) {
+            int64_t count = 0;
+            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, NULL, out, &count);
+            check(status == MG_OK, "sampling: status %d", status);
+            d = digest_tokens(d, count, out);
+            status = mg_next_probabilities(engine, ours.params, 2.0, tokens, 1, NULL, probs);
+            check(status == MG_OK, "probabilities: status %d", status);
+            d = digest(d, c->vocab_size, probs);
+        }
+        mg_engine_free(engine);
+        free_state(&ours);
+        free_state(&expected);
+        free_doubles(probs);
+        free(tokens);
+        free(out);
+    }
+    return d;
+}
+
+/* A model in which only documents with token 0 have gradients whose squares overflow: its embedding has an axis of its
+ * own, and what the MLP does with that axis is a tiny weight times a huge one. Attention's products are 0. */
+static void set_trap(const mg_config *c, state *s, mg_mt19937 *stream)
+{
+    const mg_layout at = mg_layout_of(c);
+    const int64_t n_embd = c->n_embd, axis = n_embd - 1;
+    mg_mt19937_fill_gauss(stream, s->params, at.layers, 0.0, 0.5);
+    for (int64_t row = 0; row < at.layers / n_embd; row++) s->params[row * n_embd + axis] = 0.0;
+    s->params[at.wte + axis] = 1.0; /* token 0 */
+    double *layer = s->params + at.layers;
+    memset(layer, 0, (size_t)(c->n_layer * at.layer_size) * sizeof *layer);
+    layer[at.mlp_fc1 + axis] = 1e-160;
+    layer[at.mlp_fc2] = 1e160;
+}
+
+/* Training meets an overflow in Adam at document `bad`: what it leaves must be what the script had before it. */
+static void test_rollback(const mg_kernels *kernels, const mg_config *c, int64_t bad)
+{
+    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS};
+    mg_mt19937 stream = seeded(11);
+    state ours = new_state(c);
+    set_trap(c, &ours, &stream);
+    int64_t starts[DOCUMENTS + 1], done = -1;
+    double losses[DOCUMENTS], expected_losses[DOCUMENTS];
+    int32_t *tokens = random_documents(c, c->vocab_size - 1, &stream, starts);
+    for (int64_t t = 0; t < starts[DOCUMENTS]; t++) tokens[t]++; /* none of them is 0 */
+    tokens[starts[bad]] = 0;
+    state expected = copy_of_state(&ours);
+    mg_engine *engine = mg_engine_new(c, kernels);
+    if (!engine) abort();
+    begin_case("%s, overflow at document %d, %d parameters", mg_kernels_name(kernels), (int)bad, (int)ours.num_params);
+    mg_status status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, DOCUMENTS,
+                                NULL, losses, &done);
+    graph_train(c, &adam, &expected, tokens, starts, bad, expected_losses);
+    check(status == MG_POW_RANGE && done == bad, "status %d after %d documents", status, (int)done);
+    check_array("losses", bad, losses, expected_losses);
+    check_state(&ours, &expected);
+
+    /* The engine is usable: training continues without that token. */
+    tokens[starts[bad]] = 1;
+    status = mg_train(engine, &adam, bad, ours.params, ours.grad, ours.m, ours.v, tokens, starts + bad, DOCUMENTS - bad,
+                      NULL, losses + bad, &done);
+    for (int64_t i = bad; i < DOCUMENTS; i++) {
+        expected_losses[i] = graph_document_gradient(c, expected.params, expected.grad, tokens + starts[i],
+                                                     starts[i + 1] - starts[i] - 1);
+        graph_adam_step(&adam, i, ours.num_params, expected.params, expected.grad, expected.m, expected.v);
+    }
+    check(status == MG_OK && done == DOCUMENTS - bad, "afterwards: status %d", status);
+    check_array("losses afterwards", DOCUMENTS, losses, expected_losses);
+    check_state(&ours, &expected);
+    mg_engine_free(engine);
+    free_state(&ours);
+    free_state(&expected);
+    free(tokens);
+}
+
+/* A status of mg_train for two documents, and that nothing has changed: grad holds something of the caller's. */
+static void test_nothing_changes(const mg_kernels *kernels, const char *what, const mg_adam_config *adam, state *ours,
+                                 const mg_config *c, mg_poll *poll, mg_status expected_status)
+{
+    const int32_t tokens[] = {1, 2, 1, 2, 2, 1};
+    const int64_t starts[] = {0, 3, 6};
+    double losses[2];
+    int64_t done = -1;
+    state before = copy_of_state(ours);
+    mg_engine *engine = mg_engine_new(c, kernels);
+    if (!engine) abort();
+    begin_case("%s, %s", mg_kernels_name(kernels), what);
+    const mg_status status = mg_train(engine, adam, 0, ours->params, ours->grad, ours->m, ours->v, tokens, starts, 2,
+                                      poll, losses, &done);
+    check(status == expected_status && done == 0, "status %d after %d documents", status, (int)done);
+    check_state(ours, &before);
+    mg_engine_free(engine);
+    free_state(&before);
+}
+
+void test_train_errors(const mg_kernels *kernels)
+{
+    const mg_config small = {5, 8, 2, 1, 9}, large = {5, 16, 2, 1, 9}; /* matrix by matrix from 2000 parameters on */
+    for (int64_t bad = 0; bad < DOCUMENTS; bad += DOCUMENTS / 2 - 1) {
+        test_rollback(kernels, &small, bad);
+        test_rollback(kernels, &large, bad);
+    }
+    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS}, no_steps = {0.01, 0.85, 0.99, 1e-8, 0};
+    const mg_adam_config no_eps = {0.01, 0.85, 0.99, 0.0, DOCUMENTS};
+    mg_mt19937 stream = seeded(5);
+    state s = new_state(&small);
+    mg_mt19937_fill_gauss(&stream, s.params, s.num_params, 0.0, 0.5);
+    mg_mt19937_fill_gauss(&stream, s.grad, s.num_params, 0.0, 0.5);
+    s.grad[3] = -0.0;
+    test_nothing_changes(kernels, "num_steps 0", &no_steps, &s, &small, NULL, MG_ZERO_DIVISION);
+    eager_poll stop;
+    start_poll(&stop, 1);
+    stop.poll.work = 1 << 21;
+    test_nothing_changes(kernels, "interrupted", &adam, &s, &small, &stop.poll, MG_INTERRUPTED);
+    s.v[s.num_params - 1] = -1.0;
+    test_nothing_changes(kernels, "a negative v", &adam, &s, &small, NULL, MG_POW_COMPLEX);
+    s.v[s.num_params - 1] = 0.0;
+    s.grad[s.num_params - 1] = 1e200;
+    test_nothing_changes(kernels, "a gradient that overflows", &adam, &s, &small, NULL, MG_POW_RANGE);
+    memset(s.grad, 0, (size_t)s.num_params * sizeof *s.grad);
+    test_nothing_changes(kernels, "eps 0 and v 0", &no_eps, &s, &small, NULL, MG_ZERO_DIVISION);
+    free_state(&s);
+}
