@@ -5,12 +5,29 @@ import sys
 import time
 import traceback
 import warnings
+from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
 from ..core import hooks
 from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
 from ..core.tracing import SymFloat, Trace, Traced, TraceError
 from ..core.value import Value
 from . import rewrite, structure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from typing import Any, Literal, TypeAlias
+
+    from ..core.tracing import Guard
+    from .structure import Structure
+
+    _Arguments: TypeAlias = tuple[Any, ...]
+    #: The structure of a result, those of what is appended to each list argument, and which results are Values.
+    _Shape: TypeAlias = tuple[Structure, list[Structure], list[bool]]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 MOST_SHAPES = 64  # of one function; the one used longest ago goes first
 CALLS_BEFORE = 2  # of a shape that run as written; the last of them is also traced and compared
@@ -20,10 +37,24 @@ class CompileError(TypeError):
     """A function, or one shape of its arguments, cannot be compiled; raised with fallback="error" only."""
 
 
-class Compiled(Dispatcher):
+class Compiled(Dispatcher, Generic[_P, _R]):
     """A function that is compiled once for each shape of its arguments. Made by `compile`."""
 
-    def __init__(self, function, static, verify, fallback, with_grad):
+    __name__: str
+    __qualname__: str
+
+    if TYPE_CHECKING:  # the call itself is compiled
+
+        def __call__(self, *arguments: _P.args, **named: _P.kwargs) -> _R: ...
+
+    def __init__(
+        self,
+        function: "Callable[_P, _R]",
+        static: "str | Iterable[str | int]",
+        verify: "Literal['first', 'always', False]",
+        fallback: "Literal['eager', 'error']",
+        with_grad: bool,
+    ) -> None:
         self.__wrapped__ = function
         self.__compiled_function__ = function
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -31,32 +62,32 @@ class Compiled(Dispatcher):
         self.verify, self.fallback = verify, fallback
         super().__init__(function, self._positions(static), with_grad)
         self.always_verify = verify == "always"
-        self._retraced = {}  # signature -> how often a guard has not held
+        self._retraced: dict[bytes, int] = {}  # signature -> how often a guard has not held
 
-    def _positions(self, static):
+    def _positions(self, static: "str | Iterable[str | int]") -> "Sequence[int]":
         """Names or positions of arguments as positions."""
         if not static:
             return ()
         names = list(inspect.signature(self.__wrapped__).parameters)
-        positions = []
+        positions: list[int] = []
         for name in (static,) if isinstance(static, (str, int)) else static:
             if isinstance(name, str) and name not in names:
                 raise ValueError(f"static={name!r}: {self.__name__}() has no such argument ({', '.join(names)})")
             positions.append(names.index(name) if isinstance(name, str) else name)
         return positions
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
         import types
 
         return self if instance is None else types.MethodType(self, instance)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<compiled function {self.__qualname__}>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> str:
         return self.__qualname__  # like a function: by its name
 
-    def positional(self, arguments, named):
+    def positional(self, arguments: "_Arguments", named: "Mapping[str, Any]") -> "_Arguments":
         """A call's arguments without names, defaults filled in where they are needed for that."""
         bound = inspect.signature(self.function).bind(*arguments, **named)
         if bound.kwargs:
@@ -65,13 +96,13 @@ class Compiled(Dispatcher):
             raise CompileError(f"{self.__name__}() is compiled: its arguments cannot be keyword-only")
         return bound.args
 
-    def traced_call(self, arguments):
+    def traced_call(self, arguments: "_Arguments") -> "Any":
         """A call within the trace of another compiled function."""
         return hooks.called(self.function)(*arguments)
 
     # ---- calls that are not replayed ----
 
-    def first_call(self, signature, arguments, odd):
+    def first_call(self, signature: bytes, arguments: "_Arguments", odd: bool) -> "Any":
         """A shape that is not known yet, or arguments that no program is for."""
         if odd:
             if self.fallback == "error":
@@ -85,7 +116,7 @@ class Compiled(Dispatcher):
         self.evict(MOST_SHAPES)
         return self.later_call(entry, signature, arguments)
 
-    def later_call(self, entry, signature, arguments):
+    def later_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
         if entry.program is not None:
             broken = entry.check_guards()
             if broken is not None:
@@ -112,31 +143,33 @@ class Compiled(Dispatcher):
             entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
             raise
 
-    def _replayed(self, entry, arguments):
+    def _replayed(self, entry: Entry, arguments: "_Arguments") -> "Any":
         results = self.replay_now(entry, arguments)
         if results is None:
             return self.function(*arguments)
         return results[0] if entry.results is None else self.put_together(entry, results, arguments)
 
-    def _verified_call(self, entry, arguments):
+    def _verified_call(self, entry: Entry, arguments: "_Arguments") -> "Any":
         """Both as written and replayed: the result of the function as written, if they agree or not."""
         lengths = None if self.with_grad else [(x, len(x)) for argument in arguments for x in structure.lists_in(argument, [])]
+        program = entry.program  # another thread may replace it while this one runs the function
         results = self.replay_now(entry, arguments)
         result = plainly(self.function, arguments)
         entry.verified = False
-        if results is None:  # Python should have raised an error
+        if results is None or program is None:  # Python should have raised an error
             return result
+        grown: list[list[Any]] = []
         if entry.results is None:
-            found, grown = results[0], []
+            found = results[0]
         else:
             found, grown = self._built(entry, results)
         appended = [] if lengths is None else [x[n:] for x, n in lengths]
-        self._compare(entry, arguments, (result, appended), (found, grown), results[0])
+        self._compare(entry, program, arguments, (result, appended), (found, grown), results[0])
         return result
 
     # ---- compiling ----
 
-    def _compile(self, entry, arguments):
+    def _compile(self, entry: Entry, arguments: "_Arguments") -> bool:
         """Trace and compile; whether that has worked."""
         before = time.perf_counter()
         try:
@@ -153,16 +186,16 @@ class Compiled(Dispatcher):
         entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
         return True
 
-    def _give_up(self, entry, why, error):
+    def _give_up(self, entry: Entry, why: "str | None", error: "Exception | None") -> None:
         entry.program = None
         entry.why = why if error is None else _words(error)
         self._refuse(entry.why, error)
 
-    def _refuse(self, why, error=None):
+    def _refuse(self, why: "str | None", error: "Exception | None" = None) -> None:
         if self.fallback == "error":
             raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
 
-    def _trace(self, entry, arguments):
+    def _trace(self, entry: Entry, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int]]":
         """-> the trace, its results in order, and their nodes."""
         names = _names(self.function, len(arguments))
         random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
@@ -180,7 +213,7 @@ class Compiled(Dispatcher):
                     sys.modules["random"].setstate(random_state)
                     raise TraceError("random numbers are drawn in a compiled function: every call would see those of the "
                                      "trace. Draw them outside and pass them in")
-            leaves = []
+            leaves: list[Any] = []
             shape = structure.flatten(result, leaves)
             grown = [structure.flatten(_appended(now, then), leaves) for found in lengths for now, then in found]
             if self.with_grad and not leaves:
@@ -192,14 +225,14 @@ class Compiled(Dispatcher):
         entry.results = None if self.with_grad and shape == ("leaf", 0) and are_values[0] else (shape, grown, are_values)
         return trace, leaves, roots
 
-    def _built(self, entry, results):
+    def _built(self, entry: Entry, results: "Sequence[Any]") -> "tuple[Any, list[list[Any]]]":
         """A result, and what is appended to each list argument."""
         shape, grown, are_values = entry.results
         if not self.with_grad:
             results = [Value(x) if is_value else x for x, is_value in zip(results, are_values)]
         return structure.build(shape, results), [structure.build(items, results) for items in grown]
 
-    def put_together(self, entry, results, arguments):
+    def put_together(self, entry: Entry, results: "Sequence[Any]", arguments: "_Arguments") -> "Any":
         result, grown = self._built(entry, results)
         if grown:
             lists = [inner for x in arguments for inner in structure.lists_in(x, [])]
@@ -209,9 +242,11 @@ class Compiled(Dispatcher):
 
     # ---- comparing ----
 
-    def _compare(self, entry, arguments, expected, found, root):
+    def _compare(
+        self, entry: Entry, program: Program, arguments: "_Arguments", expected: "Any", found: "Any", root: "Any"
+    ) -> None:
         """All that can be seen of a call, bit for bit; on a difference the program is never replayed again."""
-        difference = self._difference(entry, arguments, expected, found, root)
+        difference = self._difference(program, arguments, expected, found, root)
         entry.verified = difference is None
         if difference is None or difference == "":
             return
@@ -221,28 +256,31 @@ class Compiled(Dispatcher):
         warnings.warn(f"microgpt.compile: {self.__name__}(): {entry.why}. It runs as written. Please report this",
                       RuntimeWarning, stacklevel=4)
 
-    def _difference(self, entry, arguments, expected, found, root):
+    def _difference(
+        self, program: Program, arguments: "_Arguments", expected: "Any", found: "Any", root: "Any"
+    ) -> "str | None":
         numbers = structure.pairs(expected, found)
         if numbers is None:
             return "its results are not built alike"
         wrong = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
         if wrong:
             return f"{len(wrong)} of {len(numbers)} results, the first {wrong[0][1]!r} instead of {wrong[0][0]!r}"
-        if not self.with_grad:
-            return None
         eager = _first_value(expected)
-        expected = probe(eager, entry.program, leaf_values(arguments))
-        found = probe_replay(root, entry.program)
+        if not self.with_grad or eager is None:
+            return None
+        expected = probe(eager, program, leaf_values(arguments))
+        found = probe_replay(root, program)
         if expected is None or found is None:
             return ""  # no memory to compare
-        wrong = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
-        if wrong:
-            return f"{len(wrong)} of {len(expected)} gradients, the first {found[wrong[0]]!r} instead of {expected[wrong[0]]!r}"
+        differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
+        if differing:
+            i = differing[0]
+            return f"{len(differing)} of {len(expected)} gradients, the first {found[i]!r} instead of {expected[i]!r}"
         return None
 
     # ---- what was done ----
 
-    def explain(self):
+    def explain(self) -> str:
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
         for entry in self.entries.values():
@@ -263,7 +301,32 @@ class Compiled(Dispatcher):
         return "\n".join(lines)
 
 
-def compile(function=None, *, static=(), verify="first", fallback="eager", grad=True):
+@overload
+def compile(
+    function: "Callable[_P, _R]",
+    *,
+    static: "str | Iterable[str | int]" = (),
+    verify: "Literal['first', 'always', False]" = "first",
+    fallback: "Literal['eager', 'error']" = "eager",
+    grad: bool = True,
+) -> "Compiled[_P, _R]": ...
+@overload
+def compile(
+    function: None = None,
+    *,
+    static: "str | Iterable[str | int]" = (),
+    verify: "Literal['first', 'always', False]" = "first",
+    fallback: "Literal['eager', 'error']" = "eager",
+    grad: bool = True,
+) -> "Callable[[Callable[_P, _R]], Compiled[_P, _R]]": ...
+def compile(
+    function: "Callable[_P, _R] | None" = None,
+    *,
+    static: "str | Iterable[str | int]" = (),
+    verify: "Literal['first', 'always', False]" = "first",
+    fallback: "Literal['eager', 'error']" = "eager",
+    grad: bool = True,
+) -> "Compiled[_P, _R] | Callable[[Callable[_P, _R]], Compiled[_P, _R]]":
     """Compile a function of your own over `Value`: the same bits, replayed in compiled code.
 
     The function is run as written for the first two calls of each shape of its arguments; in the second it is traced as
@@ -292,11 +355,11 @@ def compile(function=None, *, static=(), verify="first", fallback="eager", grad=
 
 # ---- words ----
 
-def _bits(x):
+def _bits(x: float) -> bytes:
     return struct.pack("<d", float(x))
 
 
-def _names(function, n):
+def _names(function: "Callable[..., Any]", n: int) -> "list[str]":
     try:
         names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -304,7 +367,7 @@ def _names(function, n):
     return [*names[:n], *(f"argument {i}" for i in range(len(names), n))]
 
 
-def _words(error):
+def _words(error: Exception) -> str:
     """An error of the trace, with the user's line that it comes from."""
     text = str(error) if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(rewrite._PACKAGE)
@@ -314,8 +377,8 @@ def _words(error):
     return text
 
 
-def _shape_name(arguments, static):
-    def name(x, is_static=False):
+def _shape_name(arguments: "_Arguments", static: "AbstractSet[int]") -> str:
+    def name(x: "Any", is_static: bool = False) -> str:
         if isinstance(x, Value):
             return "Value"
         if is_static or x is None or isinstance(x, (bool, str)):
@@ -331,14 +394,14 @@ def _shape_name(arguments, static):
     return f"({', '.join(name(x, i in static) for i, x in enumerate(arguments))})"
 
 
-def _guard_name(guard):
+def _guard_name(guard: "Guard") -> str:
     kind, holder, name, _ = guard
     if kind == "attribute":
         return f"{type(holder).__name__}.{name}"
     return f"{name!r}"
 
 
-def _first_value(x):
+def _first_value(x: "Any") -> "Value | None":
     """The first Value in a result."""
     if isinstance(x, Value):
         return x
@@ -349,12 +412,12 @@ def _first_value(x):
     return None
 
 
-def _appended(now, then):
+def _appended(now: "list[Any]", then: "list[Any]") -> "list[Any]":
     """What was added at the end of a list argument; any other change is refused."""
     if len(now) < len(then) or any(x is not y for x, y in zip(now, then)):
         raise TraceError("a list argument is changed other than by appending")
     return now[len(then):]
 
 
-def _guards(trace):
+def _guards(trace: Trace) -> "tuple[Guard, ...]":
     return tuple(guard for guard in trace.guards.values() if type(guard[3]) is not Traced)

@@ -1,7 +1,9 @@
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 FUNCTIONS: dict[str, int]
+#: What was read from outside: kind, holder, name, value.
+Guard: TypeAlias = tuple[str, Any, Any, Any]
 
 class TraceError(TypeError):
     raised: int
@@ -10,7 +12,7 @@ class TraceError(TypeError):
 class Trace:
     int_names: list[str]
     bounds: list[int | None]
-    guards: dict[Any, tuple[str, Any, Any, Any]]
+    guards: dict[Any, Guard]
     captured: set[int]
     created: set[int]
     functions: dict[Any, Any]
