@@ -7,6 +7,7 @@ import warnings
 import weakref
 
 import architectures
+import numpy
 import pytest
 from conftest import hexes, in_threads
 
@@ -375,7 +376,6 @@ def test_a_global_with_the_name_of_an_attribute_may_change():
 
 
 def test_arrays_as_arguments_are_never_constants():
-    numpy = pytest.importorskip("numpy")
     w = leaves(2)
     f = microgpt.compile(lambda xs: sum(float(x) * w[0] for x in xs) + w[1])
     xs = numpy.array([1.0, 2.0])
