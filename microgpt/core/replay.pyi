@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, final
 
 from .tracing import Guard, Trace
 from .value import Value
@@ -9,12 +9,14 @@ class Unsupported(Exception): ...
 class Program:
     with_grad: bool
     bounds: list[int | None]
+    derived: list[Any]
     dynamic: str | None
-    def __init__(self, trace: Trace, results: list[Any], roots: list[int], with_grad: bool) -> None: ...
+    def __new__(cls, trace: Trace, results: list[Any], roots: list[int], with_grad: bool) -> Program: ...
     @property
     def info(self) -> dict[str, Any]: ...
     def leaf_runs(self) -> list[tuple[int, int]]: ...
 
+@final
 class Entry:
     program: Program | None
     guards: tuple[Guard, ...]

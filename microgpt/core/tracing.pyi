@@ -1,5 +1,5 @@
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 FUNCTIONS: dict[str, int]
 #: What was read from outside: kind, holder, name, value.
@@ -12,6 +12,7 @@ class TraceError(TypeError):
 class Trace:
     int_names: list[str]
     bounds: list[int | None]
+    derived: list[Any]
     guards: dict[Any, Guard]
     captured: set[int]
     created: set[int]
@@ -23,6 +24,7 @@ class Trace:
     def number_input(self) -> Traced: ...
     def traced(self, value: Any) -> Traced: ...
     def root(self, result: Any) -> int: ...
+    def leaf_slots_list(self) -> list[int]: ...
     @property
     def n_nodes(self) -> int: ...
     def __enter__(self) -> Trace: ...
@@ -30,6 +32,11 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool: ...
 
+@final
 class Traced: ...
+
+@final
 class SymFloat: ...
+
+@final
 class SymInt: ...
