@@ -109,34 +109,44 @@ class Compiled(Dispatcher, Generic[_P, _R]):
                 raise CompileError(f"{self.__name__}(): an int beyond 32 bits, or a Value that is computed from others, as "
                                    "argument: pass what it is computed from")
             return self.function(*arguments)
-        entry = Entry()
-        entry.guards, entry.kept = (), arguments
-        self.entries[signature] = entry
-        self.touch(entry)
+        entry = self._new_entry(signature, arguments)
         self.evict(MOST_SHAPES)
         return self.later_call(entry, signature, arguments)
+
+    def _new_entry(self, signature: bytes, kept: "_Arguments") -> Entry:
+        """Another entry for a shape; threads that replay the one before keep its program, guards and results together."""
+        entry = Entry()
+        entry.guards, entry.kept = (), kept
+        self.entries[signature] = entry
+        self.touch(entry)
+        return entry
+
+    def _discarded(self, entry: Entry, signature: bytes, broken: "Guard") -> Entry:
+        """The entry of a shape whose program no longer holds: it is traced again, but not for ever."""
+        self._retraced[signature] = self._retraced.get(signature, 0) + 1
+        entry = self._new_entry(signature, entry.kept)
+        entry.calls = 1
+        if self._retraced[signature] > 8:
+            entry.why = f"{_guard_name(broken)} changes from call to call: pass it as an argument"
+            self._refuse(entry.why)
+        return entry
 
     def later_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
         if entry.program is not None:
             broken = entry.check_guards()
             if broken is not None:
-                self._retraced[signature] = self._retraced.get(signature, 0) + 1
-                entry.program, entry.guards, entry.calls = None, (), 1
-                entry.why = None
-                if self._retraced[signature] > 8:
-                    entry.why = f"{_guard_name(broken)} changes from call to call: pass it as an argument"
-                    self._refuse(entry.why)
+                entry = self._discarded(entry, signature, broken)
             else:
-                return self._verified_call(entry, arguments)
+                return self._verified_call(entry, signature, arguments)
         entry.calls += 1
         if entry.why is not None or (self.verify == "first" and entry.calls < CALLS_BEFORE):
             return self.function(*arguments)
         if self.verify is False:
-            if not self._compile(entry, arguments):
-                return self.function(*arguments)
-            return self._replayed(entry, arguments)
-        if self._compile(entry, arguments):
-            return self._verified_call(entry, arguments)
+            compiled = self._compile(entry, signature, arguments)
+            return self.function(*arguments) if compiled is None else self._replayed(compiled, arguments)
+        compiled = self._compile(entry, signature, arguments)
+        if compiled is not None:
+            return self._verified_call(compiled, signature, arguments)
         try:
             return self.function(*arguments)
         except Exception:
@@ -149,7 +159,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             return self.function(*arguments)
         return results[0] if entry.results is None else self.put_together(entry, results, arguments)
 
-    def _verified_call(self, entry: Entry, arguments: "_Arguments") -> "Any":
+    def _verified_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
         """Both as written and replayed: the result of the function as written, if they agree or not."""
         lengths = None if self.with_grad else [(x, len(x)) for argument in arguments for x in structure.lists_in(argument, [])]
         program = entry.program  # another thread may replace it while this one runs the function
@@ -164,27 +174,38 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         else:
             found, grown = self._built(entry, results)
         appended = [] if lengths is None else [x[n:] for x, n in lengths]
-        self._compare(entry, program, arguments, (result, appended), (found, grown), results[0])
+        difference = self._difference(program, arguments, (result, appended), (found, grown), results[0])
+        entry.verified = difference is None
+        if difference:
+            broken = entry.check_guards()
+            if broken is None:
+                self._report(entry, difference)
+            else:  # another thread changed what the function reads between the two
+                self._discarded(entry, signature, broken)
         return result
 
     # ---- compiling ----
 
-    def _compile(self, entry: Entry, arguments: "_Arguments") -> bool:
-        """Trace and compile; whether that has worked."""
+    def _compile(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Entry | None":
+        """Trace and compile: an entry with the program, or None, and the entry says why."""
         before = time.perf_counter()
         try:
-            trace, results, roots = self._trace(entry, arguments)
+            trace, results, roots, shape = self._trace(arguments)
             traced = time.perf_counter()
-            entry.program = Program(trace, results, roots, self.with_grad)
+            program = Program(trace, results, roots, self.with_grad)
         except Unsupported as error:
             self._give_up(entry, str(error), None)
-            return False
+            return None
         except Exception as error:
             self._give_up(entry, None, error)
-            return False
-        entry.guards = _guards(trace)
-        entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
-        return True
+            return None
+        compiled = Entry()
+        compiled.program, compiled.guards, compiled.results = program, _guards(trace), shape
+        compiled.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
+        compiled.kept, compiled.calls = entry.kept, entry.calls
+        self.entries[signature] = compiled  # other threads see all of it, or nothing
+        self.touch(compiled)
+        return compiled
 
     def _give_up(self, entry: Entry, why: "str | None", error: "Exception | None") -> None:
         entry.program = None
@@ -195,8 +216,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         if self.fallback == "error":
             raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
 
-    def _trace(self, entry: Entry, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int]]":
-        """-> the trace, its results in order, and their nodes."""
+    def _trace(self, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None]":
+        """-> the trace, its results in order, their nodes, and how they are put together (None: one Value)."""
         names = _names(self.function, len(arguments))
         random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
         errors = TraceError.raised
@@ -222,8 +243,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         if TraceError.raised != errors:
             raise TraceError("the function catches an error that says why it cannot be compiled")
         are_values = [type(leaf) is not SymFloat for leaf in leaves]
-        entry.results = None if self.with_grad and shape == ("leaf", 0) and are_values[0] else (shape, grown, are_values)
-        return trace, leaves, roots
+        alone = self.with_grad and shape == ("leaf", 0) and are_values[0]
+        return trace, leaves, roots, None if alone else (shape, grown, are_values)
 
     def _built(self, entry: Entry, results: "Sequence[Any]") -> "tuple[Any, list[list[Any]]]":
         """A result, and what is appended to each list argument."""
@@ -242,14 +263,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
 
     # ---- comparing ----
 
-    def _compare(
-        self, entry: Entry, program: Program, arguments: "_Arguments", expected: "Any", found: "Any", root: "Any"
-    ) -> None:
-        """All that can be seen of a call, bit for bit; on a difference the program is never replayed again."""
-        difference = self._difference(program, arguments, expected, found, root)
-        entry.verified = difference is None
-        if difference is None or difference == "":
-            return
+    def _report(self, entry: Entry, difference: str) -> None:
+        """Never replay a program again that differs from the function as written, and warn."""
         entry.program = None
         entry.why = f"the compiled program differs from the function as written: {difference}"
         self._refuse(entry.why)
@@ -259,6 +274,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     def _difference(
         self, program: Program, arguments: "_Arguments", expected: "Any", found: "Any", root: "Any"
     ) -> "str | None":
+        """Compare all that can be seen of a call, bit for bit. "" where there is no memory to compare."""
         numbers = structure.pairs(expected, found)
         if numbers is None:
             return "its results are not built alike"
@@ -283,18 +299,18 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     def explain(self) -> str:
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
-        for entry in self.entries.values():
-            name = _shape_name(entry.kept, self.static)
-            if entry.program is None:
+        for entry in list(self.entries.values()):
+            name, program = _shape_name(entry.kept, self.static), entry.program
+            if program is None:
                 why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"
                 lines.append(f"  {name}: as written: {why}")
                 continue
-            info = entry.program.info
+            info = program.info
             trace_ms, compile_ms = entry.timing
             lines.append(f"  {name}: compiled: {info['nodes']} nodes in {sum(info['instructions'])} instructions, traced in "
                          f"{trace_ms:.1f} ms, compiled in {compile_ms:.1f} ms, {(info['bytes'] + info['frame_bytes']) >> 10} KiB")
-            if entry.program.dynamic:
-                lines.append(f"    backward(): {entry.program.dynamic}. So the graph is written out and sorted in every call: "
+            if program.dynamic:
+                lines.append(f"    backward(): {program.dynamic}. So the graph is written out and sorted in every call: "
                              "the same bits, several times slower")
             if not entry.verified and self.verify:
                 lines.append("    not compared with the function as written: Python raised an error, or nothing could be compared")
