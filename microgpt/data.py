@@ -19,18 +19,18 @@ BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "names.txt")
 
 
 def default_source() -> str:
-    """The file that `load_docs` reads when it is given none: 'input.txt' if there is one, else the bundled names."""
+    """Return the file that `load_docs` reads without a path: 'input.txt' if it exists, else the bundled names."""
     return "input.txt" if os.path.exists("input.txt") else BUNDLED
 
 
 def describe_source(path: "str | os.PathLike[str] | None" = None) -> str:
-    """In words, what `load_docs(path)` reads: the file's name, or that these are the bundled names."""
+    """Return, in words, what `load_docs(path)` reads: the file's name, or that it is the bundled names."""
     path = default_source() if path is None else path
     return "the names bundled with microgpt" if path == BUNDLED else os.fsdecode(path)
 
 
 def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
-    """The documents of a text file, one a line -> list[str] (`microgpt.py`, `docs = ...`).
+    """Return the documents of a text file, one per line (`microgpt.py`, `docs = ...`).
 
     path: a UTF-8 text; without one `./input.txt` if it exists, else the bundled names. As in the script, lines end
     with a newline of any system and nothing else, lose the white space around them, and are left out if nothing
@@ -42,7 +42,7 @@ def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
 
 
 def load_lines(path: "str | os.PathLike[str] | None" = None) -> "list[str] | TextLines":
-    """`load_docs(path)`, as `microgpt.core.text_lines.TextLines` if the text is plain enough: then no strings are made yet."""
+    """Return `load_docs(path)`, as `microgpt.core.text_lines.TextLines` if the text is plain: then no strings are made yet."""
     text = _read(path)
     if not _is_plain(text) or len(text) >= 2**31 - 1:
         return _not_none(_split(text), path)
@@ -69,7 +69,7 @@ def _read(path: "str | os.PathLike[str] | None") -> str:
 
 def _split(text: str) -> list[str]:
     if _is_plain(text):
-        # The same in three quarters of the time.
+        # The same result in three quarters of the time.
         return text.split()
     # Windows ends a line with "\r\n", old Macs with "\r": open() turns both into "\n". That "\r\n" becomes two here
     # makes no difference, since blank lines are left out. split("\n"), not splitlines(): U+2028 or a form feed inside a
@@ -78,7 +78,7 @@ def _split(text: str) -> list[str]:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether newlines are the only white space, so that there is one word a line."""
+    """Return whether newlines are the only white space, so that there is one word per line."""
     return text.isascii() and not any(ch in text for ch in " \t\x0b\x0c\x1c\x1d\x1e\x1f")
 
 
@@ -165,7 +165,7 @@ class Tokenizer:
 
     uchars: the characters of the documents in order of their code points; a character's index is its token id, and
     ids the dict from the one to the other.
-    BOS: the id after the last, which stands before and after every document.  vocab_size: len(uchars) + 1, also
+    BOS: the id after the last, before and after every document.  vocab_size: len(uchars) + 1, also
     given by len().
     """
 
@@ -174,12 +174,12 @@ class Tokenizer:
 
     @classmethod
     def of_lines(cls, lines: "TextLines") -> "Tokenizer":
-        """Tokenizer(lines), without asking for each of them."""
+        """Return Tokenizer(lines), without making a string of each line."""
         return cls.from_uchars([ch for ch in _unique_characters(lines.text) if ch not in "\r\n"])
 
     @classmethod
     def from_uchars(cls, uchars: "Iterable[str]") -> "Tokenizer":
-        """The Tokenizer with exactly these characters, a str or a sequence of one-character strings.
+        """Return the Tokenizer with exactly these characters, a str or a sequence of one-character strings.
 
         Raises ValueError if they are not single characters, each once, in order of their code points.
         """
@@ -187,7 +187,7 @@ class Tokenizer:
         if not all(isinstance(ch, str) and len(ch) == 1 for ch in uchars):
             raise ValueError("a vocabulary consists of single characters")
         if any(a >= b for a, b in zip(uchars, uchars[1:], strict=False)):
-            raise ValueError("the characters of a vocabulary must be in order and each stand once")
+            raise ValueError("the characters of a vocabulary must be in order and without repetition")
         self = cls.__new__(cls)
         self._set_uchars(uchars)
         return self
@@ -199,7 +199,7 @@ class Tokenizer:
         self.ids = {ch: i for i, ch in enumerate(uchars)}
 
     def encode(self, doc: str) -> "list[int]":
-        """The token ids of a document, BOS on both sides: str -> list[int], len(doc) + 2 of them.
+        """Return the token ids of a document, BOS on both sides: str -> list[int], len(doc) + 2 of them.
 
         Raises ValueError for a character that is not in the vocabulary.
         """
@@ -212,7 +212,7 @@ class Tokenizer:
             ) from None
 
     def decode(self, ids: "Iterable[int]") -> str:
-        """The text of token ids, BOS left out wherever it stands: iterable of int -> str.
+        """Return the text of token ids, without BOS: iterable of int -> str.
 
         Raises ValueError for an id outside 0 to BOS.
         """

@@ -131,11 +131,10 @@ def exit_if_command(error: ImportError) -> None:
     import os
     import sys
 
-    commands = ("microgpt", "microgpt.train", "microgpt.sample", "microgpt.eval", "microgpt.info", "microgpt.report")
     words = sys.orig_argv
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    script = os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0]
-    if module in commands or script in [name.replace(".", "-") for name in commands]:
+    script = os.path.basename((sys.argv or [""])[0]).removesuffix(".exe")  # of the wheel: microgpt, microgpt-train, ...
+    if module.partition(".")[0] == "microgpt" or script == "microgpt" or script.startswith("microgpt-"):
         if sys.stderr is not None:
             print(f"microgpt: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

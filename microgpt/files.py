@@ -88,7 +88,7 @@ def open_in_place(path: "str | os.PathLike[str]") -> int:
 
 
 def identity(path: "str | os.PathLike[str] | int") -> "Identity":
-    """What a path, or an open file's descriptor, is: equal for two paths of one file, however they are spelled.
+    """Return what a path, or an open file's descriptor, is: equal for two paths of one file, however they are spelled.
 
     An existing file is its device and inode, so links, hard links and `/proc/self/fd/N` are seen through. One that does
     not exist yet is its folder and its name.
@@ -113,7 +113,9 @@ def identity(path: "str | os.PathLike[str] | int") -> "Identity":
 def find_overlap(
     outputs: "Sequence[tuple[str, str]]", others: "Sequence[tuple[str, str | int]]"
 ) -> "tuple[tuple[str, str], tuple[str, str | int]] | None":
-    """The first (output, other) of which both are one file, other being one of others or an earlier output; or None.
+    """Return the first (output, other) of which both are one file; None if there is none.
+
+    other is one of others or an earlier output.
 
     Each is (what to call it, path or descriptor).
     """
@@ -143,7 +145,7 @@ def _folded(name: str) -> str:
 
 
 def _ignores_case(folder: str) -> bool:
-    """Whether names in folder that differ in case are one file."""
+    """Return whether names in folder that differ in case are one file."""
     try:
         with _Temporary(os.path.join(folder, "case")) as temporary:
             name = os.path.basename(temporary.name or "")
@@ -160,7 +162,7 @@ def _stat(path: "str | int") -> "os.stat_result | None":
 
 
 def _destination(path: str) -> "tuple[str, os.stat_result | None]":
-    """(the path to write, links followed; the stat of the regular file there, or None). Raises OSError."""
+    """Return (the path to write, links followed; the stat of the regular file there, or None). Raises OSError."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, "The name of the file is empty", path)
     target, found = _follow(path)
@@ -181,7 +183,7 @@ def _destination(path: str) -> "tuple[str, os.stat_result | None]":
 
 
 def _follow(path: str) -> "tuple[str, os.stat_result | None]":
-    """(path with its own links followed, its lstat or None). The folders on the way are left to the system."""
+    """Return (path with its links followed, its lstat or None). The folders on the way are left to the system."""
     target = path
     for _ in range(MAX_LINKS):
         try:
@@ -212,7 +214,7 @@ def _may_replace(old: os.stat_result, folder: os.stat_result, user: int) -> bool
 class _Temporary:
     """A new file beside target, open and locked; inside `with`, and removed at its end unless published.
 
-    Its name cannot be guessed, and nothing that stands there already is opened. The lock (flock) shows
+    Its name cannot be guessed, and no existing file is opened. The lock (flock) shows
     `_remove_leftovers` of any thread or process that the file is in use; the system drops it when the process ends.
     """
 
@@ -289,7 +291,7 @@ class _Temporary:
 
 
 def _lock(descriptor: int) -> "bool | None":
-    """True: locked, False: somebody else has locked it, None: there are no locks here."""
+    """Return True: locked; False: another process has locked it; None: there are no locks here."""
     try:
         from fcntl import LOCK_EX, LOCK_NB, flock
     except ImportError:
@@ -304,7 +306,7 @@ def _lock(descriptor: int) -> "bool | None":
 
 
 def _prefixes(target: str) -> "list[str]":
-    """How the names of temporary files beside target begin; the second where the first would be too long."""
+    """Return how the names of temporary files beside target begin; the second is for names that would be too long."""
     from hashlib import blake2b
 
     name = os.path.basename(target)
@@ -314,7 +316,7 @@ def _prefixes(target: str) -> "list[str]":
 
 
 def _host() -> str:
-    """8 hexadecimal digits for the running kernel: those who see each other's locks."""
+    """Return 8 hexadecimal digits for the running kernel: processes with the same see each other's locks."""
     from hashlib import blake2b
 
     try:
@@ -328,7 +330,7 @@ def _host() -> str:
 def _remove_leftovers(target: str) -> None:
     """Remove the temporary files that killed processes have left beside target.
 
-    One is left over if nobody holds its lock. Other kernels that share the folder may not see our locks nor we theirs:
+    One is left over if no process holds its lock. Other kernels that share the folder may not see our locks nor we theirs:
     of theirs only what nobody has written to for a day is removed.
     """
     if os.name != "posix":

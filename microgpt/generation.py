@@ -26,8 +26,14 @@ __all__ = ["Decoder", "FusedDecoder", "Token", "decoder_of", "draw", "generate",
 class Token(str):
     """One drawn token: its character, and '' for the end of the document; `print(token, end='')` writes it.
 
-    id: the token id.  probability: with which it was drawn, after temperature, top-k and top-p.  model_probability:
-    what the model itself gives it, at temperature 1 with nothing cut.
+    Attributes
+    ----------
+    id : int
+        The token id.
+    probability : float
+        The probability with which it was drawn, after temperature, top-k and top-p.
+    model_probability : float
+        The probability that the model gives it, at temperature 1 with nothing cut.
     """
 
     id: int
@@ -40,12 +46,12 @@ class Token(str):
         return self
 
     def __getnewargs__(self) -> "tuple[str, int, float, float]":  # type: ignore[override]  # str's own gives one
-        """What copy and pickle call the class with."""
+        """Return the arguments with which copy and pickle call the class."""
         return str(self), self.id, self.probability, self.model_probability
 
 
 class Decoder:
-    """The forward pass over the script's `gpt`, a token at a time; keys and values of the positions so far are kept."""
+    """The forward pass over the script's `gpt`, one token at a time; keeps keys and values of the positions so far."""
 
     def __init__(self, model: "AnyGPT") -> None:
         home = _home(model)
@@ -61,12 +67,12 @@ class Decoder:
         self.pos_id += 1
 
     def probabilities(self, temperature: float = 1.0) -> "list[float]":
-        """Those of the token after the last that was fed, [vocab_size]."""
+        """Return the probabilities of the next token, [vocab_size]."""
         return [p.data for p in self.softmax([logit / temperature for logit in self.logits])]
 
 
 class FusedDecoder:
-    """The same over explicit kernels, without a graph: `fused` is a `microgpt.core.fused.FusedEngine`."""
+    """The same over compiled kernels, without a graph. fused: a `microgpt.core.fused.FusedEngine`."""
 
     def __init__(self, fused: "FusedEngine") -> None:
         self.fused = fused
@@ -80,7 +86,7 @@ class FusedDecoder:
 
 
 def _home(model: "AnyGPT") -> "ModuleType":
-    """microgpt.core.model or microgpt.reference: the module whose `gpt` takes this model, or a model of a derived class."""
+    """Return the module whose `gpt` takes this model: microgpt.core.model or microgpt.reference; derived classes too."""
     for kind in type(model).__mro__:
         if kind.__module__ in ("microgpt.core.model", "microgpt.reference"):
             return sys.modules[kind.__module__]
@@ -88,7 +94,7 @@ def _home(model: "AnyGPT") -> "ModuleType":
 
 
 def decoder_of(model: "AnyGPT") -> "Decoder | FusedDecoder":
-    """The quickest decoder for a bare model. Raises TypeError for what is no GPT."""
+    """Return the fastest decoder for a bare model. Raises TypeError for what is not a GPT."""
     if _home(model).__name__ == "microgpt.core.model":
         from .core.fused import FusedEngine
 
@@ -99,7 +105,7 @@ def decoder_of(model: "AnyGPT") -> "Decoder | FusedDecoder":
 def check(
     temperature: float, top_k: "int | None", top_p: "float | None", max_length: "int | None"
 ) -> "tuple[float, int | None, float | None, int | None]":
-    """Return the options as Python's own int and float. Raises TypeError or ValueError for one that no draw can have."""
+    """Return the options as plain int and float. Raises TypeError or ValueError for one outside its limits."""
     warmth = real_number("temperature", temperature)
     if not 0 < warmth < math.inf:
         raise ValueError(f"temperature must be a number greater than 0, not {temperature}")
@@ -109,11 +115,28 @@ def check(
 
 
 def keep_likely(probs: "Iterable[float]", top_k: "int | None" = None, top_p: "float | None" = None) -> "list[float]":
-    """The probabilities with the unlikely ones set to 0.0, [n] -> [n]; what is kept is not rescaled.
+    """Return probabilities with the unlikely ones set to 0.0, [n] -> [n]; the others are not rescaled.
 
-    top_k keeps the k most probable; top_p then keeps the fewest of those, the most probable first, whose sum is at
-    least top_p of the whole. Of two equally probable tokens the one with the lower id counts as more probable.
-    Raises TypeError or ValueError for a top_k below 1 or a top_p outside (0, 1].
+    Of two equally probable tokens the one with the lower id counts as more probable.
+
+    Parameters
+    ----------
+    probs : iterable of float
+        Probabilities, [n].
+    top_k : int, optional
+        Keep the k most probable.
+    top_p : float, optional
+        Of those, keep the fewest, the most probable first, whose sum is at least top_p of the sum of all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a top_k below 1 or a top_p outside (0, 1].
+
+    Examples
+    --------
+    >>> keep_likely([0.5, 0.25, 0.25], top_k=2)
+    [0.5, 0.25, 0.0]
     """
     return _keep_likely(list(map(float, probs)), *check_cuts(top_k, top_p))
 
@@ -142,10 +165,10 @@ def draw(
     top_k: "int | None" = None,
     top_p: "float | None" = None,
 ) -> "Iterator[tuple[int, float, float]]":
-    """(token id, its probability as drawn, its probability by the model) for each token that follows `tokens`.
+    """Yield (token id, probability as drawn, probability by the model) for each token that follows tokens.
 
-    tokens: BOS and the prompt.  length: the most tokens the document may have, the prompt's included and BOS not.
-    choose: draws an index from weights.  Ends after BOS, which is yielded too, or at length.
+    Ends after BOS, which is yielded too, or at length. tokens: BOS and the prompt. length: most tokens of the document,
+    those of the prompt included, BOS not. choose: draws an index from weights.
     """
     temperature, top_k, top_p, _ = check(temperature, top_k, top_p, None)
     bos = tokens[0]
@@ -174,9 +197,14 @@ def position_losses(tokens: "Sequence[int]", decoder: "Decoder | FusedDecoder", 
 
 
 def perplexity(probabilities: "Iterable[float]") -> float:
-    """exp of the mean of -log(p): how many equally likely tokens the model chose from, on average.
+    """Return exp of the mean of -log(p): how many equally likely tokens the model chose from, on average.
 
-    nan for no probabilities, or where one is nan; else inf where one is 0, or where the result is beyond all floats.
+    nan for no probabilities, or if one is nan; else inf if one is 0, or if the result is beyond all floats.
+
+    Examples
+    --------
+    >>> perplexity([0.25, 0.25])
+    4.0
     """
     found = list(map(float, probabilities))
     if not found or any(map(math.isnan, found)):
@@ -198,11 +226,29 @@ def generate(
     max_length: "int | None" = None,
     rng: "Random | MT19937 | None" = None,
 ) -> "Iterator[int]":
-    """The token ids that a bare GPT writes after `prompt`, as they are drawn, up to BOS or the end of the block.
+    """Generate the token ids that follow prompt, as they are drawn, up to BOS or the end of the block.
 
-    model: a `microgpt.GPT` or a `microgpt.reference.GPT`; its BOS is the last id, vocab_size - 1. prompt: token ids
-    without BOS. rng: a `random.Random`, by default a new one. `Trainer.generate` does the same with text.
-    Raises ValueError or TypeError, in one line, before anything is drawn.
+    `Trainer.generate` does the same with text.
+
+    Parameters
+    ----------
+    model : GPT
+        A `microgpt.GPT` or a `microgpt.reference.GPT`; its BOS is the last id, vocab_size - 1.
+    prompt : iterable of int
+        Token ids without BOS.
+    temperature : float
+        Greater than 0; logits are divided by it.
+    top_k, top_p : int, float, optional
+        See `keep_likely`.
+    max_length : int, optional
+        Most tokens, those of the prompt included.
+    rng : random.Random, optional
+        By default a new one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        In one line, before anything is drawn.
     """
     _home(model)  # raises TypeError for what is no GPT
     temperature, top_k, top_p, max_length = check(temperature, top_k, top_p, max_length)

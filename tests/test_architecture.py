@@ -1,5 +1,7 @@
 """The direction of imports (the contract in pyproject.toml), and what is public between modules."""
 import ast
+import doctest
+import importlib
 import inspect
 import re
 import shutil
@@ -94,6 +96,13 @@ def test_signature_of_trainer_has_the_settings_and_defaults_of_config():
     given = {name: parameter.default for name, parameter in parameters.items() if name not in ("docs", "engine")}
     assert given == DEFAULTS
     assert [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == list(SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["config", "data", "errors", "evaluation", "generation", "trainer", "callbacks", "runlog"])
+def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = doctest.testmod(importlib.import_module(f"microgpt.{name}"))
+    assert found.failed == 0 and (found.attempted or name in ("callbacks", "evaluation", "runlog"))
 
 
 def test_every_public_name_can_be_imported_and_is_in_the_stub():

@@ -723,10 +723,12 @@ def test_threads_replay_while_another_changes_what_the_function_reads():
                     f(0.5)
 
             def change():
-                for step in range(12):
-                    settings.scale = 1.0 + step / 64
-                    f(0.5)
-                stop.append(True)
+                try:
+                    for step in range(12):
+                        settings.scale = 1.0 + step / 64
+                        f(0.5)
+                finally:
+                    stop.append(True)
 
             assert in_threads(change, replay, replay) == []
             assert f(0.5).data == f.__wrapped__(0.5).data

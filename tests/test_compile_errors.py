@@ -203,11 +203,16 @@ def copies(t, x):
     return copy.copy([W[0] * x])[0] + copy.deepcopy(3.0) + 0 * hash((t[0],))
 
 
+def numbers_of_a_model(t, x):
+    return W[0] * float(MODEL.data[0])
+
+
 def evaluates(t, x):
     return eval("W[0]") * x
 
 
 OUTSIDE = W[0] * 2
+MODEL = microgpt.GPT(vocab_size=3, n_embd=4, n_head=2)
 
 CASES = [
     (condition_on_argument, "a comparison of t[0]"),
@@ -249,6 +254,7 @@ CASES = [
     (text_of_a_value, "text from a Value"),
     (copies, "a dict or set looked up by t[0]"),
     (evaluates, "eval()"),
+    (numbers_of_a_model, "GPT.data in a compiled function"),
 ]
 
 

@@ -276,7 +276,7 @@ def test_from_uchars_wants_single_characters(uchars):
 
 @pytest.mark.parametrize("uchars", ["ba", "aa", "acb"])
 def test_from_uchars_wants_them_in_order(uchars):
-    with pytest.raises(ValueError, match="^the characters of a vocabulary must be in order and each stand once$"):
+    with pytest.raises(ValueError, match="^the characters of a vocabulary must be in order and without repetition$"):
         Tokenizer.from_uchars(uchars)
 
 

@@ -77,3 +77,11 @@ def test_use_forces_and_restores():
             simd._use("mmx")
         assert simd._use(before) == name
     assert simd_info()["in_use"] == before
+
+
+def test_script_of_the_same_name_as_the_package_gets_the_exception(tmp_path):
+    """Only a command of this package ends in one line; microgpt.py is the user's own program."""
+    (tmp_path / "microgpt.py").write_text("import sys; sys.path.pop(0); import microgpt\n", encoding="utf-8")
+    result = run(str(tmp_path / "microgpt.py"), "sse9", "-B")
+    assert result.returncode == 1 and "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("ImportError: MICROGPT_SIMD: unknown instruction set 'sse9'")

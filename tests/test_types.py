@@ -56,7 +56,7 @@ def test_a_wrong_use_is_seen(tmp_path):
     (tmp_path / "wrong.py").write_text(
         "from microgpt import GPT, Trainer, Value, compile, linear, nothing\n"
         "x: str = Value(1.0)\ny: int = linear([Value(1.0)], [[Value(2.0)]])\nGPT('x')\n"
-        "z: int = Trainer(['a']).run()\nTrainer(['a']).sample(top_k='x')\nVal\ncompile(linear)(1)\n", encoding="utf-8"
+        "z: int = Trainer(['a']).run()\nTrainer(['a']).sample(top_k='x')\nVal\ncompile(linear)([], 1)\n", encoding="utf-8"
     )  # fmt: skip
     done = mypy("mypy", "--strict", "--follow-imports=silent", tmp_path / "wrong.py")
     errors = [line for line in done.stdout.splitlines() if " error: " in line]

@@ -1,4 +1,5 @@
 """Value behaves as the script's class does, in everything a program can observe."""
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 from graphs import assert_same, assert_same_graph, bits, child_environment
 
-from microgpt import reference
+from microgpt import linear, reference, softmax
 from microgpt.core.value import Value
 
 BOTH = pytest.mark.parametrize("V", [Value, reference.Value], ids=["graph", "reference"])
@@ -246,3 +247,10 @@ def test_fused_training_does_not_load_the_graph_engine():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["adam fused lock model mt19937 simd tape text_lines", "True"]
+
+
+@pytest.mark.parametrize("thing", [Value, linear, softmax])
+def test_examples_in_docstrings_run(thing):
+    found = doctest.DocTestParser().get_doctest(thing.__doc__, {}, thing.__name__, None, 0)
+    assert found.examples
+    assert doctest.DocTestRunner().run(found).failed == 0

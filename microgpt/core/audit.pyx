@@ -24,9 +24,6 @@ cdef enum Use:
     FREE_RUN = 2
     SLAB_REST = 3
 
-cdef enum:
-    SLAB = 4096  # slots, of which an empty tape has walked as many
-
 cdef struct Audit:
     uint8_t *use
     uint32_t *counted  # references found, by owner

@@ -14,12 +14,11 @@ from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort
 
 from microgpt.core.blocks cimport make_block, set_cached_order
-from microgpt.core.tape cimport BINARY, MG_NO_MEMORY, MG_OK, Node, UNARY, release, tape
+from microgpt.core.tape cimport BINARY, MG_NO_MEMORY, MG_OK, MOST_SLOTS, Node, UNARY, release, tape
 
 
 cdef enum:
     MG_MISCOUNTED = 1000  # the second run took less than the dry run: a fault of ours
-    MOST_NODES = 1 << 28
 
 
 cdef struct Builder:
@@ -59,7 +58,7 @@ cdef inline int start_block(Builder *b) noexcept nogil:
     cdef size_t n = b.next - 1, order_bytes = b.n_order * sizeof(uint32_t)
     cdef void *memory = NULL
     b.dry = False
-    b.owner = make_block(<uint32_t>n, b.used + order_bytes, &memory) if n < MOST_NODES else 0
+    b.owner = make_block(<uint32_t>n, b.used + order_bytes, &memory) if n < MOST_SLOTS else 0
     if b.owner == 0:
         return MG_NO_MEMORY
     b.next, b.end = <size_t>b.owner + 1, <size_t>b.owner + 1 + n
@@ -146,33 +145,37 @@ cdef inline uint32_t slot_at(Vector *x, size_t i) noexcept nogil:
 
 # ---- the order of the nodes for backward; counted in a dry run ----
 
+cdef inline uint32_t *builder_visits(Builder *b, size_t n) noexcept nogil:
+    """Return the next n places in the order, or NULL where there is nothing to record: in a dry run, or without an order."""
+    cdef size_t first = b.n_order
+    if not b.ordered:
+        return NULL
+    if n > b.order_size - first:
+        overrun("visits")
+    b.n_order = first + n
+    return NULL if b.dry else b.order + first
+
+
 cdef inline void record_visit(Builder *b, uint32_t slot) noexcept nogil:
     """Record that slot comes next in the order."""
-    if not b.ordered:
-        return
-    if not b.dry:
-        if b.n_order == b.order_size:
-            overrun("visits")
-        b.order[b.n_order] = slot
-    b.n_order += 1
+    cdef uint32_t *order = builder_visits(b, 1)
+    if order != NULL:
+        order[0] = slot
 
 
 cdef inline void record_run(Builder *b, uint32_t slot, uint32_t n) noexcept nogil:
     """Record n nodes from slot on."""
+    cdef uint32_t *order = builder_visits(b, n)
     cdef uint32_t i
-    if b.dry:
-        b.n_order += n if b.ordered else 0
-        return
-    for i in range(n):
-        record_visit(b, slot + i)
+    if order != NULL:
+        for i in range(n):
+            order[i] = slot + i
 
 
 cdef inline void record_pairs(Builder *b, uint32_t first, uint32_t second, uint32_t n) noexcept nogil:
     """Record n pairs: each node from `first` on is first visited from the node at the same distance from `second`."""
+    cdef uint32_t *order = builder_visits(b, 2 * <size_t>n)
     cdef uint32_t i
-    if b.dry:
-        b.n_order += 2 * <size_t>n if b.ordered else 0
-        return
-    for i in range(n):
-        record_visit(b, first + i)
-        record_visit(b, second + i)
+    if order != NULL:
+        for i in range(n):
+            order[2 * i], order[2 * i + 1] = first + i, second + i

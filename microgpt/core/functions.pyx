@@ -11,13 +11,14 @@ begin_nogil() and end_nogil() is one function that cannot raise: an exception th
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
+from microgpt.core._csrc cimport MG_LOG_DOMAIN
 from microgpt.core.blocks cimport hold_external
 from microgpt.core.builder cimport (
-    Builder, MOST_NODES, Vector, builder_bytes, builder_doubles, builder_slots, finish_block, start_block, start_dry_run,
+    Builder, Vector, builder_bytes, builder_doubles, builder_slots, finish_block, start_block, start_dry_run,
 )
 from microgpt.core.layers cimport linear_layer, rmsnorm_layer, softmax_layer
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle
-from microgpt.core.tape cimport LEAF, MG_NO_MEMORY, MG_OK, tape
+from microgpt.core.tape cimport LEAF, MG_NO_MEMORY, MG_OK, MOST_SLOTS, tape
 from microgpt.core.value cimport Value, handle
 
 
@@ -26,11 +27,6 @@ cdef extern from "Python.h":  # borrowed items, without a check
     PyObject *PySequence_Fast_GET_ITEM(object items, Py_ssize_t i)
     Py_ssize_t PyList_GET_SIZE(list items)
     PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
-
-cdef extern from "microgpt.h":
-    enum:
-        MG_LOG_DOMAIN
-
 
 cdef object sequence(object items):
     """Return items as a list or tuple."""
@@ -143,7 +139,7 @@ cdef int build_linear(Builder *b, object xs, list rows, uint32_t *first) noexcep
     cdef int code
     if nin == 0:
         return MG_NOT_VALUES
-    if nin >= MOST_NODES:
+    if nin >= MOST_SLOTS:
         return MG_NO_MEMORY
     start_dry_run(b, False)
     fill_linear(b, xs, rows, nin, first)

@@ -8,30 +8,23 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 
+from microgpt.core._csrc cimport MG_LOG_DOMAIN
 from microgpt.core.builder cimport (
-    Builder, MOST_NODES, Vector, builder_bytes, builder_doubles, builder_slots, finish_block, record_run, record_visit,
+    Builder, Vector, builder_bytes, builder_doubles, builder_slots, builder_visits, finish_block, record_run, record_visit,
     set_binary, set_leaf, set_unary, start_block, start_dry_run, vector,
 )
 from microgpt.core.functions cimport MG_NOT_VALUES, are_values, check, collect, handles, results, sequence
 from microgpt.core.layers cimport Cache, Shape, add_dots, exps_layer, gpt_layers, keep_weights, sum_of
+from microgpt.core.libm cimport mg_log, mg_pow
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle
 from microgpt.core.model cimport GPT
-from microgpt.core.tape cimport LEAF, MG_NO_MEMORY, MG_OK
+from microgpt.core.tape cimport LEAF, MG_NO_MEMORY, MG_OK, MOST_SLOTS
 from microgpt.core.value cimport handle
 
-
-cdef extern from "mg_math.h" nogil:
-    double mg_pow(double x, double y)
-    double mg_log(double x)
 
 cdef extern from "Python.h":  # borrowed items, without a check
     Py_ssize_t PySequence_Fast_GET_SIZE(object items)
     PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
-
-cdef extern from "microgpt.h":
-    enum:
-        MG_LOG_DOMAIN
-
 
 cdef Shape shape_of(GPT model) except *:
     cdef Shape m
@@ -265,7 +258,8 @@ cdef int fill_loss(Builder *b, Shape *m, uint32_t token, uint32_t target, uint32
     # Of softmax only the target's probability is in the graph.
     cdef uint32_t total = exps_layer(b, &logits, m.vocab_size, &exps), inverse = builder_slots(b, 4), o
     cdef double prob, log_prob
-    if b.next >= MOST_NODES and b.dry:
+    cdef uint32_t *order
+    if b.next >= MOST_SLOTS and b.dry:
         return MG_NO_MEMORY  # before a count of further positions, which could take long
     if not b.dry:
         set_unary(b, inverse, mg_pow(b.data[total], -1.0), total, -1.0 * mg_pow(b.data[total], -2.0))
@@ -279,17 +273,18 @@ cdef int fill_loss(Builder *b, Shape *m, uint32_t token, uint32_t target, uint32
         losses.data[p] = log_prob * -1.0
         set_binary(b, losses.base + p, losses.data[p], inverse + 2, inverse + 3, -1.0, log_prob)
     # The target's row first, from prob; the other rows from total.
-    record_logit(b, logits.base + target, exps.base + target, m.vocab_size)
-    for o in range(m.vocab_size):
-        if o != target:
-            record_logit(b, logits.base + o, exps.base + o, m.vocab_size)
+    order = builder_visits(b, 3 * <size_t>m.vocab_size)
+    if order != NULL:
+        order = record_logit(order, logits.base + target, exps.base + target, m.vocab_size)
+        for o in range(m.vocab_size):
+            if o != target:
+                order = record_logit(order, logits.base + o, exps.base + o, m.vocab_size)
     record_visit(b, total)
     record_run(b, inverse, 3)
     record_visit(b, losses.base + p)
     return MG_OK
 
 
-cdef inline void record_logit(Builder *b, uint32_t logit, uint32_t exp, uint32_t vocab_size) noexcept nogil:
-    record_visit(b, logit)
-    record_visit(b, exp - vocab_size)  # logit - max
-    record_visit(b, exp)
+cdef inline uint32_t *record_logit(uint32_t *order, uint32_t logit, uint32_t exp, uint32_t vocab_size) noexcept nogil:
+    order[0], order[1], order[2] = logit, exp - vocab_size, exp  # the second is logit - max
+    return order + 3

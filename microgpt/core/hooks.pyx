@@ -53,6 +53,9 @@ def attribute(x, name):
     if name == "data" and type(x) is not Traced and isinstance(x, Value):
         return data_of_value(x)
     r = getattr(x, name)
+    if (name == "data" or name == "grad") and type(x) is not Traced and type(x).__module__.startswith("microgpt."):
+        raise TraceError(f"{type(x).__name__}.{name} in a compiled function: its numbers would be those of the trace in every "
+                         "call. Use the Values")
     if type(x) is Traced or type(r) is Traced or type(r) is SymFloat or type(r) is SymInt:
         return r
     if id(x) not in tracing_now().created:

@@ -9,15 +9,11 @@ from libc.string cimport memcpy
 
 from microgpt.core.blocks cimport hold_external
 from microgpt.core.builder cimport (
-    Builder, Vector, builder_bytes, builder_doubles, builder_slots, record_pairs, record_run, record_visit, set_binary,
-    set_leaf, set_unary, slot_at, vector,
+    Builder, Vector, builder_bytes, builder_doubles, builder_slots, builder_visits, record_pairs, record_run, record_visit,
+    set_binary, set_leaf, set_unary, slot_at, vector,
 )
+from microgpt.core.libm cimport mg_exp, mg_pow
 from microgpt.core.tape cimport DOT, DotRows, LEAF, MG_OK
-
-
-cdef extern from "mg_math.h" nogil:
-    double mg_pow(double x, double y)
-    double mg_exp(double x)
 
 
 # ---- sums ----
@@ -196,7 +192,9 @@ cdef Vector attention_layer(Builder *b, Shape *m, Vector *q, Cache *keys, Cache 
     cdef double *logit
     cdef Vector q_head, key, value, scaled_logits, weights
     cdef DotRows *dots
-    cdef double scale = mg_pow(mg_pow(m.head_dim, 0.5), -1.0)  # / head_dim**0.5 is * (head_dim**0.5)**-1
+    cdef double scale = 0.0
+    if not b.dry:
+        scale = mg_pow(mg_pow(m.head_dim, 0.5), -1.0)  # / head_dim**0.5 is * (head_dim**0.5)**-1
     for head in range(m.n_head):
         start = head * m.head_dim
         q_head = vector(q.base + start, q.data + start, m.head_dim)
@@ -236,22 +234,20 @@ cdef void record_attention(Builder *b, uint32_t q, uint32_t key, uint32_t logits
     """Record the order of a head, up to its weights, from the first weight on. key: this position's, in row n - 1."""
     cdef uint32_t scaled = logits + 2 * n, shifted = scaled + 2 * n, exps = shifted + n, total = exps + n
     cdef uint32_t inverses = total + 1, t
-    if not b.ordered:
-        return
-    if b.dry:
-        b.n_order += 2 * head_dim + 6 * <size_t>n + 1
-        return
+    cdef uint32_t *order
     if n == 1:
         record_pairs(b, q, key, head_dim)
     else:
         record_run(b, q, head_dim)
-    for t in range(n):
-        if t > 0 and t == n - 1:
-            record_run(b, key, head_dim)
-        record_visit(b, logits + t)
-        record_visit(b, scaled + t)
-        record_visit(b, shifted + t)
-        record_visit(b, exps + t)
+        order = builder_visits(b, 4 * <size_t>(n - 1))
+        for t in range(n - 1 if order != NULL else 0):
+            order[4 * t], order[4 * t + 1], order[4 * t + 2], order[4 * t + 3] = logits + t, scaled + t, shifted + t, exps + t
+        record_run(b, key, head_dim)
+    t = n - 1
+    record_visit(b, logits + t)
+    record_visit(b, scaled + t)
+    record_visit(b, shifted + t)
+    record_visit(b, exps + t)
     record_visit(b, total)
     record_pairs(b, inverses, weights, n)
 

@@ -13,10 +13,9 @@ from libc.string cimport memset
 from microgpt.core.blocks cimport make_block
 from microgpt.core.lock cimport release_handle, wait_until_idle
 from microgpt.core.mt19937 cimport MT19937
-from microgpt.core.tape cimport LEAF, tape
+from microgpt.core.tape cimport LEAF, MOST_SLOTS, tape
 
 cdef enum:
-    MOST_NODES = 1 << 28
     ALIGNMENT = 8  # slots: 64 bytes of doubles
 
 
@@ -130,8 +129,8 @@ ValueError
         if n_embd % n_head:
             raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
         num_params = n_embd * (2 * vocab_size + block_size + 12 * n_layer * n_embd)
-        if num_params + ALIGNMENT >= MOST_NODES:
-            raise ValueError(f"{num_params} parameters are more than the graph can hold ({MOST_NODES - ALIGNMENT - 1})")
+        if num_params + ALIGNMENT >= MOST_SLOTS:
+            raise ValueError(f"{num_params} parameters are more than the graph can hold ({MOST_SLOTS - ALIGNMENT - 1})")
         count = num_params
         slot = new_parameters(<uint32_t>count)
         first = (slot + ALIGNMENT) // ALIGNMENT * ALIGNMENT

@@ -8,9 +8,7 @@ from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from libc.float cimport DBL_MIN
 from libc.math cimport fabs, floor, fmod, isfinite
 
-
-cdef extern from "mg_math.h" nogil:
-    double mg_pow(double x, double y)
+from microgpt.core.libm cimport mg_pow
 
 
 # ---- operands that are not Values ----

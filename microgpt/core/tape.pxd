@@ -136,6 +136,8 @@ cdef struct Run:
 
 cdef enum:
     SMALL_RUN = 512  # slots: shorter runs are kept by size
+    SLAB = 4096
+    MOST_SLOTS = 1 << 28
 
 
 # The state of the graph engine. What is declared under "lock" is read and written under the GIL; everything else by

@@ -18,10 +18,8 @@ cdef extern from "reserve.h" nogil:
     void mg_release_range(mg_range *range)
 
 cdef enum:
-    SLAB = 4096
     SORTED_FROM = 512
     FEWEST_SLOTS = 1 << 16
-    MOST_SLOTS = 1 << 28
 
 cdef mg_range data_range, grad_range, node_range
 

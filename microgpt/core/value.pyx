@@ -16,6 +16,7 @@ from libc.stdlib cimport free, malloc
 
 from microgpt.core.backward cimport expand, run_backward
 from microgpt.core.blocks cimport drop_cached_order
+from microgpt.core.libm cimport mg_exp, mg_log
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
 from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children
 from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse
@@ -23,10 +24,6 @@ from microgpt.core.rewiring cimport rewire
 from microgpt.core.tape cimport (
     BINARY, DOT, LEAF, MG_DEBUG, MG_OK, NARY, PROGRAM, UNARY, Nary, Node, audit_tape, retain, tape,
 )
-
-cdef extern from "mg_math.h" nogil:
-    double mg_exp(double x)
-    double mg_log(double x)
 
 
 # ---- handles ----
@@ -62,7 +59,7 @@ cdef void dealloc_value(PyObject *o) noexcept:
 
 
 cdef inline Value wrap(uint32_t slot):
-    """The handle of a node that has none."""
+    """Return a new handle of a node that has none."""
     global n_spare
     cdef PyObject *o
     cdef Value value
@@ -84,7 +81,7 @@ cdef inline Value wrap(uint32_t slot):
 
 
 cdef Value handle(uint32_t slot):
-    """The Value of a node: the living one, or a new one."""
+    """Return the Value of a node: the living one, or a new one."""
     if tape.busy and not tracing_here():
         wait_until_idle()
     if tape.node[slot].handle != NULL:
@@ -113,7 +110,7 @@ cdef uint32_t slot_when_idle(object value) except 0:
 # ---- Value(data, children, local_grads) ----
 
 cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
-    """Children and local gradients, checked. Runs Python code, and so touches no node."""
+    """Check children and local gradients. Runs Python code, and so touches no node."""
     cdef uint32_t n_children = <uint32_t>len(children), n_local_grads = <uint32_t>len(local_grads), i
     cdef Nary *nary
     for child in children:
@@ -143,10 +140,25 @@ cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
 cdef class Value:
     # The first line is the signature, in the form in which Python reads it: inspect.signature(Value).
     """Value(data, children=(), local_grads=())\n--\n
-A number in a computation graph.
+A number in a computation graph (lines 29-72 of the script).
 
-data is taken as a float; local_grads are d(this)/d(child) for each child. Operators build the graph, `backward()`
-differentiates it. Mirrors class Value of the script.
+Operators build the graph, `backward()` differentiates it.
+
+Parameters
+----------
+data : float
+children : sequence of Value
+    What this number was computed from.
+local_grads : sequence of float
+    d(this)/d(child) for each child.
+
+Examples
+--------
+>>> from microgpt import Value
+>>> x = Value(3.0)
+>>> (x * x).backward()
+>>> x.grad
+6.0
 """
 
     def __init__(self, data, children=(), local_grads=()):

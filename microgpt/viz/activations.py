@@ -1,4 +1,4 @@
-"""A look inside the forward pass: the attention weights and what else `gpt` computes on its way, as NumPy arrays.
+"""The forward pass opened up: attention weights, residual stream and logits as NumPy arrays.
 
 The same operations as the script's, in its order: every sum keeps its own accumulator from the first term to the last,
 and NumPy works across outputs, positions and heads only. So the logits have the bits of `gpt`'s.
@@ -19,9 +19,9 @@ __all__ = ["attention", "forward", "weights"]
 
 
 def weights(model: "AnyGPT | Trainer") -> "dict[str, Array]":
-    """The script's state_dict as name -> array [nout, nin] of float64, copied.
+    """Return the script's state_dict as name -> array [nout, nin] of float64, copied.
 
-    model: a GPT of any engine, or a Trainer. Makes no Values: a compiled GPT has its numbers side by side in memory.
+    model: a GPT of any engine, or a Trainer. Makes no Values: the numbers of a compiled GPT are contiguous in memory.
     """
     return _at_rest(model, _copies)
 
@@ -72,7 +72,7 @@ def _matrices(model: "AnyGPT") -> "dict[str, Array]":
 
 
 def tokens_of(model: "AnyGPT | Trainer", text: "str | Iterable[int]") -> "list[int]":
-    """BOS and the token ids of text, at most block_size in all.
+    """Return BOS and the token ids of text, at most block_size in all.
 
     text: a str, if model is a Trainer, which knows the characters; or token ids without BOS.
     Raises ValueError or TypeError, in one line, for a text that the model cannot read.
@@ -98,7 +98,7 @@ def tokens_of(model: "AnyGPT | Trainer", text: "str | Iterable[int]") -> "list[i
 
 
 def forward(model: "AnyGPT | Trainer", tokens: "Sequence[int]") -> "dict[str, Array]":
-    """Everything of one document's forward pass, for all n positions at once.
+    """Compute one document's forward pass, for all n positions at once.
 
     model: a GPT of any engine, or a Trainer.  tokens: n ids, the first BOS, at most block_size of them.
     Returns `logits` [n, vocab_size], `attention` [n_layer, n_head, n, n] (from each position to each, 0 to those after
@@ -141,7 +141,7 @@ def _forward(model: "AnyGPT", tokens: "Sequence[int]") -> "dict[str, Array]":
 
 
 def attention(trainer: "Trainer | AnyGPT", text: "str | Iterable[int]") -> "Array":
-    """The attention weights over BOS and text, [n_layer, n_head, n, n]; a row is one position's, and sums to 1.
+    """Return the attention weights over BOS and text, [n_layer, n_head, n, n]; a row is one position's, and sums to 1.
 
     trainer: a Trainer, or a GPT with token ids for text, without BOS.  text: at most block_size - 1 characters.
     Raises ValueError for more, or for one that is not in the vocabulary.

@@ -1,4 +1,4 @@
-"""Curves of a run, for whoever draws them: a moving average, and fewer points where there are more than can be seen."""
+"""Curves of a run: a moving average, and fewer points if there are more than can be seen."""
 import math
 
 TYPE_CHECKING = False
@@ -9,7 +9,7 @@ __all__ = ["smoothed", "thinned"]
 
 
 def smoothed(losses: "Iterable[float]", keep: "float | None" = None) -> "list[float]":
-    """An exponential moving average, each step weighed by keep ** age and the weights made to sum to 1.
+    """Return an exponential moving average: each step is weighed by keep ** age, and the weights sum to 1.
 
     keep: by default what looks back over a twentieth of the run, at least 5 steps and at most 100. Steps whose loss is
     not finite leave the average as it was.
@@ -27,7 +27,7 @@ def smoothed(losses: "Iterable[float]", keep: "float | None" = None) -> "list[fl
 
 
 def thinned(values: "Iterable[float]", most: int) -> "list[tuple[int, float]]":
-    """(index, value) of at most about `most` values: of each stretch the lowest and the highest, in their order."""
+    """Return (index, value) of about most values: of each stretch the lowest and the highest, in their order."""
     values = list(map(float, values))
     n = len(values)
     if n <= most:

@@ -1,4 +1,4 @@
-"""The figures that pictures are drawn on: no window, no pyplot, none of the user's settings.
+"""Figures without a window, without pyplot, and without the user's settings.
 
 Needs matplotlib: `microgpt.viz.plots.need_matplotlib` imports it, or says what is missing.
 """

@@ -52,7 +52,7 @@ class Dot(str):
 
 
 def _fitted(found: "re.Match[str]") -> str:
-    """The same picture no wider than a notebook: one embedded as an image would be cut off, whatever its style says."""
+    """Return the same picture no wider than a notebook: one embedded as an image would be cut off, whatever its style."""
     width, height = map(float, found.groups())
     scale = min(1.0, WIDEST / width)
     style = "max-width:100%;height:auto"
@@ -60,7 +60,7 @@ def _fitted(found: "re.Match[str]") -> str:
 
 
 def operator(value: "AnyValue") -> str:
-    """How a Value was computed: '+', '*', '**2', 'log', 'exp', 'relu', or '' for one that was given.
+    """Return how a Value was computed: '+', '*', '**2', 'log', 'exp', 'relu', or '' for one that was given.
 
     A Value remembers its children and its local gradients, not its operator; these follow from each other. Where
     parameters have been updated since, a name may not fit any more, and '?' says so; so it does for children and local
@@ -110,14 +110,14 @@ def _try(function: "Callable[..., float]", *arguments: float) -> float:
 
 
 def edges_of(value: "AnyValue") -> "Iterator[tuple[AnyValue, float | None]]":
-    """Each child with its local gradient, or with None where there are fewer of those than children."""
+    """Yield each child with its local gradient, or with None if there are fewer of those than children."""
     local_grads = iter(value._local_grads)
     for child in value._children:
         yield child, next(local_grads, None)
 
 
 def number(x: object, digits: int) -> str:
-    """x with so many significant digits, or as it is, if it is no float."""
+    """Return x with so many significant digits, or as it is if it is not a float."""
     try:
         return f"{float(x):.{digits}g}"  # type: ignore[arg-type]  # the script's class keeps whatever it is given
     except (TypeError, ValueError, OverflowError):
@@ -184,7 +184,7 @@ def _label(name: str) -> str:
 
 
 def _count(value: "AnyValue") -> str:
-    """How many nodes there are, in words where they are too many to count."""
+    """Return the number of nodes, in words if they are too many to count."""
     seen, stack = {value}, [value]
     while stack:
         for child in stack.pop()._children:

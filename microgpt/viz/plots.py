@@ -64,7 +64,7 @@ def _finish(figure: "Picture", path: "Path | None") -> "Picture":
 
 
 def _numbers(name: str, values: "Iterable[float]") -> "list[float]":
-    """values as a list of Python's floats, from a list, an array, an iterator or whatever else holds numbers."""
+    """Return values as a list of floats, from a list, an array, an iterator or another iterable of numbers."""
     from ..config import real_number
 
     try:
@@ -74,12 +74,12 @@ def _numbers(name: str, values: "Iterable[float]") -> "list[float]":
 
 
 def _drawable(numbers: "list[float]") -> "list[float]":
-    """numbers with nan, which matplotlib leaves out, for those so large that it would compute with infinities."""
+    """Return numbers with nan, which matplotlib leaves out, for those so large that it would compute with infinities."""
     return [x if abs(x) < 1e300 else math.nan for x in numbers]
 
 
 def _dots(numbers: "list[float]") -> "dict[str, Any]":
-    """The style that marks those without a neighbour: a line needs two ends to be seen."""
+    """Return the style that marks numbers without a neighbour: a line needs two ends to be seen."""
     finite = [False, *map(math.isfinite, numbers), False]
     alone = [i for i in range(len(numbers)) if finite[i + 1] and not finite[i] and not finite[i + 2]]
     return {"marker": "o", "markevery": alone} if alone else {}
@@ -94,7 +94,7 @@ def _pairs(values: "Iterable[tuple[float, float]]") -> "tuple[list[float], list[
 
 
 def _limits(losses: "list[float]", measured: "list[float]") -> "tuple[float, float] | None":
-    """From where to where the losses are drawn, or None where there is nothing finite to go by."""
+    """Return the range in which the losses are drawn, or None if none is finite."""
     finite, measured = sorted(filter(math.isfinite, losses)), list(filter(math.isfinite, measured))
     if not finite:
         return None
@@ -165,7 +165,7 @@ def plot_loss(
 
 
 def _shown(text: "Iterable[str]") -> "list[str]":
-    """The characters of text as labels: what cannot be seen, or is not in matplotlib's font, is given by its number."""
+    """Return the characters of text as labels: what cannot be seen, or is not in matplotlib's font, by its number."""
     from matplotlib.font_manager import findfont
     from matplotlib.ft2font import FT2Font
 
@@ -179,7 +179,7 @@ def _shown(text: "Iterable[str]") -> "list[str]":
 
 
 def _labels(model: "Trainer | AnyGPT") -> "list[str]":
-    """A label for each token id: its character where model knows it, else the id; · for BOS."""
+    """Return a label for each token id: its character if model knows it, else the id; · for BOS."""
     from .activations import gpt_of, is_trainer
 
     known = _shown(model.tokenizer.uchars) if is_trainer(model) else map(str, range(gpt_of(model).vocab_size - 1))
@@ -189,7 +189,7 @@ def _labels(model: "Trainer | AnyGPT") -> "list[str]":
 def plot_attention(
     model: "Trainer | AnyGPT", text: "str | Iterable[int]", path: "Path | None" = None
 ) -> "Figure":
-    """Draw where each head of each layer looks while the model reads text: a heat map [from, to] a head.
+    """Draw the attention weights of each head of each layer over text: one heat map [from, to] per head.
 
     model: a Trainer, which knows the characters as well; or a GPT, with token ids (without BOS) for text.  text: at
     most block_size - 1 characters. The labels are its characters, or the ids; BOS stands before them as ·. A row is
@@ -228,7 +228,7 @@ def plot_attention(
 
 
 def _apart(x: "Array", y: "Array", width: float, height: float, distance: float) -> "Array":
-    """Places for labels at x, y [n], moved until they are some `distance` points apart on width × height points."""
+    """Return places for labels at x, y [n], moved until they are about distance points apart on width × height points."""
     import numpy as np
 
     scale = np.array([width / (np.ptp(x) or 1), height / (np.ptp(y) or 1)]) / 1.16
@@ -245,7 +245,7 @@ def _apart(x: "Array", y: "Array", width: float, height: float, distance: float)
 
 
 def _plane(rows: "Array") -> "tuple[Array, Array]":
-    """The rows' first two principal components, [2, n], and the share of the variance in each, [2]."""
+    """Return the rows' first two principal components, [2, n], and the share of the variance in each, [2]."""
     import numpy as np
 
     centred = rows - rows.mean(axis=0)
@@ -257,7 +257,7 @@ def _plane(rows: "Array") -> "tuple[Array, Array]":
 
 
 def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name: str = "wte") -> "Figure":
-    """Draw the rows of an embedding in the plane in which they differ most (their first two principal components).
+    """Draw the rows of an embedding, projected onto their first two principal components.
 
     model: a Trainer or a GPT.  name: "wte" or "lm_head", whose rows are labelled with their characters (with token
     ids, if model is a GPT; BOS as ·), or "wpe", with their positions.
