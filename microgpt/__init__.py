@@ -61,7 +61,7 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})
 
 
 if _os.environ.get("MICROGPT_SIMD"):

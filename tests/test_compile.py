@@ -7,6 +7,7 @@ import warnings
 import weakref
 
 import architectures
+import numpy
 import pytest
 from conftest import hexes, in_threads
 
@@ -375,7 +376,6 @@ def test_a_global_with_the_name_of_an_attribute_may_change():
 
 
 def test_arrays_as_arguments_are_never_constants():
-    import numpy
     w = leaves(2)
     f = microgpt.compile(lambda xs: sum(float(x) * w[0] for x in xs) + w[1])
     xs = numpy.array([1.0, 2.0])
@@ -545,9 +545,9 @@ def test_a_wrong_program_is_caught_and_not_used():
 
         before = loss._compile
 
-        def damaged(entry, args, before=before, which=which):
-            done = before(entry, args)
-            entry.program._damage(which)
+        def damaged(entry, signature, args, before=before, which=which):
+            done = before(entry, signature, args)
+            done.program._damage(which)
             return done
 
         loss._compile = damaged
@@ -693,3 +693,44 @@ def resident():
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+
+
+def test_threads_replay_while_another_changes_what_the_function_reads():
+    """A program that is being replayed is kept until then; a comparison that such a change disturbs is no difference."""
+    class Settings:
+        scale = 1.0
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(4):
+            settings, w = Settings(), leaves(40)
+            settings.scale = 1.0
+
+            @microgpt.compile
+            def f(x):
+                total = x * w[0]
+                for _ in range(30):
+                    total = linear([total * a for a in w], [w])[0] * settings.scale
+                return total
+
+            for _ in range(4):
+                f(0.5)
+            stop = []
+
+            def replay():
+                while not stop:
+                    f(0.5)
+
+            def change():
+                try:
+                    for step in range(12):
+                        settings.scale = 1.0 + step / 64
+                        f(0.5)
+                finally:
+                    stop.append(True)
+
+            assert in_threads(change, replay, replay) == []
+            assert f(0.5).data == f.__wrapped__(0.5).data
+    finally:
+        sys.setswitchinterval(interval)

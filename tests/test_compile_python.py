@@ -7,6 +7,7 @@ import random
 import warnings
 from collections import namedtuple
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import pytest
 from conftest import ROOT, hexes
@@ -288,8 +289,7 @@ def test_functions_of_another_module(tmp_path, monkeypatch):
         "def pick(rows, i, x):\n    return [v * x for v in rows[i]]\n\n\nBIAS = 0.5\n\n\n"
         "def biased(v):\n    return max(v.data, 0.0) * v + BIAS\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    import users_layers
-
+    users_layers = import_module("users_layers")
     w = [[Value(0.5), Value(1.5)], [Value(-2.5), Value(3.5)]]
     f = microgpt.compile(lambda i, x: sum(users_layers.biased(v) for v in users_layers.pick(w, i, x)))
     for bias in (0.5, 0.75):

@@ -54,13 +54,13 @@ def test_examples_are_strict():
 def test_a_wrong_use_is_seen(tmp_path):
     """The other side of the check above: names and types come from the stubs, not from Any."""
     (tmp_path / "wrong.py").write_text(
-        "from microgpt import GPT, Trainer, Value, linear, nothing\n"
+        "from microgpt import GPT, Trainer, Value, compile, linear, nothing\n"
         "x: str = Value(1.0)\ny: int = linear([Value(1.0)], [[Value(2.0)]])\nGPT('x')\n"
-        "z: int = Trainer(['a']).run()\nTrainer(['a']).sample(top_k='x')\nVal\n", encoding="utf-8"
+        "z: int = Trainer(['a']).run()\nTrainer(['a']).sample(top_k='x')\nVal\ncompile(linear)([], 1)\n", encoding="utf-8"
     )  # fmt: skip
     done = mypy("mypy", "--strict", "--follow-imports=silent", tmp_path / "wrong.py")
     errors = [line for line in done.stdout.splitlines() if " error: " in line]
-    assert [int(line.split("wrong.py:")[1].split(":")[0]) for line in errors] == [1, 2, 3, 4, 5, 6, 7]
+    assert [int(line.split("wrong.py:")[1].split(":")[0]) for line in errors] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_every_compiled_module_has_a_stub():

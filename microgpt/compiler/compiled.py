@@ -5,13 +5,29 @@ import sys
 import time
 import traceback
 import warnings
-from typing import Any
+from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
 from ..core import hooks
 from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
 from ..core.tracing import SymFloat, Trace, Traced, TraceError
 from ..core.value import Value
 from . import rewrite, structure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from typing import Any, Literal, TypeAlias
+
+    from ..core.tracing import Guard
+    from .structure import Structure
+
+    _Arguments: TypeAlias = tuple[Any, ...]
+    #: The structure of a result, those of what is appended to each list argument, and which results are Values.
+    _Shape: TypeAlias = tuple[Structure, list[Structure], list[bool]]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 MOST_SHAPES = 64  # of one function; the one used longest ago goes first
 CALLS_BEFORE = 2  # of a shape that run as written; the last of them is also traced and compared
@@ -21,13 +37,24 @@ class CompileError(TypeError):
     """A function, or one shape of its arguments, cannot be compiled; raised with fallback="error" only."""
 
 
-class Compiled(Dispatcher):
+class Compiled(Dispatcher, Generic[_P, _R]):
     """A function that is compiled once for each shape of its arguments. Made by `compile`."""
 
     __name__: str
     __qualname__: str
 
-    def __init__(self, function: Any, static: Any, verify: Any, fallback: Any, with_grad: Any) -> None:
+    if TYPE_CHECKING:  # the call itself is compiled
+
+        def __call__(self, *arguments: _P.args, **named: _P.kwargs) -> _R: ...
+
+    def __init__(
+        self,
+        function: "Callable[_P, _R]",
+        static: "str | Iterable[str | int]",
+        verify: "Literal['first', 'always', False]",
+        fallback: "Literal['eager', 'error']",
+        with_grad: bool,
+    ) -> None:
         self.__wrapped__ = function
         self.__compiled_function__ = function
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -37,30 +64,30 @@ class Compiled(Dispatcher):
         self.always_verify = verify == "always"
         self._retraced: dict[bytes, int] = {}  # signature -> how often a guard has not held
 
-    def _positions(self, static: Any) -> Any:
+    def _positions(self, static: "str | Iterable[str | int]") -> "Sequence[int]":
         """Names or positions of arguments as positions."""
         if not static:
             return ()
         names = list(inspect.signature(self.__wrapped__).parameters)
-        positions = []
+        positions: list[int] = []
         for name in (static,) if isinstance(static, (str, int)) else static:
             if isinstance(name, str) and name not in names:
                 raise ValueError(f"static={name!r}: {self.__name__}() has no such argument ({', '.join(names)})")
             positions.append(names.index(name) if isinstance(name, str) else name)
         return positions
 
-    def __get__(self, instance: Any, owner : Any= None) -> Any:
+    def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
         import types
 
         return self if instance is None else types.MethodType(self, instance)
 
-    def __repr__(self) -> Any:
+    def __repr__(self) -> str:
         return f"<compiled function {self.__qualname__}>"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> str:
         return self.__qualname__  # like a function: by its name
 
-    def positional(self, arguments: Any, named: Any) -> Any:
+    def positional(self, arguments: "_Arguments", named: "Mapping[str, Any]") -> "_Arguments":
         """A call's arguments without names, defaults filled in where they are needed for that."""
         bound = inspect.signature(self.function).bind(*arguments, **named)
         if bound.kwargs:
@@ -69,105 +96,128 @@ class Compiled(Dispatcher):
             raise CompileError(f"{self.__name__}() is compiled: its arguments cannot be keyword-only")
         return bound.args
 
-    def traced_call(self, arguments: Any) -> Any:
+    def traced_call(self, arguments: "_Arguments") -> "Any":
         """A call within the trace of another compiled function."""
         return hooks.called(self.function)(*arguments)
 
     # ---- calls that are not replayed ----
 
-    def first_call(self, signature: Any, arguments: Any, odd: Any) -> Any:
+    def first_call(self, signature: bytes, arguments: "_Arguments", odd: bool) -> "Any":
         """A shape that is not known yet, or arguments that no program is for."""
         if odd:
             if self.fallback == "error":
                 raise CompileError(f"{self.__name__}(): an int beyond 32 bits, or a Value that is computed from others, as "
                                    "argument: pass what it is computed from")
             return self.function(*arguments)
-        entry = Entry()
-        entry.guards, entry.kept = (), arguments
-        self.entries[signature] = entry
-        self.touch(entry)
+        entry = self._new_entry(signature, arguments)
         self.evict(MOST_SHAPES)
         return self.later_call(entry, signature, arguments)
 
-    def later_call(self, entry: Any, signature: Any, arguments: Any) -> Any:
+    def _new_entry(self, signature: bytes, kept: "_Arguments") -> Entry:
+        """Another entry for a shape; threads that replay the one before keep its program, guards and results together."""
+        entry = Entry()
+        entry.guards, entry.kept = (), kept
+        self.entries[signature] = entry
+        self.touch(entry)
+        return entry
+
+    def _discarded(self, entry: Entry, signature: bytes, broken: "Guard") -> Entry:
+        """The entry of a shape whose program no longer holds: it is traced again, but not for ever."""
+        self._retraced[signature] = self._retraced.get(signature, 0) + 1
+        entry = self._new_entry(signature, entry.kept)
+        entry.calls = 1
+        if self._retraced[signature] > 8:
+            entry.why = f"{_guard_name(broken)} changes from call to call: pass it as an argument"
+            self._refuse(entry.why)
+        return entry
+
+    def later_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
         if entry.program is not None:
             broken = entry.check_guards()
             if broken is not None:
-                self._retraced[signature] = self._retraced.get(signature, 0) + 1
-                entry.program, entry.guards, entry.calls = None, (), 1
-                entry.why = None
-                if self._retraced[signature] > 8:
-                    entry.why = f"{_guard_name(broken)} changes from call to call: pass it as an argument"
-                    self._refuse(entry.why)
+                entry = self._discarded(entry, signature, broken)
             else:
-                return self._verified_call(entry, arguments)
+                return self._verified_call(entry, signature, arguments)
         entry.calls += 1
         if entry.why is not None or (self.verify == "first" and entry.calls < CALLS_BEFORE):
             return self.function(*arguments)
         if self.verify is False:
-            if not self._compile(entry, arguments):
-                return self.function(*arguments)
-            return self._replayed(entry, arguments)
-        if self._compile(entry, arguments):
-            return self._verified_call(entry, arguments)
+            compiled = self._compile(entry, signature, arguments)
+            return self.function(*arguments) if compiled is None else self._replayed(compiled, arguments)
+        compiled = self._compile(entry, signature, arguments)
+        if compiled is not None:
+            return self._verified_call(compiled, signature, arguments)
         try:
             return self.function(*arguments)
         except Exception:
             entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
             raise
 
-    def _replayed(self, entry: Any, arguments: Any) -> Any:
+    def _replayed(self, entry: Entry, arguments: "_Arguments") -> "Any":
         results = self.replay_now(entry, arguments)
         if results is None:
             return self.function(*arguments)
         return results[0] if entry.results is None else self.put_together(entry, results, arguments)
 
-    def _verified_call(self, entry: Any, arguments: Any) -> Any:
+    def _verified_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
         """Both as written and replayed: the result of the function as written, if they agree or not."""
         lengths = None if self.with_grad else [(x, len(x)) for argument in arguments for x in structure.lists_in(argument, [])]
+        program = entry.program  # another thread may replace it while this one runs the function
         results = self.replay_now(entry, arguments)
         result = plainly(self.function, arguments)
         entry.verified = False
-        if results is None:  # Python should have raised an error
+        if results is None or program is None:  # Python should have raised an error
             return result
+        grown: list[list[Any]] = []
         if entry.results is None:
-            found, grown = results[0], []
+            found = results[0]
         else:
             found, grown = self._built(entry, results)
         appended = [] if lengths is None else [x[n:] for x, n in lengths]
-        self._compare(entry, arguments, (result, appended), (found, grown), results[0])
+        difference = self._difference(program, arguments, (result, appended), (found, grown), results[0])
+        entry.verified = difference is None
+        if difference:
+            broken = entry.check_guards()
+            if broken is None:
+                self._report(entry, difference)
+            else:  # another thread changed what the function reads between the two
+                self._discarded(entry, signature, broken)
         return result
 
     # ---- compiling ----
 
-    def _compile(self, entry: Any, arguments: Any) -> Any:
-        """Trace and compile; whether that has worked."""
+    def _compile(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Entry | None":
+        """Trace and compile: an entry with the program, or None, and the entry says why."""
         before = time.perf_counter()
         try:
-            trace, results, roots = self._trace(entry, arguments)
+            trace, results, roots, shape = self._trace(arguments)
             traced = time.perf_counter()
-            entry.program = Program(trace, results, roots, self.with_grad)
+            program = Program(trace, results, roots, self.with_grad)
         except Unsupported as error:
             self._give_up(entry, str(error), None)
-            return False
+            return None
         except Exception as error:
             self._give_up(entry, None, error)
-            return False
-        entry.guards = _guards(trace)
-        entry.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
-        return True
+            return None
+        compiled = Entry()
+        compiled.program, compiled.guards, compiled.results = program, _guards(trace), shape
+        compiled.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
+        compiled.kept, compiled.calls = entry.kept, entry.calls
+        self.entries[signature] = compiled  # other threads see all of it, or nothing
+        self.touch(compiled)
+        return compiled
 
-    def _give_up(self, entry: Any, why: Any, error: Any) -> Any:
+    def _give_up(self, entry: Entry, why: "str | None", error: "Exception | None") -> None:
         entry.program = None
         entry.why = why if error is None else _words(error)
         self._refuse(entry.why, error)
 
-    def _refuse(self, why: Any, error : Any= None) -> Any:
+    def _refuse(self, why: "str | None", error: "Exception | None" = None) -> None:
         if self.fallback == "error":
             raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
 
-    def _trace(self, entry: Any, arguments: Any) -> Any:
-        """-> the trace, its results in order, and their nodes."""
+    def _trace(self, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None]":
+        """-> the trace, its results in order, their nodes, and how they are put together (None: one Value)."""
         names = _names(self.function, len(arguments))
         random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
         errors = TraceError.raised
@@ -193,17 +243,17 @@ class Compiled(Dispatcher):
         if TraceError.raised != errors:
             raise TraceError("the function catches an error that says why it cannot be compiled")
         are_values = [type(leaf) is not SymFloat for leaf in leaves]
-        entry.results = None if self.with_grad and shape == ("leaf", 0) and are_values[0] else (shape, grown, are_values)
-        return trace, leaves, roots
+        alone = self.with_grad and shape == ("leaf", 0) and are_values[0]
+        return trace, leaves, roots, None if alone else (shape, grown, are_values)
 
-    def _built(self, entry: Any, results: Any) -> Any:
+    def _built(self, entry: Entry, results: "Sequence[Any]") -> "tuple[Any, list[list[Any]]]":
         """A result, and what is appended to each list argument."""
         shape, grown, are_values = entry.results
         if not self.with_grad:
             results = [Value(x) if is_value else x for x, is_value in zip(results, are_values)]
         return structure.build(shape, results), [structure.build(items, results) for items in grown]
 
-    def put_together(self, entry: Any, results: Any, arguments: Any) -> Any:
+    def put_together(self, entry: Entry, results: "Sequence[Any]", arguments: "_Arguments") -> "Any":
         result, grown = self._built(entry, results)
         if grown:
             lists = [inner for x in arguments for inner in structure.lists_in(x, [])]
@@ -213,61 +263,86 @@ class Compiled(Dispatcher):
 
     # ---- comparing ----
 
-    def _compare(self, entry: Any, arguments: Any, expected: Any, found: Any, root: Any) -> Any:
-        """All that can be seen of a call, bit for bit; on a difference the program is never replayed again."""
-        difference = self._difference(entry, arguments, expected, found, root)
-        entry.verified = difference is None
-        if difference is None or difference == "":
-            return
+    def _report(self, entry: Entry, difference: str) -> None:
+        """Never replay a program again that differs from the function as written, and warn."""
         entry.program = None
         entry.why = f"the compiled program differs from the function as written: {difference}"
         self._refuse(entry.why)
         warnings.warn(f"microgpt.compile: {self.__name__}(): {entry.why}. It runs as written. Please report this",
                       RuntimeWarning, stacklevel=4)
 
-    def _difference(self, entry: Any, arguments: Any, expected: Any, found: Any, root: Any) -> Any:
+    def _difference(
+        self, program: Program, arguments: "_Arguments", expected: "Any", found: "Any", root: "Any"
+    ) -> "str | None":
+        """Compare all that can be seen of a call, bit for bit. "" where there is no memory to compare."""
         numbers = structure.pairs(expected, found)
         if numbers is None:
             return "its results are not built alike"
-        others = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
-        if others:
-            return f"{len(others)} of {len(numbers)} results, the first {others[0][1]!r} instead of {others[0][0]!r}"
-        if not self.with_grad:
-            return None
+        wrong = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
+        if wrong:
+            return f"{len(wrong)} of {len(numbers)} results, the first {wrong[0][1]!r} instead of {wrong[0][0]!r}"
         eager = _first_value(expected)
-        expected = probe(eager, entry.program, leaf_values(arguments))
-        found = probe_replay(root, entry.program)
+        if not self.with_grad or eager is None:
+            return None
+        expected = probe(eager, program, leaf_values(arguments))
+        found = probe_replay(root, program)
         if expected is None or found is None:
             return ""  # no memory to compare
-        wrong = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
-        if wrong:
-            return f"{len(wrong)} of {len(expected)} gradients, the first {found[wrong[0]]!r} instead of {expected[wrong[0]]!r}"
+        differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
+        if differing:
+            i = differing[0]
+            return f"{len(differing)} of {len(expected)} gradients, the first {found[i]!r} instead of {expected[i]!r}"
         return None
 
     # ---- what was done ----
 
-    def explain(self) -> Any:
+    def explain(self) -> str:
         """What was compiled and what was not, for every shape that was called: text."""
         lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
-        for entry in self.entries.values():
-            name = _shape_name(entry.kept, self.static)
-            if entry.program is None:
+        for entry in list(self.entries.values()):
+            name, program = _shape_name(entry.kept, self.static), entry.program
+            if program is None:
                 why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"
                 lines.append(f"  {name}: as written: {why}")
                 continue
-            info = entry.program.info
+            info = program.info
             trace_ms, compile_ms = entry.timing
             lines.append(f"  {name}: compiled: {info['nodes']} nodes in {sum(info['instructions'])} instructions, traced in "
                          f"{trace_ms:.1f} ms, compiled in {compile_ms:.1f} ms, {(info['bytes'] + info['frame_bytes']) >> 10} KiB")
-            if entry.program.dynamic:
-                lines.append(f"    backward(): {entry.program.dynamic}. So the graph is written out and sorted in every call: "
+            if program.dynamic:
+                lines.append(f"    backward(): {program.dynamic}. So the graph is written out and sorted in every call: "
                              "the same bits, several times slower")
             if not entry.verified and self.verify:
                 lines.append("    not compared with the function as written: Python raised an error, or nothing could be compared")
         return "\n".join(lines)
 
 
-def compile(function : Any= None, *, static : Any= (), verify : Any= "first", fallback : Any= "eager", grad : Any= True) -> Any:
+@overload
+def compile(
+    function: "Callable[_P, _R]",
+    *,
+    static: "str | Iterable[str | int]" = (),
+    verify: "Literal['first', 'always', False]" = "first",
+    fallback: "Literal['eager', 'error']" = "eager",
+    grad: bool = True,
+) -> "Compiled[_P, _R]": ...
+@overload
+def compile(
+    function: None = None,
+    *,
+    static: "str | Iterable[str | int]" = (),
+    verify: "Literal['first', 'always', False]" = "first",
+    fallback: "Literal['eager', 'error']" = "eager",
+    grad: bool = True,
+) -> "Callable[[Callable[_P, _R]], Compiled[_P, _R]]": ...
+def compile(
+    function: "Callable[_P, _R] | None" = None,
+    *,
+    static: "str | Iterable[str | int]" = (),
+    verify: "Literal['first', 'always', False]" = "first",
+    fallback: "Literal['eager', 'error']" = "eager",
+    grad: bool = True,
+) -> "Compiled[_P, _R] | Callable[[Callable[_P, _R]], Compiled[_P, _R]]":
     """Compile a function of your own over `Value`: the same bits, replayed in compiled code.
 
     The function is run as written for the first two calls of each shape of its arguments; in the second it is traced as
@@ -296,11 +371,11 @@ def compile(function : Any= None, *, static : Any= (), verify : Any= "first", fa
 
 # ---- words ----
 
-def _bits(x: Any) -> Any:
+def _bits(x: float) -> bytes:
     return struct.pack("<d", float(x))
 
 
-def _names(function: Any, n: Any) -> Any:
+def _names(function: "Callable[..., Any]", n: int) -> "list[str]":
     try:
         names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -308,7 +383,7 @@ def _names(function: Any, n: Any) -> Any:
     return [*names[:n], *(f"argument {i}" for i in range(len(names), n))]
 
 
-def _words(error: Any) -> Any:
+def _words(error: Exception) -> str:
     """An error of the trace, with the user's line that it comes from."""
     text = str(error) if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(rewrite._PACKAGE)
@@ -318,8 +393,8 @@ def _words(error: Any) -> Any:
     return text
 
 
-def _shape_name(arguments: Any, static: Any) -> Any:
-    def name(x: Any, is_static : Any= False) -> Any:
+def _shape_name(arguments: "_Arguments", static: "AbstractSet[int]") -> str:
+    def name(x: "Any", is_static: bool = False) -> str:
         if isinstance(x, Value):
             return "Value"
         if is_static or x is None or isinstance(x, (bool, str)):
@@ -335,14 +410,14 @@ def _shape_name(arguments: Any, static: Any) -> Any:
     return f"({', '.join(name(x, i in static) for i, x in enumerate(arguments))})"
 
 
-def _guard_name(guard: Any) -> Any:
+def _guard_name(guard: "Guard") -> str:
     kind, holder, name, _ = guard
     if kind == "attribute":
         return f"{type(holder).__name__}.{name}"
     return f"{name!r}"
 
 
-def _first_value(x: Any) -> Any:
+def _first_value(x: "Any") -> "Value | None":
     """The first Value in a result."""
     if isinstance(x, Value):
         return x
@@ -353,12 +428,12 @@ def _first_value(x: Any) -> Any:
     return None
 
 
-def _appended(now: Any, then: Any) -> Any:
+def _appended(now: "list[Any]", then: "list[Any]") -> "list[Any]":
     """What was added at the end of a list argument; any other change is refused."""
     if len(now) < len(then) or any(x is not y for x, y in zip(now, then)):
         raise TraceError("a list argument is changed other than by appending")
     return now[len(then):]
 
 
-def _guards(trace: Any) -> Any:
+def _guards(trace: Trace) -> "tuple[Guard, ...]":
     return tuple(guard for guard in trace.guards.values() if type(guard[3]) is not Traced)

@@ -13,14 +13,18 @@ import os
 import sys
 import sysconfig
 import types
-from typing import Any
 
 from ..core import hooks
 from ..core.tracing import TraceError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any
+
 _LEFT_ALONE = {"super", "locals", "globals", "vars", "dir", "__class__"}  # calls that need the frame they stand in
 _REFUSED = {"eval": "eval()", "exec": "exec()"}
-_HOOKS = {
+_HOOKS: "dict[str, Callable[..., Any]]" = {
     "__mg_subscript__": hooks.subscript,
     "__mg_attribute__": hooks.attribute,
     "__mg_called__": hooks.called,
@@ -32,24 +36,24 @@ _HOOKS = {
 class Rewriter(ast.NodeTransformer):
     """Puts the hooks into the tree of one function. mangle: the name of the class that the function was defined in."""
 
-    def __init__(self, mangle : Any= None, free : Any= ()) -> None:
+    def __init__(self, mangle: "str | None" = None, free: "Collection[str]" = ()) -> None:
         self.mangle = (mangle or "").lstrip("_")
         self.free = free
 
-    def mangled(self, name: Any) -> Any:
+    def mangled(self, name: str) -> str:
         if self.mangle and name.startswith("__") and not name.endswith("__"):
             return f"_{self.mangle}{name}"
         return name
 
-    def hook(self, name: Any, arguments: Any, at: Any) -> Any:
+    def hook(self, name: str, arguments: "list[ast.expr]", at: ast.AST) -> ast.Call:
         call = ast.Call(ast.Name(name, ast.Load()), arguments, [])
         return ast.fix_missing_locations(ast.copy_location(call, at))
 
-    def visit_Name(self, node: Any) -> Any:
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         node.id = self.mangled(node.id)
         return node
 
-    def visit_Subscript(self, node: Any) -> Any:
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.ctx, ast.Load) or isinstance(node.slice, ast.Slice):
             return node
@@ -59,7 +63,7 @@ class Rewriter(ast.NodeTransformer):
             return node
         return self.hook("__mg_subscript__", [node.value, node.slice], node)
 
-    def visit_Attribute(self, node: Any, called : Any= False) -> Any:
+    def visit_Attribute(self, node: ast.Attribute, called: bool = False) -> ast.expr:
         self.generic_visit(node)
         node.attr = self.mangled(node.attr)
         if isinstance(node.ctx, ast.Store):
@@ -69,7 +73,7 @@ class Rewriter(ast.NodeTransformer):
             return node
         return self.hook("__mg_attribute__", [node.value, ast.Constant(node.attr)], node)
 
-    def visit_Call(self, node: Any) -> Any:
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         if isinstance(node.func, ast.Name) and node.func.id in _LEFT_ALONE:
             return self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in _REFUSED:
@@ -83,7 +87,7 @@ class Rewriter(ast.NodeTransformer):
         node.func = self.hook("__mg_called__", [node.func], node.func)
         return node
 
-    def visit_Compare(self, node: Any) -> Any:
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Is, ast.IsNot)):
             return node
@@ -94,30 +98,30 @@ class Rewriter(ast.NodeTransformer):
             return call
         return ast.copy_location(ast.UnaryOp(ast.Not(), call), node)
 
-    def visit_AugAssign(self, node: Any) -> Any:
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
         if isinstance(node.target, ast.Attribute):
             raise TraceError("an attribute is changed in a compiled function, which would happen when it is traced, not in "
                              "every call: change it outside, or return the value")
         return self.generic_visit(node)
 
-    def visit_Global(self, node: Any) -> Any:
+    def visit_Global(self, node: ast.Global) -> ast.AST:
         raise TraceError(f"`global {node.names[0]}` in a compiled function: it would be set when the function is traced, not "
                          "in every call. Return the value")
 
-    def visit_Nonlocal(self, node: Any) -> Any:
+    def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.AST:
         for name in node.names:
             if name in self.free:
                 raise TraceError(f"`nonlocal {name}` in a compiled function: it would be set when the function is traced, not "
                                  "in every call. Return the value")
         return node
 
-    def visit_AnnAssign(self, node: Any) -> Any:  # annotations are not evaluated in functions
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # annotations are not evaluated in functions
         node.target = self.visit(node.target)
         node.value = self.visit(node.value) if node.value else None
         node.annotation = ast.copy_location(ast.Constant(None), node)
         return node
 
-    def visit_FunctionDef(self, node: Any) -> Any:
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.name = self.mangled(node.name)
         node.returns = None
         for argument in ast.walk(node.args):
@@ -130,14 +134,14 @@ class Rewriter(ast.NodeTransformer):
         node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list]
         return node
 
-    def visit_AsyncFunctionDef(self, node: Any) -> Any:
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
         raise TraceError("an async function cannot be compiled")
 
 
-_trees: dict[str, tuple[str, ast.Module]] = {}  # file name -> its text, and its tree, which is not changed
+_trees: "dict[str, tuple[str, ast.Module]]" = {}  # file name -> its text, and its tree, which is not changed
 
 
-def _tree(function: Any) -> Any:
+def _tree(function: types.FunctionType) -> ast.Module:
     """The syntax tree of the file of a function."""
     name = function.__code__.co_filename
     text = "".join(linecache.getlines(name, function.__globals__))
@@ -150,13 +154,13 @@ def _tree(function: Any) -> Any:
     return _trees[name][1]
 
 
-def _definition(function: Any) -> Any:
+def _definition(function: types.FunctionType) -> "tuple[ast.FunctionDef | ast.Lambda, str | None]":
     """The tree of a function's definition, to be changed, and the name of the class around it."""
     code = function.__code__
     tree = _tree(function)
-    candidates: list[tuple[Any, Any]] = []
+    candidates: list[tuple[ast.FunctionDef | ast.Lambda, str | None]] = []
 
-    def search(node: Any, within: Any) -> Any:
+    def search(node: ast.AST, within: "str | None") -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef) and child.name == code.co_name:
                 if code.co_firstlineno == min([child.lineno, *(d.lineno for d in child.decorator_list)]):
@@ -178,7 +182,7 @@ def _definition(function: Any) -> Any:
     return copy.deepcopy(node), within
 
 
-def _matches(node: Any, code: Any) -> Any:
+def _matches(node: ast.Lambda, code: types.CodeType) -> bool:
     """Whether a lambda may be this code: what it is compiled to says so."""
     probe = ast.fix_missing_locations(ast.Expression(copy.deepcopy(node)))
     compiled = builtins.compile(probe, code.co_filename, "eval")
@@ -187,14 +191,14 @@ def _matches(node: Any, code: Any) -> Any:
             and _constants(mine) == _constants(code))
 
 
-def _constants(code: Any) -> Any:
+def _constants(code: types.CodeType) -> "list[Any]":
     return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
 
 
-_codes: dict[types.CodeType, types.CodeType] = {}  # original code -> rewritten code
+_codes: "dict[types.CodeType, types.CodeType]" = {}  # original code -> rewritten code
 
 
-def _rewritten_code(function: Any) -> Any:
+def _rewritten_code(function: types.FunctionType) -> types.CodeType:
     code = function.__code__
     if code in _codes:
         return _codes[code]
@@ -221,10 +225,10 @@ def _rewritten_code(function: Any) -> Any:
     return inner
 
 
-_rewritten_codes: set[types.CodeType] = set()
+_rewritten_codes: "set[types.CodeType]" = set()
 
 
-def _remember(code: Any) -> Any:
+def _remember(code: types.CodeType) -> None:
     """Functions made while rewritten code runs are rewritten already."""
     _rewritten_codes.add(code)
     for constant in code.co_consts:
@@ -232,7 +236,7 @@ def _remember(code: Any) -> Any:
             _remember(constant)
 
 
-def rewritten(function: Any) -> Any:
+def rewritten(function: types.FunctionType) -> types.FunctionType:
     """The twin of a function that records. Its cells are the function's own."""
     if function.__code__ in _rewritten_codes:
         return function
@@ -252,7 +256,7 @@ _LIBRARIES = tuple(os.path.join(os.path.realpath(path), "") for key, path in sys
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
-def is_user_code(function: Any) -> Any:
+def is_user_code(function: types.FunctionType) -> bool:
     """Whether a function is the user's: not of the standard library, of installed packages, or of this one."""
     code = function.__code__
     if code in _rewritten_codes:

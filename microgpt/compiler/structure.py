@@ -1,13 +1,21 @@
 """Arguments and results, taken apart and put together: lists within lists."""
-from typing import Any
-
 from ..core.tracing import SymFloat, SymInt, Traced, TraceError
 from ..core.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, TypeAlias
+
+    from ..core.tracing import Trace
+
+    #: ("leaf", its index), ("constant", what it is), or a kind of container with the structures of its items.
+    Structure: TypeAlias = tuple[str, Any]
 
 _CONSTANT = (bool, str, bytes, complex, range, frozenset)
 
 
-def symbolic(trace: Any, x: Any, name: Any, with_grad: Any, static : Any= False) -> Any:
+def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool = False) -> "Any":
     """What stands for an argument in the trace, in the order in which a call's numbers are passed."""
     kind = type(x)
     if static or kind is bool:
@@ -29,7 +37,7 @@ def symbolic(trace: Any, x: Any, name: Any, with_grad: Any, static : Any= False)
     return x
 
 
-def flatten(x: Any, leaves: Any) -> Any:
+def flatten(x: "Any", leaves: "list[Any]") -> "Structure":
     """The structure of a result: leaves get its Values and unknown numbers, the rest is a constant of the structure."""
     kind = type(x)
     if kind is Traced or kind is SymFloat or (isinstance(x, Value) and kind is not SymInt):
@@ -47,7 +55,7 @@ def flatten(x: Any, leaves: Any) -> Any:
     raise TraceError(f"a compiled function returns {kind.__name__!r}: return Values, or lists, tuples or dicts of them")
 
 
-def build(structure: Any, results: Any) -> Any:
+def build(structure: "Structure", results: "Sequence[Any]") -> "Any":
     """The result of a call, from its Values and numbers."""
     kind, what = structure
     if kind == "leaf":
@@ -61,7 +69,7 @@ def build(structure: Any, results: Any) -> Any:
     return what
 
 
-def pairs(x: Any, y: Any) -> Any:
+def pairs(x: "Any", y: "Any") -> "list[tuple[float, float]] | None":
     """The numbers of two results side by side, or None where they are not built alike."""
     if isinstance(x, Value) or isinstance(y, Value):
         return [(x.data, y.data)] if isinstance(x, Value) and isinstance(y, Value) else None
@@ -80,7 +88,7 @@ def pairs(x: Any, y: Any) -> Any:
     return [] if type(x) is type(y) and x == y else None
 
 
-def lists_in(x: Any, found: Any) -> Any:
+def lists_in(x: "Any", found: "list[list[Any]]") -> "list[list[Any]]":
     """The lists in nested lists, outer ones first."""
     if isinstance(x, list):
         found.append(x)

@@ -261,11 +261,15 @@ cdef class Dispatcher:
 
     cdef tuple replay(self, Entry entry, Arguments *a, tuple arguments):
         """The results, or None where the function itself must be called."""
-        cdef list bounds = entry.program.bounds
+        cdef Program program = entry.program  # held: another thread may take it from the entry meanwhile
+        cdef list bounds
         cdef Py_ssize_t i
         cdef int32_t bound
         cdef tuple values = ()
-        if entry.program.derived and not put_derived(a, entry.program.derived):
+        if program is None:
+            return None
+        bounds = program.bounds
+        if program.derived and not put_derived(a, program.derived):
             return None
         for i in range(a.n_ints):
             limit = bounds[i]
@@ -277,9 +281,9 @@ cdef class Dispatcher:
             found = []
             find_values(arguments, found)
             values = tuple(found)
-            if not self.distinct(entry.program, values):
+            if not self.distinct(program, values):
                 return None
-        return entry.program.run(a.ints, a.floats, values)
+        return program.run(a.ints, a.floats, values)
 
     cdef bint distinct(self, Program program, tuple values):
         """Whether these leaves are different ones, and none of them is among those from outside."""

@@ -1,7 +1,9 @@
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias, final
 
 FUNCTIONS: dict[str, int]
+#: What was read from outside: kind, holder, name, value.
+Guard: TypeAlias = tuple[str, Any, Any, Any]
 
 class TraceError(TypeError):
     raised: int
@@ -10,7 +12,8 @@ class TraceError(TypeError):
 class Trace:
     int_names: list[str]
     bounds: list[int | None]
-    guards: dict[Any, tuple[str, Any, Any, Any]]
+    derived: list[Any]
+    guards: dict[Any, Guard]
     captured: set[int]
     created: set[int]
     functions: dict[Any, Any]
@@ -21,6 +24,7 @@ class Trace:
     def number_input(self) -> Traced: ...
     def traced(self, value: Any) -> Traced: ...
     def root(self, result: Any) -> int: ...
+    def leaf_slots_list(self) -> list[int]: ...
     @property
     def n_nodes(self) -> int: ...
     def __enter__(self) -> Trace: ...
@@ -28,6 +32,11 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool: ...
 
+@final
 class Traced: ...
+
+@final
 class SymFloat: ...
+
+@final
 class SymInt: ...
