@@ -116,6 +116,7 @@ MODULES = {
     "value": ["csrc/reserve.c"],
     "model": [],
     "adam": ["csrc/adam.c"],
+    "optim": ["csrc/adam.c"],
     "tracing": ["csrc/compiler/graph.c", "csrc/compiler/functions.c"],
     "hooks": [],
     "replay": sorted(glob("csrc/compiler/*.c")),

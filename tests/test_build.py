@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "text_lines", "mt19937", "value", "model", "adam", "fused", "tracing", "hooks", "replay"]
+MODULES = ["simd", "text_lines", "mt19937", "value", "model", "adam", "optim", "fused", "tracing", "hooks", "replay"]
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.

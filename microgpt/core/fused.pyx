@@ -263,6 +263,8 @@ cdef class FusedEngine:
         try:
             if adam.model is not self.model:
                 raise ValueError("this Adam belongs to another model")
+            if adam.constant:
+                raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
             if ids is not None:
                 self.learn(ids)
             iterator = iter(documents)
