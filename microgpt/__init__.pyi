@@ -36,7 +36,8 @@ from .viz.plots import plot_embeddings as plot_embeddings
 from .viz.plots import plot_loss as plot_loss
 
 __all__ = [
-    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "SGD", "save_values", "load_values", "simd_info", "Config", "Tokenizer",
+    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "SGD", "save_values", "load_values",
+    "simd_info", "Config", "Tokenizer",
     "load_docs", "split_docs", "Trainer", "evaluate", "generate", "show_versions", "Callback", "Checkpointer", "LossPlot",
     "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError", "LogError", "UsageError",
     "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",

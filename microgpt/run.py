@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 __all__ = ["main"]
 
@@ -108,20 +108,17 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
 
 def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any]":
     """The plan of what to replace, and the runtime; nothing is replaced where our own analysis fails."""
-    from .compiler.rewrite import use_tree
     from .compiler.script import Plan
     from .compiler.script_runtime import Runtime
 
     try:
         plan = Plan(tree, "--no-compile" not in flags)
-        runtime = Runtime(plan.roles)
+        runtime = Runtime(plan.roles, path, plan.tree)
     except Exception as error:
         if "--debug" in flags:
             raise
         _say(f"nothing is replaced: the script is not understood ({type(error).__name__}: {error})")
         return None, None
-    if plan.why is None:
-        use_tree(path, plan.tree)
     return plan, runtime
 
 

@@ -12,7 +12,7 @@ from .script_trees import canonical, without_docstring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 #: Digests of the original's parts.
 METHODS = {

@@ -92,6 +92,25 @@ class Flow:
                 self.sink(target, "a Value's number is an index")
             self.hold(target.value, mask, scopes) if mask else self.mask(target.value, scopes)
 
+    def iterate(self, target: "Any", over: "Any", scopes: "Any") -> None:
+        """`for target in over`: what enumerate counts and items() names is no number of a Value; zip goes side by side."""
+        if isinstance(target, ast.Tuple) and isinstance(over, ast.Call) and not over.keywords:
+            name = over.func.id if isinstance(over.func, ast.Name) else None
+            if name == "zip" and len(over.args) == len(target.elts) and not any(isinstance(x, ast.Starred) for x in over.args):
+                for part, given in zip(target.elts, over.args):
+                    self.hold(part, self.mask(given, scopes), scopes)
+                return
+            if name == "enumerate" and len(over.args) == 1 and len(target.elts) == 2:
+                self.hold(target.elts[0], 0, scopes)
+                self.iterate(target.elts[1], over.args[0], scopes)
+                return
+            if isinstance(over.func, ast.Attribute) and over.func.attr == "items" and len(target.elts) == 2 and not over.args:
+                # A Value as a key is found where the dict is filled.
+                self.hold(target.elts[0], 0, scopes)
+                self.hold(target.elts[1], self.mask(over.func.value, scopes), scopes)
+                return
+        self.hold(target, self.mask(over, scopes), scopes)
+
     # ---- statements ----
 
     def block(self, body: "Iterable[Any]", scopes: "Any") -> None:
@@ -120,7 +139,7 @@ class Flow:
         elif isinstance(node, ast.AugAssign):
             self.hold(node.target, self.mask(node.value, scopes), scopes)
         elif isinstance(node, (ast.For, ast.AsyncFor)):
-            self.hold(node.target, self.mask(node.iter, scopes), scopes)
+            self.iterate(node.target, node.iter, scopes)
             self.block(node.body, scopes)
             self.block(node.orelse, scopes)
         elif isinstance(node, ast.Return):
@@ -182,6 +201,14 @@ class Flow:
             return VALUE
         return self.attributes.get(node.attr, 0) | (inner & VALUE)
 
+    def mask_Dict(self, node: "Any", scopes: "Any") -> int:
+        if any(key is not None and self.mask(key, scopes) for key in node.keys):
+            self.sink(node, "a Value, or its number, is a key")
+        found = 0
+        for value in node.values:
+            found |= self.mask(value, scopes)
+        return found
+
     def mask_Subscript(self, node: "Any", scopes: "Any") -> int:
         if self.mask(node.slice, scopes):
             self.sink(node, "a Value, or its number, is an index or a key")
@@ -234,7 +261,7 @@ class Flow:
     def _comprehension(self, node: "Any", scopes: "Any", results: "list[Any]") -> int:
         inner = (*scopes, node)
         for generator in node.generators:
-            self.hold(generator.target, self.mask(generator.iter, inner), inner)
+            self.iterate(generator.target, generator.iter, inner)
             for condition in generator.ifs:
                 self.mask(condition, inner)
         found = 0
@@ -248,7 +275,9 @@ class Flow:
     mask_SetComp = mask_GeneratorExp = mask_ListComp
 
     def mask_DictComp(self, node: "Any", scopes: "Any") -> int:
-        return self._comprehension(node, scopes, [node.key, node.value])
+        if self._comprehension(node, scopes, [node.key]):
+            self.sink(node, "a Value, or its number, is a key")
+        return self._comprehension(node, scopes, [node.value])
 
     def mask_Call(self, node: "Any", scopes: "Any") -> int:
         arguments = [self.mask(x.value if isinstance(x, ast.Starred) else x, scopes) for x in node.args]

@@ -50,7 +50,7 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
     later = read_later(tree, inner_place) | exposed(loop.body[at:])[0] | exposed(loop.body[:first])[0]
     outputs = [loss, *sorted((made & later) - {loss})]
     changing: set[str] = set()
-    for body, index, parent in place:
+    for body, index, _ in place:
         statement = body[index]
         if isinstance(statement, (ast.For, ast.While)):
             changing |= names_set(statement)

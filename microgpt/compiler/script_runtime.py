@@ -21,8 +21,8 @@ class Runtime:
 
     Value, linear, softmax, rmsnorm = Value, staticmethod(linear), staticmethod(softmax), staticmethod(rmsnorm)
 
-    def __init__(self, roles: "dict[str, dict[str, str]]") -> None:
-        self.roles = roles
+    def __init__(self, roles: "dict[str, dict[str, str]]", path: str, tree: "Any") -> None:
+        self.roles, self.path, self.tree = roles, path, tree
         self.kept: list[tuple[str, str]] = []
         self.loss: Any = None
         self._adams: dict[int, Any] = {}  # id(m) -> (Adam, params, m, v, how long params was), which keeps m alive
@@ -78,7 +78,9 @@ class Runtime:
 
     def compiled(self, function: "Any", statics: "tuple[str, ...]") -> "Any":
         from .compiled import compile
+        from .rewrite import use_tree
 
+        use_tree(self.path, self.tree)
         self.loss = compile(function, static=statics)
         return self.loss
 
@@ -254,8 +256,8 @@ def _sample(names: "dict[str, Any]", roles: "dict[str, str]", samples: "Any") ->
     for index, sample_idx in enumerate(samples):
         before = random.getstate()
         try:
-            tokens, sample, pos_id, token_id = [bos], [], 0, bos
-            for pos_id in range(block_size):
+            tokens, sample, token_id = [bos], [], bos
+            while len(tokens) <= block_size:
                 weights = model.engine.probabilities(tokens, temperature)
                 token_id = random.choices(range(vocab_size), weights=weights)[0]
                 if token_id == bos:
@@ -265,7 +267,7 @@ def _sample(names: "dict[str, Any]", roles: "dict[str, str]", samples: "Any") ->
         except (ArithmeticError, ValueError):
             random.setstate(before)
             return samples[index:]
-        left = {"sample_idx": sample_idx, "token_id": token_id, "pos_id": pos_id, "sample": sample}
+        left = {"sample_idx": sample_idx, "token_id": token_id, "pos_id": min(len(tokens), block_size) - 1, "sample": sample}
         for role, value in left.items():
             names[roles[role]] = value
         print(f"sample {sample_idx+1:2d}: {''.join(sample)}")
