@@ -32,7 +32,7 @@ class Flow:
         self.tree, self.skipped, self.value_methods = tree, skipped, value_methods
         self.held: dict[Key, int] = {}
         self.attributes: dict[str, int] = {}
-        self.returned: dict[int, int] = {}
+        self.returned: dict[int, int] = {id(node): VALUE for node in skipped}  # ours return Values
         self.functions: dict[str, list[Any]] = {}  # by name, wherever they are defined
         self.locals: dict[int, set[str]] = {}
         self.sinks: dict[tuple[int, str], None] = {}
