@@ -126,6 +126,7 @@ MODULES = {
     "gpt": [],
     "model": [],
     "adam": ["csrc/fused/adam.c"],
+    "optim": ["csrc/fused/adam.c"],
     "tracing": ["csrc/compiler/graph.c", "csrc/compiler/functions.c"],
     "hooks": [],
     "replay": sorted(glob("csrc/compiler/*.c")),

@@ -13,6 +13,7 @@ from .core.functions import softmax as softmax
 from .core.gpt import document_loss as document_loss
 from .core.gpt import gpt as gpt
 from .core.model import GPT as GPT
+from .core.optim import SGD as SGD
 from .core.simd import simd_info as simd_info
 from .core.value import Value as Value
 from .data import Tokenizer as Tokenizer
@@ -27,13 +28,16 @@ from .evaluation import evaluate as evaluate
 from .generation import generate as generate
 from .info import show_versions as show_versions
 from .trainer import Trainer as Trainer
+from .values import load_values as load_values
+from .values import save_values as save_values
 from .viz.graph import draw_graph as draw_graph
 from .viz.plots import plot_attention as plot_attention
 from .viz.plots import plot_embeddings as plot_embeddings
 from .viz.plots import plot_loss as plot_loss
 
 __all__ = [
-    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "simd_info", "Config", "Tokenizer",
+    "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "SGD", "save_values", "load_values",
+    "simd_info", "Config", "Tokenizer",
     "load_docs", "split_docs", "Trainer", "evaluate", "generate", "show_versions", "Callback", "Checkpointer", "LossPlot",
     "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError", "LogError", "UsageError",
     "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",

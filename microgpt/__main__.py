@@ -10,12 +10,18 @@ COMMANDS = {
     "sample": "sample from a saved model",
     "eval": "measure how well a saved model predicts a text",
     "report": "show a logged run, or compare two, as one page",
+    "run": "run a script like microgpt.py, unedited, in compiled code",
     "info": "say what was built and what runs",
 }
 
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command that the first argument names; return the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] == "run":  # stdout and errors are the script's from here on
+        from .run import main as run
+
+        return run(words[1:])
     return cli.run(_dispatch, lambda: list(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     def sum(values: "Iterable[Value]") -> "Value":
         """The builtin, of at least one Value: to type checkers its result might be the 0 that it begins with."""
 
-__all__ = ["Value", "GPT", "Adam", "linear", "softmax", "rmsnorm", "gpt", "document_loss"]
+__all__ = ["Value", "GPT", "Adam", "SGD", "linear", "softmax", "rmsnorm", "gpt", "document_loss"]
 
 
 class Value:
@@ -246,21 +246,22 @@ def document_loss(tokens: "Sequence[int]", model: GPT) -> Value:
 class Adam:
     """The optimizer, with a learning rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
 
-    m, v: the moments, one each for every parameter.  step_index: the updates done so far.
+    model: a GPT, or a sequence of Values.  num_steps None: the rate is constant.  m, v: the moments, one each for every
+    parameter.  step_index: the updates done so far.
     """
 
     def __init__(
         self,
-        model: GPT,
+        model: "GPT | Sequence[Value]",
         learning_rate: float = 0.01,
         beta1: float = 0.85,
         beta2: float = 0.99,
         eps: float = 1e-8,
-        num_steps: int = 1000,
+        num_steps: "int | None" = 1000,
     ) -> None:
-        self.params = model.params
+        self.params: list[Value] = model.params if hasattr(model, "params") else list(model)
         self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
-        self.num_steps = operator.index(num_steps)
+        self.num_steps = None if num_steps is None else operator.index(num_steps)
         self.step_index = 0
         self.m = [0.0] * len(self.params)
         self.v = [0.0] * len(self.params)
@@ -268,7 +269,9 @@ class Adam:
     def step(self) -> None:
         """Move every parameter against its gradient, and clear the gradients."""
         beta1, beta2, eps, m, v = self.beta1, self.beta2, self.eps, self.m, self.v
-        lr_t = self.learning_rate * (1 - self.step_index / self.num_steps)
+        lr_t = self.learning_rate
+        if self.num_steps is not None:
+            lr_t = self.learning_rate * (1 - self.step_index / self.num_steps)
         m_scale = 1 - beta1 ** (self.step_index + 1)
         v_scale = 1 - beta2 ** (self.step_index + 1)
         for i, p in enumerate(self.params):
@@ -283,3 +286,36 @@ class Adam:
     def __repr__(self) -> str:
         return (f"{type(self).__name__}(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, "
                 f"eps={self.eps}, num_steps={self.num_steps}, step_index={self.step_index})")  # fmt: skip
+
+
+class SGD:
+    """Stochastic gradient descent with momentum; the script has none.
+
+    m: one number for each parameter, not used where momentum is 0.  step_index: the updates done so far.
+    """
+
+    def __init__(
+        self,
+        params: "Sequence[Value]",
+        learning_rate: float = 0.1,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.params = list(params)
+        self.learning_rate, self.momentum, self.weight_decay = map(float, (learning_rate, momentum, weight_decay))
+        self.step_index = 0
+        self.m = [0.0] * len(self.params)
+
+    def step(self) -> None:
+        """Move every parameter against its gradient, and clear the gradients."""
+        for i, p in enumerate(self.params):
+            g = p.grad
+            if self.momentum:
+                g = self.m[i] = self.momentum * self.m[i] + p.grad
+            if self.weight_decay:
+                g = g + self.weight_decay * p.data
+                if self.momentum:
+                    self.m[i] = g
+            p.data -= self.learning_rate * g
+            p.grad = 0
+        self.step_index += 1

@@ -195,6 +195,11 @@ def _constants(code: types.CodeType) -> "list[Any]":
     return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
 
 
+def use_tree(name: str, tree: ast.Module) -> None:
+    """Take this tree for the source of a file from now on: what runs is not what the file says (`microgpt run`)."""
+    _trees[name] = ("".join(linecache.getlines(name)), tree)
+
+
 _codes: "dict[types.CodeType, types.CodeType]" = {}  # original code -> rewritten code
 
 

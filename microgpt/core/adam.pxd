@@ -1,4 +1,4 @@
-from microgpt.core._csrc cimport mg_adam_config
+from microgpt.core._csrc cimport mg_adam_coefs, mg_adam_config
 from microgpt.core.model cimport GPT
 
 
@@ -9,14 +9,19 @@ cdef class Moments:
 
 
 cdef class Adam:
-    cdef readonly GPT model
+    cdef readonly GPT model  # None over a list of Values
+    cdef object leaves  # optim.Leaves over a list of Values, else None
+    cdef bint constant  # num_steps is None: the rate does not fall
     cdef mg_adam_config config
     cdef Py_ssize_t steps  # step_index
     cdef Moments m_moments, v_moments
     cdef double *m_data  # [num_params]: the moments' numbers
     cdef double *v_data
 
+    cdef bint ready_is_known(self)
+    cdef int _set_num_steps(self, value) except -1
     cdef int ready(self) except -1
+    cdef int prepare(self, mg_adam_coefs *coefs) except -1
 
 
 cdef int raise_adam(int status) except -1

@@ -1,26 +1,31 @@
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from .model import GPT
+from .value import Value
 
 class Adam:
     learning_rate: float
     beta1: float
     beta2: float
     eps: float
-    num_steps: int
+    num_steps: int | None
     step_index: int
     def __init__(
         self,
-        model: GPT,
+        params: GPT | Iterable[Value],
         learning_rate: float = 0.01,
         beta1: float = 0.85,
         beta2: float = 0.99,
         eps: float = 1e-8,
-        num_steps: int = 1000,
+        num_steps: int | None = ...,
     ) -> None: ...
     @property
-    def model(self) -> GPT: ...
+    def model(self) -> GPT: ...  # None over a sequence of Values
+    @property
+    def params(self) -> list[Value]: ...
     @property
     def m(self) -> npt.NDArray[np.float64]: ...
     @property

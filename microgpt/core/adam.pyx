@@ -1,10 +1,11 @@
 # cython: embedsignature=False
-"""The optimizer over a model's contiguous parameters, for both compiled engines (`microgpt.py`, "Adam optimizer")."""
+"""Adam, for both compiled engines and for users' own parameters (`microgpt.py`, "Adam optimizer")."""
 import operator
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.math cimport fabs
 from libc.stdint cimport int64_t, uintptr_t
 
 from microgpt.core._csrc cimport (
@@ -63,34 +64,89 @@ cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here nev
 @cython.no_gc_clear  # m_data and v_data point into the moments
 cdef class Adam:
     # The first line is the signature, in the form in which Python reads it: inspect.signature(Adam).
-    """Adam(model, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=1000)\n--\n
-Adam with a learning rate that falls linearly to 0 over num_steps (lines 146-149 and 174-182 of the script).
+    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=...)\n--\n
+Adam over a `GPT` or any sequence of Values, with the script's arithmetic.
 
-The settings (learning_rate, beta1, beta2, eps, num_steps) may be read and set. Bits as in `reference.Adam`.
+Parameters
+----------
+params : GPT or sequence of Value
+    What is updated. A sequence is read once. A Value that occurs twice is updated twice per step, the second time
+    with a gradient of 0 and moments of its own, as by the script's loop.
+learning_rate, beta1, beta2, eps : float
+    Settings, which may be read and set at any time.
+num_steps : int or None
+    The learning rate falls linearly to 0 over this many steps; None: it is constant. By default 1000 for a `GPT`
+    and None for a sequence.
 
 Attributes
 ----------
-m, v : numpy.ndarray
-    The moments, [num_params] float64, views without a copy.
+m, v : float64 arrays [number of parameters]
+    The moments, as NumPy views without a copy.
 step_index : int
     The updates done so far.
+
+Raises
+------
+TypeError
+    An item of params is not a Value.
+
+The bits are those of `reference.Adam`.
 """
 
-    def __init__(self, GPT model not None, double learning_rate=0.01, double beta1=0.85, double beta2=0.99,
-                 double eps=1e-8, Py_ssize_t num_steps=1000):
-        if self.model is not None:
+    def __init__(self, params, double learning_rate=0.01, double beta1=0.85, double beta2=0.99, double eps=1e-8,
+                 num_steps=...):
+        cdef Py_ssize_t count
+        cdef object leaves = None
+        if self.ready_is_known():
             raise TypeError("an Adam is initialised once")
-        model.ready()
+        is_model = isinstance(params, GPT)
+        if num_steps is ...:
+            num_steps = 1000 if is_model else None
+        self._set_num_steps(num_steps)
+        if is_model:
+            (<GPT>params).ready()
+            count = (<GPT>params).num_params
+        else:
+            from .optim import Leaves
+
+            leaves = Leaves(params)
+            count = len(leaves)
         self.config.learning_rate, self.config.beta1, self.config.beta2 = learning_rate, beta1, beta2
-        self.config.eps, self.config.num_steps = eps, num_steps
-        self.m_moments, self.v_moments = Moments(model.num_params), Moments(model.num_params)
+        self.config.eps = eps
+        self.m_moments, self.v_moments = Moments(count), Moments(count)
         self.m_data, self.v_data = self.m_moments.data, self.v_moments.data
-        self.model = model
+        if is_model:
+            self.model = params
+        else:
+            self.leaves = leaves
+
+    cdef bint ready_is_known(self):
+        return self.model is not None or self.leaves is not None
 
     cdef int ready(self) except -1:
         """Raise RuntimeError where __init__ has not run to its end: a subclass may forget it."""
-        if self.model is None:
+        if not self.ready_is_known():
             raise RuntimeError("Adam.__init__ has not been called")
+        return 0
+
+    cdef int prepare(self, mg_adam_coefs *coefs) except -1:
+        """The coefficients of this step; raise what the script would before it touches a parameter."""
+        cdef mg_adam_config config = self.config  # as it is now: other threads may set it meanwhile
+        cdef bint constant = self.constant
+        cdef double size
+        cdef int status
+        if constant:
+            config.num_steps = 2 * MOST_STEPS - 1  # the rate is replaced below; here it stays in the vectors' range
+        elif config.num_steps == 0:
+            operator.truediv(self.steps, 0)
+        status = mg_adam_prepare(&config, self.steps, coefs)
+        if status != MG_OK:
+            raise_adam(status)
+        if constant:
+            coefs.lr_t = config.learning_rate
+            size = fabs(coefs.lr_t)
+            if not 1e-15 <= size <= 1e9:  # inside of 2**-50 and 2**30, which the kernels' proofs ask for
+                coefs.vectorizable = coefs.sleepers = 0
         return 0
 
     def step(self):
@@ -105,17 +161,16 @@ step_index : int
 
     def _step(self, bint libm):
         """libm: ask the C library for every power, as the script does, to compare with."""
-        cdef mg_adam_config config = self.config  # as it is now: other threads may set it meanwhile
         cdef mg_adam_coefs coefs
         cdef int status
         self.ready()
-        if config.num_steps == 0:
-            operator.truediv(self.steps, 0)
+        if self.model is None:
+            self.leaves.adam_step(self, libm)
+            return
+        self.prepare(&coefs)
         with nogil:
-            status = mg_adam_prepare(&config, self.steps, &coefs)
-            if status == MG_OK:
-                status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
-                                        self.model.params_grad, self.m_data, self.v_data, libm)
+            status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
+                                    self.model.params_grad, self.m_data, self.v_data, libm)
         if status != MG_OK:
             raise_adam(status)
         self.steps += 1
@@ -123,6 +178,8 @@ step_index : int
     def _squares_are_finite(self):
         """Whether no gradient is nan or so large that its square overflows: then `step` cannot stop half-way."""
         self.ready()
+        if self.model is None:
+            raise TypeError("this Adam has no model")
         cdef const double *grad = self.model.params_grad
         cdef Py_ssize_t i, n = self.model.num_params
         # Four sums side by side, for speed: each is 0.0 until a product is not finite, and nan from then on.
@@ -187,11 +244,24 @@ step_index : int
 
     @property
     def num_steps(self):
-        return self.config.num_steps
+        return None if self.constant else self.config.num_steps
 
     @num_steps.setter
-    def num_steps(self, Py_ssize_t value):
-        self.config.num_steps = value
+    def num_steps(self, value):
+        self._set_num_steps(value)
+
+    cdef int _set_num_steps(self, value) except -1:
+        cdef Py_ssize_t number = 0
+        if value is not None:
+            number = value
+        self.config.num_steps, self.constant = number, value is None
+        return 0
+
+    @property
+    def params(self):
+        """The Values that are updated, a list."""
+        self.ready()
+        return list(self.leaves.values if self.model is None else self.model.params)
 
     @property
     def step_index(self):
@@ -207,7 +277,7 @@ step_index : int
         raise TypeError("an Adam cannot be copied or pickled: its Trainer can be saved")
 
     def __repr__(self):
-        if self.model is None:
+        if not self.ready_is_known():
             return f"<{type(self).__name__}, not initialised>"
         return (f"Adam(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}, "
                 f"num_steps={self.num_steps}, step_index={self.step_index})")

@@ -266,6 +266,8 @@ parallel. The instruction set is the one in use when the engine is made.
         try:
             if adam.model is not self.model:
                 raise ValueError("this Adam belongs to another model")
+            if adam.constant:
+                raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
             if ids is not None:
                 self.build_char_table(ids)
             iterator = iter(documents)

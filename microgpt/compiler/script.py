@@ -1,0 +1,329 @@
+"""What of a script like the original is replaced, and the tree that runs in its place (`microgpt run`).
+
+Parts of the original are recognised as syntax trees. Each replacement is checked again when it runs (script_runtime.py),
+and what does not hold then runs as written.
+"""
+import ast
+import copy
+
+from .script_flow import Flow, exposed, find_place, names_read, names_set, read_later
+from .script_loss import extract_loss
+from .script_trees import canonical, without_docstring
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
+#: Digests of the original's parts.
+METHODS = {
+    "__init__": "604e1852bff50186839a1206", "__add__": "a7e02d41a3134e6ff97064f8", "__mul__": "92f5b28eb1a19b95265d5f70",
+    "__pow__": "f2fc60f43c1708a3bdb7d047", "log": "4dc98ddff40a1557a3ab7752", "exp": "29fb5596b013304fb25a38ed",
+    "relu": "4a1d1398295b17659a907819", "__neg__": "d5f7555bd4af243fe394c286", "__radd__": "c9d22fa635c0df7af134ff0b",
+    "__sub__": "6025256df5cb8ebf1380c7a5", "__rsub__": "c8498e65dcb85a6bdd630ac5", "__rmul__": "6fdbf1d1c206169911e0ca05",
+    "__truediv__": "5f47d64bbdc705e81043bee1", "__rtruediv__": "4eab76039224778169977c0a",
+    "backward": "1672b928510949d3f521dec9",
+}  # fmt: skip
+FUNCTIONS = {"eeca60cb414c0e48cf5f9671": "linear", "7a565acd46233fde5b348026": "softmax", "567312ba5d44c7023417561f": "rmsnorm"}
+GPT = "a02bb6b7c0149b0a3b5c2b42"
+ADAM, TRAIN, SAMPLE = "bc5d524ae1406a7856a0cfa1", "6ce58260833c8aa4d3babeb3", "43c6ace9529c2259bd12d9c3"
+_ADAM_ROLES = "i p params m beta1 v beta2 m_hat step v_hat lr_t eps_adam".split()
+_TRAIN_ROLES = ("step num_steps doc docs tokens BOS uchars ch n block_size keys values _ n_layer losses pos_id token_id "
+                "target_id logits gpt probs softmax loss_t loss lr_t learning_rate i p params m beta1 v beta2 m_hat v_hat "
+                "eps_adam").split()  # fmt: skip
+_SAMPLE_ROLES = ("sample_idx keys values _ n_layer token_id BOS sample pos_id block_size logits gpt probs softmax l "
+                 "temperature vocab_size p uchars").split()  # fmt: skip
+_GPT_GLOBALS = {6: "state_dict", 11: "rmsnorm", 13: "n_layer", 16: "linear", 21: "n_head", 23: "head_dim", 32: "softmax"}
+#: What the mapped loops leave behind; of their other names none may be read later.
+_TRAIN_LEAVES = {"step", "doc", "tokens", "n", "lr_t", "i", "p", "ch", "_"}
+_SAMPLE_LEAVES = {"sample_idx", "token_id", "pos_id", "sample", "p", "l", "_"}
+_NEEDED = {"sum", "zip", "max", "min", "len", "enumerate", "range", "isinstance", "float", "print", "set", "reversed", "math"}
+_HIDDEN = {"eval", "exec", "globals", "locals", "vars", "dir", "compile", "__import__"}
+RUNTIME = "__microgpt__"
+
+
+class Plan:
+    """A script's tree with replacements, and what was done.
+
+    tree: to be run, with the runtime under the name `__microgpt__`.  done: what was replaced.  kept: (what runs as written,
+    why).  roles: for each mapped loop, what the script calls its parts.
+    """
+
+    def __init__(self, tree: ast.Module, may_compile: bool = True) -> None:
+        self.tree, self.may_compile = tree, may_compile
+        self.done: list[str] = []
+        self.kept: list[tuple[str, str]] = []
+        self.roles: dict[str, dict[str, str]] = {}
+        self.statics: tuple[str, ...] = ()
+        self.functions: dict[str, str] = {}  # what is recognised -> its name in the script
+        self.why = self._make()
+
+    def _make(self) -> "str | None":
+        """Replace what can be; the reason where nothing can."""
+        body = self.tree.body
+        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+        if used & _HIDDEN:
+            return f"it uses {min(used & _HIDDEN)}(), so that the names it reads are not known"
+        stored = set().union(*map(names_set, body)) if body else set()
+        if shadowed := (stored & _NEEDED) - {"math"}:
+            return f"it has another {min(shadowed)}"
+        if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in ast.walk(self.tree)):
+            return "it imports *, so that its names are not known"
+        imports = [node for node in ast.walk(self.tree) if isinstance(node, ast.Import)]
+        if any((a.asname or a.name) == "math" and a.name != "math" for node in imports for a in node.names):
+            return "its math is another module"
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
+        if len(classes) != 1:
+            return "it has no class Value" if not classes else "it has two classes Value"
+        node = classes[0]
+        extra, why = self._extra_methods(node)
+        if why:
+            return why
+        skipped: set[ast.AST] = {item for item in node.body if isinstance(item, ast.FunctionDef) and item not in extra}
+        functions = self._functions(body)
+        skipped.update(item for item, name in functions.items() if name != "gpt")
+        adams = [loop for loop in ast.walk(self.tree) if isinstance(loop, ast.For) and canonical(loop)[0] == ADAM]
+        skipped.update(adams)
+        methods = {item.name: item for item in extra}
+        flow = self.flow = Flow(self.tree, skipped, methods)
+        if flow.sinks:
+            line, text = min(flow.sinks)
+            return f"line {line}: {text}, which could show that the script's class keeps ints"
+        self._replace_class(node, extra)
+        for item, name in functions.items():
+            self.functions[name] = item.name
+            if name != "gpt":
+                self._replace(body, item, [_parse(f"{item.name} = {RUNTIME}.{name}", item)])
+                self.done.append(name)
+        mapped = self._map_loops(functions)
+        if not mapped and self.may_compile:
+            what, why = extract_loss(self.tree, flow, RUNTIME)
+            if why:
+                self.kept.append(("the loss", why))
+            else:
+                self.statics = what or ()
+                self.done.append("the loss of the training loop (compiled)")
+        for loop in adams:
+            self._replace_adam(loop)
+        return None
+
+    # ---- the class ----
+
+    def _extra_methods(self, node: ast.ClassDef) -> "tuple[list[ast.FunctionDef], str | None]":
+        """Methods beyond the original's, and why the class must stay as it is, if it must."""
+        extra, found, slots = [], set(), False
+        if node.bases and not (len(node.bases) == 1 and isinstance(node.bases[0], ast.Name) and node.bases[0].id == "object"):
+            return [], "its Value has a base class"
+        if node.keywords or node.decorator_list:
+            return [], "its Value has a decorator or a metaclass"
+        for item in without_docstring(node.body):
+            if isinstance(item, ast.FunctionDef):
+                if item.name in METHODS:
+                    if item.decorator_list or canonical(item)[0] != METHODS[item.name]:
+                        return [], f"line {item.lineno}: its Value.{item.name} is not the original's"
+                    found.add(item.name)
+                elif item.decorator_list or not item.args.args:
+                    return [], f"line {item.lineno}: Value.{item.name} is no plain method"
+                elif item.name in ("__repr__", "__str__"):
+                    extra.append(item)
+                elif item.name.startswith("__"):
+                    return [], f"line {item.lineno}: Value has {item.name}, which the original has not"
+                else:
+                    extra.append(item)
+            elif (isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name)
+                  and item.targets[0].id == "__slots__"):  # fmt: skip
+                slots = True
+            elif isinstance(item, ast.Assign) and isinstance(item.value, ast.Name) and isinstance(item.targets[0], ast.Name):
+                return [], f"line {item.lineno}: Value has {item.targets[0].id}, which the original has not"
+            elif not isinstance(item, ast.Pass):
+                return [], f"line {item.lineno}: Value has more than methods"
+        if missing := METHODS.keys() - found:
+            return [], f"its Value has no {min(missing)}"
+        for other in ast.walk(self.tree):
+            if isinstance(other, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "Value" for b in other.bases):
+                return [], f"line {other.lineno}: {other.name} is a subclass of its Value"
+            if isinstance(other, ast.Attribute) and isinstance(other.ctx, (ast.Store, ast.Del)):
+                if isinstance(other.value, ast.Name) and other.value.id == "Value":
+                    return [], f"line {other.lineno}: Value is changed"
+                if other.attr in ("_children", "_local_grads") and not _within(node, other):
+                    return [], f"line {other.lineno}: {other.attr} is set, which is read-only in ours"
+                if not slots and other.attr not in ("data", "grad") and not (
+                        isinstance(other.value, ast.Name) and other.value.id == "self"):  # fmt: skip
+                    return [], f"line {other.lineno}: .{other.attr} is set, perhaps of a Value, which ours has not"
+            if isinstance(other, (ast.Import, ast.ImportFrom)):
+                for name in [a.name for a in other.names] + [getattr(other, "module", None)]:
+                    if name in ("copy", "pickle", "gc", "weakref", "inspect", "ctypes"):
+                        return [], f"line {other.lineno}: it imports {name}, which could see another class"
+            if isinstance(other, ast.Name) and other.id == "Value" and isinstance(other.ctx, ast.Store):
+                return [], f"line {other.lineno}: Value is assigned"
+            if isinstance(other, ast.Name) and other.id in ("setattr", "delattr", "getattr", "type"):
+                return [], f"line {other.lineno}: {other.id}() could see another class"
+        names = {item.name for item in extra}
+        for other in ast.walk(self.tree):
+            if isinstance(other, ast.ClassDef) and other is not node and names & {getattr(i, "name", "") for i in other.body}:
+                return [], f"line {other.lineno}: {other.name} has a method that Value has, too"
+        return extra, None
+
+    def _replace_class(self, node: ast.ClassDef, extra: "list[ast.FunctionDef]") -> None:
+        new: list[ast.stmt] = [_parse(f"Value = {RUNTIME}.Value", node)]
+        names = {item.name: f"__microgpt_{item.name}__" for item in extra if not item.name.startswith("__")}
+        imported = self.flow.imported
+        calls = _MethodCalls(names, imported)
+        for item in extra:
+            if item.name in names:
+                moved = copy.copy(item)
+                moved.name = names[item.name]
+                new.append(moved)
+        self._replace(self.tree.body, node, new)
+        calls.visit(self.tree)
+        self.done.insert(0, f"Value (with {', '.join(sorted(names))} beside it)" if names else "Value")
+
+    # ---- functions and loops ----
+
+    def _functions(self, body: "list[ast.stmt]") -> "dict[ast.FunctionDef, str]":
+        """Functions that are the original's -> which."""
+        found: dict[ast.FunctionDef, str] = {}
+        for node in body:
+            if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+                continue
+            if sum(isinstance(n, ast.FunctionDef) and n.name == node.name for n in body) != 1:
+                continue
+            if any(node.name in names_set(n) for n in body if n is not node):
+                continue
+            digest, names = canonical(node)
+            if digest in FUNCTIONS:
+                if self._given_iterators(node.name):
+                    self.kept.append((node.name, "it is given an iterator"))
+                else:
+                    found[node] = FUNCTIONS[digest]
+            elif digest == GPT:
+                found[node] = "gpt"
+        return found
+
+    def _given_iterators(self, name: str) -> bool:
+        for call in ast.walk(self.tree):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name:
+                for argument in call.args:
+                    if isinstance(argument, (ast.GeneratorExp, ast.Starred)) or (
+                        isinstance(argument, ast.Call) and isinstance(argument.func, ast.Name)
+                        and argument.func.id in ("zip", "map", "filter", "iter", "reversed", "enumerate")
+                    ):  # fmt: skip
+                        return True
+        return False
+
+    def _map_loops(self, functions: "dict[ast.FunctionDef, str]") -> bool:
+        """Let the fused engine do the original's training and sampling loops; whether it does the training."""
+        body = self.tree.body
+        gpts = [node for node, name in functions.items() if name == "gpt"]
+        trained = False
+        if not gpts or not {"linear", "softmax", "rmsnorm"} <= self.functions.keys():
+            return False
+        names = canonical(gpts[0])[1]
+        outer = {role: names[i] for i, role in _GPT_GLOBALS.items()}
+        if any(outer[name] != self.functions[name] for name in ("linear", "softmax", "rmsnorm")):
+            return False
+        free = set().union(set(), *(names_read(node) for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef)))
+        for i, node in enumerate(body):
+            if not isinstance(node, ast.For):
+                continue
+            digest, names = canonical(node)
+            kind, expected = {TRAIN: ("train", _TRAIN_ROLES), SAMPLE: ("sample", _SAMPLE_ROLES)}.get(digest, ("", []))
+            if not kind:
+                continue
+            roles = dict(zip(expected, names))
+            if roles["gpt"] != gpts[0].name or roles["softmax"] != self.functions["softmax"]:
+                continue
+            leaves = {roles[name] for name in (_TRAIN_LEAVES if kind == "train" else _SAMPLE_LEAVES)}
+            later = exposed(body[i + 1 :])[0] | (free - {outer["state_dict"], outer["n_layer"], outer["n_head"], outer["head_dim"]})
+            if lost := (names_set(node) & later) - leaves:
+                self.kept.append((f"the {kind} loop, line {node.lineno}", f"{min(lost)} is read after it"))
+                continue
+            self.roles[kind] = {**roles, **{name: outer[name] for name in ("state_dict", "n_layer", "n_head", "head_dim")}}
+            reads = later | set().union(set(), *(names_read(n) for n in body[i + 1 :]))
+            self.roles[kind]["moments_are_read"] = "yes" if {roles.get("m"), roles.get("v")} & reads else ""
+            node.iter = _call(f"{RUNTIME}.{kind}(0, globals())", node.iter)
+            self.done.append(f"the {'training' if kind == 'train' else 'sampling'} loop (fused engine)")
+            trained = trained or kind == "train"
+        return trained
+
+    def _replace_adam(self, loop: ast.For) -> None:
+        names = dict(zip(_ADAM_ROLES, canonical(loop)[1]))
+        place = find_place(self.tree, loop)
+        if place is None or not any(isinstance(parent, ast.Module) for _, _, parent in place[:1]):
+            return
+        bodies, index, _ = place[-1]
+        later = read_later(self.tree, place)
+        scope = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), self.tree)
+        elsewhere = _read_outside(scope.body, loop)
+        keep = bool({names[n] for n in ("i", "p", "m_hat", "v_hat")} & later)
+        # `m = [0.0] * len(params)` sets them; only reading counts.
+        shown = bool({names["m"], names["v"]} & elsewhere)
+        given = ", ".join(names[n] for n in ("params", "m", "v", "lr_t", "beta1", "beta2", "eps_adam", "step"))
+        call = f"__microgpt_left__ = {RUNTIME}.adam({given}, {shown}, {keep})"
+        targets = ", ".join(names[n] for n in ("i", "p", "m_hat", "v_hat"))
+        test = _parse(f"if __microgpt_left__ is None:\n    pass\nelif True:\n    {targets + ' = __microgpt_left__' if keep else 'pass'}",
+                      loop)  # fmt: skip
+        assert isinstance(test, ast.If)
+        test.body = [loop]
+        bodies[index : index + 1] = [_parse(call, loop), test]
+        self.done.append("Adam's loop")
+
+    @staticmethod
+    def _replace(body: "list[ast.stmt]", old: ast.stmt, new: "list[ast.stmt]") -> None:
+        index = body.index(old)
+        body[index : index + 1] = new
+
+
+class _MethodCalls(ast.NodeTransformer):
+    """x.tanh(...) becomes __microgpt_tanh__(x, ...), where tanh is a method that the script adds to Value."""
+
+    def __init__(self, names: "dict[str, str]", imported: "set[str]") -> None:
+        self.names, self.imported = names, imported
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        function = node.func
+        if not isinstance(function, ast.Attribute) or function.attr not in self.names:
+            return node
+        if isinstance(function.value, ast.Name) and function.value.id in self.imported:
+            return node
+        node.func = ast.copy_location(ast.Name(self.names[function.attr], ast.Load()), function)
+        node.args.insert(0, function.value)
+        return node
+
+
+def _parse(text: str, at: ast.AST) -> ast.stmt:
+    """The statement, on the line of another."""
+    node = ast.parse(text).body[0]
+    for child in ast.walk(node):
+        if "lineno" in child._attributes:
+            ast.copy_location(child, at)
+    return node
+
+
+def _call(text: str, inner: ast.expr) -> ast.expr:
+    """The call, with inner as its first argument."""
+    statement = _parse(text, inner)
+    assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    statement.value.args[0] = inner
+    return statement.value
+
+
+def _read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
+    """Names that statements read, those of one loop within them aside."""
+    found: set[str] = set()
+    for node in body:
+        if node is loop:
+            continue
+        if not _within(node, loop):
+            found |= names_read(node)
+            continue
+        for field, value in ast.iter_fields(node):
+            if field in ("body", "orelse", "finalbody", "handlers"):
+                found |= _read_outside(value, loop)
+            elif isinstance(value, ast.AST):
+                found |= names_read(value)
+    return found
+
+
+def _within(outer: ast.AST, node: ast.AST) -> bool:
+    return any(child is node for child in ast.walk(outer))

@@ -1,0 +1,516 @@
+"""What flows where in a script: Values, numbers that the script's class may keep as ints, names that are read later.
+
+Everything here errs to the safe side: what is not understood counts as seen.
+"""
+import ast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Key = tuple[int, str]
+
+NUMBER, VALUE = 1, 2  # a number read from a Value, perhaps an int; a Value
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_PASSED_ON = {"max", "min", "sum", "abs", "sorted", "list", "tuple", "zip", "enumerate", "reversed", "map", "iter", "next",
+              "set", "dict", "filter"}  # fmt: skip
+_HARMLESS = {"len", "isinstance", "bool", "float", "int", "id", "type", "callable", "hasattr", "any", "all"}
+_MUTATORS = {"append", "extend", "insert", "add", "appendleft", "update", "setdefault"}
+_OPERATIONS = {"log", "exp", "relu", "backward"}
+
+
+class Flow:
+    """Which names hold Values or numbers read from them, found by going through the tree until nothing changes.
+
+    sinks: (line, why) for each place where it could be seen whether a number is an int or a float, or that a Value is of
+    another class.
+    """
+
+    def __init__(self, tree: ast.Module, skipped: "set[ast.AST]", value_methods: "dict[str, ast.FunctionDef]") -> None:
+        self.tree, self.skipped, self.value_methods = tree, skipped, value_methods
+        self.held: dict[Key, int] = {}
+        self.attributes: dict[str, int] = {}
+        self.returned: dict[int, int] = {id(node): VALUE for node in skipped}  # ours return Values
+        self.functions: dict[str, list[Any]] = {}  # by name, wherever they are defined
+        self.locals: dict[int, set[str]] = {}
+        self.sinks: dict[tuple[int, str], None] = {}
+        self.imported = {name.asname or name.name.split(".")[0] for node in ast.walk(tree)
+                         if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}  # fmt: skip
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                self.functions.setdefault(node.name, []).append(node)
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+                for target in node.targets:
+                    if isinstance(target, ast.Name):
+                        self.functions.setdefault(target.id, []).append(node.value)
+            elif isinstance(node, ast.ClassDef):  # a call of the class calls these
+                for item in node.body:
+                    if isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__call__"):
+                        self.functions.setdefault(node.name, []).append(item)
+        for _ in range(40):
+            before = (dict(self.held), dict(self.attributes), dict(self.returned), len(self.sinks))
+            self.block(tree.body, ())
+            if before == (self.held, self.attributes, self.returned, len(self.sinks)):
+                break
+        else:
+            self.sink(tree, "too much flows from name to name")
+
+    def sink(self, node: "Any", why: str) -> None:
+        self.sinks[(getattr(node, "lineno", 1), why)] = None
+
+    # ---- names ----
+
+    def names_of(self, scope: "Any") -> "set[str]":
+        found = self.locals.get(id(scope))
+        if found is None:
+            found = self.locals[id(scope)] = bound_names(scope)
+        return found
+
+    def key(self, name: str, scopes: "tuple[Any, ...]") -> "Key":
+        for scope in reversed(scopes):
+            if name in self.names_of(scope):
+                return id(scope), name
+        return 0, name
+
+    def hold(self, target: "Any", mask: int, scopes: "Any") -> None:
+        if isinstance(target, ast.Name):
+            key = self.key(target.id, scopes)
+            self.held[key] = self.held.get(key, 0) | mask
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            for item in target.elts:
+                self.hold(item, mask, scopes)
+        elif isinstance(target, ast.Starred):
+            self.hold(target.value, mask, scopes)
+        elif isinstance(target, ast.Attribute):
+            self.mask(target.value, scopes)
+            if target.attr not in ("data", "grad"):
+                self.attributes[target.attr] = self.attributes.get(target.attr, 0) | mask
+        elif isinstance(target, ast.Subscript):
+            if self.mask(target.slice, scopes):
+                self.sink(target, "a Value's number is an index")
+            self.hold(target.value, mask, scopes) if mask else self.mask(target.value, scopes)
+
+    def iterate(self, target: "Any", over: "Any", scopes: "Any") -> None:
+        """`for target in over`: what enumerate counts and items() names is no number of a Value; zip goes side by side."""
+        if isinstance(target, ast.Tuple) and isinstance(over, ast.Call) and not over.keywords:
+            name = over.func.id if isinstance(over.func, ast.Name) else None
+            if name == "zip" and len(over.args) == len(target.elts) and not any(isinstance(x, ast.Starred) for x in over.args):
+                for part, given in zip(target.elts, over.args):
+                    self.hold(part, self.mask(given, scopes), scopes)
+                return
+            if name == "enumerate" and len(over.args) == 1 and len(target.elts) == 2:
+                self.hold(target.elts[0], 0, scopes)
+                self.iterate(target.elts[1], over.args[0], scopes)
+                return
+            if isinstance(over.func, ast.Attribute) and over.func.attr == "items" and len(target.elts) == 2 and not over.args:
+                # A Value as a key is found where the dict is filled.
+                self.hold(target.elts[0], 0, scopes)
+                self.hold(target.elts[1], self.mask(over.func.value, scopes), scopes)
+                return
+        self.hold(target, self.mask(over, scopes), scopes)
+
+    # ---- statements ----
+
+    def block(self, body: "Iterable[Any]", scopes: "Any") -> None:
+        for statement in body:
+            if statement not in self.skipped:
+                self.statement(statement, scopes)
+
+    def statement(self, node: "Any", scopes: "Any") -> None:
+        if isinstance(node, _FUNCTIONS):
+            self.function(node, scopes)
+        elif isinstance(node, ast.ClassDef):
+            for item in node.body:
+                if item not in self.skipped and not (node.name == "Value" and getattr(item, "name", "") in ("__repr__", "__str__")):
+                    self.statement(item, scopes)
+            if node.name == "Value":
+                for method in node.body:
+                    if isinstance(method, ast.FunctionDef) and method.args.args:
+                        self.held[(id(method), method.args.args[0].arg)] = VALUE
+        elif isinstance(node, ast.Assign):
+            mask = self.mask(node.value, scopes)
+            for target in node.targets:
+                self.hold(target, mask, scopes)
+        elif isinstance(node, ast.AnnAssign):
+            if node.value:
+                self.hold(node.target, self.mask(node.value, scopes), scopes)
+        elif isinstance(node, ast.AugAssign):
+            self.hold(node.target, self.mask(node.value, scopes), scopes)
+        elif isinstance(node, (ast.For, ast.AsyncFor)):
+            self.iterate(node.target, node.iter, scopes)
+            self.block(node.body, scopes)
+            self.block(node.orelse, scopes)
+        elif isinstance(node, ast.Return):
+            if node.value:
+                mask = self.mask(node.value, scopes)
+                function = next((s for s in reversed(scopes) if isinstance(s, _FUNCTIONS)), None)
+                self.returned[id(function)] = self.returned.get(id(function), 0) | mask
+        else:
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, ast.stmt):
+                    if child not in self.skipped:
+                        self.statement(child, scopes)
+                elif isinstance(child, ast.expr):
+                    self.mask(child, scopes)
+                elif isinstance(child, ast.withitem):
+                    mask = self.mask(child.context_expr, scopes)
+                    if child.optional_vars is not None:
+                        self.hold(child.optional_vars, mask, scopes)
+                elif not isinstance(child, (ast.alias, ast.operator, ast.expr_context)):
+                    for inner in ast.iter_child_nodes(child):
+                        if isinstance(inner, ast.stmt):
+                            self.block([inner], scopes)
+                        elif isinstance(inner, ast.expr):
+                            self.mask(inner, scopes)
+
+    def function(self, node: "Any", scopes: "Any") -> None:
+        for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
+            self.mask(default, scopes)
+        for decorator in getattr(node, "decorator_list", []):
+            self.mask(decorator, scopes)
+        if isinstance(node, ast.Lambda):
+            self.returned[id(node)] = self.returned.get(id(node), 0) | self.mask(node.body, (*scopes, node))
+        else:
+            self.block(node.body, (*scopes, node))
+
+    # ---- expressions ----
+
+    def mask(self, node: "Any", scopes: "Any") -> int:
+        method = getattr(self, f"mask_{type(node).__name__}", None)
+        if method is not None:
+            return method(node, scopes)  # type: ignore[no-any-return]  # getattr
+        found = 0
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                found |= self.mask(child, scopes)
+        return found
+
+    def mask_Name(self, node: "Any", scopes: "Any") -> int:
+        return self.held.get(self.key(node.id, scopes), 0)
+
+    def mask_Constant(self, node: "Any", scopes: "Any") -> int:
+        return 0
+
+    def mask_Attribute(self, node: "Any", scopes: "Any") -> int:
+        inner = self.mask(node.value, scopes)
+        if node.attr in ("data", "grad", "_local_grads"):
+            return NUMBER
+        if node.attr == "_children":
+            return VALUE
+        return self.attributes.get(node.attr, 0) | (inner & VALUE)
+
+    def mask_Dict(self, node: "Any", scopes: "Any") -> int:
+        if any(key is not None and self.mask(key, scopes) for key in node.keys):
+            self.sink(node, "a Value, or its number, is a key")
+        found = 0
+        for value in node.values:
+            found |= self.mask(value, scopes)
+        return found
+
+    def mask_Subscript(self, node: "Any", scopes: "Any") -> int:
+        if self.mask(node.slice, scopes):
+            self.sink(node, "a Value, or its number, is an index or a key")
+        return self.mask(node.value, scopes)
+
+    def mask_BinOp(self, node: "Any", scopes: "Any") -> int:
+        left, right = self.mask(node.left, scopes), self.mask(node.right, scopes)
+        if isinstance(node.op, ast.Mod) and isinstance(node.left, (ast.Constant, ast.JoinedStr)):
+            text = node.left.value if isinstance(node.left, ast.Constant) else None
+            if isinstance(text, str) and right and not _all_floats(text):
+                self.sink(node, "% writes a Value's number")
+            if not isinstance(text, str) and right and text is None:
+                self.sink(node, "% writes a Value's number")
+            if isinstance(text, str):
+                return 0
+        both = left | right
+        if both & VALUE:
+            return both
+        if isinstance(node.op, ast.Div) or any(isinstance(x, ast.Constant) and type(x.value) is float
+                                               for x in (node.left, node.right)):
+            return 0  # a float in either case
+        return both
+
+    def mask_Compare(self, node: "Any", scopes: "Any") -> int:
+        masks = [self.mask(x, scopes) for x in (node.left, *node.comparators)]
+        if any(m & VALUE for m in masks) and any(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
+            return 0
+        return 0
+
+    def mask_IfExp(self, node: "Any", scopes: "Any") -> int:
+        self.mask(node.test, scopes)
+        return self.mask(node.body, scopes) | self.mask(node.orelse, scopes)
+
+    def mask_FormattedValue(self, node: "Any", scopes: "Any") -> int:
+        if self.mask(node.value, scopes) and not (node.conversion == -1 and _is_float_spec(node.format_spec)):
+            self.sink(node.value, "an f-string writes a Value, or its number, without a format such as :.4f")
+        if node.format_spec is not None:
+            self.mask(node.format_spec, scopes)
+        return 0
+
+    def mask_JoinedStr(self, node: "Any", scopes: "Any") -> int:
+        for part in node.values:
+            self.mask(part, scopes)
+        return 0
+
+    def mask_Lambda(self, node: "Any", scopes: "Any") -> int:
+        self.function(node, scopes)
+        return self.returned.get(id(node), 0)
+
+    def _comprehension(self, node: "Any", scopes: "Any", results: "list[Any]") -> int:
+        inner = (*scopes, node)
+        for generator in node.generators:
+            self.iterate(generator.target, generator.iter, inner)
+            for condition in generator.ifs:
+                self.mask(condition, inner)
+        found = 0
+        for result in results:
+            found |= self.mask(result, inner)
+        return found
+
+    def mask_ListComp(self, node: "Any", scopes: "Any") -> int:
+        return self._comprehension(node, scopes, [node.elt])
+
+    mask_SetComp = mask_GeneratorExp = mask_ListComp
+
+    def mask_DictComp(self, node: "Any", scopes: "Any") -> int:
+        if self._comprehension(node, scopes, [node.key]):
+            self.sink(node, "a Value, or its number, is a key")
+        return self._comprehension(node, scopes, [node.value])
+
+    def mask_Call(self, node: "Any", scopes: "Any") -> int:
+        arguments = [self.mask(x.value if isinstance(x, ast.Starred) else x, scopes) for x in node.args]
+        named = {keyword.arg: self.mask(keyword.value, scopes) for keyword in node.keywords}
+        every = 0
+        for m in [*arguments, *named.values()]:
+            every |= m
+        function = node.func
+        if isinstance(function, ast.Name):
+            name = function.id
+            if name == "Value":
+                return VALUE
+            if name in self.functions:
+                return self.call(self.functions[name], node, arguments, named, scopes, 0)
+            if self.key(name, scopes)[0] or name not in _builtin_names():
+                if every:
+                    self.sink(node, f"{name}() gets a Value or its number")
+                return every
+            if name in _HARMLESS:
+                return 0
+            if name == "round" and len(node.args) == 1:
+                return 0
+            if name == "range" and every & NUMBER:
+                self.sink(node, "range() gets a Value's number")
+                return 0
+            if name in _PASSED_ON or name in ("round", "range", "pow", "divmod"):
+                if name in ("map", "filter") and node.args and isinstance(node.args[0], ast.Name):
+                    for called in self.functions.get(node.args[0].id, ()):
+                        self.bind(called, arguments[1:], named, 0)
+                        every |= self.returned.get(id(called), 0)
+                return every
+            if every:
+                self.sink(node, f"{name}() gets a Value or its number")
+            return every
+        if isinstance(function, ast.Attribute):
+            base, name = self.mask(function.value, scopes), function.attr
+            module = function.value.id if isinstance(function.value, ast.Name) else None
+            if module in self.imported:
+                if module == "math" or (module == "random" and name in ("choices", "choice", "seed")):
+                    return every & VALUE
+                if module == "random":
+                    return every
+                if every:
+                    self.sink(node, f"{module}.{name}() gets a Value or its number")
+                return every
+            if name in _OPERATIONS:
+                return base | VALUE if base & VALUE else VALUE
+            if name in _MUTATORS:
+                self.hold(function.value, every, scopes)
+                return base
+            if name in ("pop", "popleft", "copy", "items", "values", "keys", "get", "index", "count", "clear", "sort", "reverse"):
+                return base | every
+            if name in self.functions:
+                return self.call(self.functions[name], node, arguments, named, scopes, 1, base)
+            if every or (base and name in ("join", "format")):
+                self.sink(node, f".{name}() gets a Value or its number")
+            return base | every
+        self.mask(function, scopes)
+        if every:
+            self.sink(node, "a call of something computed gets a Value or its number")
+        return every | VALUE
+
+    def call(self, functions: "list[Any]", node: "Any", arguments: "list[int]", named: "Any", scopes: "Any", skip: int,
+             base: int = 0) -> int:  # fmt: skip
+        found = 0
+        for function in functions:
+            first = function.args.args[0].arg if function.args.args else None
+            method = skip or first == "self"
+            self.bind(function, arguments, named, 1 if method else 0)
+            if method and first is not None and base:
+                key = (id(function), first)
+                self.held[key] = self.held.get(key, 0) | base
+            found |= self.returned.get(id(function), 0)
+            # A list that the function fills is filled for the caller, too.
+            parameters = [a.arg for a in function.args.args][1 if method else 0 :]
+            for given, parameter in zip(node.args, parameters):
+                mask = self.held.get((id(function), parameter), 0)
+                if mask and isinstance(given, ast.Name):
+                    self.hold(given, mask, scopes)
+        return found
+
+    def bind(self, function: "Any", arguments: "list[int]", named: "dict[str | None, int]", skip: int) -> None:
+        parameters = [a.arg for a in [*function.args.posonlyargs, *function.args.args]][skip:]
+        for i, mask in enumerate(arguments):
+            name = parameters[i] if i < len(parameters) else function.args.vararg.arg if function.args.vararg else None
+            if name is not None:
+                self.held[(id(function), name)] = self.held.get((id(function), name), 0) | mask
+        for keyword, mask in named.items():
+            key = (id(function), keyword or "")
+            self.held[key] = self.held.get(key, 0) | mask
+
+
+def _builtin_names() -> "set[str]":
+    import builtins
+
+    return set(dir(builtins))
+
+
+def _is_float_spec(spec: "Any") -> bool:
+    """Whether a format writes ints and floats alike, such as .4f."""
+    if spec is None or not spec.values or not isinstance(spec.values[-1], ast.Constant):
+        return False
+    return str(spec.values[-1].value)[-1:] in "eEfFgG%" and str(spec.values[-1].value) != ""
+
+
+def _all_floats(text: str) -> bool:
+    import re
+
+    return all(kind in "eEfFgG%" for kind in re.findall(r"%[-+ #0-9.*]*([a-zA-Z%])", text))
+
+
+def bound_names(scope: "Any") -> "set[str]":
+    """The local names of a function, a lambda or a comprehension."""
+    found: set[str] = set()
+    if isinstance(scope, _COMPREHENSIONS):
+        for generator in scope.generators:
+            found |= {n.id for n in ast.walk(generator.target) if isinstance(n, ast.Name)}
+        return found
+    for argument in ast.walk(scope.args):
+        if isinstance(argument, ast.arg):
+            found.add(argument.arg)
+    if isinstance(scope, ast.Lambda):
+        return found
+    declared: set[str] = set()
+
+    def walk(node: "Any") -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                found.add(child.name)
+                continue
+            if isinstance(child, (ast.Lambda, *_COMPREHENSIONS)):
+                continue
+            if isinstance(child, (ast.Global, ast.Nonlocal)):
+                declared.update(child.names)
+            if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+                found.add(child.id)
+            walk(child)
+
+    walk(ast.Module(scope.body, []))
+    return found - declared
+
+
+# ---- what is read before it is set ----
+
+def names_read(node: "Any") -> "set[str]":
+    """Names of the surrounding scope that an expression or a statement reads, those within functions it defines included."""
+    if isinstance(node, _COMPREHENSIONS):
+        inner: set[str] = set()
+        for child in ast.iter_child_nodes(node):
+            inner |= names_read(child)
+        return inner - bound_names(node)
+    if isinstance(node, _FUNCTIONS):
+        inner = set()
+        for child in ast.iter_child_nodes(node):
+            inner |= names_read(child)
+        return inner - bound_names(node)
+    if isinstance(node, ast.Name):
+        return set() if isinstance(node.ctx, ast.Store) else {node.id}
+    found: set[str] = set()
+    for child in ast.iter_child_nodes(node):
+        found |= names_read(child)
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        found.add(node.target.id)
+    return found
+
+
+def names_set(node: "Any") -> "set[str]":
+    """Names of the surrounding scope that a statement may set."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
+        return set()
+    found = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set()
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        found |= {a.asname or a.name.split(".")[0] for a in node.names}
+    for child in ast.iter_child_nodes(node):
+        found |= names_set(child)
+    return found
+
+
+def exposed(body: "Iterable[Any]") -> "tuple[set[str], set[str]]":
+    """(names that statements may read before they set them, names that they certainly set)."""
+    reads: set[str] = set()
+    certain: set[str] = set()
+    for node in body:
+        if isinstance(node, (ast.For, ast.While)):
+            head = node.iter if isinstance(node, ast.For) else node.test
+            reads |= names_read(head) - certain
+            targets = names_set(node.target) if isinstance(node, ast.For) else set()
+            inner, _ = exposed(node.body)
+            reads |= inner - certain - targets
+            reads |= exposed(node.orelse)[0] - certain
+        elif isinstance(node, ast.If):
+            reads |= names_read(node.test) - certain
+            first, second = exposed(node.body), exposed(node.orelse)
+            reads |= (first[0] | second[0]) - certain
+            certain |= first[1] & second[1]
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.Expr, ast.AugAssign, ast.Import, ast.ImportFrom)):
+            reads |= names_read(node) - certain
+            certain |= names_set(node)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            reads |= names_read(node) - certain
+            certain.add(node.name)
+        else:
+            reads |= names_read(node) - certain
+    return reads, certain
+
+
+def find_place(tree: "Any", wanted: ast.stmt) -> "list[tuple[list[ast.stmt], int, Any]] | None":
+    """The way from a tree to a statement: (list of statements, index in it, what the list belongs to), outermost first."""
+    for field in ("body", "orelse", "finalbody"):
+        body = getattr(tree, field, None)
+        if not isinstance(body, list):
+            continue
+        for i, node in enumerate(body):
+            if node is wanted:
+                return [(body, i, tree)]
+            inner = find_place(node, wanted)
+            if inner is not None:
+                return [(body, i, tree), *inner]
+    return None
+
+
+def read_later(tree: ast.Module, place: "list[tuple[list[ast.stmt], int, Any]]") -> "set[str]":
+    """Names that may be read after a statement has run before they are set again."""
+    found: set[str] = set()
+    for body, index, parent in place:
+        found |= exposed(body[index + 1 :])[0]
+        if isinstance(parent, (ast.For, ast.While)):
+            found |= exposed([*body[index + 1 :], *body[: index]])[0] | exposed(body[:index])[0]
+            if isinstance(parent, ast.While):
+                found |= names_read(parent.test)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            found |= names_read(node)
+    return found

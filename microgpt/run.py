@@ -1,0 +1,163 @@
+"""`microgpt run SCRIPT.py [ARGS...]`: run a script like microgpt.py unedited, with its slow parts replaced.
+
+stdout is the script's, byte for byte. What was replaced, and what runs as written and why, goes to stderr.
+"""
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["main"]
+
+_USAGE = """usage: microgpt run [--explain] [--no-compile] [--plain] SCRIPT.py [ARGS...]
+
+Run a script like microgpt.py unedited: its Value, its functions and its loops in compiled code, with the same output.
+
+  --explain      say in full, at the end, what was replaced and what was not, and why
+  --no-compile   leave the loss of the training loop as it is written
+  --plain        replace nothing
+  --debug        show tracebacks with the frames of this package
+"""
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command; return the exit status. SystemExit of the script goes on to the caller."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    flags = set()
+    while words and words[0].startswith("-") and words[0] != "-":
+        word = words.pop(0)
+        if word in ("-h", "--help"):
+            sys.stdout.write(_USAGE)
+            return 0
+        if word == "--":
+            break
+        if word not in ("--explain", "--no-compile", "--plain", "--debug"):
+            _say(f"error: unrecognized arguments: {word} (microgpt run --help lists the flags)")
+            return 2
+        flags.add(word)
+    if not words:
+        _say("error: which script? (microgpt run --help shows how)")
+        return 2
+    path = words[0]
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except (OSError, ValueError) as error:
+        _say(f"error: {path}: {getattr(error, 'strerror', None) or error}")
+        return 2
+    return _run(os.path.abspath(path), source, words, flags)
+
+
+def _say(text: str) -> None:
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"microgpt: {text}\n")
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int:
+    import ast
+    import builtins
+    import types
+
+    try:
+        tree = ast.parse(source, path)
+        code: Any = None
+        plan = runtime = None
+        if "--plain" not in flags:
+            plan, runtime = _plan(tree, path, source, flags)
+            if plan is not None and plan.why is None:
+                code = compile(plan.tree, path, "exec", dont_inherit=True)
+        if code is None:
+            code = compile(source, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        sys.excepthook(type(error), error, None)
+        return 1
+    module = types.ModuleType("__main__")
+    module.__dict__.update(__file__=path, __builtins__=builtins, __spec__=None, __package__=None, __cached__=None)
+    sys.modules["__main__"] = module
+    sys.argv[:] = words
+    folder = os.path.dirname(path)
+    if getattr(sys.flags, "safe_path", False) or not sys.path:
+        sys.path.insert(0, folder)
+    else:
+        sys.path[0] = folder  # the folder of this command's own start
+    if plan is not None:
+        _announce(os.path.basename(path), plan)
+        if plan.why is None:
+            module.__dict__["__microgpt__"] = runtime
+    try:
+        exec(code, module.__dict__)
+    except SystemExit:
+        raise
+    except KeyboardInterrupt as error:
+        _show(error, path, flags)
+        return 130
+    except BaseException as error:
+        _show(error, path, flags)
+        return 1
+    finally:
+        if plan is not None and runtime is not None:
+            _report(plan, runtime, "--explain" in flags)
+    return 0
+
+
+def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any]":
+    """The plan of what to replace, and the runtime; nothing is replaced where our own analysis fails."""
+    from .compiler.script import Plan
+    from .compiler.script_runtime import Runtime
+
+    try:
+        plan = Plan(tree, "--no-compile" not in flags)
+        runtime = Runtime(plan.roles, path, plan.tree)
+    except Exception as error:
+        if "--debug" in flags:
+            raise
+        _say(f"nothing is replaced: the script is not understood ({type(error).__name__}: {error})")
+        return None, None
+    return plan, runtime
+
+
+def _announce(name: str, plan: "Any") -> None:
+    if plan.why is not None:
+        _say(f"{name} runs as written: {plan.why}")
+        return
+    text = f"{name}: compiled: {', '.join(plan.done)}"
+    if plan.kept:
+        text += f"; as written: {'; '.join(f'{what} ({why})' for what, why in plan.kept)}"
+    _say(text)
+
+
+def _report(plan: "Any", runtime: "Any", in_full: bool) -> None:
+    """What turned out while the script ran."""
+    for what, why in runtime.kept:
+        _say(f"{what} ran as written: {why}")
+    if runtime.loss is None:
+        return
+    if in_full:
+        _say(runtime.loss.explain())
+        return
+    reasons = {}
+    for entry in runtime.loss.entries.values():
+        if entry.why is not None:
+            reasons[entry.why] = reasons.get(entry.why, 0) + 1
+    if reasons:
+        why, count = max(reasons.items(), key=lambda item: item[1])
+        _say(f"the loss ran as written for {sum(reasons.values())} of {len(runtime.loss.entries)} shapes: {why}")
+
+
+def _show(error: BaseException, path: str, flags: "set[str]") -> None:
+    """Show the traceback as Python would, beginning with the script's own frame."""
+    trace = error.__traceback__
+    if "--debug" not in flags:
+        while trace is not None and trace.tb_frame.f_code.co_filename != path:
+            trace = trace.tb_next
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
