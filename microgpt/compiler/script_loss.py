@@ -128,7 +128,8 @@ def _effects(region: "list[ast.stmt]", tree: ast.Module, names: "set[str]") -> "
     """What would happen once, when the loss is traced, and not in every call; None: nothing."""
     for body, own in [(region, names), *((None, f) for f in _called(list(region), tree))]:
         scope = set(own) if isinstance(own, set) else bound_names(own)
-        for node in ast.walk(ast.Module(body, [])) if body is not None else ast.walk(own):
+        nodes: Any = ast.walk(ast.Module(body, []) if body is not None else own)
+        for node in nodes:
             root: Any = None
             if isinstance(node, (ast.Global, ast.Nonlocal)):
                 return f"line {node.lineno}: {node.names[0]} is set from within a function"
