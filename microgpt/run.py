@@ -141,7 +141,7 @@ def _report(plan: "Any", runtime: "Any", in_full: bool) -> None:
     if in_full:
         _say(runtime.loss.explain())
         return
-    reasons = {}
+    reasons: dict[str, int] = {}
     for entry in runtime.loss.entries.values():
         if entry.why is not None:
             reasons[entry.why] = reasons.get(entry.why, 0) + 1

@@ -260,7 +260,7 @@ def test_wheel_holds_no_sources():
 
 @on_linux
 @pytest.mark.parametrize("name, calls", [("value", {"pow", "exp", "log"}), ("layers", {"pow", "exp"}), ("gpt", {"pow", "log"}),
-                                         ("mt19937", {"log", "cos", "sin"}), ("adam", {"pow"}),
+                                         ("mt19937", {"log", "cos", "sin"}), ("adam", {"pow"}), ("optim", {"pow"}),
                                          ("simd", {"pow", "exp", "tanh", "erf"}), ("fused", {"log"}),
                                          ("replay", {"pow", "exp", "log"})])  # fmt: skip
 def test_libm_is_called(name, calls):

@@ -50,6 +50,10 @@ CHANGES = {
     "moments shown": [(TRAIN, 'print(f"{sum(first):.17g} {max(second):.17g} {m_hat:.17g} {k}")\n    ' + TRAIN)],
     "gradients shown": [("    now = rate", '    print(f"{sum(p.grad for p in parameters):.17g}")\n    now = rate')],
     "names of the loss read later": [(TRAIN, 'print(" ".join(f"{z.data:.17g}" for z in losses), len(losses), i, n)\n    ' + TRAIN)],
+    "a running mean": [("    loss.backward()", "    mean = 0.9 * mean + 0.1 * loss.data if step else loss.data\n    loss.backward()"),
+                       (TRAIN, 'print(f"{mean:.17g}")\n    ' + TRAIN)],
+    "a list of losses": [("steps = 60", "steps, history = 60, []"), ("    loss.backward()", "    history.append(loss.data)\n"
+                         "    loss.backward()"), (LAST, 'print(f"{sum(history):.17g}")\n' + LAST)],
     "in a function": [("steps = 60\nfor step", "steps = 60\ndef train():\n  for step"),
                       (SCRIPT[SCRIPT.index("    word = words"):SCRIPT.index("\nprint(f\"{sum")],
                        SCRIPT[SCRIPT.index("    word = words"):SCRIPT.index("\nprint(f\"{sum")] + "train()\n")],

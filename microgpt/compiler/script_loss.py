@@ -26,7 +26,11 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
     if place is None or any(isinstance(parent, (ast.ClassDef, ast.Try, ast.With)) for _, _, parent in place):
         return None, f"line {loop.lineno}: the training loop is where it cannot be taken apart"
     functions = [parent for _, _, parent in place if isinstance(parent, ast.FunctionDef)]
-    first = at
+    # What comes between the loss and its backward() runs as written.
+    ends = [i + 1 for i in range(at) if loss in names_set(loop.body[i])]
+    if not ends:
+        return None, f"line {loop.body[at].lineno}: {loss} is not computed in the statements before its backward()"
+    first = at = ends[-1]
     for i in range(at - 1, -1, -1):
         if _impure(loop.body[i]):
             break
@@ -56,6 +60,13 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
             changing |= names_set(statement)
     reads = exposed(region)[0]
     inputs = sorted(reads & changing)
+    bound = set().union(set(), *(names_set(node) for body, index, _ in place for node in body[:index]))
+    bound |= exposed(loop.body[:first])[1] | set().union(set(), *map(bound_names, functions[-1:]))
+    for body, index, _ in [*place, (loop.body, first, loop)]:
+        if index < len(body) and isinstance(body[index], ast.For):
+            bound |= names_set(body[index].target)
+    if unset := [name for name in inputs if name in made or name not in bound]:
+        return None, f"{unset[0]} comes from the step before"
     statics = tuple(name for name in inputs if name in _steering(region, tree, flow))
     _rewrite(place, loop, first, at, inputs, outputs, statics, runtime)
     return statics, None
@@ -128,7 +139,8 @@ def _effects(region: "list[ast.stmt]", tree: ast.Module, names: "set[str]") -> "
     """What would happen once, when the loss is traced, and not in every call; None: nothing."""
     for body, own in [(region, names), *((None, f) for f in _called(list(region), tree))]:
         scope = set(own) if isinstance(own, set) else bound_names(own)
-        for node in ast.walk(ast.Module(body, [])) if body is not None else ast.walk(own):
+        nodes: Any = ast.walk(ast.Module(body, []) if body is not None else own)
+        for node in nodes:
             root: Any = None
             if isinstance(node, (ast.Global, ast.Nonlocal)):
                 return f"line {node.lineno}: {node.names[0]} is set from within a function"

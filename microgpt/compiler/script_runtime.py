@@ -129,8 +129,9 @@ class _Model:
     def __init__(self, names: "dict[str, Any]", roles: "dict[str, str]") -> None:
         from ..core.fused import FusedEngine
 
-        state, n_layer, n_head, head_dim, block_size, bos, uchars = (
-            names.get(roles[role]) for role in ("state_dict", "n_layer", "n_head", "head_dim", "block_size", "BOS", "uchars"))
+        found: list[Any] = [names.get(roles[role]) for role in ("state_dict", "n_layer", "n_head", "head_dim", "block_size",
+                                                                "BOS", "uchars")]  # fmt: skip
+        state, n_layer, n_head, head_dim, block_size, bos, uchars = found
         sizes = (n_layer, n_head, head_dim, block_size, bos)
         _need(all(type(x) is int for x in sizes) and n_layer >= 0 and min(n_head, head_dim, block_size, bos) > 0,
               "a size is no whole number")
@@ -160,7 +161,8 @@ class _Model:
         self.block_size, self.n_layer = block_size, n_layer
         from ..core.mt19937 import MT19937
 
-        self.model = GPT(vocab, n_embd, n_head, n_layer, block_size, rng=MT19937(0))
+        rng: Any = MT19937(0)  # the fastest to draw what is replaced at once
+        self.model = GPT(vocab, n_embd, n_head, n_layer, block_size, rng=rng)
         self.params = self.model.params
         self.fill("data", self.params, values)
         self.engine = FusedEngine(self.model)
@@ -178,8 +180,9 @@ class _Training(_Model):
     """The original's training loop on the fused engine."""
 
     def __init__(self, names: "dict[str, Any]", roles: "dict[str, str]", steps: "Any") -> None:
-        docs, params, m, v, num_steps = (names.get(roles[role]) for role in ("docs", "params", "m", "v", "num_steps"))
-        settings = [names.get(roles[role]) for role in ("learning_rate", "beta1", "beta2", "eps_adam")]
+        found: list[Any] = [names.get(roles[role]) for role in ("docs", "params", "m", "v", "num_steps")]
+        docs, params, m, v, num_steps = found
+        settings: list[Any] = [names.get(roles[role]) for role in ("learning_rate", "beta1", "beta2", "eps_adam")]
         _need(type(steps) is range and steps == range(0, len(steps)) and type(num_steps) is int, "its steps are not 0, 1, 2, ...")
         _need(_numbers(*settings) and num_steps > 0, "a setting of Adam is no number")
         _need(type(docs) is list and bool(docs) and all(type(doc) is str for doc in docs), "docs is no list of str")
@@ -193,7 +196,8 @@ class _Training(_Model):
         self.docs, self.m, self.v, self.num_steps, self.total = docs, m, v, num_steps, len(steps)
         if any(p.grad for p in self.values):
             self.fill("grad", self.params, self.values)
-        self.adam = Adam(self.model, *settings, num_steps)
+        rate, beta1, beta2, eps = settings
+        self.adam = Adam(self.model, rate, beta1, beta2, eps, num_steps)
         self.touched_moments = bool(any(m) or any(v))
         if self.touched_moments:
             self.adam.m[:], self.adam.v[:] = m, v
@@ -249,7 +253,8 @@ class _Training(_Model):
 def _sample(names: "dict[str, Any]", roles: "dict[str, str]", samples: "Any") -> "Any":
     _need(type(samples) is range, "its samples are no range")
     model = _Model(names, roles)
-    temperature, vocab_size = names.get(roles["temperature"]), names.get(roles["vocab_size"])
+    temperature: Any = names.get(roles["temperature"])
+    vocab_size: Any = names.get(roles["vocab_size"])
     _need(_numbers(temperature) and temperature != 0, "its temperature is no number")
     _need(type(vocab_size) is int and vocab_size == model.bos + 1, "vocab_size is not that of state_dict")
     bos, uchars, block_size = model.bos, model.uchars, model.block_size

@@ -146,7 +146,7 @@ The bits are those of `reference.Adam`.
             coefs.lr_t = config.learning_rate
             size = fabs(coefs.lr_t)
             if not 1e-15 <= size <= 1e9:  # inside of 2**-50 and 2**30, which the kernels' proofs ask for
-                coefs.vectorizable = coefs.sleepers = 0
+                coefs.vectorizable = coefs.may_have_subnormals = 0
         return 0
 
     def step(self):
