@@ -108,8 +108,8 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
 
 def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any]":
     """The plan of what to replace, and the runtime; nothing is replaced where our own analysis fails."""
-    from .compiler.script import Plan
-    from .compiler.script_runtime import Runtime
+    from .scripting.plan import Plan
+    from .scripting.runtime import Runtime
 
     try:
         plan = Plan(tree, "--no-compile" not in flags)

@@ -3,7 +3,8 @@ import builtins
 import random
 
 from ..core.adam import Adam
-from ..core.model import GPT, linear, rmsnorm, softmax
+from ..core.functions import linear, rmsnorm, softmax
+from ..core.model import GPT
 from ..core.value import Value
 
 TYPE_CHECKING = False
@@ -77,8 +78,8 @@ class Runtime:
     # ---- the loss ----
 
     def compiled(self, function: "Any", statics: "tuple[str, ...]") -> "Any":
-        from .compiled import compile
-        from .rewrite import use_tree
+        from ..compiler.compiled import compile
+        from ..compiler.rewrite import use_tree
 
         use_tree(self.path, self.tree)
         self.loss = compile(function, static=statics)

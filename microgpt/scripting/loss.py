@@ -1,13 +1,13 @@
 """The loss part of a training loop as a function of its own, to be compiled: from where Values begin to `.backward()`."""
 import ast
 
-from .script_flow import VALUE, bound_names, exposed, find_place, names_read, names_set, read_later
+from .flow import VALUE, bound_names, exposed, find_place, names_read, names_set, read_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .script_flow import Flow
+    from .flow import Flow
 
 NAME = "__microgpt_loss__"
 _REFUSED = (ast.Return, ast.Yield, ast.YieldFrom, ast.Global, ast.Nonlocal, ast.Delete, ast.Import, ast.ImportFrom, ast.Try,

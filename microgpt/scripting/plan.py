@@ -1,14 +1,14 @@
 """What of a script like the original is replaced, and the tree that runs in its place (`microgpt run`).
 
-Parts of the original are recognised as syntax trees. Each replacement is checked again when it runs (script_runtime.py),
+Parts of the original are recognised as syntax trees. Each replacement is checked again when it runs (runtime.py),
 and what does not hold then runs as written.
 """
 import ast
 import copy
 
-from .script_flow import Flow, exposed, find_place, names_read, names_set, read_later
-from .script_loss import extract_loss
-from .script_trees import canonical, without_docstring
+from .flow import Flow, exposed, find_place, names_read, names_set, read_later
+from .loss import extract_loss
+from .trees import canonical, without_docstring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
