@@ -62,9 +62,8 @@ def test_shuffle(n):
 
 
 def test_a_trainer_of_lines_is_a_trainer_of_documents():
-    settings = {**Trainer([""]).settings, "n_embd": 8}
     docs: Sequence[str] = load_docs(data.BUNDLED)
-    ours = Trainer._of_lines(data.load_lines(data.BUNDLED), 50, 3, "fused", settings)
+    ours = Trainer.from_lines(data.load_lines(data.BUNDLED), Config(num_steps=50, seed=3, n_embd=8))
     theirs = Trainer(docs, 50, 3, n_embd=8)
     assert ours.run() == theirs.run()
     assert ours.sample(5) == theirs.sample(5)

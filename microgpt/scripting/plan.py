@@ -225,7 +225,7 @@ class Plan:
         for i, node in enumerate(body):
             if not isinstance(node, ast.For):
                 continue
-            digest, names = canonical(node)
+            digest, names = canonical(_with_twenty(node))
             kind, expected = {TRAIN: ("train", _TRAIN_ROLES), SAMPLE: ("sample", _SAMPLE_ROLES)}.get(digest, ("", []))
             if not kind:
                 continue
@@ -306,6 +306,16 @@ def _call(text: str, inner: ast.expr) -> ast.expr:
     assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
     statement.value.args[0] = inner
     return statement.value
+
+
+def _with_twenty(node: ast.For) -> ast.For:
+    """A loop over range(N), N written out, as one over the original's 20 samples."""
+    call = node.iter
+    if isinstance(call, ast.Call) and len(call.args) == 1 and not call.keywords and isinstance(call.args[0], ast.Constant):
+        if type(call.args[0].value) is int:
+            node = copy.copy(node)
+            node.iter = ast.Call(call.func, [ast.Constant(20)], [])
+    return node
 
 
 def _read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
