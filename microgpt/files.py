@@ -331,7 +331,7 @@ def _remove_leftovers(target: str) -> None:
     """Remove the temporary files that killed processes have left beside target.
 
     One is left over if no process holds its lock. Other kernels that share the folder may not see our locks nor we theirs:
-    of theirs only what nobody has written to for a day is removed.
+    of theirs only files that are unchanged for a day are removed.
     """
     if os.name != "posix":
         return

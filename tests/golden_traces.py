@@ -5,7 +5,7 @@
 The live reference in the same process is the oracle of every test; the recorded traces are a second net, for the day
 when the reference itself changes. Their last bits belong to the C library that made them (exp, log, pow, sin and cos
 are not correctly rounded, and differ between libraries and processors). So each file carries a fingerprint of that
-library, and where another one is running `load_traces` records the trace anew instead of reading it.
+library, and where another one is running `load_traces` records the trace again instead of reading it.
 
 golden/make_golden.py writes the files.
 """
@@ -194,7 +194,7 @@ def read_file(name, folder=GOLDEN):
 
 
 def load_trace(name, folder=GOLDEN):
-    """(config, text, trace) of one configuration: from its file if this C library made it, else recorded anew."""
+    """(config, text, trace) of one configuration: from its file if this C library made it, else recorded again."""
     config, text = configuration(name)
     file = read_file(name, folder)
     if (file["config"], file["libm_arguments"]) != (config, libm_arguments_digest()):

@@ -348,7 +348,7 @@ def test_sample_command_refuses_in_one_line(command, tmp_path):
 def test_interrupted_run_saves_a_whole_step(tmp_path, engine, number, status):
     text, path = tmp_path / "text.txt", tmp_path / "run.safetensors"
     text.write_text("\n".join(DOCS), encoding="utf-8")
-    # Into a file: an interrupt in the midst of a write to a full pipe would cost the lines of that write.
+    # Into a file: an interrupt during a write to a full pipe would cost the lines of that write.
     with open(tmp_path / "stdout", "wb") as stdout:
         child = subprocess.Popen(
             [sys.executable, "-m", "microgpt.train", "--input", str(text), "--engine", engine, "--steps", "1000000",

@@ -1,4 +1,4 @@
-"""Output files: replaced as a whole, tried before a run, never an input or each other; temporary files nobody can plant."""
+"""Output files: replaced as a whole, tried before a run, never an input or each other; temporary files that cannot be planted."""
 import errno
 import os
 import stat
@@ -370,7 +370,7 @@ def test_temporary_files_of_other_kernels_go_when_a_day_old(tmp_path):
 
 
 def test_many_threads_save_to_one_path(tmp_path):
-    """Whoever reads meanwhile finds one of the two files, whole."""
+    """A concurrent reader finds one of the two files, whole."""
     path, end = tmp_path / "a", threading.Event()
     contents = [bytes([i]) * 50_000 for i in range(16)]
     write_atomically(path, contents[0])

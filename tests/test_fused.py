@@ -109,7 +109,7 @@ def test_gradients_are_added(isa):
     first, second = [7, 1, 2, 2, 7], [7, 0, 7]
     pair.loss_and_grad(first)
     pair.loss_and_grad(second)
-    # A gradient that somebody set is where the sum begins, whatever its sign of zero.
+    # The sum begins at a gradient set by the user, whatever its sign of zero.
     pair.model.grad[:] = -0.0
     for p in pair.twin.params:
         p.grad = -0.0

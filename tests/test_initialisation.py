@@ -151,7 +151,7 @@ def test_subclass_may_have_arguments_of_its_own(cls):
 
 
 def test_adam_is_not_exchanged_while_it_trains():
-    """The documents' iterator runs in the midst of training: what it does to the Adam must not free its moments."""
+    """The documents' iterator runs during training: what it does to the Adam must not free its moments."""
     m = GPT(27, 64)
     engine, adam, small = FusedEngine(m), Adam(m), GPT(2, 1, 1, 0, 1)
     refused = []

@@ -256,7 +256,7 @@ def test_no_step_is_lost_wherever_an_interrupt_comes(tmp_path, monkeypatch, plac
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_interrupt_while_nobody_reads_costs_the_log_no_step(train, tmp_path):
-    """The child stands in the midst of writing to a full pipe; those steps are done, saved, and must be logged."""
+    """The child is writing to a full pipe; those steps are done, saved, and must be logged."""
     child = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", "--input", "text.txt", *SMALL, "--steps", "1000000",
          "--log", "run.jsonl", "--digest-every", "1000000", "--save", "run.safetensors"],

@@ -161,7 +161,7 @@ def test_the_gil_is_free_while_it_computes():
         finished.set()
 
     switch = sys.getswitchinterval()
-    sys.setswitchinterval(1000)  # nobody is asked to give the GIL up, so only who lets go of it shares it
+    sys.setswitchinterval(1000)  # no thread is asked to release the GIL, so only a thread that releases it shares it
     try:
         thread = threading.Thread(target=work)
         thread.start()
@@ -238,7 +238,7 @@ Value(1.0).backward()
 @pytest.mark.slow
 @needs_fork
 def test_fork_beside_threads_at_work():
-    """The graph's memory is whole in the child, and nobody holds it, whatever other threads did when it was forked."""
+    """The graph's memory is whole in the child, and no thread holds it, whatever other threads did when it was forked."""
     child(FORK + """
 import threading
 from microgpt import Value

@@ -129,7 +129,7 @@ def test_initialising_again(V):
 
 @BOTH
 def test_a_leaf_that_is_given_children_later(V):
-    """Whoever was computed from it when it was a leaf sends its gradient further down now."""
+    """A node that was computed from a former leaf sends its gradient further down now."""
     a, b = V(2.0), V(3.0)
     c, d = a * b, b * a
     a.__init__(7.0, (b,), (10.0,))

@@ -240,7 +240,7 @@ def walk(root):
 
 
 def test_what_flowed_is_remembered():
-    """The head's grad may have been overwritten by the time that somebody looks at the nodes below it."""
+    """The head's grad may have been overwritten before a test reads the nodes below it."""
     heads = []
     for m, V in ((model, Value), (reference, reference.Value)):
         (head,) = m.linear([V(2.0), V(3.0)], [[V(5.0), V(7.0)]])

@@ -1,7 +1,7 @@
 """python tools/fuzz_checkpoint.py [COUNT] [SEED]: load damaged checkpoints; each must be refused, or load.
 
 A file is truncated, flipped, overwritten, given other shapes, types, offsets, settings or a huge header, or it is
-somebody else's safetensors file. `Trainer.load` must end in CheckpointError, or, where only a number changed, in a
+another program's safetensors file. `Trainer.load` must end in CheckpointError, or, where only a number changed, in a
 trainer that still samples or says why not. Anything else, more than 10 seconds, or more than 1 GiB of memory, ends the program with
 a traceback and leaves the file behind.
 """
@@ -163,7 +163,7 @@ def other_tensors(rng, content):
 
 
 def foreign(rng, content):
-    """Somebody else's model, with or without our metadata."""
+    """Another program's model, with or without our metadata."""
     tensors = {}
     for i in range(rng.randrange(6)):
         shape = tuple(rng.randrange(5) for _ in range(rng.randrange(4)))

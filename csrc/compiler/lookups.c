@@ -268,7 +268,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
     frame *stack = NEW(pass, frame, s.g.n + 1);
     int32_t *order = NEW(pass, int32_t, s.g.n), *renamed = NEW(pass, int32_t, s.g.n), m = 0;
     for (int32_t r = 0; r < n_roots; r++) m = visit(&s, roots[r], seen, stack, order, m);
-    /* What nobody uses is computed nevertheless if the script could raise an error there. */
+    /* Unused values are computed, too, if the script could raise an error there. */
     for (int32_t i = 0; i < n; i++)
         if (!seen[i] && mg_op_can_fail(trace->op[i])) m = visit(&s, i, seen, stack, order, m);
     for (int32_t i = 0; i < m; i++) renamed[order[i]] = i;
@@ -301,7 +301,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
     out->roots = NEW(pass, int32_t, n_roots);
     for (int32_t r = 0; r < n_roots; r++) out->roots[r] = renamed[resolve(s.to, roots[r])];
     out->uses = NEW_ZEROS(pass, int32_t, m);
-    for (int32_t i = 0; i < m; i++) { /* by all that is left, what nobody uses included */
+    for (int32_t i = 0; i < m; i++) { /* by all that is left, unused values included */
         const int k = mg_op_operands(g->op[i]);
         if (k > 0) out->uses[g->a[i]]++;
         if (k > 1) out->uses[g->b[i]]++;

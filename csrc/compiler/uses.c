@@ -101,7 +101,7 @@ typedef struct {
 static int compare_turns(const void *x, const void *y)
 {
     const turn *a = x, *b = y;
-    if (a->turn != b->turn) return a->turn > b->turn ? -1 : 1; /* the later it finishes, the sooner it sends */
+    if (a->turn != b->turn) return a->turn > b->turn ? -1 : 1; /* the later a node finishes, the earlier it sends */
     return a->index < b->index ? -1 : a->index > b->index;
 }
 

@@ -1,6 +1,6 @@
 """A user's function with subscripts, attributes, calls and `is` going through hooks that can record them.
 
-The function's syntax tree is changed and compiled anew: the same globals, the same closure cells, the same file and line
+The function's syntax tree is changed and compiled again: the same globals, the same closure cells, the same file and line
 numbers, so that tracebacks and debuggers show the user's own lines. The original function is never touched.
 """
 import __future__

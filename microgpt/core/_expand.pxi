@@ -209,7 +209,7 @@ cdef int expand_call(Replay *replay) noexcept nogil:
                     tape.data[slot], tape.grad[slot] = w.numbers[i], 0.0
                 write_node(&w, i, slot)
         for r in range(call.shape.n_roots):
-            if tape.node[replay.first + r].kind == PROGRAM:  # nobody's: a second name, or no inner node
+            if tape.node[replay.first + r].kind == PROGRAM:  # unused: a second name, or no inner node
                 write_leaf(&w, replay.first + r, tape.data[replay.first + r])
         while w.next < w.end:
             write_leaf(&w, w.next, 0.0)

@@ -132,7 +132,7 @@ cdef class Leaves:
 
 
 cdef int at_rest() except -1:
-    """Wait for whoever works on the tape. A traced function must not get here: replaying it would not do the update."""
+    """Wait until the tape is idle. A traced function must not get here: replaying it would not do the update."""
     if tape.tracing_thread != 0:
         raise TypeError("an optimizer's step() cannot be part of a compiled function: call it after backward()")
     return wait_until_idle()

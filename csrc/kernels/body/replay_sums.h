@@ -6,7 +6,7 @@
 #include "compiler/program.h"
 #include "kernels/body/vec.h"
 
-/* The first `count` lanes of what a sum starts from and ends in: the others may be somebody else's. */
+/* The first `count` lanes of what a sum starts from and ends in: the others may belong to another sum. */
 ALWAYS void lanes_store(double *p, vec v, int64_t count)
 {
 #if MG_LANES == 8 && defined(__AVX512F__)
