@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from test_data import TEXTS
 
-from microgpt import Tokenizer, Trainer, data, load_docs
+from microgpt import Config, Tokenizer, Trainer, data, load_docs
 from microgpt.core.mt19937 import MT19937
 from microgpt.core.text_lines import TextLines
 
