@@ -15,6 +15,7 @@ import random
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
     def sum(values: "Iterable[Value]") -> "Value":
         """The builtin, of at least one Value: to type checkers its result might be the 0 that it begins with."""
@@ -246,20 +247,22 @@ def document_loss(tokens: "Sequence[int]", model: GPT) -> Value:
 class Adam:
     """The optimizer, with a learning rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
 
-    model: a GPT, or a sequence of Values.  num_steps None: the rate is constant.  m, v: the moments, one each for every
-    parameter.  step_index: the updates done so far.
+    params: a GPT, or a sequence of Values.  num_steps None: the rate is constant, as it is by default for a sequence; for a
+    GPT the default is 1000.  m, v: the moments, one each for every parameter.  step_index: the updates done so far.
     """
 
     def __init__(
         self,
-        model: "GPT | Sequence[Value]",
+        params: "GPT | Sequence[Value]",
         learning_rate: float = 0.01,
         beta1: float = 0.85,
         beta2: float = 0.99,
         eps: float = 1e-8,
-        num_steps: "int | None" = 1000,
+        num_steps: "Any" = ...,  # int or None
     ) -> None:
-        self.params: list[Value] = model.params if hasattr(model, "params") else list(model)
+        if num_steps is ...:
+            num_steps = 1000 if hasattr(params, "params") else None
+        self.params: list[Value] = params.params if hasattr(params, "params") else list(params)
         self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
         self.num_steps = None if num_steps is None else operator.index(num_steps)
         self.step_index = 0

@@ -77,7 +77,7 @@ def subclass_that_forgets(cls):
 
 def first_init_failed(cls):
     self = cls.__new__(cls)
-    for arguments in ((None,), ("a b",), (math.nan,), ([],)):  # none of which is right for any class
+    for arguments in ((None,), ("a b",), (math.nan,), (object(),)):  # none of which is right for any class
         with pytest.raises((TypeError, ValueError)):
             self.__init__(*arguments)
     return self
@@ -274,7 +274,7 @@ def test_step_index_stays_within_what_can_be_counted():
 # Name -> default of every parameter; reference.py has the same for GPT and Adam.
 SIGNATURES = {
     GPT: "(vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None)",
-    Adam: "(model, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=1000)",
+    Adam: "(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=Ellipsis)",
     FusedEngine: "(model)",
     MT19937: "(seed=42)",
     TextLines: "(text)",

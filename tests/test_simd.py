@@ -1,16 +1,16 @@
 """Which instruction set runs, and MICROGPT_SIMD: in fresh processes, since it is read once, at import."""
-import os
 import subprocess
 import sys
 
 import pytest
+from conftest import environment
 
 from microgpt import simd_info
 from microgpt.core import simd
 
 
 def run(code, value=None, flag="-c"):
-    env = {**os.environ, "MICROGPT_SIMD": value} if value is not None else dict(os.environ)
+    env = environment({"MICROGPT_SIMD": value} if value is not None else None)
     if value is None:
         env.pop("MICROGPT_SIMD", None)
     return subprocess.run([sys.executable, flag, code], env=env, capture_output=True, text=True)
