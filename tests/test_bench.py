@@ -210,7 +210,7 @@ def test_compare_alternates_with_another_version(command, tmp_path, other):
     """As a checkout and as a wheel; a folder without the package and a Python without it are reported."""
     wheel = Path(shutil.make_archive(str(tmp_path / "other"), "zip", other)).rename(tmp_path / "other.whl")
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\nexec {sys.executable} -I \"$@\"\n", encoding="utf-8")
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -I -S \"$@\"\n", encoding="utf-8")
     python.chmod(0o755)
     arguments = ["--only", "fused ("]
     for name, path in {"checkout": other, "wheel": wheel, "empty": tmp_path / "results", "isolated": python}.items():
