@@ -41,7 +41,7 @@ def modules():
     """The compiled modules, from the table in setup.py, which this must not import: it may lack setuptools here."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MODULES":
-            return list(ast.literal_eval(node.value))
+            return [ast.literal_eval(key) for key in node.value.keys]  # the sources beside them may be computed
     raise SystemExit("setup.py has no table MODULES")
 
 
