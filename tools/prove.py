@@ -158,8 +158,17 @@ def targets(bench):
 @proof(ci=True)
 def processors(bench):
     """the part of it that needs no download: this processor, musl, and another processor under an emulator"""
+    return targets_ok(bench, "gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64")
+
+
+@proof()
+def big_endian(bench):
+    """csrc and its tests on a big-endian processor, under an emulator (minutes)"""
+    return targets_ok(bench, "gcc, s390x")
+
+
+def targets_ok(bench, *names):
     bin = bench.venv("tests", "-r", bench.test_requirements())
-    names = ["gcc", "gcc, glibc without FMA", "gcc, musl", "gcc, aarch64", "gcc, s390x"]
     output = sh(bin / "python", bench.source / "tools/targets.py", *names)
     if " ok " not in output:
         raise Skipped("no compiler")

@@ -46,7 +46,7 @@ SEEDS = [
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
     Seed("multiplications fused with additions", "processors", "csrc/kernels/body/table.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
-    Seed("bytes in the processor's order", "processors", "csrc/kernels/body/adam_unresolved.h", "__builtin_bswap64(bytes)", "bytes",
+    Seed("bytes in the processor's order", "big_endian", "csrc/kernels/body/adam_unresolved.h", "__builtin_bswap64(bytes)", "bytes",
          r"(?s)gcc, s390x +FAILED.*scalar, shape"),  # fmt: skip
     Seed("a file for more than its instruction set", "compilers", "csrc/kernels/body/exact.h", "#if MG_LANES == 4\n    return (unsig",
          "#if defined(__AVX2__)\n    return (unsig", "last: -mavx2 -mfma +FAILED"),  # fmt: skip
