@@ -39,14 +39,14 @@ SEEDS = [
          '*NO_FAST_MATH, "-lm", "-Wl,--no-as-needed", "-lgomp"]', "no policy is met"),  # fmt: skip
     Seed("a sum in another order", "processors", "csrc/kernels/body/rmsnorm.h", "(vec_load(dx + i * LANES) + g) + g",
          "vec_load(dx + i * LANES) + (g + g)", r"scalar, shape \d+, [\w ]+ \[\d+\]: 0x"),  # fmt: skip
-    Seed("a sum in another order, on NEON alone", "processors", "csrc/kernels/body/rmsnorm.h",
+    Seed("a sum in another order, on NEON alone", "emulated", "csrc/kernels/body/rmsnorm.h",
          "(vec_load(dx + i * LANES) + g) + g",
          "\n#define TEXT(name) #name\n#define TEXT_OF(name) TEXT(name)\n(TEXT_OF(MG_NAME)[0] == 'n' ? "
          "vec_load(dx + i * LANES) + (g + g) : (vec_load(dx + i * LANES) + g) + g)\n",
          r"(?s)gcc, aarch64 +FAILED.*neon, shape"),  # fmt: skip
     Seed("multiplications fused with additions", "processors", "csrc/kernels/body/table.h", "#include <math.h>\n",
          '#include <math.h>\n#pragma GCC optimize("fp-contract=fast")\n', "fused multiply-add in "),  # fmt: skip
-    Seed("bytes in the processor's order", "big_endian", "csrc/kernels/body/adam_unresolved.h", "__builtin_bswap64(bytes)", "bytes",
+    Seed("bytes in the processor's order", "emulated", "csrc/kernels/body/adam_unresolved.h", "__builtin_bswap64(bytes)", "bytes",
          r"(?s)gcc, s390x +FAILED.*scalar, shape"),  # fmt: skip
     Seed("a file for more than its instruction set", "compilers", "csrc/kernels/body/exact.h", "#if MG_LANES == 4\n    return (unsig",
          "#if defined(__AVX2__)\n    return (unsig", "last: -mavx2 -mfma +FAILED"),  # fmt: skip
