@@ -72,7 +72,7 @@ def draw(report):
         f'<rect class="same" x="20" y="{y - 10}" width="12" height="12"/>',
         f'<text class="note" x="38" y="{y}">same bits as the original</text>',
         f'<rect class="other" x="206" y="{y - 10}" width="12" height="12"/>',
-        f'<text class="note" x="224" y="{y}">other last bits</text>',
+        f'<text class="note" x="224" y="{y}">different last bits</text>',
         f'<text class="note" x="20" y="{y + 18}">{escape(machine["processor"])}, {escape(machine["python"])}, '
         f"{escape(report['date'])}</text>",
         "</svg>",
