@@ -134,9 +134,6 @@ cdef class Trace:
             return (<SymFloat>result).node
         return node_of_value(result)
 
-    def leaf_slots_list(self):
-        return [self.leaf_slots[i] for i in range(self.graph.n_leaves)]
-
     def __enter__(self):
         """Hold the tape, and let Values' operators record."""
         global current
