@@ -20,14 +20,16 @@ _HOME = {
     "document_loss": "core.gpt",
     "Adam": "core.adam",
     "SGD": "core.optim",
-    "save_values": "values",
-    "load_values": "values",
+    "save_values": "storage.values",
+    "load_values": "storage.values",
     "simd_info": "core.simd",
     "Config": "config",
     "Tokenizer": "data",
     "load_docs": "data",
     "split_docs": "data",
     "Trainer": "trainer",
+    "SweepResult": "parallel.sweeps",
+    "run_sweep": "parallel.sweeps",
     "evaluate": "evaluation",
     "generate": "generation",
     "show_versions": "info",
@@ -46,6 +48,7 @@ _HOME = {
     "plot_attention": "viz.plots",
     "plot_embeddings": "viz.plots",
     "plot_loss": "viz.plots",
+    "plot_sweep": "viz.grid",
 }
 
 __all__ = [*_HOME, "__version__"]

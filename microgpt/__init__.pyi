@@ -27,10 +27,13 @@ from .errors import UsageError as UsageError
 from .evaluation import evaluate as evaluate
 from .generation import generate as generate
 from .info import show_versions as show_versions
+from .parallel.sweeps import SweepResult as SweepResult
+from .parallel.sweeps import run_sweep as run_sweep
+from .storage.values import load_values as load_values
+from .storage.values import save_values as save_values
 from .trainer import Trainer as Trainer
-from .values import load_values as load_values
-from .values import save_values as save_values
 from .viz.graph import draw_graph as draw_graph
+from .viz.grid import plot_sweep as plot_sweep
 from .viz.plots import plot_attention as plot_attention
 from .viz.plots import plot_embeddings as plot_embeddings
 from .viz.plots import plot_loss as plot_loss
@@ -38,8 +41,9 @@ from .viz.plots import plot_loss as plot_loss
 __all__ = [
     "Value", "GPT", "gpt", "linear", "softmax", "rmsnorm", "document_loss", "Adam", "SGD", "save_values", "load_values",
     "simd_info", "Config", "Tokenizer",
-    "load_docs", "split_docs", "Trainer", "evaluate", "generate", "show_versions", "Callback", "Checkpointer", "LossPlot",
-    "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError", "LogError", "UsageError",
-    "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "__version__",
+    "load_docs", "split_docs", "Trainer", "SweepResult", "run_sweep", "evaluate", "generate", "show_versions", "Callback",
+    "Checkpointer", "LossPlot", "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError",
+    "LogError", "UsageError",
+    "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "plot_sweep", "__version__",
 ]  # fmt: skip
 __version__: str

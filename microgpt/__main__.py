@@ -10,6 +10,7 @@ COMMANDS = {
     "sample": "sample from a saved model",
     "eval": "measure how well a saved model predicts a text",
     "report": "show a logged run, or compare two, as one page",
+    "sweep": "train a model for each point of a grid of settings",
     "run": "run a script like microgpt.py, unedited, in compiled code",
     "info": "say what was built and what runs",
 }

@@ -37,7 +37,7 @@ def _silent(message: str) -> None:
 
 def _steps_with_rates(trainer: "Trainer", first: int, losses: "list[float]") -> "list[tuple[int, float, float]]":
     """Return (step, loss, learning rate) of the steps after step first."""
-    from .runlog import learning_rate
+    from .storage.runlog import learning_rate
 
     return [(step, loss, learning_rate(trainer, step)) for step, loss in enumerate(losses, first + 1)]
 
@@ -184,7 +184,7 @@ class Validator(Callback):
         """Return whether best holds the run of the best step, saved by this process or, before a resume, by another."""
         if not self.best:
             return False
-        from .checkpoint import read_about
+        from .storage.checkpoint import read_about
 
         try:
             about = read_about(self.best)
@@ -228,7 +228,7 @@ def _count(value: "Any", least: int) -> "Any":
 
 
 class RunLogger(Callback):
-    """Writes a log of the run, one JSON object per step: see `microgpt.runlog`. `microgpt report` shows it.
+    """Writes a log of the run, one JSON object per step: see `microgpt.storage.runlog`. `microgpt report` shows it.
 
     The log of a resumed run is continued, from the step where the run resumes.
 
@@ -259,7 +259,7 @@ class RunLogger(Callback):
 
     def on_train_begin(self, trainer: "Trainer") -> None:
         from .files import open_in_place
-        from .runlog import describe_run, length_until, machine
+        from .storage.runlog import describe_run, length_until, machine
 
         self.pending: list[tuple[int, float, float]] = []
         self.started = time.perf_counter()
@@ -287,7 +287,7 @@ class RunLogger(Callback):
         self.pending += _steps_with_rates(trainer, first, losses)
 
     def on_check(self, trainer: "Trainer", record: "dict[str, Any]") -> None:
-        from .runlog import tensor_digests
+        from .storage.runlog import tensor_digests
 
         step, last = trainer.step_index, trainer.num_steps
         if step % self.digest_every == 0 or step == last:
@@ -322,7 +322,7 @@ class RunLogger(Callback):
         return {"text": text, "weights": triangles}
 
     def flush(self, trainer: "Trainer", record: "dict[str, Any]") -> None:
-        from .runlog import format_step
+        from .storage.runlog import format_step
 
         last = self.pending[-1][0] if self.pending else self.kept[1]
         self.pending += _steps_with_rates(trainer, last, trainer.losses_after(last))  # not reported: an interrupt came

@@ -14,7 +14,7 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def show_versions() -> None:
     """Print what was built and what runs here: versions, platform, compiler, instruction sets. Worth adding to a report."""
-    from .runlog import machine
+    from .storage.runlog import machine
 
     for name, value in machine().items():
         cli.write(f"{name + ':':18}{cli.printable(value)}\n")

@@ -8,7 +8,7 @@ import sys
 
 from .cli import console as cli
 from .files import check_writable, find_overlap, write_atomically
-from .runlog import compare, read_log
+from .storage.runlog import compare, read_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

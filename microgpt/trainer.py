@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ._types import Array, Path
-    from .checkpoint import State
     from .core.text_lines import TextLines
     from .engines import Engine, Stream
     from .evaluation import Evaluation
     from .generation import Token
+    from .storage.checkpoint import State
 
     Result = TypeVar("Result")
     Sampling = tuple[float, str, "int | None", "float | None", "int | None"]
@@ -606,7 +606,7 @@ class Trainer:
             return False
 
     def state(self) -> "State":
-        """Return the whole run as plain data, which no later step changes: see `microgpt.checkpoint.State`."""
+        """Return the whole run as plain data, which no later step changes: see `microgpt.storage.checkpoint.State`."""
         return self.exclusively(lambda: self._state().copy())
 
     def _state(self) -> "State":
@@ -615,8 +615,8 @@ class Trainer:
 
         import numpy as np
 
-        from .checkpoint import State
-        from .metadata import ADAM_SETTINGS
+        from .storage.checkpoint import State
+        from .storage.metadata import ADAM_SETTINGS
 
         adam, moments = self.adam, (self.adam.m, self.adam.v)
         m, v = (np.asarray(values, dtype=np.float64) for values in moments)
@@ -641,7 +641,7 @@ class Trainer:
         Parameters
         ----------
         state : State
-            What `state` or `microgpt.checkpoint.load` returned.
+            What `state` or `microgpt.storage.checkpoint.load` returned.
         docs : sequence of str, optional
             The text that the run was trained on, in its original order. Without it the trainer can only sample.
         engine : str
@@ -677,15 +677,15 @@ class Trainer:
         return self
 
     def save(self, path: "Path") -> None:
-        """Write the whole run to a .safetensors file, atomically: see `microgpt.checkpoint.save`."""
-        from . import checkpoint
+        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`."""
+        from .storage import checkpoint
 
         checkpoint.import_arrays()  # before the trainer is taken: an interrupt waits for it
         self.exclusively(lambda: checkpoint.save(path, self._state()))
 
     def check_savable(self) -> None:
         """Raise TypeError or ValueError, in one line, if no file could hold this run: before it trains, not after."""
-        from . import checkpoint
+        from .storage import checkpoint
 
         checkpoint.import_arrays()
         self.exclusively(lambda: checkpoint.check_savable(self._state()))
@@ -705,7 +705,7 @@ class Trainer:
         """
         import os
 
-        from . import checkpoint
+        from .storage import checkpoint
 
         return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
 

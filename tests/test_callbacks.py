@@ -18,10 +18,10 @@ from microgpt import (
     RunLogger,
     Trainer,
     Validator,
-    checkpoint,
     train,
 )
-from microgpt.runlog import compare, read_log
+from microgpt.storage import checkpoint
+from microgpt.storage.runlog import compare, read_log
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
 SETTINGS = dict(n_embd=4, n_head=2, block_size=6)

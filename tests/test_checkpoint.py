@@ -14,7 +14,7 @@ from conftest import environment, hexes
 from safetensors.numpy import load_file, save_file
 
 from microgpt import Trainer
-from microgpt.checkpoint import CheckpointError
+from microgpt.storage.checkpoint import CheckpointError
 from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]

@@ -281,7 +281,7 @@ def test_default_run_imports_only_what_it_uses(command):
     assert loaded[0] == "0"
     for heavy in ("numpy", "tqdm", "safetensors", "argparse", "random", "socket", "ssl", "urllib", "http", "hashlib",
                   "json", "typing", "dataclasses", "logging", "importlib.metadata", "signal", "matplotlib", "graphviz",
-                  "microgpt.reference", "microgpt.checkpoint", "microgpt.callbacks", "microgpt.cli.options", "microgpt.cli.plan",
+                  "microgpt.reference", "microgpt.storage.checkpoint", "microgpt.callbacks", "microgpt.cli.options", "microgpt.cli.plan",
                   "microgpt.cli.signals", "microgpt.generation"):  # fmt: skip
         assert heavy not in loaded
 

@@ -11,7 +11,7 @@ import pytest
 from test_display import WellFormed
 
 from microgpt import RunLogger, Trainer
-from microgpt.runlog import compare, read_log
+from microgpt.storage.runlog import compare, read_log
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "zoë sky"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -11,7 +11,7 @@ import pytest
 from conftest import environment, hexes
 
 from microgpt import LogError, RunLogger, Trainer
-from microgpt.runlog import read_log, tensor_digests
+from microgpt.storage.runlog import read_log, tensor_digests
 from microgpt.trainer import CallbackList
 from microgpt.viz.activations import attention
 

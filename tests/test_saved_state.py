@@ -12,9 +12,10 @@ import pytest
 from conftest import environment, hexes
 from safetensors.numpy import load_file
 
-from microgpt import RunLogger, Trainer, checkpoint, metadata
-from microgpt.checkpoint import CheckpointError, read_about
-from microgpt.runlog import learning_rate, read_log
+from microgpt import RunLogger, Trainer
+from microgpt.storage import checkpoint, metadata
+from microgpt.storage.checkpoint import CheckpointError, read_about
+from microgpt.storage.runlog import learning_rate, read_log
 from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]

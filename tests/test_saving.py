@@ -132,7 +132,7 @@ def test_interrupted_import_of_numpy(tmp_path, module):
 @on_posix
 def test_ignored_interrupt_stays_ignored():
     """As in a background job of a shell."""
-    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt import checkpoint\n"
+    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt.storage import checkpoint\n"
                  "checkpoint.import_arrays(); print('alive')")  # fmt: skip
     assert done.stdout == "interrupted True\nalive\n", done.stderr
 

@@ -210,7 +210,8 @@ def test_ignored_hang_up_stays_ignored(folder):
 def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """
 import os, signal, sys
-from microgpt import checkpoint, train, trainer
+from microgpt import train, trainer
+from microgpt.storage import checkpoint
 save, calls = trainer.Trainer.save, []
 def interrupted(self, path):
     calls.append(self.step_index)

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from microgpt import Trainer
-from microgpt.checkpoint import CheckpointError
+from microgpt.storage.checkpoint import CheckpointError
 
 MEMORY, SECONDS = 2**30, 10
 DOCS = ["emma", "olivia", "ava", "zoë", "mia"]

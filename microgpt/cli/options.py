@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "parse"]
+__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "parse"]
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
@@ -89,11 +89,11 @@ def check(given: "Given") -> None:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
     _check_files(given)
     if given.keys() & {"save", "resume", "log", "plot"}:
-        from ..checkpoint import import_arrays
+        from ..storage.checkpoint import import_arrays
 
         import_arrays()
     if "plot" in given:
-        _check_plot(given["plot"])
+        check_plot(given["plot"])
 
 
 def _check_needs(given: "Given", needed: str, *names: str) -> None:
@@ -102,7 +102,7 @@ def _check_needs(given: "Given", needed: str, *names: str) -> None:
             raise cli.UsageError(f"{cli.flag(name)} needs {cli.flag(needed)}")
 
 
-def _check_plot(path: str) -> None:
+def check_plot(path: str) -> None:
     """Raise UsageError if no picture can be drawn, or none of this kind."""
     from ..viz.plots import need_matplotlib
 
@@ -178,7 +178,7 @@ def _validates(given: "Given") -> bool:
         return True
     if "resume" not in given:
         return False
-    from ..checkpoint import CheckpointError, read_about
+    from ..storage.checkpoint import CheckpointError, read_about
 
     try:
         return "val_fraction" in read_about(given["resume"])["notes"]

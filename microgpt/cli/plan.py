@@ -2,8 +2,8 @@
 import os
 
 from ..callbacks import Checkpointer, LossPlot, RunLogger, Validator, check_validation_state
-from ..checkpoint import CheckpointError, read_about
 from ..data import split_docs
+from ..storage.checkpoint import CheckpointError, read_about
 from . import console as cli
 from .options import VAL_EVERY, best_path
 

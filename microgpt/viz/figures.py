@@ -2,6 +2,7 @@
 
 Needs matplotlib: `microgpt.viz.plots.need_matplotlib` imports it, or says what is missing.
 """
+import os
 from contextlib import contextmanager
 from threading import RLock
 
@@ -13,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+    from .._types import Path
 
 __all__ = ["Picture", "default_settings"]
 
@@ -49,6 +52,18 @@ class Picture(Figure):
     def savefig(self, fname: "Any", **options: "Any") -> None:
         with default_settings():
             super().savefig(fname, **options)
+
+    def written_to(self, path: "Path | None") -> "Picture":
+        """Write the picture to a file, atomically, in the format of its suffix; None: nowhere. Return the picture."""
+        if path is not None:
+            from io import BytesIO
+
+            from ..files import write_atomically
+
+            file = BytesIO()
+            self.savefig(file, format=os.path.splitext(os.fspath(path))[1][1:] or "png", dpi=150)
+            write_atomically(path, file.getvalue())
+        return self
 
     def _repr_png_(self) -> bytes:
         from io import BytesIO

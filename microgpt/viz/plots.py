@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from .._types import AnyGPT, Array, Path
     from ..trainer import Trainer
-    from .figures import Picture
 
 __all__ = ["need_matplotlib", "plot_attention", "plot_embeddings", "plot_loss"]
 
@@ -49,18 +48,6 @@ def need_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
         except ValueError:
             pass
-
-
-def _finish(figure: "Picture", path: "Path | None") -> "Picture":
-    if path is not None:
-        from io import BytesIO
-
-        from ..files import write_atomically
-
-        file = BytesIO()
-        figure.savefig(file, format=os.path.splitext(os.fspath(path))[1][1:] or "png", dpi=150)
-        write_atomically(path, file.getvalue())
-    return figure
 
 
 def _numbers(name: str, values: "Iterable[float]") -> "list[float]":
@@ -161,7 +148,7 @@ def plot_loss(
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=4, frameon=False, fontsize=9)
         if title:
             axes.set_title(title, loc="left", fontsize=10, color=INK, pad=24)
-        return _finish(figure, path)
+        return figure.written_to(path)
 
 
 def _shown(text: "Iterable[str]") -> "list[str]":
@@ -224,7 +211,7 @@ def plot_attention(
         grid[0][0].set_ylabel("reading", fontsize=9)
         grid[-1][0].set_xlabel("looks back at", fontsize=9)
         figure.colorbar(image, ax=grid, shrink=0.8, aspect=25, pad=0.01, label="weight")
-        return _finish(figure, path)
+        return figure.written_to(path)
 
 
 def _apart(x: "Array", y: "Array", width: float, height: float, distance: float) -> "Array":
@@ -288,4 +275,4 @@ def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name:
         axes.set_title(f"{name}: {len(rows)} rows of {rows.shape[1]} numbers", loc="left", fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.08)
-        return _finish(figure, path)
+        return figure.written_to(path)

@@ -4,7 +4,7 @@ import math
 import os
 from html import escape
 
-from ..runlog import Comparison, facts
+from ..storage.runlog import Comparison, facts
 from ..viz.curves import smoothed, thinned
 
 TYPE_CHECKING = False

@@ -6,18 +6,18 @@ One .safetensors file: a float64 tensor for each name, with the shape of the nes
 import json
 import os
 
-from .core.value import Value
-from .errors import CheckpointError, printable
-from .files import write_atomically
+from ..core.value import Value
+from ..errors import CheckpointError, printable
+from ..files import write_atomically
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ._types import Path
-    from .core.adam import Adam
-    from .core.optim import SGD
+    from .._types import Path
+    from ..core.adam import Adam
+    from ..core.optim import SGD
 
 __all__ = ["load_values", "save_values"]
 
@@ -84,7 +84,7 @@ def load_values(path: "Path", named: "Mapping[str, Any]", optimizer: "Adam | SGD
         As for `save_values`.
     """
     from .checkpoint import import_arrays
-    from .engines import set_each
+    from ..engines import set_each
 
     import_arrays()
     wanted = _flat(named)
@@ -121,8 +121,8 @@ def load_values(path: "Path", named: "Mapping[str, Any]", optimizer: "Adam | SGD
 
 
 def _kind(optimizer: "Any") -> str:
-    from .core.adam import Adam
-    from .core.optim import SGD
+    from ..core.adam import Adam
+    from ..core.optim import SGD
 
     for kind in (Adam, SGD):
         if isinstance(optimizer, kind):

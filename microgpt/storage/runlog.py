@@ -7,15 +7,15 @@ and `seconds` since the run began. Some have more: `run` (settings and machine; 
 import json
 import math
 
-from .config import seed_text, split_parameters
-from .errors import LogError
+from ..config import seed_text, split_parameters
+from ..errors import LogError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .trainer import Trainer
+    from ..trainer import Trainer
 
 __all__ = ["Comparison", "LogError", "compare", "describe_run", "facts", "format_step", "learning_rate", "length_until",
            "machine", "read_log", "tensor_digests"]  # fmt: skip
@@ -43,8 +43,8 @@ def machine() -> "dict[str, str]":
     """Return what was built and what runs here, as name -> text: versions, platform, compiler, instruction sets."""
     import platform
 
-    from . import __version__
-    from .core.simd import build_info, simd_info
+    from .. import __version__
+    from ..core.simd import build_info, simd_info
 
     simd = simd_info()
     return {
@@ -74,7 +74,7 @@ def _processor() -> str:
 
 def describe_run(trainer: "Trainer", source: str, machine: "dict[str, str]", began: str) -> "dict[str, Any]":
     """Return the `run` of a log's first object. source: where the text is from, in words."""
-    from .data import docs_digest
+    from ..data import docs_digest
 
     return {
         "format": FORMAT,

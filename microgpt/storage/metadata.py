@@ -6,8 +6,8 @@ vocabulary as code points, a seed in hexadecimal, an optimizer whose settings we
 import json
 import math
 
-from .config import DECIMAL_BITS, SETTINGS, Config, seed_text
-from .errors import CheckpointError
+from ..config import DECIMAL_BITS, SETTINGS, Config, seed_text
+from ..errors import CheckpointError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

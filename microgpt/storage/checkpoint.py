@@ -12,9 +12,9 @@ import json
 import os
 import sys
 
-from .config import split_parameters
-from .errors import CheckpointError, printable
-from .files import write_atomically
+from ..config import split_parameters
+from ..errors import CheckpointError, printable
+from ..files import write_atomically
 from .metadata import describe, parse
 
 TYPE_CHECKING = False
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, BinaryIO
 
-    from ._types import Array, Path
-    from .config import Config
+    from .._types import Array, Path
+    from ..config import Config
 
     Entries = dict[str, Any]
 
@@ -166,7 +166,7 @@ def load(path: "Path") -> State:
 
 
 def read_about(path: "Path") -> "dict[str, Any]":
-    """Return the metadata of a file, checked, without its tensors: see `microgpt.metadata.parse`.
+    """Return the metadata of a file, checked, without its tensors: see `microgpt.storage.metadata.parse`.
 
     Raises CheckpointError for a file that is damaged or not a checkpoint, OSError if it cannot be read.
     """

@@ -1,0 +1,1 @@
+"""Many runs and many machines, around the trainer: see docs/howto."""

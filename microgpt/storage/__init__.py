@@ -1,0 +1,1 @@
+"""What is kept of a run: checkpoints, a user's own values, logs. Plain state in and out; nothing here knows a Trainer."""

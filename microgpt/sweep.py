@@ -1,0 +1,253 @@
+"""`python -m microgpt.sweep --grid 'learning_rate=0.003,0.01 seed=1..20'`: train a model for each point of a grid."""
+import sys
+
+from .cli import console as cli
+from .config import DEFAULTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from .parallel.sweeps import Ranked, SweepResult
+
+SHOWN = 10  # configurations in the table
+EXECUTORS = ("threads", "processes", "dask", "mpi")
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Run the command; return the exit status."""
+    return cli.run(_sweep, lambda: _arguments(argv), owns_process=argv is None)
+
+
+def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+    from .engines import ENGINES
+
+    p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.")
+    p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", required=True, help="settings of microgpt train "
+                   "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
+    p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
+    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
+                   "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
+    p.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, and compare the "
+                   "models by their loss on it (without: by the mean loss of the last tenth of the steps)")  # fmt: skip
+    p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
+    p.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: the cores that are available)")
+    p.add_argument("--executor", default="threads", metavar="KIND", help="threads (default), processes, dask (on this "
+                   "machine), tcp://HOST:PORT of a dask scheduler, or mpi (with mpiexec python -m mpi4py.futures)")  # fmt: skip
+    p.add_argument("--out", metavar="FILE.jsonl", help="write each result as a line of JSON; the runs that an existing file "
+                   "has are not run again")  # fmt: skip
+    p.add_argument("--save-dir", metavar="FOLDER", help="save the model of every run in this folder")
+    p.add_argument("--plot", metavar="FILE", help="draw the loss over the grid as .png, .svg or .pdf (needs matplotlib)")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    given: dict[str, Any] = vars(p.parse_args(argv))
+    return given
+
+
+def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
+    """Return the grid that texts such as 'learning_rate=0.003,0.01 seed=1..20' name: setting -> values.
+
+    Names may be spelled as flags (learning-rate, steps). a..b are the whole numbers from a to b, both included.
+    Raises UsageError for anything else.
+    """
+    grid: dict[str, list[Any]] = {}
+    for word in " ".join(words).split():
+        given, equals, values = word.partition("=")
+        name = given.lstrip("-").replace("-", "_")
+        name = {"steps": "num_steps"}.get(name, name)
+        if name not in DEFAULTS:
+            found = cli.closest(name, DEFAULTS)
+            hint = f"; did you mean {found[0]}?" if found else ""
+            raise cli.UsageError(f"--grid: {given!r} is no setting{hint} (there are {', '.join(DEFAULTS)})")
+        if name in grid:
+            raise cli.UsageError(f"--grid: {name} is there twice")
+        if not equals or not values:
+            raise cli.UsageError(f"--grid: {name} has no values; write {name}={DEFAULTS[name]}")
+        grid[name] = [value for part in values.split(",") for value in _values(name, part)]
+    return grid
+
+
+def _values(name: str, text: str) -> "Sequence[Any]":
+    """Return the values of one part of a grid: a number, or a..b."""
+    first, dots, last = text.partition("..")
+    is_whole = isinstance(DEFAULTS[name], int)
+    try:
+        if not dots:
+            return [int(text) if is_whole else float(text)]
+        if is_whole:
+            found = range(int(first), int(last) + 1)
+            if found:
+                return found
+            raise cli.UsageError(f"--grid: {name}={text} is an empty range")
+    except cli.UsageError:
+        raise
+    except ValueError:
+        pass
+    kind = "whole numbers such as 1,2,5 or 1..20" if is_whole else "numbers such as 0.003,0.01"
+    raise cli.UsageError(f"--grid: the values of {name} are {kind}, not {text!r}")
+
+
+def _sweep(given: "dict[str, Any]") -> None:
+    from .data import split_docs
+    from .parallel.sweeps import available_cores, configurations, run_sweep
+
+    grid = parse_grid(given["grid"])
+    if given["steps"] is not None:
+        if "num_steps" in grid:
+            raise cli.UsageError("--steps and the grid both say how many steps a run has")
+        grid["num_steps"] = [given["steps"]]
+    if given["workers"] is not None and given["workers"] < 1:
+        raise cli.UsageError(f"--workers must be at least 1, not {given['workers']}")
+    _check_files(given)
+    docs, source = cli.read_docs(given["input"])
+    val_docs = None
+    if given["val_fraction"] is not None:
+        try:
+            docs, val_docs = split_docs(docs, given["val_fraction"])
+        except ValueError as error:
+            raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
+    total, workers = len(configurations(grid)), given["workers"] or available_cores()
+    with make_executor(given["executor"], min(workers, total)) as executor:
+        cli.say(f"{total} runs on {source}, {given['engine']} engine, executor {given['executor']}")
+        results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
+                            out=given["out"], save_dir=given["save_dir"])  # fmt: skip
+        found = list(_with_progress(results, total, given["quiet"]))
+    _report(found, given)
+
+
+def make_executor(kind: str, workers: int) -> "AbstractContextManager[Any]":
+    """Return a context that gives the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
+    from contextlib import ExitStack, nullcontext
+
+    if kind == "threads":
+        return nullcontext()
+    if kind == "processes":
+        from concurrent.futures import ProcessPoolExecutor
+
+        return ProcessPoolExecutor(workers, initializer=_end_with_parent)
+    if kind == "dask" or "://" in kind:
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError:
+            raise cli.UsageError("--executor dask needs dask.distributed: pip install 'microgpt-exact[dask]'") from None
+        stack = ExitStack()
+        if kind == "dask":
+            kind = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+        client = stack.enter_context(Client(kind))
+        stack.enter_context(executor := client.get_executor())
+        return _holding(stack, executor)
+    if kind == "mpi":
+        try:
+            from mpi4py.futures import MPIPoolExecutor
+        except (ImportError, RuntimeError):
+            raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
+        pool: AbstractContextManager[Any] = MPIPoolExecutor(workers)
+        return pool
+    found = cli.closest(kind, EXECUTORS)
+    hint = f"; did you mean {found[0]}?" if found else ""
+    raise cli.UsageError(f"--executor must be one of {', '.join(EXECUTORS)} or the address of a dask scheduler, not {kind!r}{hint}")
+
+
+def _holding(stack: "Any", executor: "Any") -> "AbstractContextManager[Any]":
+    """Return a context that gives executor and closes stack at its end."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def hold() -> "Iterator[Any]":
+        with stack:
+            yield executor
+
+    return hold()
+
+
+def _end_with_parent() -> None:
+    """Let Ctrl-C, which every process of the terminal receives, end a worker silently: the parent says what there is to say."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _check_files(given: "dict[str, Any]") -> None:
+    """Raise, before anything is trained, for outputs that cannot be written or are the same file as another."""
+    from .data import default_source
+    from .files import check_writable, find_overlap
+
+    outputs = [(f"--{name}", given[name]) for name in ("out", "plot") if given[name] is not None]
+    overlap = find_overlap(outputs, [("--input", given["input"] or default_source())])
+    if overlap:
+        (one, path), (other, _) = overlap
+        raise cli.UsageError(f"{one} {path} is the file of {other}; give another")
+    if given["plot"] is not None:
+        from .cli.options import check_plot
+
+        check_plot(given["plot"])
+        check_writable(given["plot"])
+
+
+def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) -> "Iterator[SweepResult]":
+    """Yield results, and show on a terminal how many there are and the best so far."""
+    if quiet or not cli.is_terminal(sys.stderr):
+        yield from results
+        return
+    from tqdm import tqdm
+
+    best = float("inf")
+    with tqdm(results, total=total, unit="run", file=sys.stderr) as bar:
+        for result in bar:
+            if result.score < best:
+                best = result.score
+                bar.set_postfix_str(f"best {best:.4f}", refresh=False)
+            yield result
+
+
+def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
+    """Write the best configurations to stdout, and the command that trains the best of them."""
+    from .parallel.sweeps import rank
+
+    ranked = rank(results)
+    failed = [result for result in results if result.error is not None]
+    names = [name for name in ranked[0].settings if len({group.settings[name] for group in ranked}) > 1]
+    rows = [_row(group, names) for group in ranked[:SHOWN]]
+    head = [*names, "runs", "val loss" if given["val_fraction"] is not None else "loss", "+-"]
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    for row in [head, *rows]:
+        cli.write("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) + "\n")
+    if len(ranked) > SHOWN:
+        cli.say(f"the {SHOWN} best of {len(ranked)} configurations")
+    if failed:
+        cli.say(f"{len(failed)} of {len(results)} runs failed; the first: {failed[0].error}")
+    if ranked[0].results:
+        cli.write(f"best: {command(ranked[0].results[0], given)}\n")
+    if given["plot"] is not None:
+        from .viz.grid import plot_sweep
+
+        if any(group.results for group in ranked):
+            plot_sweep(results, path=given["plot"])
+            cli.say(f"drew {given['plot']}")
+    if given["out"] is not None:
+        cli.say(f"{given['out']} has the results")
+
+
+def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
+    spread = "" if group.spread != group.spread else f"{group.spread:.4f}"
+    score = "failed" if group.failed else f"{group.score:.4f}"
+    return [*(f"{group.settings[name]}" for name in names), f"{group.runs}", score, spread]
+
+
+def command(result: "SweepResult", given: "dict[str, Any]") -> str:
+    """Return the command that trains this run: flags for whatever is not the script's own value."""
+    from shlex import quote
+
+    words = ["microgpt", "train"]
+    for name in ("input", "val_fraction"):
+        if given[name] is not None:
+            words += [cli.flag(name), quote(f"{given[name]}")]
+    for name, value in result.settings.items():
+        if value != DEFAULTS[name]:
+            words += ["--steps" if name == "num_steps" else cli.flag(name), f"{value}"]
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,344 @@
+"""Many runs: their bits, their errors, their file, and the executors that compute them."""
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+import microgpt
+from microgpt import Trainer, run_sweep
+from microgpt.parallel.sweeps import configurations, rank, read_results, run_task
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
+on_posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")
+
+DOCS = ["emma", "ava", "mia", "olivia", "noah", "liam"]
+GRID = {"num_steps": 12, "learning_rate": [0.01, 0.05], "seed": range(3)}
+
+
+def expected(settings, engine="fused"):
+    return Trainer(DOCS, engine=engine, **settings).run()
+
+
+def by_settings(results):
+    return {json.dumps(r.settings): (r.final_loss.hex(), r.loss.hex(), r.val_loss, r.error) for r in results}
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("\n".join(DOCS))
+    return tmp_path
+
+
+def test_every_run_has_the_bits_of_a_trainer():
+    results = list(run_sweep(DOCS, GRID))
+    assert len(results) == 6
+    for result in results:
+        losses = expected(result.settings)
+        assert (result.final_loss, result.loss, result.error) == (losses[-1], losses[-1], None)
+
+
+def test_the_loss_is_the_mean_of_the_last_tenth():
+    (result,) = run_sweep(DOCS, {"num_steps": 45})
+    last = expected(result.settings)[-4:]
+    assert result.loss == sum(last) / 4
+
+
+@pytest.mark.parametrize("engine", ["graph", "reference"])
+def test_other_engines_have_the_same_bits(engine):
+    grid = {"num_steps": 3, "seed": [1, 2], "n_embd": 8}
+    found, fused = (by_settings(run_sweep(DOCS, grid, engine=e)) for e in (engine, "fused"))
+    assert found == fused
+
+
+@pytest.mark.parametrize("docs", [["emma", " ava", "mia "], ["é", "è", "ê"], ["a b", "c\nd", "e"], ["a\nb", "", "c"]])
+def test_documents_that_are_no_plain_lines(docs):
+    (result,) = run_sweep(docs, {"num_steps": 5})
+    assert result.final_loss == Trainer(docs, num_steps=5).run()[-1]
+
+
+def test_validation_decides_and_is_that_of_the_trainer():
+    (result,) = run_sweep(DOCS, {"num_steps": 5}, val_docs=["ava", "mia"])
+    trainer = Trainer(DOCS, num_steps=5)
+    trainer.run()
+    assert result.val_loss == result.score == trainer.evaluate(["ava", "mia"]).loss
+
+
+def test_checkpoints_are_those_of_the_runs(tmp_path):
+    for result in run_sweep(DOCS, {"num_steps": 5, "seed": [1, 2]}, save_dir=tmp_path):
+        loaded, trainer = Trainer.load(result.path), Trainer(DOCS, **result.settings)
+        trainer.run()
+        assert (loaded.parameters == trainer.parameters).all()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_run_that_fails_is_a_result():
+    grid = [{"num_steps": 40, "learning_rate": [0.01, 1e6]}, {"n_head": 3}]
+    results = sorted(run_sweep(DOCS, grid), key=lambda r: r.error or "")
+    assert [r.error is None for r in results] == [True, False, False]
+    assert results[1].error.startswith("DivergedError: ") and math.isnan(results[1].score)
+    assert results[2].error == "ValueError: n_embd (16) must be a multiple of n_head (3)"
+    best = rank(results)[0]
+    assert best.settings["learning_rate"] == 0.01 and best.failed == 0
+
+
+def test_rank_is_by_the_mean_over_seeds_and_puts_failures_last():
+    def result(rate, seed, loss, error=None):
+        found = microgpt.SweepResult({"learning_rate": rate, "seed": seed}, "fused", loss, loss, error=error)
+        return found
+
+    nan = math.nan
+    ranked = rank([result(1, 1, 3.0), result(2, 1, 1.0), result(2, 2, nan, "OSError"), result(1, 2, 5.0), result(3, 1, 4.5)])
+    assert [(g.settings["learning_rate"], g.score, g.runs, g.failed) for g in ranked] == [
+        (1, 4.0, 2, 0), (3, 4.5, 1, 0), (2, math.inf, 2, 1)]  # fmt: skip
+    assert ranked[0].spread == math.sqrt(2) and [r.score for r in ranked[0].results] == [3.0, 5.0]
+    assert math.isnan(ranked[1].spread)
+
+
+def test_configurations_of_a_grid():
+    assert configurations({"seed": range(2), "n_embd": (8, 16), "n_head": 4}) == [
+        {"seed": 0, "n_embd": 8, "n_head": 4}, {"seed": 0, "n_embd": 16, "n_head": 4},
+        {"seed": 1, "n_embd": 8, "n_head": 4}, {"seed": 1, "n_embd": 16, "n_head": 4}]  # fmt: skip
+    assert configurations([{"seed": [1, 1]}, {"seed": 1}, {"seed": 2}]) == [{"seed": 1}, {"seed": 2}]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((DOCS, {"learning_rat": 1}), "'learning_rat' is no setting; a grid may have num_steps, seed, "),
+        ((DOCS, {"seed": []}), "the grid has no values of seed"),
+        (([], {"seed": 1}), "there are no documents to train on"),
+        (("emma", {"seed": 1}), "docs must be a sequence of str, not one str"),
+    ],
+)
+def test_arguments_that_no_sweep_can_have_are_refused_at_once(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        run_sweep(*arguments)
+
+
+def test_keywords_that_no_sweep_can_have_are_refused_at_once(tmp_path):
+    for keywords in ({"engine": "fast"}, {"workers": 0}, {"workers": 1.5}, {"val_docs": []}):
+        with pytest.raises((ValueError, TypeError)):
+            run_sweep(DOCS, GRID, **keywords)
+    with pytest.raises(NotADirectoryError):
+        run_sweep(DOCS, GRID, save_dir=tmp_path / "none")
+
+
+# ---- executors ----
+
+
+def test_threads_and_processes_have_the_same_bits():
+    with ThreadPoolExecutor(3) as threads, ProcessPoolExecutor(2) as processes:
+        found = [by_settings(run_sweep(DOCS, GRID, executor, val_docs=DOCS[:2])) for executor in (None, threads, processes)]
+        assert found[0] == found[1] == found[2]
+        assert threads.submit(int, 1).result() == processes.submit(int, 1).result() == 1  # they stay open
+
+
+class DeadExecutor:
+    """An executor that accepts two tasks, computes the first, and has lost its workers after that."""
+
+    tasks = 0
+
+    def submit(self, function, *arguments):
+        self.tasks += 1
+        future = Future()
+        if self.tasks == 1:
+            future.set_result(function(*arguments))
+        elif self.tasks == 2:
+            future.set_exception(OSError("a worker has died"))
+        else:
+            raise RuntimeError("there is no worker")
+        return future
+
+
+def test_an_executor_that_dies_gives_results_with_errors(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    results = list(run_sweep(DOCS, GRID, DeadExecutor(), out=out))
+    assert sorted(r.error or "" for r in results) == ["", "OSError: a worker has died", *4 * ["RuntimeError: there is no worker"]]
+    # These are not the runs' own errors: the next sweep repeats them.
+    again = list(run_sweep(DOCS, GRID, out=out))
+    assert [r.error for r in again] == 6 * [None] and len(read_results(out)) == 11
+
+
+def kill_this_process(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@on_posix
+def test_a_killed_worker_does_not_hang_the_sweep():
+    with ProcessPoolExecutor(2) as executor:
+        executor.submit(kill_this_process)
+        results = list(run_sweep(DOCS, GRID, executor))
+    assert len(results) == 6 and any(r.error and r.error.startswith("BrokenProcessPool") for r in results)
+
+
+def test_a_sweep_that_is_given_up_ends_its_threads():
+    before = threading.active_count()
+    results = run_sweep(DOCS, {"num_steps": 10**9, "seed": range(4)}, workers=2)
+    short = run_sweep(DOCS, [{"num_steps": 1}, {"num_steps": 10**9}], workers=2)
+    assert next(short).settings["num_steps"] == 1
+    short.close()
+    results.close()  # before its first run
+    assert threading.active_count() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dask", pytest.param("mpi", marks=on_linux)])
+def test_executors_of_several_machines_have_the_same_bits(names, kind):
+    launcher = [os.path.join(os.path.dirname(sys.executable), "mpiexec"), "-n", "3"] if kind == "mpi" else []
+    module = ["-m", "mpi4py.futures", "-m", "microgpt.sweep"] if kind == "mpi" else ["-m", "microgpt.sweep"]
+    command = [*launcher, sys.executable, *module, "--input", "names.txt", "--grid", "steps=12 seed=1..4", "--executor", kind,
+               "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
+
+
+# ---- the file of results ----
+
+
+def test_an_interrupted_sweep_continues_where_it_was(tmp_path, monkeypatch):
+    out = tmp_path / "runs.jsonl"
+    sweep = run_sweep(DOCS, GRID, workers=1, out=out)
+    first = [next(sweep), next(sweep)]
+    sweep.close()
+    kept = read_results(out)
+    with open(out, "a") as file:
+        file.write('{"num_steps": 12, "se')  # killed within a line
+    computed = []
+    monkeypatch.setattr("microgpt.parallel.sweeps.run_task", lambda *task: computed.append(task[0]) or run_task(*task))
+    results = list(run_sweep(DOCS, GRID, out=out))
+    assert len(computed) == 6 - len(kept)
+    assert by_settings(results) == by_settings(run_sweep(DOCS, GRID))
+    assert by_settings(results[: len(kept)]) == by_settings(kept) and by_settings(first).items() <= by_settings(kept).items()
+    assert all(json.loads(line) for line in out.read_text().splitlines())
+    more = {**GRID, "seed": range(4)}
+    assert by_settings(run_sweep(DOCS, more, out=out)) == by_settings(run_sweep(DOCS, more))
+
+
+def test_results_survive_the_file_exactly(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    grid = [{"num_steps": 0}, {"num_steps": 3, "seed": [2**70, -(2**64)]}, {"n_head": 3}, {"num_steps": 40, "learning_rate": 1e6}]
+    results = list(run_sweep(DOCS, grid, out=out, val_docs=["ava"]))
+    assert sorted(map(repr, read_results(out))) == sorted(map(repr, results))
+    size = out.stat().st_size
+    again = list(run_sweep(DOCS, grid, out=out, val_docs=["ava"]))
+    assert sorted(map(repr, again)) == sorted(map(repr, results)) and out.stat().st_size == size
+
+
+def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    list(run_sweep(DOCS, {"num_steps": 1}, out=out))
+    for content, message in (
+        (out.read_text(), "holds a sweep of other text"),
+        ("emma\nava\n", "line 1: not a line of a sweep's results"),
+        ('{"microgpt sweep": 2}\n', "line 1: not a line"),
+        (out.read_text() + "{}\n", "other text"),
+    ):
+        out.write_text(content)
+        with pytest.raises(microgpt.LogError, match=message):
+            run_sweep(["anna"], {"num_steps": 1}, out=out)
+        assert out.read_text() == content
+    with pytest.raises(microgpt.LogError, match="line 3: not a line"):
+        read_results(out)
+
+
+# ---- the command ----
+
+
+def run_main(capfd, *arguments):
+    from microgpt.sweep import main
+
+    status = main([*arguments])
+    return status, *capfd.readouterr()
+
+
+def test_the_best_command_trains_the_best_run(names, capfd):
+    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", "learning-rate=0.01,0.05 seed=1..2", "--steps", "20",
+                                "--out", "runs.jsonl")  # fmt: skip
+    assert status == 0 and "4 runs on names.txt" in err
+    best = min(read_results("runs.jsonl"), key=lambda r: (r.score, 0))
+    group = [r for r in read_results("runs.jsonl") if r.settings["learning_rate"] == float(out.splitlines()[1].split()[0])]
+    assert min(r.score for r in group) == best.score or len(group) == 2
+    command = out.splitlines()[-1].removeprefix("best: microgpt ").split()
+    found = subprocess.run([sys.executable, "-m", "microgpt", *command], capture_output=True, text=True)
+    loss = min(r.final_loss for r in group if r.score == min(g.score for g in group))
+    assert found.returncode == 0 and f"step   20 /   20 | loss {loss:.4f}" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--grid", "learning_rat=1"], "'learning_rat' is no setting; did you mean learning_rate?"),
+        (["--grid", "seed=a"], "the values of seed are whole numbers such as 1,2,5 or 1..20, not 'a'"),
+        (["--grid", "seed=1..x"], "whole numbers"),
+        (["--grid", "seed=5..1"], "seed=5..1 is an empty range"),
+        (["--grid", "eps_adam=1..2"], "the values of eps_adam are numbers"),
+        (["--grid", "seed"], "seed has no values; write seed=42"),
+        (["--grid", "seed="], "seed has no values"),
+        (["--grid", "seed=1,"], "whole numbers"),
+        (["--grid", "seed=1", "--grid", "seed=2"], "seed is there twice"),
+        (["--grid", "steps=1", "--steps", "2"], "--steps and the grid both say"),
+        (["--grid", "seed=1", "--workers", "0"], "--workers must be at least 1, not 0"),
+        (["--grid", "seed=1", "--executor", "thread"], "not 'thread'; did you mean threads?"),
+        (["--grid", "seed=1", "--val-fraction", "2"], "must be greater than 0 and less than 1"),
+        (["--grid", "seed=1", "--out", "names.txt"], "--out names.txt is the file of --input"),
+        (["--grid", "seed=1", "--out", "a", "--plot", "./a"], "--plot ./a is the file of --out"),
+        (["--grid", "seed=1", "--plot", "a.txt"], "--plot draws .png, .svg or .pdf"),
+        (["--grid", "seed=1", "--out", "none/a.jsonl"], "No such f"),
+        (["--grid", "seed=1", "--save-dir", "none"], "Not a directory"),
+    ],
+)
+def test_bad_input_ends_in_one_line(names, capfd, arguments, message):
+    status, out, err = run_main(capfd, "--input", "names.txt", *arguments)
+    assert (status, out) == (2, "") and message in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("microgpt: error: ") and sorted(os.listdir()) == ["names.txt"]
+
+
+def test_failed_runs_are_said_and_the_rest_is_shown(names, capfd):
+    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", "n_head=3,4", "--steps", "3", "--plot", "loss.png")
+    assert status == 0 and "1 of 2 runs failed; the first: ValueError: n_embd (16)" in err
+    assert out.splitlines()[1].split()[0] == "4" and out.splitlines()[2].split() == ["3", "1", "failed"]
+    assert (names / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@on_posix
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_ctrl_c_ends_the_command_and_keeps_what_is_done(names, kind):
+    command = [sys.executable, "-m", "microgpt", "sweep", "--input", "names.txt", "--grid", "steps=1,100000000", "--executor", kind,
+               "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while not (names / "runs.jsonl").exists() or (names / "runs.jsonl").read_text().count("\n") < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.stderr.close()
+    assert process.returncode == 130 and "Traceback" not in err
+    assert [r.settings["num_steps"] for r in read_results("runs.jsonl")] == [1]
+
+
+def test_picture_of_a_grid(tmp_path):
+    results = list(run_sweep(DOCS, {"num_steps": 3, "learning_rate": [0.001, 0.01, 0.1], "n_embd": [8, 16], "seed": range(2)}))
+    figure = microgpt.plot_sweep(results, path=tmp_path / "a.svg", title="six names")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "learning_rate" and axes.get_xscale() == "log"
+    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+    assert set(lines) == {"n_embd 8", "n_embd 16"}
+    chosen = [r.score for r in results if (r.settings["n_embd"], r.settings["learning_rate"]) == (8, 0.001)]
+    assert lines["n_embd 8"][0] == math.fsum(chosen) / 2
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+    with pytest.raises(ValueError, match="x must be a setting that is a number, not 'engine'"):
+        microgpt.plot_sweep(results, x="engine")
+    with pytest.raises(ValueError, match="there is no run to draw"):
+        microgpt.plot_sweep([r for r in run_sweep(DOCS, {"n_head": 3})])
