@@ -1,6 +1,6 @@
 """Builds the C kernels, once per instruction set, and the Cython modules over them. All metadata is in pyproject.toml.
 
-Everything about compilation stands in the tables below; tests/test_build.py inspects what comes out of it.
+Everything about compilation stands in the tables below; tests/package/test_build.py inspects what comes out of it.
 
 MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/develop/testing.md), comma separated:
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),

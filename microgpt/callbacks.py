@@ -84,7 +84,7 @@ class Checkpointer(Callback):
 class Validator(Callback):
     """Measures the loss on documents that are not trained on; keeps the best model; stops a run that no longer improves.
 
-    Its state is part of `trainer.notes["validation"]`, and so is saved and resumed with the run.
+    Its state is part of `trainer.extra["validation"]`, and so is saved and resumed with the run.
 
     Parameters
     ----------
@@ -133,14 +133,14 @@ class Validator(Callback):
         for doc in self.docs:
             trainer.tokenizer.encode(doc)  # an unknown character is an error now, not after some steps
         self.stop, digest = None, docs_digest(self.docs)
-        state = check_validation_state(trainer.notes.get("validation"))
+        state = check_validation_state(trainer.extra.get("validation"))
         if state["docs_sha256"] != digest:
             if state["docs_sha256"] is not None:
                 self.say("validation documents differ from those before: the best loss so far is forgotten")
             state = {"docs_sha256": digest, "best_loss": None, "best_step": None, "checks_since_best": 0}
         # With the run, so that it is resumed as it was begun: otherwise its patience would have no end.
         arguments = {"val": self.source, "val_every": self.every, "patience": self.patience}
-        self.state = trainer.notes["validation"] = {**state, **arguments}
+        self.state = trainer.extra["validation"] = {**state, **arguments}
 
     def is_due(self, trainer: "Trainer") -> bool:
         return super().is_due(trainer) or trainer.step_index == trainer.num_steps
@@ -158,7 +158,7 @@ class Validator(Callback):
         else:
             state["checks_since_best"] += 1
         # Replaced as a whole: an interrupt leaves either the old state or the new one.
-        trainer.notes["validation"] = self.state = state
+        trainer.extra["validation"] = self.state = state
         self.say(f"step {step}: validation loss {loss:.4f}{' (best so far)' if is_best else ''}")
         if is_best and self.best:
             trainer.save(self.best)
@@ -188,7 +188,7 @@ class Validator(Callback):
 
         try:
             about = read_about(self.best)
-            state = check_validation_state(about["notes"].get("validation"))
+            state = check_validation_state(about["extra"].get("validation"))
         except (CheckpointError, OSError):
             return False
         return about["step_index"] == self.state["best_step"] and all(

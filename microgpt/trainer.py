@@ -3,12 +3,12 @@
 One random stream serves the whole run, in the script's order: it shuffles the documents, draws every parameter, and
 then one number for each sampled token. Callbacks (callbacks.py) observe a run; none of them changes a bit of it.
 """
-import time
 from _thread import get_ident
 
 from .config import Config, check_cuts, whole_number
 from .data import Tokenizer, check_docs
 from .engines import ENGINES, engine_class
+from .loop import Callback, CallbackList, run_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,116 +25,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
     Sampling = tuple[float, str, "int | None", "float | None", "int | None"]
 
-__all__ = ["ENGINES", "Callback", "CallbackList", "Trainer"]
-
-#: Seconds that `Trainer.run` computes between two calls of its callbacks, unless one of them is due earlier.
-REPORT_EVERY = 0.05
-
-
-class Callback:
-    """What `Trainer.run` calls while a run trains. A subclass overrides the methods that it needs.
-
-    Attributes
-    ----------
-    every : int or None
-        The callback is due every so many steps; None: never.
-    stop : str or None
-        Set it to end the run early: the reason, in one line.
-    """
-
-    every: "int | None" = None
-    stop: "str | None" = None
-
-    def on_train_begin(self, trainer: "Trainer") -> None:
-        """Called before the first step of a `run`."""
-
-    def steps_until_due(self, trainer: "Trainer") -> "int | None":
-        """Return the steps that may pass before `is_due` must be asked; None: any number."""
-        return self.every and self.every - trainer.step_index % self.every
-
-    def on_steps(self, trainer: "Trainer", first: int, losses: "list[float]") -> None:
-        """Called after every chunk of steps, also one that an exception cut short.
-
-        losses[i] is the loss of step first + 1 + i.
-        """
-
-    def is_due(self, trainer: "Trainer") -> bool:
-        """Return whether `on_check` is to be called after the step just done."""
-        return self.every is not None and trainer.step_index % self.every == 0
-
-    def on_check(self, trainer: "Trainer", record: "dict[str, Any]") -> None:
-        """Called after a step at which the callback is due; may add to the record of that step."""
-
-    def flush(self, trainer: "Trainer", record: "dict[str, Any]") -> None:
-        """Called after `on_steps` and `on_check`: write what is known so far. record: of the last step, or empty."""
-
-    def on_train_end(self, trainer: "Trainer") -> None:
-        """Called when all steps of a `run` are done, or a callback has stopped it."""
-
-    def on_exception(self, trainer: "Trainer", error: BaseException) -> None:
-        """Called when an exception ends a `run`, KeyboardInterrupt included; also one that `on_train_end` raised."""
-
-
-class CallbackList:
-    """Several callbacks as one context: they begin in order, and end or answer an exception in reverse order."""
-
-    def __init__(self, trainer: "Trainer", callbacks: "Iterable[Callback]") -> None:
-        self.trainer, self.callbacks = trainer, list(callbacks)
-        self.begun: list[Callback] = []
-
-    @property
-    def stop(self) -> "str | None":
-        """Why the run should end now, or None."""
-        return next((c.stop for c in self.callbacks if c.stop), None)
-
-    def __enter__(self) -> "CallbackList":
-        try:
-            for callback in self.callbacks:
-                callback.on_train_begin(self.trainer)
-                self.begun.append(callback)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self
-
-    def steps_until_due(self, most: int) -> int:
-        """Return the steps that may pass before a callback is due, at most most."""
-        for callback in self.callbacks:
-            steps = callback.steps_until_due(self.trainer)
-            if steps is not None and steps < most:
-                most = steps
-        return most
-
-    def after_steps(self, first: int, is_whole: bool) -> None:
-        """Report the steps after step first; unless is_whole, an exception has cut them short, and nothing is checked."""
-        trainer, losses = self.trainer, self.trainer.losses_after(first)
-        for callback in self.callbacks:
-            callback.on_steps(trainer, first, losses)
-        record: dict[str, Any] = {}
-        for callback in self.callbacks:
-            if is_whole and callback.is_due(trainer):
-                callback.on_check(trainer, record)
-            callback.flush(trainer, record)
-
-    def flush(self) -> None:
-        """Let each write what it has not written yet, the last of them first."""
-        for callback in reversed(self.callbacks):
-            callback.flush(self.trainer, {})
-
-    def end(self) -> None:
-        for callback in reversed(self.callbacks):
-            callback.on_train_end(self.trainer)
-
-    def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None", traceback: object) -> None:
-        raised = None
-        while error is not None and self.begun:
-            try:
-                self.begun.pop().on_exception(self.trainer, error)
-            except BaseException as another:  # the rest answer this one
-                error = raised = another
-        if raised is not None:
-            raise raised
-
+__all__ = ["ENGINES", "Callback", "Trainer"]
 
 class Trainer:
     """A run of the script: its documents, its model, its optimizer and its random stream.
@@ -165,7 +56,7 @@ class Trainer:
         The steps done so far.
     last_losses : list of float
         Of the last `run`.
-    notes : dict
+    extra : dict
         What JSON can hold; saved with the run.
 
     Raises
@@ -214,7 +105,7 @@ class Trainer:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
         make = engine_class(engine)
         self.engine, self.config = str.__str__(engine), config
-        self.notes: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
         self._run_losses: tuple[int, list[float]] = (0, [])  # steps done before the last run; the losses of that run
         self._docs_sha256: str | None = None
         self._claims: dict[object, int] = {}  # see exclusively
@@ -347,34 +238,11 @@ class Trainer:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
         if callbacks:
-            return self._run_with(n, CallbackList(self, callbacks))
-        return self.exclusively(self._train, n, [])
+            return run_with(self, n, CallbackList(self, callbacks))
+        return self.exclusively(self.train_steps, n, [])
 
-    def _run_with(self, n: "int | None", callbacks: CallbackList) -> "list[float]":
-        """Run in chunks, and call the callbacks after each."""
-        losses, left = [], self.num_steps - self.step_index  # type: list[float], int
-        end, chunk = self.step_index + (left if n is None else min(n, left)), 1
-        with callbacks:
-            self._run_losses = self.step_index, losses
-            try:
-                while self.step_index < end and not callbacks.stop:
-                    first, started, is_whole = self.step_index, time.perf_counter(), False
-                    try:
-                        steps = callbacks.steps_until_due(min(chunk, end - first))
-                        self.exclusively(self._train, steps, losses)
-                        is_whole = True
-                    finally:
-                        callbacks.after_steps(first, is_whole)
-                    done, took = self.step_index - first, time.perf_counter() - started
-                    chunk = max(1, min(done * 4, int(done * REPORT_EVERY / took) if took > 0 else done * 4))
-            except BaseException:
-                callbacks.flush()  # an interrupt may have come before the steps were reported
-                raise
-            callbacks.end()  # within: interrupted in its last save, a run saves again
-        return losses
-
-    def _train(self, n: "int | None", losses: "list[float]") -> "list[float]":
-        """Train up to n steps; append to losses, which become `last_losses`."""
+    def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":
+        """Train up to n steps; append to losses, which become `last_losses`. For `run`, which holds the trainer."""
         docs, start = self.docs, self.step_index
         left = self.num_steps - start
         if self._run_losses[1] is not losses:
@@ -625,7 +493,7 @@ class Trainer:
 
             self._docs_sha256 = docs_digest(self.docs)
         changed = {name: getattr(adam, name) for name in ADAM_SETTINGS}
-        return State(self.config, index(adam.step_index), self.tokenizer.uchars, self._docs_sha256, self.notes, changed,
+        return State(self.config, index(adam.step_index), self.tokenizer.uchars, self._docs_sha256, self.extra, changed,
                      self._engine.parameters(), m, v, self.rng.getstate())  # fmt: skip
 
     @classmethod
@@ -667,7 +535,7 @@ class Trainer:
             self._docs_sha256 = state.docs_sha256
         elif not allow_other_text:
             _check_same_text(self.docs, state, name)
-        self.notes = state.notes
+        self.extra = state.extra
         self._engine.set_parameters(state.params)
         self._engine.set_moments(state.m, state.v)
         self.adam.step_index = state.step_index
@@ -734,8 +602,8 @@ def _check_same_text(docs: "Sequence[str]", state: "State", name: str) -> None:
     if docs_digest(docs) == state.docs_sha256:
         return
     hint = ""
-    if "val_fraction" in state.notes:
-        fraction = printable(state.notes["val_fraction"], 50)
+    if "val_fraction" in state.extra:
+        fraction = printable(state.extra["val_fraction"], 50)
         hint = f", without the part that --val-fraction {fraction} holds out"
     raise CheckpointError(
         f"{name} was trained on other text{hint} (--allow-other-text or allow_other_text=True continues all the same)"

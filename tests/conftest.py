@@ -1,5 +1,4 @@
 """Fixtures: every engine, every instruction set that runs here, and the command in a process of its own."""
-import os
 import signal
 import subprocess
 import sys
@@ -19,8 +18,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import oracle  # noqa: E402
 import profiles  # noqa: E402
 import pytest  # noqa: E402
+from children import environment  # noqa: E402
 
-import microgpt  # noqa: E402
 from microgpt.core.simd import simd_info  # noqa: E402
 from microgpt.trainer import ENGINES  # noqa: E402
 
@@ -82,13 +81,6 @@ def command(tmp_path):
         )
 
     return run
-
-
-def environment(extra=None):
-    """The environment of a child process: it finds the package that is being tested, wherever it starts."""
-    env = {**os.environ, "PYTHONUTF8": "1", **(extra or {})}
-    env["PYTHONPATH"] = os.pathsep.join([str(Path(microgpt.__file__).parent.parent), env.get("PYTHONPATH", "")])
-    return env
 
 
 def in_threads(*functions):

@@ -3,7 +3,7 @@
     python tools/fuzz.py [--seconds 60] [--seed N] [--program N]
 
 A third of the time is for programs: each builds a graph from random numbers by operators and layers, walks it backward,
-changes data, looks inside, drops what it made; whatever can be observed must be the same on both (tests/graphs.py). A
+changes data, looks inside, drops what it made; whatever can be observed must be the same on both (tests/support/graphs.py). A
 third each is for tools/fuzz_engines.py and tools/fuzz_checkpoint.py. The seed is that of the day and is printed; so is
 the number of the program that failed, which --program runs alone. Meant for a build with sanitizers or the debug build
 (docs/develop/testing.md).
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "tests"), str(HERE)]
+sys.path[:0] = [str(HERE.parent / "tests" / "support"), str(HERE)]
 
 ODD = [0.0, -0.0, 1.0, -1.0, 2, 3, -2, 0.5, 5e-324, -2e-310, 1e300, 1e-200, float("inf"), float("-inf"), float("nan")]
 

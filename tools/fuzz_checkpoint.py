@@ -41,7 +41,7 @@ def good_files():
                      dict(n_embd=1, n_head=1, n_layer=0, block_size=1)):  # fmt: skip
         trainer = Trainer(DOCS, num_steps=9, **settings)
         trainer.run(2)
-        trainer.notes["val_fraction"] = 0.25
+        trainer.extra["val_fraction"] = 0.25
         found.append(saved(trainer))
     # Format 2: ranges of code points, a seed in hexadecimal, an optimizer whose settings were changed.
     text = "".join(map(chr, range(0xD7F0, 0xD810)))
@@ -196,8 +196,8 @@ def outcome(path, docs=None, engine="fused"):
         return "refused"
     try:
         saved(trainer)
-    except (ValueError, TypeError) as error:  # notes that JSON should not hold, such as nan
-        assert "notes" in str(error), error
+    except (ValueError, TypeError) as error:  # extra data that JSON should not hold, such as nan
+        assert "extra" in str(error), error
     try:
         trainer.sample(1)
     except (ValueError, ArithmeticError):  # numbers that no sampling can have; it says so

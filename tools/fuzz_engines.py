@@ -5,7 +5,7 @@
 Each case draws a shape, parameters with some special values, gradients and moments in odd states, documents and Adam's
 settings. Losses, gradients, parameters and moments must be the same, and so must what is raised and how far the run had
 come by then. Small cases run on the pure-Python reference, too. A seed and a number decide everything about a case; both
-are printed when it fails, and --case runs it alone. `check` is what tests/test_fuzz_engines.py calls.
+are printed when it fails, and --case runs it alone. `check` is what tests/robust/test_fuzz_engines.py calls.
 """
 import argparse
 import random

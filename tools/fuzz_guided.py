@@ -4,7 +4,7 @@
 
 checkpoints: any bytes as a file; Trainer.load must refuse it with CheckpointError, or load a run that samples or says
 why not. programs: the bytes become a program that runs on `Value` and on the reference at once and must agree to the
-bit (tests/graphs.py). tools/fuzz.py needs no atheris and no guidance; this looks where that does not get by chance.
+bit (tests/support/graphs.py). tools/fuzz.py needs no atheris and no guidance; this looks where that does not get by chance.
 """
 import sys
 import tempfile
@@ -13,7 +13,7 @@ from pathlib import Path
 import atheris
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests"), str(HERE)]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "support"), str(HERE)]
 
 with atheris.instrument_imports(include=["microgpt", "graphs"]):
     import fuzz_checkpoint

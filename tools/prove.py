@@ -180,7 +180,7 @@ def targets_ok(bench, *names):
 BUILDS = [(compiler, flags) for compiler in ("gcc", "gcc-11", "clang")
           for flags in ("-march=x86-64-v2", "-march=x86-64-v3", "-march=x86-64-v4", "-march=native",
                         "-Ofast -ffast-math -ffp-contract=fast -march=native -flto")]  # fmt: skip
-BUILD_TESTS = [f"tests/test_{name}.py" for name in ("build", "kernels", "exact_math", "fused", "adam", "value", "model", "stream")]
+BUILD_TESTS = ["tests/package/test_build.py", "tests/exact"]
 
 
 @proof()
@@ -261,9 +261,9 @@ def sanitizer_environment():
 # Without the tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for
 # itself; without mypy; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What a
 # sanitizer writes before it ends the process must not go where pytest would have shown it later.
-NOT_SANITIZED = ["--ignore", "tests/test_build.py", "--ignore", "tests/test_golden_reference.py",
-                 "--ignore", "tests/test_types.py",
-                 "--deselect", "tests/test_value_memory.py", "--deselect", "tests/test_leaks.py", "-k", "not [reference",
+NOT_SANITIZED = ["--ignore", "tests/package/test_build.py", "--ignore", "tests/exact/test_golden_reference.py",
+                 "--ignore", "tests/package/test_types.py",
+                 "--deselect", "tests/robust/test_value_memory.py", "--deselect", "tests/robust/test_leaks.py", "-k", "not [reference",
                  "--capture=sys", "-x"]  # fmt: skip
 
 
@@ -276,17 +276,21 @@ def sanitize(bench):
 @proof()
 def debug(bench):
     """the suite with checked indices, the tape's invariants walked, PYTHONMALLOC=debug and Python's development mode"""
-    moons = "tests/test_examples.py::test_two_moons"  # so many operations that to walk the tape after each takes minutes
+    moons = "tests/docs/test_examples.py::test_two_moons"  # so many operations that to walk the tape after each takes minutes
     return last_line(run_tests(bench, "debug", *NOT_SANITIZED, "--deselect", moons, *bench.only,
                                python_options=["-X", "dev"], PYTHONMALLOC="debug"))  # fmt: skip
+
+
+REFNANNY_TESTS = [f"tests/{name}.py" for name in (
+    "exact/test_value", "exact/test_model", "exact/test_fused", "exact/test_adam", "exact/test_mt19937",
+    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_threads")]  # fmt: skip
 
 
 @proof()
 def refnanny(bench):
     """Cython counts the references of every function"""
-    imports = "tests/test_value.py::test_importing_brings_nothing_along"  # the nanny is in Cython, and brings it along
-    output = run_tests(bench, "refnanny", "-s", "--deselect", imports, *(bench.only or [f"tests/test_{name}.py" for name in (
-        "value", "value_errors", "model", "fused", "adam", "stream", "simd", "threads", "trainer")]))  # fmt: skip
+    imports = "tests/exact/test_value.py::test_importing_brings_nothing_along"  # the nanny is in Cython, and brings it along
+    output = run_tests(bench, "refnanny", "-s", "--deselect", imports, *(bench.only or REFNANNY_TESTS))
     if bad := re.search(r"^.*(References leaked|Too many decrefs|NULL argument|Acquired on lines).*$", output, re.M):
         raise Failed(f"{bad[0]}\n{output[max(0, bad.start() - 2000) : bad.end() + 2000]}")
     return last_line(output)

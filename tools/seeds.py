@@ -59,22 +59,22 @@ SEEDS = [
     Seed("an action that is not pinned", "lint", ".github/workflows/wheels.yml",
          "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1", "actions/checkout@v7", "unpinned-uses"),  # fmt: skip
     Seed("memory that is too short", "sanitize", "csrc/base/arena.c", "malloc((size_t)size + ALIGN)",
-         "malloc((size_t)size / 2 + ALIGN)", "heap-buffer-overflow", ("tests/test_fused.py",)),  # fmt: skip
+         "malloc((size_t)size / 2 + ALIGN)", "heap-buffer-overflow", ("tests/exact/test_fused.py",)),  # fmt: skip
     Seed("a sum that overflows", "sanitize", "csrc/fused/workspace.c", "    doc->inv_n = ",
          "    volatile int32_t most = INT32_MAX;\n    most += (int32_t)n;\n    doc->inv_n = ",
-         "signed integer overflow", ("tests/test_fused.py",)),  # fmt: skip
+         "signed integer overflow", ("tests/exact/test_fused.py",)),  # fmt: skip
     Seed("a reference that is not counted", "debug", "microgpt/core/nodes.pxd",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n    retain(child)\n",
          "    tape.node[slot].child0 = child\n    tape.node[slot].local_grad0 = local_grad\n",
-         "the tape is broken at slot", ("tests/test_value.py",)),  # fmt: skip
+         "the tape is broken at slot", ("tests/exact/test_value.py",)),  # fmt: skip
     Seed("an allocation that is too short", "debug", "microgpt/core/fused.pyx", "PyMem_Malloc(vocab_size * sizeof(double))",
          "PyMem_Malloc(vocab_size * sizeof(double) - 1)", "bad trailing pad byte|Debug memory block",
-         ("tests/test_fused.py",)),  # fmt: skip
+         ("tests/exact/test_fused.py",)),  # fmt: skip
     Seed("a reference that Cython took and did not give back", "refnanny", "microgpt/core/mt19937.pyx",
          "cdef class MT19937:",
          'cdef extern from *:\n    void take "__Pyx_GOTREF"(object o)\n\n\n'
          "def take_and_keep(x):\n    y = [x]\n    take(y)\n\n\ntake_and_keep(0)\n\n\n"
-         "cdef class MT19937:", "References leaked", ("tests/test_stream.py",)),  # fmt: skip
+         "cdef class MT19937:", "References leaked", ("tests/exact/test_mt19937.py",)),  # fmt: skip
     Seed("a number that was never written", "valgrind", "csrc/fused/workspace.c", "doc->targets[p] = p < n ? tokens[p + 1] : 0;",
          "if (p < n) doc->targets[p] = tokens[p + 1];", "(?i)uninitialised"),  # fmt: skip
     Seed("a derivative that is wrong at 0", "fuzz", "microgpt/core/value.pyx", "if x > 0.0:\n            return wrap(new_unary(x",
@@ -104,8 +104,8 @@ class SeededBench(Bench):
 
 
 def leaks(bench):
-    """tests/test_leaks.py, which is part of the suite and no proof of its own."""
-    prove.run_tests(bench, "", "tests/test_leaks.py")
+    """tests/robust/test_leaks.py, which is part of the suite and no proof of its own."""
+    prove.run_tests(bench, "", "tests/robust/test_leaks.py")
 
 
 def main():

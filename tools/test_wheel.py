@@ -13,11 +13,11 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 # Tests of the sources and of what came out of the compiler, which need the repository and binutils.
-OF_SOURCES = ["test_build.py"]
+OF_SOURCES = ["package/test_build.py"]
 # Every bit that an instruction set can change; these go through all of them by themselves.
-EXACT = ["test_fused.py", "test_fused_special.py", "test_adam.py", "test_exact_math.py", "test_kernels.py", "test_model.py"]
+EXACT = [f"exact/test_{name}.py" for name in ("fused", "fused_special", "adam", "exact_math", "kernels", "model")]
 # Whole runs, on the instruction set that the package chose or was told to; the reference knows none.
-TRACES, RUNS = ["test_golden.py"], ["test_golden.py", "test_trainer.py"]
+TRACES, RUNS = ["exact/test_golden.py"], ["exact/test_golden.py", "unit/test_trainer.py"]
 COMPILED = ["-k", "not [reference"]
 
 
@@ -46,7 +46,7 @@ def main():
     if "--quick" in sys.argv:
         failed = pytest(EXACT) != 0
     elif "--smoke" not in sys.argv:
-        failed = pytest([p.name for p in sorted(TESTS.glob("test_*.py")) if p.name not in OF_SOURCES]) != 0
+        failed = pytest(sorted({p.relative_to(TESTS).as_posix() for p in TESTS.rglob("test_*.py")}.difference(OF_SOURCES))) != 0
     for isa in info["supported"]:
         failed |= pytest(TRACES if "--smoke" in sys.argv else RUNS, isa, COMPILED) != 0
     sys.exit(failed)

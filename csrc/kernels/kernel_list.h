@@ -1,7 +1,7 @@
 /* The kernels, one line each: KERNEL(result, name, parameters). The includer defines KERNEL; there is no include guard.
  *
  * From this list come the table's struct (kernels.h), the table of every instruction set (body/table.h), the addresses
- * that tests call (dispatch.c) and the tests' signatures (tests/kernels.py). Each comment is the contract of the
+ * that tests call (dispatch.c) and the tests' signatures (tests/support/kernels.py). Each comment is the contract of the
  * kernels below it. Panels and argument structs are explained in kernels.h. */
 
 /* ---- body/linear_forward.h ---- */

@@ -181,6 +181,6 @@ def _validates(given: "Given") -> bool:
     from ..storage.checkpoint import CheckpointError, read_about
 
     try:
-        return "val_fraction" in read_about(given["resume"])["notes"]
+        return "val_fraction" in read_about(given["resume"])["extra"]
     except (CheckpointError, OSError):
         return False  # loading it says why

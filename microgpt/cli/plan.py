@@ -29,13 +29,13 @@ def prepare(
     fraction = given.get("val_fraction")
     if "resume" in given:
         path = given["resume"]
-        notes = read_about(path)["notes"]
-        saved = _saved_fraction(path, notes)
+        extra = read_about(path)["extra"]
+        saved = _saved_fraction(path, extra)
         if fraction not in (None, saved):
             begun = "without --val-fraction" if saved is None else f"with --val-fraction {saved}"
             raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {fraction}")
         fraction = saved
-        _add_saved_flags(given, path, notes)
+        _add_saved_flags(given, path, extra)
     val_docs = None
     if fraction is not None:
         try:
@@ -50,16 +50,16 @@ def prepare(
     return docs, val_docs, fraction
 
 
-def _saved_fraction(path: str, notes: "dict[str, Any]") -> "float | None":
-    fraction = notes.get("val_fraction")
+def _saved_fraction(path: str, extra: "dict[str, Any]") -> "float | None":
+    fraction = extra.get("val_fraction")
     if fraction is None or isinstance(fraction, float) and 0 < fraction < 1:
         return fraction
     raise CheckpointError(f"{path} is damaged or no checkpoint: its --val-fraction is {fraction!r}")
 
 
-def _add_saved_flags(given: "Given", path: str, notes: "dict[str, Any]") -> None:
+def _add_saved_flags(given: "Given", path: str, extra: "dict[str, Any]") -> None:
     """Put the flags of the validation that a run was saved with into given, unless it has others."""
-    state = check_validation_state(notes.get("validation"))
+    state = check_validation_state(extra.get("validation"))
     if "val" not in given and state.get("val") is not None:
         if not os.path.isfile(state["val"]):  # nor anything else that a file from elsewhere may name, such as a device
             raise cli.UsageError(f"{path} was begun with --val {state['val']}, which is no file here: give --val again")
@@ -70,7 +70,7 @@ def _add_saved_flags(given: "Given", path: str, notes: "dict[str, Any]") -> None
             given[name] = state[name]
         if name in given:
             found.append(f"{cli.flag(name)} {given[name]}")
-    if found and notes.get("validation") is not None:
+    if found and extra.get("validation") is not None:
         cli.say(f"validation goes on with {' '.join(found)}")
 
 
@@ -80,7 +80,7 @@ def callbacks(
     """Return the callbacks that the flags ask for; a Checkpointer is last, so that it saves what the others note."""
     found: list[Callback] = []
     if fraction is not None:
-        trainer.notes["val_fraction"] = fraction
+        trainer.extra["val_fraction"] = fraction
     validator = None
     if val_docs is not None:
         if fraction is not None:

@@ -45,7 +45,7 @@ class State:
         The vocabulary.
     docs_sha256 : str
         Digest of the documents as shuffled: see `microgpt.data.docs_digest`.
-    notes : dict
+    extra : dict
         What JSON can hold.
     adam : dict
         Adam's settings as they are now: learning_rate, beta1, beta2, eps, num_steps.
@@ -61,7 +61,7 @@ class State:
         step_index: int,
         uchars: "list[str]",
         docs_sha256: str,
-        notes: "dict[str, Any]",
+        extra: "dict[str, Any]",
         adam: "dict[str, Any]",
         params: "Array",
         m: "Array",
@@ -69,7 +69,7 @@ class State:
         rng: "tuple[int, tuple[int, ...], float | None]",
     ) -> None:
         self.config, self.step_index, self.uchars, self.docs_sha256 = config, step_index, uchars, docs_sha256
-        self.notes, self.adam, self.params, self.m, self.v, self.rng = notes, adam, params, m, v, rng
+        self.extra, self.adam, self.params, self.m, self.v, self.rng = extra, adam, params, m, v, rng
 
     @property
     def vocab_size(self) -> int:
@@ -79,7 +79,7 @@ class State:
         """Return a State that shares no array and no dict with this one."""
         from copy import deepcopy
 
-        return State(self.config, self.step_index, [*self.uchars], self.docs_sha256, deepcopy(self.notes),
+        return State(self.config, self.step_index, [*self.uchars], self.docs_sha256, deepcopy(self.extra),
                      {**self.adam}, self.params.copy(), self.m.copy(), self.v.copy(), self.rng)  # fmt: skip
 
     def __repr__(self) -> str:
@@ -119,7 +119,7 @@ def import_arrays() -> None:
 def save(path: "Path", state: State) -> None:
     """Write a run to path, atomically: at any moment path holds either its old content or all of the new.
 
-    Raises OSError if the file cannot be written, TypeError or ValueError for notes or settings that a file cannot hold;
+    Raises OSError if the file cannot be written, TypeError or ValueError for extra data or settings that a file cannot hold;
     the old file is then untouched.
     """
     import_arrays()
@@ -148,7 +148,7 @@ def check_savable(state: State) -> str:
     tensors = 3 * sum(len(name) + len("adam.m.") + len(json.dumps(entry)) + 4 for name in names)
     metadata = len(json.dumps(about)) + 100
     if metadata + tensors > MAX_HEADER:
-        cause = "it has too many layers" if tensors > metadata else "its notes are too long"
+        cause = "it has too many layers" if tensors > metadata else "its extra data is too long"
         raise CheckpointError(f"this run cannot be saved: {cause} for a header of {MAX_HEADER} bytes")
     return about
 
@@ -161,7 +161,7 @@ def load(path: "Path") -> State:
     about, arrays = _read(os.fspath(path), _read_whole)
     config = about["config"]
     rng = 3, tuple(arrays["rng.state"].tolist()), about["gauss_next"]
-    return State(config, about["step_index"], list(about["uchars"]), about["docs_sha256"], about["notes"],
+    return State(config, about["step_index"], list(about["uchars"]), about["docs_sha256"], about["extra"],
                  about.get("adam", config.adam_arguments), arrays[""], arrays["adam.m."], arrays["adam.v."], rng)  # fmt: skip
 
 

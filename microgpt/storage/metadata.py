@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from .checkpoint import State
 
-__all__ = ["ADAM_SETTINGS", "check_notes", "decode_uchars", "describe", "encode_uchars", "parse"]
+__all__ = ["ADAM_SETTINGS", "check_extra", "decode_uchars", "describe", "encode_uchars", "parse"]
 
 FORMATS = (1, 2)
-MAX_DEPTH = 100  # of the notes
+MAX_DEPTH = 100  # of the extra data
 MAX_PLAIN = 2**16  # characters: a longer vocabulary is written as ranges of code points
 
 #: The settings of an Adam, by its names.
@@ -28,7 +28,7 @@ ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps")
 
 def describe(state: "State") -> str:
     """Return the JSON of a run. Raises TypeError or ValueError, in one line, for what could not be read back as it is."""
-    check_notes(state.notes)
+    check_extra(state.extra)
     config, changed, gauss_next = state.config, _changed_settings(state), state.rng[2]
     about: dict[str, Any] = {
         "format": 1,
@@ -39,7 +39,7 @@ def describe(state: "State") -> str:
         "uchars": encode_uchars(state.uchars),
         "docs_sha256": state.docs_sha256,
         "gauss_next": None if gauss_next is None else gauss_next.hex(),
-        "notes": state.notes,
+        "extra": state.extra,
     }
     if changed:
         about["adam"] = changed
@@ -105,17 +105,17 @@ def decode_uchars(found: object) -> str:
     return "".join(parts)
 
 
-def check_notes(notes: object) -> None:
-    """Raise TypeError or ValueError, in one line, for notes that JSON would return as something else."""
-    if type(notes) is not dict:
-        raise TypeError(f"notes must be a dict, not {type(notes).__name__}")
-    stack: list[tuple[Any, str, int]] = [(notes, "notes", 0)]
+def check_extra(extra: object) -> None:
+    """Raise TypeError or ValueError, in one line, for extra data that JSON would return as something else."""
+    if type(extra) is not dict:
+        raise TypeError(f"extra must be a dict, not {type(extra).__name__}")
+    stack: list[tuple[Any, str, int]] = [(extra, "extra", 0)]
     while stack:
         value, where, depth = stack.pop()
         kind = type(value)
         if kind is dict or kind is list:
             if depth >= MAX_DEPTH:
-                raise ValueError(f"notes cannot be saved: they are nested more than {MAX_DEPTH} deep")
+                raise ValueError(f"extra cannot be saved: it is nested more than {MAX_DEPTH} deep")
             if kind is list:
                 stack += [(x, f"{where}[{i}]", depth + 1) for i, x in enumerate(value)]
                 continue
@@ -174,8 +174,9 @@ def parse(text: "Any") -> "dict[str, Any]":
             raise CheckpointError("it has no digest of its text")
         if about["gauss_next"] is not None:
             about["gauss_next"] = float.fromhex(about["gauss_next"])
-        if not isinstance(about.setdefault("notes", {}), dict):
-            raise CheckpointError("its notes are no object")
+        about.setdefault("extra", about.pop("notes", {}))  # "notes" in earlier files
+        if not isinstance(about["extra"], dict):
+            raise CheckpointError("its extra data is no object")
         if number == 1:
             about.pop("adam", None)
         elif "adam" in about:

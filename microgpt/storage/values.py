@@ -83,8 +83,8 @@ def load_values(path: "Path", named: "Mapping[str, Any]", optimizer: "Adam | SGD
     TypeError, ValueError
         As for `save_values`.
     """
-    from .checkpoint import import_arrays
     from ..engines import set_each
+    from .checkpoint import import_arrays
 
     import_arrays()
     wanted = _flat(named)

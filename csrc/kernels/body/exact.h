@@ -91,7 +91,7 @@ ALWAYS vec vec_keep(double x)
 #if MG_FMA
 #ifdef MG_FMA_CALLS
 /* Only to check the assembly: every intended fused multiply-add is a call, so an instruction that remains was made by the
- * compiler from a product and a sum (tools/targets.py, tests/test_build.py). */
+ * compiler from a product and a sum (tools/targets.py, tests/package/test_build.py). */
 vec mg_vec_fma(vec a, vec b, vec c);
 double mg_fma(double a, double b, double c);
 #endif

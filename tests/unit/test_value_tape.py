@@ -1,24 +1,15 @@
 """What the tape keeps of a node: marks of sorts, cycles, and Python code that runs while a node is made or read."""
 import gc
 import inspect
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from graphs import assert_same_graph, bits, child_environment
+from children import child
+from cycles import CYCLES
+from graphs import assert_same_graph, bits
 
 from microgpt import reference
 from microgpt.core import model
 from microgpt.core.value import Value
-
-
-def child(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300,
-                          cwd=Path(__file__).parent, env=child_environment())  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
 
 # ---- marks ----
 
@@ -64,43 +55,8 @@ for sorts in range(1, 9):
 
 # ---- cycles ----
 
-CYCLES = {
-    "itself": lambda V, m: _cycle(V(1.0), lambda x: x),
-    "an operator": lambda V, m: _cycle(V(1.0), lambda x: x * 2.0),
-    "a layer": lambda V, m: _cycle(V(1.0), lambda x: m.softmax(m.linear([x, V(1.0)], [[V(2.0), x]] * 3))[1]),
-    "a layer that is looked into": lambda V, m: _cycle(V(1.0), lambda x: _looked(m.linear([x, x], [[x, x]])[0])),
-    "many children": lambda V, m: _cycle(V(1.0), lambda x: V(1.0, (x, x, V(2.0), x), (1.0, 2.0, 3.0, 4.0))),
-    "two that cross": lambda V, m: _cross(V(1.0), V(2.0), m),
-    "a long way": lambda V, m: _cycle(V(1.0), lambda x: _chain(x, 300)),
-}
-
-
-def _cycle(x, use):
-    y = use(x)
-    x.__init__(0.5, (y,), (0.5,))
-    return x, y
-
-
-def _cross(x, y, m):
-    z = m.rmsnorm([x, y])
-    x.__init__(0.5, (z[0], z[1]), (0.5, 2.0))
-    y.__init__(0.7, (z[1], x, y), (0.5, 2.0, 3.0))
-    return x, z[0]
-
-
-def _chain(x, n):
-    for _ in range(n):
-        x = x + 1.0
-    return x
-
-
-def _looked(x):
-    x._children[0]._children  # noqa: B018
-    return x
-
-
 @pytest.mark.parametrize("name", CYCLES)
-def test_backward_through_a_cycle(name):
+def test_backward_through_acycle(name):
     for root in (0, 1):
         for backwards in (1, 2):
             nodes = CYCLES[name](Value, model), CYCLES[name](reference.Value, reference)

@@ -1,4 +1,6 @@
-"""Run every code block of a page of the documentation in the current folder, in order: python tests/run_page.py PAGE.md [LANGUAGE ...]
+"""Run every code block of a page of the documentation in the current folder, in order.
+
+    python tests/support/run_page.py PAGE.md [LANGUAGE ...]
 
 ```python         runs in one namespace per page; a block of ```text right after it is what it prints
 ```python >>>     is a doctest

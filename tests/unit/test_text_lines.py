@@ -3,7 +3,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from test_data import TEXTS
+from texts import TEXTS
 
 from microgpt import Config, Tokenizer, Trainer, data, load_docs
 from microgpt.core.mt19937 import MT19937

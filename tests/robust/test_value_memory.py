@@ -4,16 +4,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from graphs import child_environment
-from test_value_tape import CYCLES, child
+from children import child, environment
+from cycles import CYCLES
 
 pytestmark = pytest.mark.slow
 
 
 def run(name, *arguments):
-    script = Path(__file__).parent / "isolated" / name
+    script = Path(__file__).parents[1] / "isolated" / name
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True,
-                          env=child_environment())
+                          env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,7 +45,7 @@ def test_address_space_may_be_short(tmp_path):
         "y.backward()\n"
         "assert x.grad == 3.0\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -56,7 +56,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
 from microgpt import Value, linear, rmsnorm, softmax
 from microgpt.core.audit import audits
-def fill_with_chain():
+def fill_withchain():
     x = Value(1.0)
     try:
         while True:
@@ -73,7 +73,7 @@ def fill_with_layers():
 def small_layers():
     return [rmsnorm([Value(2.0)] * n)[0] for n in range(1, 60)]
 def both():
-    return small_layers(), fill_with_chain()
+    return small_layers(), fill_withchain()
 def large_layer():
     x = [Value(0.001 * k) for k in range(700)]
     y = linear(softmax(x), [x] * 600)
@@ -95,7 +95,7 @@ for _ in range(2):
     held = then()
     held = None
 large_layer()
-x = fill_with_chain()
+x = fill_withchain()
 assert x.data > 100_000
 x.backward()
 """, first, then)
@@ -137,7 +137,7 @@ large_layer()
 def test_cycles_are_freed(name):
     child("""
 import sys
-from test_value_tape import CYCLES
+from cycles import CYCLES
 from microgpt import Value
 from microgpt.core import model
 def resident():
@@ -157,14 +157,14 @@ assert grown < 3 << 20, grown
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_few_large_cycles_are_freed():
     child("""
-from test_value_tape import _chain, _cycle
+from cycles import chain, cycle
 from microgpt import Value
 def peak():
     with open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) << 10
-_cycle(Value(1.0), lambda x: _chain(x, 100_000))
+cycle(Value(1.0), lambda x: chain(x, 100_000))
 before = peak()
 for _ in range(60):
-    _cycle(Value(1.0), lambda x: _chain(x, 100_000))
+    cycle(Value(1.0), lambda x: chain(x, 100_000))
 assert peak() - before < 200 << 20, peak() - before  # one of them is 13 MiB
 """)

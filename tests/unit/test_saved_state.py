@@ -21,7 +21,7 @@ from microgpt.trainer import ENGINES
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SETTINGS = dict(n_embd=4, n_head=2, block_size=6)
 STEPS = 12
-OLD = Path(__file__).parent / "data" / "format-1.safetensors"
+OLD = Path(__file__).parents[1] / "data" / "format-1.safetensors"
 
 
 def outcome(trainer):
@@ -215,7 +215,7 @@ def test_file_of_the_first_format_is_read_and_written_back(tmp_path):
     for engine in ENGINES:
         trainer = Trainer.load(OLD, docs, engine=engine)
         assert (trainer.step_index, trainer.num_steps, trainer.seed) == (3, 7, 2**70)
-        assert trainer.settings == about["settings"] and trainer.notes == about["notes"]
+        assert trainer.settings == about["settings"] and trainer.extra == about["extra"]
         assert trainer.rng.getstate()[1] == tuple(tensors["rng.state"].tolist())
         assert trainer.rng.getstate()[2] == float.fromhex(about["gauss_next"])
         for prefix, values in (("", trainer.parameters), ("adam.m.", trainer.adam.m), ("adam.v.", trainer.adam.v)):
@@ -277,8 +277,8 @@ def test_too_many_layers_or_notes_are_told_apart(tmp_path):
     with pytest.raises(CheckpointError, match="it has too many layers"):
         trainer.save(tmp_path / "run")
     trainer = Trainer(["ab"], num_steps=1, n_embd=1, n_head=1)
-    trainer.notes["text"] = "x" * 9 * 2**20
-    with pytest.raises(CheckpointError, match="its notes are too long"):
+    trainer.extra["text"] = "x" * 9 * 2**20
+    with pytest.raises(CheckpointError, match="its extra data is too long"):
         trainer.save(tmp_path / "run")
     assert os.listdir(tmp_path) == []
 
@@ -300,9 +300,9 @@ class Text(str):
 
 KEPT = {"a": [1, -2.5, -0.0, True, False, None, "text", "\ud800", "😀", {}, [], {"b": {"c": [[]]}}], "": 10**500, "2": 5e-324}
 REFUSED = [
-    ((1, 2), TypeError, r"notes\['x'\] cannot be saved: it is a tuple"),
-    ([{"y": (1,)}], TypeError, r"notes\['x'\]\[0\]\['y'\] cannot be saved: it is a tuple"),
-    ({1: 2}, TypeError, r"notes\['x'\] cannot be saved: its key 1 is a int"),
+    ((1, 2), TypeError, r"extra\['x'\] cannot be saved: it is a tuple"),
+    ([{"y": (1,)}], TypeError, r"extra\['x'\]\[0\]\['y'\] cannot be saved: it is a tuple"),
+    ({1: 2}, TypeError, r"extra\['x'\] cannot be saved: its key 1 is a int"),
     ({True: 2}, TypeError, "its key True is a bool"),
     ({None: 2}, TypeError, "its key None is a NoneType"),
     (float("nan"), ValueError, "JSON has no nan"),
@@ -327,10 +327,10 @@ def test_notes_keep_their_types(tmp_path):
         return [types(y) for y in x] if isinstance(x, list) else (type(x), repr(x))
 
     trainer = Trainer(DOCS, num_steps=3, **SETTINGS)
-    trainer.notes = KEPT
+    trainer.extra = KEPT
     trainer.save(tmp_path / "run")
     loaded = Trainer.load(tmp_path / "run")
-    assert loaded.notes == KEPT and types(loaded.notes) == types(KEPT)
+    assert loaded.extra == KEPT and types(loaded.extra) == types(KEPT)
 
 
 @pytest.mark.parametrize("note, kind, message", REFUSED, ids=lambda x: x if isinstance(x, str) else "")
@@ -338,7 +338,7 @@ def test_note_that_would_change_is_refused_in_words(tmp_path, note, kind, messag
     trainer = Trainer(DOCS, num_steps=3, **SETTINGS)
     trainer.save(tmp_path / "run")
     before = (tmp_path / "run").read_bytes()
-    trainer.notes["x"] = note
+    trainer.extra["x"] = note
     with pytest.raises(kind, match=message) as error:
         trainer.save(tmp_path / "run")
     assert "\n" not in str(error.value) and (tmp_path / "run").read_bytes() == before
@@ -352,19 +352,19 @@ def test_endless_notes_are_refused(tmp_path):
         deep = [deep]
     for note in (endless, deep):
         trainer = Trainer(DOCS, num_steps=3, **SETTINGS)
-        trainer.notes["x"] = note
+        trainer.extra["x"] = note
         with pytest.raises(ValueError, match="nested more than 100 deep"):
             trainer.save(tmp_path / "run")
     while deep:
         deep = deep[0]
-    trainer.notes = []
-    with pytest.raises(TypeError, match="notes must be a dict"):
+    trainer.extra = []
+    with pytest.raises(TypeError, match="extra must be a dict"):
         trainer.save(tmp_path / "run")
 
 
 def test_texts_of_a_checkpoint_reach_no_terminal_as_they_are(tmp_path):
     trainer = Trainer(DOCS, num_steps=3, **SETTINGS)
-    trainer.notes["val_fraction"] = "\x1b[2J\nmicrogpt: all is well\u202e"
+    trainer.extra["val_fraction"] = "\x1b[2J\nmicrogpt: all is well\u202e"
     trainer.save(tmp_path / "run")
     with pytest.raises(CheckpointError) as error:
         Trainer.load(tmp_path / "run", ["other"])

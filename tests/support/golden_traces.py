@@ -22,7 +22,7 @@ import oracle
 from microgpt import reference
 from microgpt.data import BUNDLED
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 # Texts, as in a file of documents, one a line.
 

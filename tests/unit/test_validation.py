@@ -86,7 +86,7 @@ def test_validation_file_changes_no_bit_of_the_run(train, engine, text, val, tmp
     assert watched.stdout == plain.stdout
     one = Trainer.load(tmp_path / "plain.safetensors", NAMES, engine="reference")
     two = Trainer.load(tmp_path / "watched.safetensors", NAMES, engine="reference")
-    assert two.notes.pop("validation")["best_step"] <= 12 and one.notes == two.notes == {}
+    assert two.extra.pop("validation")["best_step"] <= 12 and one.extra == two.extra == {}
     one.save(tmp_path / "one")
     two.save(tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
@@ -146,7 +146,7 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
     learned, held_out = split_docs(NAMES, 0.3)
     settings = dict(n_embd=4, n_head=2, block_size=6, learning_rate=0.3)
     begun = Trainer(learned, num_steps=200, engine="reference", **settings)
-    begun.notes["val_fraction"] = 0.3
+    begun.extra["val_fraction"] = 0.3
     begun.run(stop, callbacks=[Validator(held_out, every=5, patience=4, best=tmp_path / "half.best.safetensors")])
     begun.save(tmp_path / "half.safetensors")
     resumed = train("--input", text, "--resume", "half.safetensors", "--save", "half.safetensors", "--samples", "4",
@@ -232,7 +232,7 @@ def test_saved_step_includes_its_measurement(tmp_path):
 
         def on_steps(self, trainer, first, losses):
             if os.path.exists(path):
-                steps.append(Trainer.load(path).notes["validation"]["best_step"])
+                steps.append(Trainer.load(path).extra["validation"]["best_step"])
 
     trainer.run(5, callbacks=[Read(["mila"], every=4), Checkpointer(path, every=4)])
     assert steps == [4]
@@ -255,7 +255,7 @@ def test_other_validation_documents_begin_anew(train, text, val, tmp_path):
                                    ])  # fmt: skip
 def test_damaged_notes_are_refused(tmp_path, state):
     trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
-    trainer.notes["validation"] = state
+    trainer.extra["validation"] = state
     trainer.save(tmp_path / "run.safetensors")
     with pytest.raises(CheckpointError, match="of its validation cannot be read"):
         Trainer.load(tmp_path / "run.safetensors", NAMES, engine="reference").run(callbacks=[Validator(["emma"])])
@@ -265,7 +265,7 @@ def test_damaged_notes_are_refused(tmp_path, state):
 def test_damaged_fraction_is_refused(train, text, tmp_path):
     trainer = Trainer(NAMES, num_steps=2, engine="reference", n_embd=4, n_head=2)
     for fraction in ("x", 2, True, 1.5):
-        trainer.notes["val_fraction"] = fraction
+        trainer.extra["val_fraction"] = fraction
         trainer.save(tmp_path / "run.safetensors")
         done = train("--input", text, "--resume", "run.safetensors", status=2)
         assert "damaged or no checkpoint: its --val-fraction is" in done.stderr
@@ -313,7 +313,7 @@ def test_best_file_is_named_only_where_it_holds_the_best_model(train, text, tmp_
     begun.run(4)
     begun.run(0, callbacks=[validator := Validator(["mila", "harvey"])])
     validator.on_check(begun, {})
-    begun.notes["validation"]["best_loss"] = (0.5).hex()  # which nothing after it reaches
+    begun.extra["validation"]["best_loss"] = (0.5).hex()  # which nothing after it reaches
     begun.save(tmp_path / "a.best.safetensors")
     begun.run(4)
     begun.save(tmp_path / "a.safetensors")

@@ -98,7 +98,11 @@ def test_signature_of_trainer_has_the_settings_and_defaults_of_config():
     assert [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == list(SETTINGS)
 
 
-@pytest.mark.parametrize("name", ["config", "data", "errors", "evaluation", "generation", "trainer", "callbacks", "storage.runlog", "parallel.sweeps"])
+DOCUMENTED = ["config", "data", "errors", "evaluation", "generation", "trainer", "callbacks", "storage.runlog",
+              "parallel.sweeps"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(f"microgpt.{name}"))

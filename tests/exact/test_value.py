@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from graphs import assert_same, assert_same_graph, bits, child_environment
+from children import environment
+from graphs import assert_same, assert_same_graph, bits
 
 from microgpt import linear, reference, softmax
 from microgpt.core.value import Value
@@ -213,9 +214,9 @@ def test_a_power_is_the_librarys_pow():
 
 def test_script_in_the_manner_of_the_original():
     """One program, two classes, the same bytes."""
-    script = str(Path(__file__).parent / "dropin_script.py")
+    script = str(Path(__file__).parents[1] / "support" / "dropin_script.py")
     outputs = [
-        subprocess.check_output([sys.executable, script, module], env=child_environment())
+        subprocess.check_output([sys.executable, script, module], env=environment())
         for module in ("microgpt.core.value", "microgpt.reference")
     ]
     assert outputs[0] == outputs[1] and outputs[0].count(b"\n") > 20
@@ -229,7 +230,7 @@ def test_importing_brings_nothing_along():
         "new = {m for m in set(sys.modules) - before if not m.startswith(('microgpt', '_cython', 'cython'))}\n"
         "print(sorted(new & {'numpy', 'random', 'operator', 'types', 'typing', 'inspect', 're', 'enum'}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
@@ -244,7 +245,7 @@ def test_fused_training_does_not_load_the_graph_engine():
         "trainer.model.params[0].backward()\n"
         "print('value' in compiled())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["adam fused lock model mt19937 simd tape text_lines", "True"]
 

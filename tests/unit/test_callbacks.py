@@ -182,7 +182,7 @@ def test_intervals_of_numpy_are_whole_numbers(tmp_path):
     trainer = trainer_of()
     validator = Validator(["emma"], every=np.int64(6), patience=np.int8(3))
     trainer.run(np.int64(12), [validator, Checkpointer(tmp_path / "run.safetensors", every=np.uint8(5))])
-    assert type(trainer.notes["validation"]["val_every"]) is int and trainer.step_index == 12
+    assert type(trainer.extra["validation"]["val_every"]) is int and trainer.step_index == 12
 
 
 # ---- the state of a run as plain data ----
@@ -207,13 +207,13 @@ def test_run_goes_on_from_its_state(engine, other):
 def test_state_is_what_a_file_holds(engine, tmp_path):
     trainer = trainer_of(engine)
     trainer.run(4)
-    trainer.notes["mine"] = [1, "two"]
+    trainer.extra["mine"] = [1, "two"]
     trainer.save(tmp_path / "one")
     checkpoint.save(tmp_path / "two", trainer.state())
     loaded = checkpoint.load(tmp_path / "one")
     checkpoint.save(tmp_path / "three", loaded)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "three").read_bytes()
-    assert loaded.config == trainer.config and loaded.notes == {"mine": [1, "two"]}
+    assert loaded.config == trainer.config and loaded.extra == {"mine": [1, "two"]}
 
 
 # ---- settings ----

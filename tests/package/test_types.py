@@ -24,7 +24,7 @@ def mypy(*arguments):
 
 def test_stubs_are_those_of_the_modules():
     done = mypy("mypy.stubtest", "microgpt", "--mypy-config-file", "pyproject.toml", "--allowlist",
-                "tests/stubtest_allowlist.txt", "--ignore-unused-allowlist")  # fmt: skip
+                "tests/package/stubtest_allowlist.txt", "--ignore-unused-allowlist")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,12 +1,11 @@
 """Work without the GIL: other threads wait for the tape, and what they drop meanwhile is freed later."""
 import os
 import random
-import subprocess
-import sys
 import threading
 
+import children
 import pytest
-from conftest import environment, in_threads
+from conftest import in_threads
 from graphs import bits
 
 from microgpt import reference
@@ -183,11 +182,7 @@ def set_up():
 
 
 def child(code, *arguments):
-    """Runs code in a process of its own; to hang is an error."""
-    done = subprocess.run([sys.executable, "-c", SETUP + code, *arguments], env=environment(), capture_output=True,
-                          text=True, timeout=60)  # fmt: skip
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
-    return done.stdout
+    return children.child(SETUP + code, *arguments, timeout=60)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import oracle
 import pytest
+from children import run_child
 from conftest import ROOT, environment, hexes
 
 from microgpt import Trainer, load_docs
@@ -20,11 +21,6 @@ SETTINGS = dict(n_embd=8, n_head=2, block_size=6, n_layer=2)
 STEPS = 6
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and permissions of POSIX")
-
-
-def child(code, *arguments, **kwargs):
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
-                          encoding="utf-8", env=environment(), timeout=300, **kwargs)  # fmt: skip
 
 
 RESUME = f"""
@@ -55,7 +51,7 @@ def test_resumed_in_a_new_process(tmp_path, first, second):
         begun.run(stop - begun.step_index)
         paths.append(tmp_path / f"{stop}.safetensors")
         begun.save(paths[-1])
-    done = child(RESUME, second, *paths)
+    done = run_child(RESUME, second, *paths)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for stop in range(STEPS + 1):
@@ -93,7 +89,7 @@ os.fsync = interrupted
 sys.exit(train.main(["--steps", "4", "--n-embd", "4", "--save", sys.argv[1], "--save-every", "2"]))
 """
     path = tmp_path / "run.safetensors"
-    done = child(code, path)
+    done = run_child(code, path)
     step = {1: 2, 2: 4, 3: 4}[save]
     assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
     assert f"saved step {step} to {path}" in done.stderr and os.listdir(tmp_path) == [path.name]
@@ -123,7 +119,7 @@ def test_interrupted_import_of_numpy(tmp_path, module):
     """NumPy would make an ImportError of it, and then no save could import it: the interrupt has to wait."""
     Trainer(load_docs(BUNDLED), num_steps=2).save(tmp_path / "run.safetensors")
     flags = ["--resume"] if module == "train" else []
-    done = child(f"{INTERRUPTING}from microgpt import {module}; sys.exit({module}.main(sys.argv[1:]))",
+    done = run_child(f"{INTERRUPTING}from microgpt import {module}; sys.exit({module}.main(sys.argv[1:]))",
                  *flags, tmp_path / "run.safetensors")  # fmt: skip
     assert (done.returncode, done.stdout) == (130, "interrupted True\n"), done.stderr
     assert done.stderr == "microgpt: interrupted\n"
@@ -132,7 +128,7 @@ def test_interrupted_import_of_numpy(tmp_path, module):
 @on_posix
 def test_ignored_interrupt_stays_ignored():
     """As in a background job of a shell."""
-    done = child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt.storage import checkpoint\n"
+    done = run_child(f"{INTERRUPTING}signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom microgpt.storage import checkpoint\n"
                  "checkpoint.import_arrays(); print('alive')")  # fmt: skip
     assert done.stdout == "interrupted True\nalive\n", done.stderr
 
@@ -245,10 +241,10 @@ def test_read_only_folder(tmp_path):
         path.chmod(0o644)
         folder.chmod(0o555)
         again = "sys.exit(train.main(['--steps', '5', '--save', sys.argv[1]]))"
-        done = child(drop + again, path, tmp_path / "x", cwd="/")
+        done = run_child(drop + again, path, tmp_path / "x", cwd="/")
         assert done.returncode == 2 and done.stdout.count("num docs") == 1  # the first run's
         assert done.stderr.splitlines()[-1] == f"microgpt: error: {folder}: Permission denied"
-        done = child(drop + f"Trainer({DOCS!r}, num_steps=5).save(sys.argv[1])", path, tmp_path / "x", cwd="/")
+        done = run_child(drop + f"Trainer({DOCS!r}, num_steps=5).save(sys.argv[1])", path, tmp_path / "x", cwd="/")
         assert done.stderr.splitlines()[-1] == f"PermissionError: [Errno 13] Permission denied: '{path}'"
         assert path.read_bytes() == before and os.listdir(folder) == ["run.safetensors"]
     finally:

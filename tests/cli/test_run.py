@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-SCRIPT = (Path(__file__).parent / "run_script.py").read_text(encoding="utf-8")
+SCRIPT = (Path(__file__).parents[1] / "support" / "run_script.py").read_text(encoding="utf-8")
 
 
 def python(folder, *arguments, **given):

@@ -16,7 +16,7 @@ STEPS = {"operators": 100_000, "fused": 40_000, "graph": 8_000, "objects": 20_00
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("subject", STEPS)
 def test_growth(subject):
-    script = Path(__file__).parent / "isolated" / "growth.py"
+    script = Path(__file__).parents[1] / "isolated" / "growth.py"
     done = subprocess.run([sys.executable, str(script), subject, str(STEPS[subject])], env=environment(),
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -46,7 +46,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_of_a_page_runs_and_prints_what_the_page_shows(command, folder, page):
     languages = "python" if page.parent.name in COMMANDS_NOT_RUN else "python|bash|console"
-    done = command(ROOT / "tests" / "run_page.py", page, *languages.split("|"))
+    done = command(ROOT / "tests" / "support" / "run_page.py", page, *languages.split("|"))
     assert done.returncode == 0, done.stderr
     runnable = re.findall(rf"^```(?:{languages})\n(?!# needs: )", text_of(page), re.M)
     assert done.stdout.splitlines()[-1] == f"{len(runnable)} blocks"
@@ -72,7 +72,7 @@ def test_output_is_compared_line_by_line_except_where_dots_stand(expected, found
 ])  # fmt: skip
 def test_a_page_whose_code_fails_is_an_error_with_its_line(command, tmp_path, block, message):
     (tmp_path / "page.md").write_text(block, encoding="utf-8")
-    done = command(ROOT / "tests" / "run_page.py", "page.md")
+    done = command(ROOT / "tests" / "support" / "run_page.py", "page.md")
     assert done.returncode == 1 and message in done.stderr
 
 

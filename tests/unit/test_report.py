@@ -8,7 +8,7 @@ import tempfile
 from html import unescape
 
 import pytest
-from test_display import WellFormed
+from html_pages import WellFormed
 
 from microgpt import RunLogger, Trainer
 from microgpt.storage.runlog import compare, read_log

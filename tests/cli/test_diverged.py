@@ -88,7 +88,7 @@ def test_first_loss_that_is_not_finite_is_not_the_best():
     trainer.parameters = data * float("nan")
     validation.on_check(trainer, {})
     assert validation.state["best_loss"] is None and validation.state["checks_since_best"] == 1
-    trainer.notes["validation"] = json.loads(json.dumps(validation.state))
+    trainer.extra["validation"] = json.loads(json.dumps(validation.state))
     again = Validator(["mia"], every=1, patience=2)
     again.on_train_begin(trainer)
     again.on_check(trainer, {})

@@ -2,13 +2,13 @@
 import copy
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from conftest import environment, hexes, in_threads
+from children import child
+from conftest import hexes, in_threads
 
 from microgpt import GPT, Adam, Trainer, Value, evaluate
 from microgpt.core.fused import FusedEngine
@@ -18,13 +18,6 @@ from microgpt.viz.activations import attention
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=8)
-
-
-def child(code, *arguments, timeout=120):
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), capture_output=True, text=True,
-                          timeout=timeout)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 # ---- threads ----

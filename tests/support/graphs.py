@@ -1,7 +1,5 @@
 """What the tests of the graph engine share: exact comparison, and random programs run on two engines side by side."""
-import os
 import struct
-from pathlib import Path
 from types import SimpleNamespace
 
 from microgpt import reference
@@ -17,11 +15,6 @@ ENGINES = {
         gpt=reference.gpt,
     ),
 }
-
-
-def child_environment():
-    """The environment for a child process that imports the same microgpt as this one."""
-    return {**os.environ, "PYTHONPATH": str(Path(reference.__file__).parent.parent)}
 
 
 def bits(number):

@@ -1,0 +1,30 @@
+"""Child processes that import the package under test, wherever they start."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import microgpt
+
+SUPPORT = Path(__file__).parent
+
+
+def environment(extra=None):
+    """Return the environment of a child process: it finds the package under test, and the modules of this folder."""
+    env = {**os.environ, "PYTHONUTF8": "1", **(extra or {})}
+    paths = [Path(microgpt.__file__).parent.parent, SUPPORT, env.get("PYTHONPATH", "")]
+    env["PYTHONPATH"] = os.pathsep.join(map(str, paths))
+    return env
+
+
+def run_child(code, *arguments, timeout=300, **options):
+    """Run Python code in a process of its own; return the finished process. A process that hangs is an error."""
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+                          encoding="utf-8", env=environment(), timeout=timeout, **options)  # fmt: skip
+
+
+def child(code, *arguments, timeout=300):
+    """Run Python code in a process of its own, which must succeed; return what it printed."""
+    done = run_child(code, *arguments, timeout=timeout)
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    return done.stdout
