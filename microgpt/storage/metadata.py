@@ -39,7 +39,7 @@ def describe(state: "State") -> str:
         "uchars": encode_uchars(state.uchars),
         "docs_sha256": state.docs_sha256,
         "gauss_next": None if gauss_next is None else gauss_next.hex(),
-        "extra": state.extra,
+        "notes": state.extra,  # the name that every file has had
     }
     if changed:
         about["adam"] = changed
@@ -174,7 +174,7 @@ def parse(text: "Any") -> "dict[str, Any]":
             raise CheckpointError("it has no digest of its text")
         if about["gauss_next"] is not None:
             about["gauss_next"] = float.fromhex(about["gauss_next"])
-        about.setdefault("extra", about.pop("notes", {}))  # "notes" in earlier files
+        about["extra"] = about.pop("notes", {})
         if not isinstance(about["extra"], dict):
             raise CheckpointError("its extra data is no object")
         if number == 1:

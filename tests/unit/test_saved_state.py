@@ -215,7 +215,7 @@ def test_file_of_the_first_format_is_read_and_written_back(tmp_path):
     for engine in ENGINES:
         trainer = Trainer.load(OLD, docs, engine=engine)
         assert (trainer.step_index, trainer.num_steps, trainer.seed) == (3, 7, 2**70)
-        assert trainer.settings == about["settings"] and trainer.extra == about["extra"]
+        assert trainer.settings == about["settings"] and trainer.extra == about["notes"]
         assert trainer.rng.getstate()[1] == tuple(tensors["rng.state"].tolist())
         assert trainer.rng.getstate()[2] == float.fromhex(about["gauss_next"])
         for prefix, values in (("", trainer.parameters), ("adam.m.", trainer.adam.m), ("adam.v.", trainer.adam.v)):
