@@ -1,4 +1,5 @@
 """Fixtures: every engine, every instruction set that runs here, and the command in a process of its own."""
+import gc
 import signal
 import subprocess
 import sys
@@ -107,3 +108,9 @@ def hexes(numbers):
     if hasattr(numbers, "tolist"):  # an array: five times as fast as to iterate over it
         numbers = numbers.tolist()
     return list(map(float.hex, map(float, numbers)))
+
+
+def pytest_collection_finish(session):
+    """Keep the garbage collector away from pytest's own thousands of objects: every collection of a test would visit them."""
+    gc.collect()
+    gc.freeze()

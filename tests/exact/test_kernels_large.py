@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, environment
+from conftest import environment
 
 # Runs in a process of its own, which a wrong address ends.
 CODE = """
@@ -43,5 +43,5 @@ print("right")
 @pytest.mark.skipif(sys.platform != "linux", reason="reserves addresses as Linux does")
 def test_kernels_with_more_numbers_than_an_int_counts(isa):
     done = subprocess.run([sys.executable, "-c", CODE, isa], capture_output=True, text=True,
-                          env=environment({"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"}))  # fmt: skip
+                          env=environment())  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr

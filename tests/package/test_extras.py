@@ -6,8 +6,7 @@ import sys
 from conftest import ROOT
 
 TESTS = ROOT / "tests"
-OURS = {"microgpt", *(path.stem for folder in ("tests", "tools", "bench") for path in (ROOT / folder).glob("*.py")),
-        *(path.parent.name for folder in ("tests", "bench") for path in (ROOT / folder).glob("*/*.py"))}  # fmt: skip
+OURS = {"microgpt", *(path.stem for folder in ("tests", "tools", "bench") for path in (ROOT / folder).rglob("*.py")), "harness", "golden"}
 
 
 def requirements(name):

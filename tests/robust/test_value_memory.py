@@ -56,7 +56,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
 from microgpt import Value, linear, rmsnorm, softmax
 from microgpt.core.audit import audits
-def fill_withchain():
+def fill_with_chain():
     x = Value(1.0)
     try:
         while True:
@@ -73,7 +73,7 @@ def fill_with_layers():
 def small_layers():
     return [rmsnorm([Value(2.0)] * n)[0] for n in range(1, 60)]
 def both():
-    return small_layers(), fill_withchain()
+    return small_layers(), fill_with_chain()
 def large_layer():
     x = [Value(0.001 * k) for k in range(700)]
     y = linear(softmax(x), [x] * 600)
@@ -95,7 +95,7 @@ for _ in range(2):
     held = then()
     held = None
 large_layer()
-x = fill_withchain()
+x = fill_with_chain()
 assert x.data > 100_000
 x.backward()
 """, first, then)

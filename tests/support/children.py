@@ -6,7 +6,8 @@ from pathlib import Path
 
 import microgpt
 
-SUPPORT = Path(__file__).parent
+SUPPORT = Path(__file__).resolve().parent
+ROOT = SUPPORT.parents[1]
 
 
 def environment(extra=None):

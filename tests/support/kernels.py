@@ -7,7 +7,7 @@ import ctypes
 import re
 
 import numpy as np
-from conftest import ROOT
+from children import ROOT
 
 from microgpt.core import simd
 

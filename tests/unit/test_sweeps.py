@@ -10,6 +10,7 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+from children import environment
 
 import microgpt
 from microgpt import Trainer, run_sweep
@@ -196,7 +197,7 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     module = ["-m", "mpi4py.futures", "-m", "microgpt.sweep"] if kind == "mpi" else ["-m", "microgpt.sweep"]
     command = [*launcher, sys.executable, *module, "--input", "names.txt", "--grid", "steps=12 seed=1..4", "--executor", kind,
                "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
     assert done.returncode == 0, done.stderr
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
 
@@ -268,7 +269,7 @@ def test_the_best_command_trains_the_best_run(names, capfd):
     group = [r for r in read_results("runs.jsonl") if r.settings["learning_rate"] == float(out.splitlines()[1].split()[0])]
     assert min(r.score for r in group) == best.score or len(group) == 2
     command = out.splitlines()[-1].removeprefix("best: microgpt ").split()
-    found = subprocess.run([sys.executable, "-m", "microgpt", *command], capture_output=True, text=True)
+    found = subprocess.run([sys.executable, "-m", "microgpt", *command], capture_output=True, text=True, env=environment())
     loss = min(r.final_loss for r in group if r.score == min(g.score for g in group))
     assert found.returncode == 0 and f"step   20 /   20 | loss {loss:.4f}" in found.stdout
 
@@ -314,7 +315,8 @@ def test_failed_runs_are_said_and_the_rest_is_shown(names, capfd):
 def test_ctrl_c_ends_the_command_and_keeps_what_is_done(names, kind):
     command = [sys.executable, "-m", "microgpt", "sweep", "--input", "names.txt", "--grid", "steps=1,100000000", "--executor", kind,
                "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               env=environment())  # fmt: skip
     try:
         while not (names / "runs.jsonl").exists() or (names / "runs.jsonl").read_text().count("\n") < 2:
             assert process.poll() is None
