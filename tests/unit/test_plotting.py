@@ -180,11 +180,11 @@ def test_loss_takes_any_numbers(make):
 ], ids=str)  # fmt: skip
 def test_loss_draws_whatever_a_run_may_give(losses):
     """And the same in arrays, as validation losses and as learning rates; warnings are errors here."""
-    for given in (losses, np.array(losses, dtype=float)):
-        plot_loss(given)._repr_png_()
-        plot_loss(given, learning_rates=given)._repr_png_()
-        plot_loss([2.0, 1.0], list(enumerate(losses, 1)))._repr_png_()
-        plot_loss(given, np.array(list(enumerate(losses, 1)), dtype=float).reshape(-1, 2))._repr_png_()
+    array = np.array(losses, dtype=float)
+    pairs = np.array(list(enumerate(losses, 1)), dtype=float).reshape(-1, 2)
+    for figure in (plot_loss(losses), plot_loss(array, learning_rates=array), plot_loss([2.0, 1.0], list(enumerate(losses, 1))),
+                   plot_loss(array, pairs)):  # fmt: skip
+        figure.draw_without_rendering()
 
 
 def test_loss_rejects_what_is_no_run():
