@@ -13,13 +13,13 @@ NAN = ["--learning-rate", "1e160"]  # goes on with nan
 
 
 @pytest.fixture
-def train(command, tmp_path, monkeypatch):
+def train(in_process, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("\n".join(DOCS), encoding="utf-8")
     (tmp_path / "val.txt").write_text("mia\n", encoding="utf-8")
 
     def run(*arguments, status):
-        done = command("-m", "microgpt.train", *SMALL, *arguments)
+        done = in_process("train", *SMALL, *arguments)
         assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
         return done
 

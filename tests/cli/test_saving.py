@@ -146,13 +146,13 @@ def test_mode_and_link_of_the_old_file_stay(tmp_path):
 
 @pytest.mark.slow
 @on_posix
-def test_device_is_not_replaced(tmp_path, command):
+def test_device_is_not_replaced(tmp_path, in_process):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(OSError, match="Not a regular file"):
         Trainer(DOCS, num_steps=1, **SETTINGS).save(pipe)
     for name in ("pipe", "/dev/null"):
-        done = command("-m", "microgpt.train", "--steps", "1", "--save", name)
+        done = in_process("train", "--steps", "1", "--save", name)
         assert done.returncode == 2 and f"{name}: Not a regular file" in done.stderr
     assert Path("/dev/null").is_char_device() and pipe.is_fifo()
 

@@ -65,7 +65,7 @@ def test_closed_streams_are_written_to_by_nobody(folder, expected, closed):
         assert "Traceback" not in done.stderr and "microgpt: error" not in done.stdout
 
 
-def test_streams_that_are_none_or_no_files(folder, expected, monkeypatch):
+def test_streams_that_are_none_or_no_files(folder, expected):
     """pythonw has None; redirect_stdout and notebooks have objects with a write and little else."""
 
     class Bare:
@@ -77,14 +77,9 @@ def test_streams_that_are_none_or_no_files(folder, expected, monkeypatch):
 
     for make, read in ((io.StringIO, lambda s: s.getvalue()), (Bare, lambda s: s.text), (lambda: None, lambda s: expected)):
         out, err = make(), make()
-        monkeypatch.setattr(sys, "stdout", out)
-        monkeypatch.setattr(sys, "stderr", err)
-        try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = train.main(["--input", "text.txt", *SMALL, "--save", "p.safetensors"])
             wrong = train.main(["--sparkle"])
-        finally:
-            monkeypatch.undo()
-            os.chdir(folder)
         assert (status, wrong) == (0, 2) and read(out) == expected and saved() == 30
         assert err is None or "saved step 30" in read(err)
         os.unlink("p.safetensors")
@@ -254,12 +249,12 @@ def test_printable_escapes_what_steers_a_terminal_only():
     assert printable(Exception("a" * 50), 10) == "aaaaaaa..."
 
 
-def test_samples_of_a_checkpoint_from_elsewhere_are_escaped(folder, command):
+def test_samples_of_a_checkpoint_from_elsewhere_are_escaped(folder, in_process):
     trainer = Trainer([EVIL] * 3, num_steps=300, n_embd=8, n_head=2)
     trainer.run()
     trainer.save("evil.safetensors")
     for flags in ((), ("--logprobs",), ("--prompt", "\x1b"), ("--top-k", "3")):
-        done = command("-m", "microgpt.sample", "evil.safetensors", "--samples", "2", *flags)
+        done = in_process("sample", "evil.safetensors", "--samples", "2", *flags)
         assert done.returncode == 0, done.stderr
         assert not any(ch in done.stdout + done.stderr for ch in EVIL if not ch.isprintable()) and "\\x1b" in done.stdout
 
@@ -271,21 +266,21 @@ def test_surrogates_in_a_vocabulary_are_escaped(capsys):
     assert "\\ud800" in capsys.readouterr().out
 
 
-def test_training_on_my_own_text_prints_the_script_s_bytes(folder, command):
+def test_training_on_my_own_text_prints_the_script_s_bytes(folder, in_process):
     """The script would print them, so the command does; but of a resumed run only those that this text has."""
     (folder / "own.txt").write_text("\x1b[1m\n" * 3, encoding="utf-8")
     flags = ["--n-embd", "8", "--n-head", "2", "--steps", "200", "--samples", "3", "--quiet"]
-    done = command("-m", "microgpt.train", "--input", "own.txt", *flags, "--save", "p.safetensors")
+    done = in_process("train", "--input", "own.txt", *flags, "--save", "p.safetensors")
     assert done.stdout.count("\x1b[1m") == 3
     (folder / "other.txt").write_text("[1m\n", encoding="utf-8")
-    done = command("-m", "microgpt.train", "--input", "own.txt", "--resume", "p.safetensors", "--quiet")
+    done = in_process("train", "--input", "own.txt", "--resume", "p.safetensors", "--quiet")
     assert "\x1b[1m" in done.stdout
-    done = command("-m", "microgpt.train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text")
+    done = in_process("train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text")
     assert done.returncode == 0 and "\x1b" not in done.stdout and "\\x1b[1m" in done.stdout
 
 
-def test_messages_are_one_line_whatever_they_name(folder, command):
-    done = command("-m", "microgpt.train", "--input", "\x1b[2Jno\nfile")
+def test_messages_are_one_line_whatever_they_name(folder, in_process):
+    done = in_process("train", "--input", "\x1b[2Jno\nfile")
     assert done.returncode == 2 and done.stderr == "microgpt: error: \\x1b[2Jno\\nfile: No such file or directory\n"
 
 

@@ -108,12 +108,12 @@ def test_what_cannot_be_evaluated(trainer):
 
 
 @pytest.mark.slow
-def test_command(command, tmp_path, trainer, engine):
+def test_command(in_process, tmp_path, trainer, engine):
     saved, text = tmp_path / "run.safetensors", tmp_path / "text.txt"
     trainer.save(saved)
     text.write_text("\n".join(NAMES), encoding="utf-8")
     expected = evaluate(trainer, NAMES)
-    done = command("-m", "microgpt.eval", saved, "--input", text, "--engine", engine)
+    done = in_process("eval", saved, "--input", text, "--engine", engine)
     assert done.returncode == 0, done.stderr
     rows = dict(line.split(":", 1) for line in done.stdout.splitlines())
     assert rows["loss"].split()[0] == f"{expected.loss:.4f}"
@@ -121,7 +121,7 @@ def test_command(command, tmp_path, trainer, engine):
     assert rows["bits a character"].split()[0] == f"{expected.bits_per_character:.4f}"
     assert rows["documents"].split()[0] == "10" and float(rows["documents a second"]) > 0
     assert f"{expected.left_out} characters beyond the block of 6" in rows["tokens"]
-    found = json.loads(command("-m", "microgpt.eval", saved, "--input", text, "--json").stdout)
+    found = json.loads(in_process("eval", saved, "--input", text, "--json").stdout)
     assert found["loss_hex"] == expected.loss.hex() and found["tokens"] == expected.tokens
 
     (tmp_path / "bad.txt").write_text("emma\nXYZ\n", encoding="utf-8")
@@ -130,5 +130,5 @@ def test_command(command, tmp_path, trainer, engine):
         ([saved, "--input", "none.txt"], "none.txt"),
         ([text], "damaged or no checkpoint"),
     ]:
-        done = command("-m", "microgpt.eval", *arguments)
+        done = in_process("eval", *arguments)
         assert done.returncode == 2 and part in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

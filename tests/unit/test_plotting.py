@@ -123,17 +123,17 @@ def test_thinned():
 
 
 @pytest.mark.slow
-def test_plot_flag(command, tmp_path):
+def test_plot_flag(in_process, tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES), encoding="utf-8")
-    flags = ["-m", "microgpt.train", "--input", "text.txt", "--steps", "6", "--n-embd", "4", "--samples", "2"]
-    plain = command(*flags)
+    flags = ["train", "--input", "text.txt", "--steps", "6", "--n-embd", "4", "--samples", "2"]
+    plain = in_process(*flags)
     for name, start in (("loss.png", PNG), ("loss.svg", b"<?xml"), ("loss.pdf", b"%PDF")):
-        done = command(*flags, "--plot", name, "--val-fraction", "0.5", "--val-every", "2")
+        done = in_process(*flags, "--plot", name, "--val-fraction", "0.5", "--val-every", "2")
         assert done.returncode == 0 and f"drew {name}" in done.stderr
         assert (tmp_path / name).read_bytes().startswith(start)
-    assert command(*flags, "--plot", "loss.png").stdout == plain.stdout
+    assert in_process(*flags, "--plot", "loss.png").stdout == plain.stdout
     for name, part in (("loss.txt", "--plot draws .png, .svg or .pdf, not .txt"), ("no/x.png", "no"), ("x", "suffix")):
-        done = command(*flags, "--plot", name)
+        done = in_process(*flags, "--plot", name)
         assert done.returncode == 2 and part in done.stderr.splitlines()[-1] and done.stdout == ""
 
 

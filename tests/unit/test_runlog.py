@@ -21,12 +21,12 @@ SMALL = ["--n-embd", "4", "--n-head", "2", "--n-layer", "2", "--block-size", "6"
 
 
 @pytest.fixture
-def train(command, tmp_path):
+def train(in_process, tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES), encoding="utf-8")
     (tmp_path / "val.txt").write_text("mila\n", encoding="utf-8")
 
     def run(*arguments, status=0):
-        done = command("-m", "microgpt.train", "--input", "text.txt", *arguments)
+        done = in_process("train", "--input", "text.txt", *arguments)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
         return done
