@@ -32,23 +32,24 @@ def main():
 
     core, warnings = cli.choose_core(args)
     source, rounds = EXAMPLE.read_text(encoding="utf-8"), args.repeats or (2 if args.quick else ROUNDS)
+    steps = 2 if args.quick else STEPS
     if OURS not in source:
         sys.exit(f"own_architecture.py does not know the imports of {EXAMPLE.name}")
     with tempfile.TemporaryDirectory() as folder:
-        the_task, contenders = task.write(folder, load_docs(BUNDLED), STEPS + 1), []
+        the_task, contenders = task.write(folder, load_docs(BUNDLED), steps + 1), []
         for name, imports in (("plain Python", PLAIN), ("graph", OURS)):
             program = Path(folder, f"{name}.py")
             program.write_text(ARGUMENTS + source.replace(OURS, imports), encoding="utf-8")
             contenders.append(Script(name, program, folder, core))
         progress = cli.progress("own_architecture", 3 + 2 * rounds)
-        rows, absent, more = contest.play(contenders, contenders[0], the_task, STEPS, rounds, 0, args.clock, progress)
+        rows, absent, more = contest.play(contenders, contenders[0], the_task, steps, rounds, 0, args.clock, progress)
         progress(None)
     for row in rows:
         row["times_plain"] = measure.ratio(rows[0]["rounds"], row["rounds"])
-    new = report.build("own_architecture", machine.describe(core), warnings + more, steps=STEPS, rows=rows, absent=absent)
+    new = report.build("own_architecture", machine.describe(core), warnings + more, steps=steps, rows=rows, absent=absent)
     from tables import own_architecture
 
-    cli.finish(new, args, [own_architecture(new)], [f"{STEPS} steps per round after a first one, medians."])
+    cli.finish(new, args, [own_architecture(new)], [f"{steps} steps per round after a first one, medians."])
 
 
 if __name__ == "__main__":
