@@ -134,11 +134,11 @@ def test_numbers_and_texts_of_numpy_are_pythons_own(engine, tmp_path):
     docs = np.array(NAMES)
     assert type(docs[0]) is not str
     numpy = Trainer(
-        docs, num_steps=np.int64(4), seed=np.uint8(200), engine=np.str_(engine), n_embd=np.uint8(16), n_head=np.int16(2),
+        docs, num_steps=np.int64(4), seed=np.uint8(200), engine=np.str_(engine), n_embd=np.uint8(4), n_head=np.int16(2),
         n_layer=np.int64(1), block_size=np.uint8(8), learning_rate=np.float32(0.25), beta1=np.float64(0.5), beta2=0,
         eps_adam=np.array(0.5), init_std=1,
     )  # fmt: skip
-    plain = Trainer(NAMES, num_steps=4, seed=200, engine=engine, n_embd=16, n_head=2, n_layer=1, block_size=8,
+    plain = Trainer(NAMES, num_steps=4, seed=200, engine=engine, n_embd=4, n_head=2, n_layer=1, block_size=8,
                     learning_rate=0.25, beta1=0.5, beta2=0.0, eps_adam=0.5, init_std=1.0)  # fmt: skip
     assert {type(doc) for doc in numpy.docs} == {str} and numpy.docs == plain.docs
     assert {type(x) for x in (*numpy.settings.values(), numpy.num_steps, numpy.seed)} == {int, float}
@@ -344,7 +344,7 @@ def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp
 def test_asynchronous_exception_in_a_thread_leaves_the_trainer_free(engine):
     """What PyThreadState_SetAsyncExc raises in a thread: `threading` tools and notebooks stop cells by it."""
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=4, n_head=2, block_size=8)
+    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=2, n_head=2, block_size=4)
 
     class Stop(Exception):
         pass
@@ -411,7 +411,7 @@ def test_interrupted_sample_has_drawn_nothing(engine):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of POSIX")
 def test_call_from_a_signal_handler_is_refused_in_words(engine, tmp_path):
     """In the middle of a step there is no whole state to save; the step is undone, and the run may go on."""
-    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=16, n_head=2, block_size=8)
+    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=4, n_head=2, block_size=8)
     previous = signal.signal(signal.SIGALRM, lambda *_: trainer.save(tmp_path / "run.safetensors"))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
