@@ -33,7 +33,7 @@ PLATFORMS = {
     "Windows ARM64": r"win_arm64",
 }
 PYTHONS = re.search(r'^build = "(.+)"$', PYPROJECT, re.M)[1].replace("-*", "").split()
-COMPILED = {".pyc", ".pyx", ".pxd", ".pxi", ".c", ".so", ".pyd", ".html"}  # in the folder microgpt, and not for the wheel
+COMPILED = {".pyc", ".pyx", ".pxd", ".c", ".so", ".pyd", ".html"}  # in the folder microgpt, and not for the wheel
 MAGIC = {b"\x7fELF": "linux", b"\xcf\xfa\xed\xfe": "macosx", b"MZ": "win"}
 
 

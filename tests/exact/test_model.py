@@ -6,11 +6,10 @@ import random
 import pytest
 from graphs import ENGINES, assert_same, assert_same_graph, bits, outcome
 
-from microgpt import reference
-from microgpt.core import model
+import microgpt
+from microgpt import GPT, document_loss, reference
 from microgpt.core.audit import sorted_slots, tape_state
 from microgpt.core.fused import FusedEngine
-from microgpt.core.model import GPT, document_loss
 from microgpt.core.mt19937 import MT19937
 from microgpt.core.value import Value
 
@@ -95,7 +94,7 @@ def test_the_known_order_is_not_used_once_somebody_has_looked_inside(inside):
 def test_a_document_below_a_chain_that_shares_its_parameters():
     """Nodes of the document send to operands of the folded sum above it, which must give way."""
     ours, theirs, tokens = pair("default")
-    for f, m, layers in ((document_loss, ours, model), (reference.document_loss, theirs, reference)):
+    for f, m, layers in ((document_loss, ours, microgpt), (reference.document_loss, theirs, reference)):
         p = m.params
         (root,) = layers.linear([*p[1000:1100], f(tokens, m), *p[1300:1400]], [p[1500:1701]])
         root.backward()
@@ -214,7 +213,7 @@ def layer_cases():
 
 @pytest.mark.parametrize("case", layer_cases())
 def test_layer(case):
-    ours, error = outcome(lambda: layer_cases()[case](model, Value))
+    ours, error = outcome(lambda: layer_cases()[case](microgpt, Value))
     theirs, expected = outcome(lambda: layer_cases()[case](reference, reference.Value))
     assert error == expected
     if theirs is None:
@@ -234,7 +233,7 @@ def test_division_by_the_length_is_the_librarys_pow():
     """At the least n for which pow(n, -1.0) is not 1.0 / n (any will do where there is none)."""
     n = next((n for n in range(1, 3000) if float(n) ** -1.0 != 1.0 / n), 3)
     ours, theirs = ([V(0.1 * k - 0.25) for k in range(n)] for V in (Value, reference.Value))
-    assert_same_graph(model.rmsnorm(ours)[0], reference.rmsnorm(theirs)[0])
+    assert_same_graph(microgpt.rmsnorm(ours)[0], reference.rmsnorm(theirs)[0])
 
 
 @pytest.mark.parametrize("tokens", [[], [2], [0, 3], [0, -3], [0, -4], [3, 0], [0, 1.5], [0, "a"], "ab", None])
@@ -249,7 +248,7 @@ def test_document_loss_of_odd_tokens(tokens):
 
 def test_probability_that_underflows_is_the_scripts_error():
     errors = []
-    for m in (model, reference):
+    for m in (microgpt, reference):
         gpt = m.GPT(2, n_embd=2, n_head=1, n_layer=0, block_size=2)
         for p, number in zip(gpt.params, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1e3, 1e3, -1e3, -1e3]):
             p.data = number
@@ -260,7 +259,7 @@ def test_probability_that_underflows_is_the_scripts_error():
 @pytest.mark.parametrize("arguments", [(3, 0), (-4, 0), (0, 4), (0, -5), (1.0, 0), (0, None)])
 def test_gpt_of_odd_indices(arguments):
     settings = dict(vocab_size=3, n_embd=4, block_size=4)
-    _, error = outcome(lambda: model.gpt(*arguments, [[]], [[]], GPT(**settings)))
+    _, error = outcome(lambda: microgpt.gpt(*arguments, [[]], [[]], GPT(**settings)))
     _, expected = outcome(lambda: reference.gpt(*arguments, [[]], [[]], reference.GPT(**settings)))
     assert error == expected is not None
 
@@ -270,11 +269,11 @@ def test_gpt_refuses_what_it_cannot_use():
     row = [Value(0.0) for _ in range(4)]
     for keys, values in (([[row]], [[]]), ([[row[:3]]], [[row]]), ([[row]], [[[0.0] * 4]])):
         with pytest.raises(ValueError):
-            model.gpt(0, 1, keys, values, m)
+            microgpt.gpt(0, 1, keys, values, m)
     with pytest.raises(TypeError):
-        model.gpt(0, 0, [[]], [[]], reference.GPT(3, n_embd=4))
+        microgpt.gpt(0, 0, [[]], [[]], reference.GPT(3, n_embd=4))
     with pytest.raises(IndexError):
-        model.gpt(0, 0, [], [], m)
+        microgpt.gpt(0, 0, [], [], m)
 
 
 # ---- the object ----
@@ -335,10 +334,10 @@ def test_a_graph_and_a_parameter_outlive_the_model():
 
 def test_part_of_a_graph_outlives_the_rest():
     x = [Value(0.5), Value(2.0)]
-    out = model.linear(x, [[Value(3.0), Value(4.0)], [Value(5.0), Value(6.0)]])
+    out = microgpt.linear(x, [[Value(3.0), Value(4.0)], [Value(5.0), Value(6.0)]])
     second = out[1]
     del out
-    churn = [model.linear(x, [x, x]) for _ in range(50)]
+    churn = [microgpt.linear(x, [x, x]) for _ in range(50)]
     second.backward()
     assert (x[0].grad, x[1].grad) == (5.0, 6.0)
     assert [c.data for c in second._children[1]._children] == [6.0, 2.0]
@@ -347,7 +346,7 @@ def test_part_of_a_graph_outlives_the_rest():
 
 def test_iterators_are_read_once():
     x = [Value(1.0), Value(2.0)]
-    out = model.linear(iter(x), iter([x, (v for v in x)]))
+    out = microgpt.linear(iter(x), iter([x, (v for v in x)]))
     assert [v.data for v in out] == [5.0, 5.0] and out[1]._children[1]._children == (x[1], x[1])
 
 
@@ -457,7 +456,7 @@ def test_token_ids_of_any_whole_type(which):
     expected = document_loss(tokens, m).data
     assert document_loss(given, m).data == expected == FusedEngine(m).loss_and_grad(given)
     assert document_loss(tuple(given), m).data == expected
-    (a, *_), (b, *_) = (model.gpt(i, p, [[]], [[]], m) for i, p in ((tokens[0], 1), (given[0], as_type(1))))
+    (a, *_), (b, *_) = (microgpt.gpt(i, p, [[]], [[]], m) for i, p in ((tokens[0], 1), (given[0], as_type(1))))
     assert a.data == b.data
 
 
@@ -488,7 +487,7 @@ def tape_is_free():
     assert not tape_state()[0]
     x = Value(2.0)
     (x * x).backward()
-    model.softmax([x, x])[0].backward()
+    microgpt.softmax([x, x])[0].backward()
     return True
 
 
@@ -497,7 +496,7 @@ def tape_is_free():
 def test_rows_are_counted_and_not_believed(length, n_layer):
     settings = dict(vocab_size=5, n_embd=4, n_head=2, n_layer=n_layer, block_size=8)
     logits = []
-    for m, module, V in ((GPT(**settings), model, Value), (reference.GPT(**settings), reference, reference.Value)):
+    for m, module, V in ((GPT(**settings), microgpt, Value), (reference.GPT(**settings), reference, reference.Value)):
         keys, values = cache_of(m, 2, V), cache_of(m, 2, V)
         keys, values = [Lying(rows, length) for rows in keys], [Lying(rows, length) for rows in values]
         logits.append(module.gpt(1, 1, keys, values, m))
@@ -516,7 +515,7 @@ def test_layers_of_different_numbers_of_rows_are_refused(which, layer, given):
     cache = keys if which == "keys" else values
     cache[layer] = Lying(cache[layer], 2, given)
     with pytest.raises(ValueError, match="as many positions as each other"):
-        model.gpt(1, 1, keys, values, m)
+        microgpt.gpt(1, 1, keys, values, m)
     assert tape_is_free()
 
 
@@ -531,7 +530,7 @@ def test_bad_rows_leave_the_tape_free(bad, position):
         caches = cache_of(m, 2), cache_of(m, 2)
         caches[which][0][position] = bad(caches[which][0][position])
         with pytest.raises((ValueError, TypeError, ZeroDivisionError)):
-            model.gpt(1, 1, *caches, m)
+            microgpt.gpt(1, 1, *caches, m)
         assert len(caches[0][0]) == len(caches[1][0]) == 2
         assert tape_is_free()
 
@@ -556,13 +555,13 @@ def test_rows_that_change_while_they_are_read():
     m = GPT(5, 4, 2, 1, 8)
     keys, values = cache_of(m, 2), cache_of(m, 2)
     with pytest.raises(ValueError):
-        model.gpt(1, 1, [Shrinking(keys[0])], values, m)
+        microgpt.gpt(1, 1, [Shrinking(keys[0])], values, m)
     assert tape_is_free()
 
 
 @pytest.mark.parametrize("function", [
-    lambda x: model.softmax(x), lambda x: model.rmsnorm(x), lambda x: model.linear(x, [[Value(1.0)] * 2]),
-    lambda x: model.linear([Value(1.0)] * 2, [[Value(1.0)] * 2, x]), lambda x: model.linear([Value(1.0)], x),
+    lambda x: microgpt.softmax(x), lambda x: microgpt.rmsnorm(x), lambda x: microgpt.linear(x, [[Value(1.0)] * 2]),
+    lambda x: microgpt.linear([Value(1.0)] * 2, [[Value(1.0)] * 2, x]), lambda x: microgpt.linear([Value(1.0)], x),
 ])  # fmt: skip
 @pytest.mark.parametrize("bad", [
     lambda: Lying([Value(1.0), Value(2.0)], 5), lambda: Lying([Value(1.0)], 0), lambda: [Value.__new__(Value)] * 2,
@@ -585,17 +584,17 @@ def test_legal_errors_leave_the_graph_whole():
     for _ in range(3):
         with pytest.raises(ValueError, match="math domain error|positive"):
             document_loss([2, 1, 2], m)
-        assert math.isnan(model.softmax([huge, inf])[0].data)
-        model.softmax([nan, huge])
-        model.rmsnorm([huge, nan])
-        model.linear([huge, inf], [[inf, huge]])
+        assert math.isnan(microgpt.softmax([huge, inf])[0].data)
+        microgpt.softmax([nan, huge])
+        microgpt.rmsnorm([huge, nan])
+        microgpt.linear([huge, inf], [[inf, huge]])
         with pytest.raises(IndexError):
             document_loss([2, 7, 2], m)
     for number in (math.nan, math.inf, -1e308):
         m.data[:] = number
         keys, values = [[]], [[]]
         for pos_id in range(3):
-            model.gpt(1, pos_id, keys, values, m)
+            microgpt.gpt(1, pos_id, keys, values, m)
         try:
             document_loss([2, 1, 2], m)
         except ValueError:
