@@ -5,7 +5,6 @@ tail of the probabilities after the temperature has shaped them: what is cut get
 and the draw is the script's own `random.choices` over all tokens, one number of the stream a token.
 """
 import math
-import sys
 
 from .config import check_cuts, real_number, whole_number
 
@@ -13,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from random import Random
-    from types import ModuleType
+    from typing import Any
 
     from ._types import AnyGPT, AnyValue, Cache
     from .core.fused import FusedEngine
@@ -54,8 +53,17 @@ class Decoder:
     """The forward pass over the script's `gpt`, one token at a time; keeps keys and values of the positions so far."""
 
     def __init__(self, model: "AnyGPT") -> None:
-        home = _home(model)
-        self.model, self.gpt, self.softmax = model, home.gpt, home.softmax
+        self.gpt: Any
+        self.softmax: Any
+        if _is_compiled(model):
+            from .core import functions, gpt
+
+            self.gpt, self.softmax = gpt.gpt, functions.softmax
+        else:
+            from . import reference
+
+            self.gpt, self.softmax = reference.gpt, reference.softmax
+        self.model = model
         self.keys: Cache = [[] for _ in range(model.n_layer)]
         self.values: Cache = [[] for _ in range(model.n_layer)]
         self.logits: list[AnyValue] = []
@@ -85,17 +93,17 @@ class FusedDecoder:
         return self.fused.probabilities(self.tokens, temperature)
 
 
-def _home(model: "AnyGPT") -> "ModuleType":
-    """Return the module whose `gpt` takes this model: microgpt.core.model or microgpt.reference; derived classes too."""
+def _is_compiled(model: "AnyGPT") -> bool:
+    """Return whether model is a `microgpt.GPT` rather than a `microgpt.reference.GPT`; derived classes too."""
     for kind in type(model).__mro__:
         if kind.__module__ in ("microgpt.core.model", "microgpt.reference"):
-            return sys.modules[kind.__module__]
+            return kind.__module__ == "microgpt.core.model"
     raise TypeError(f"model must be a GPT, not {type(model).__name__}")
 
 
 def decoder_of(model: "AnyGPT") -> "Decoder | FusedDecoder":
     """Return the fastest decoder for a bare model. Raises TypeError for what is not a GPT."""
-    if _home(model).__name__ == "microgpt.core.model":
+    if _is_compiled(model):
         from .core.fused import FusedEngine
 
         return FusedDecoder(FusedEngine(model))  # type: ignore[arg-type]  # a microgpt.GPT, by the line above
@@ -250,7 +258,7 @@ def generate(
     ValueError, TypeError
         In one line, before anything is drawn.
     """
-    _home(model)  # raises TypeError for what is no GPT
+    _is_compiled(model)  # raises TypeError for what is no GPT
     temperature, top_k, top_p, max_length = check(temperature, top_k, top_p, max_length)
     if rng is not None and not hasattr(rng, "choice_index") and not hasattr(rng, "choices"):
         raise TypeError(f"rng must be a random.Random, not {type(rng).__name__}")

@@ -5,10 +5,9 @@ out is compared with the reference, so that the run is known to have been one.
 """
 import random
 
-from microgpt import Trainer, Value, reference, simd_info
+from microgpt import GPT, Trainer, Value, document_loss, reference, simd_info
 from microgpt.core import simd
 from microgpt.core.adam import Adam
-from microgpt.core.model import GPT, document_loss
 from microgpt.core.mt19937 import MT19937
 
 DOCS = ["emma", "olivia", "ava", "isabella"]

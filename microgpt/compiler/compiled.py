@@ -8,8 +8,12 @@ import warnings
 from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
 from ..core import hooks
-from ..core.replay import Dispatcher, Entry, Program, Unsupported, leaf_values, plainly, probe, probe_replay
-from ..core.tracing import SymFloat, Trace, Traced, TraceError
+from ..core.dispatch import Dispatcher, Entry, leaf_values, plainly, probe, probe_replay
+from ..core.recorder import TraceError
+from ..core.replay import Program, Unsupported
+from ..core.symbols import SymFloat
+from ..core.traced import Traced
+from ..core.tracing import Trace
 from ..core.value import Value
 from . import rewrite, structure
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from typing import Any, Literal, TypeAlias
 
-    from ..core.tracing import Guard
+    from ..core.recorder import Guard
     from .structure import Structure
 
     _Arguments: TypeAlias = tuple[Any, ...]

@@ -15,7 +15,7 @@ import sysconfig
 import types
 
 from ..core import hooks
-from ..core.tracing import TraceError
+from ..core.recorder import TraceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Arguments and results, taken apart and put together: lists within lists."""
-from ..core.tracing import SymFloat, SymInt, Traced, TraceError
+from ..core.recorder import TraceError
+from ..core.symbols import SymFloat, SymInt
+from ..core.traced import Traced
 from ..core.value import Value
 
 TYPE_CHECKING = False

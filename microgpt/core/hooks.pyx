@@ -11,13 +11,14 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 cimport cython
 from cpython.object cimport PyObject
 
-from microgpt.core.tracing cimport (
-    SymFloat, SymInt, Trace, Traced, call_number, data_of_value, extreme_of, linear_rows, look_up_now, make_value,
-    tracing_now,
-)
+from microgpt.core.recorder cimport Recorder
+from microgpt.core.symbols cimport SymFloat, SymInt, call_number, extreme_of
+from microgpt.core.traced cimport Traced, custom
+from microgpt.core.tracing cimport data_of_value, linear_rows, look_up, tracing_now
 from microgpt.core.value cimport Value
 
-from microgpt.core.tracing import FUNCTIONS, TraceError
+from microgpt.core.recorder import TraceError
+from microgpt.core.symbols import FUNCTIONS
 
 rewrite = None  # compiler.rewrite.rewritten, set when that module is loaded: a user's function -> its rewritten twin
 is_user_code = None  # of a function: whether it is to be rewritten
@@ -25,7 +26,7 @@ is_user_code = None  # of a function: whether it is to be rewritten
 
 def _guard(kind, holder, name, value):
     """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
-    cdef Trace trace = tracing_now()
+    cdef Recorder trace = tracing_now()
     key = (kind, id(holder), name)
     if key not in trace.guards:
         trace.guards[key] = (kind, holder, name, value)
@@ -38,7 +39,7 @@ def _guard(kind, holder, name, value):
 def subscript(x, i):
     if type(i) is SymInt:
         if type(x) is list or type(x) is tuple:
-            return look_up_now(x, i)
+            return look_up(x, i)
         method = getattr(type(x), "__getitem__", None)
         if isinstance(method, FunctionType):
             return function_for(method)(x, i)
@@ -121,7 +122,7 @@ def _traced_type(*arguments):
 
 
 def _traced_value(data=None, children=(), local_grads=()):
-    return make_value(data, children, local_grads)
+    return custom(data, children, local_grads)
 
 
 def _traced_linear(x, w):
@@ -214,10 +215,10 @@ cdef dict package = None  # functions of this package -> their stand-ins
 cdef dict package_functions():
     global package
     if package is None:
-        from microgpt.core import model
+        from microgpt.core import functions, gpt
 
-        package = {model.linear: _traced_linear, model.softmax: _traced_softmax, model.rmsnorm: _traced_rmsnorm,
-                   model.gpt: _traced_gpt, type: _traced_type}
+        package = {functions.linear: _traced_linear, functions.softmax: _traced_softmax, functions.rmsnorm: _traced_rmsnorm,
+                   gpt.gpt: _traced_gpt, type: _traced_type}
     return package
 
 
@@ -235,7 +236,7 @@ cdef object traced_leaf(object value):
 
 cdef object function_for(object f):
     """A function's twin that records, or the function itself where it is not the user's."""
-    cdef Trace trace = tracing_now()
+    cdef Recorder trace = tracing_now()
     g = trace.functions.get(f)
     if g is None:
         g = trace.functions[f] = rewrite(f) if is_user_code(f) else f

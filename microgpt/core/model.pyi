@@ -4,11 +4,6 @@ from random import Random
 from numpy import float64
 from numpy.typing import NDArray
 
-from microgpt.core.functions import linear as linear
-from microgpt.core.functions import rmsnorm as rmsnorm
-from microgpt.core.functions import softmax as softmax
-from microgpt.core.gpt import document_loss as document_loss
-from microgpt.core.gpt import gpt as gpt
 from microgpt.core.mt19937 import MT19937
 from microgpt.core.value import Value
 

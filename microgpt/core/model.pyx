@@ -248,14 +248,3 @@ cdef uint32_t new_parameters(uint32_t n) except 0:
         tape.node[i].owner = slot
         tape.node[i].kind, tape.node[i].flags = LEAF, 0
     return slot
-
-
-def __getattr__(name):
-    """Return one of the script's functions of a model, which are loaded when they are first used."""
-    if name in ("linear", "softmax", "rmsnorm"):
-        from . import functions as home
-    elif name in ("gpt", "document_loss"):
-        from . import gpt as home
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, getattr(home, name))

@@ -1,8 +1,6 @@
-from collections.abc import Callable, Iterable
-from typing import Any, final
+from typing import Any
 
-from .tracing import Guard, Trace
-from .value import Value
+from .tracing import Trace
 
 class Unsupported(Exception): ...
 
@@ -15,32 +13,3 @@ class Program:
     @property
     def info(self) -> dict[str, Any]: ...
     def leaf_runs(self) -> list[tuple[int, int]]: ...
-
-@final
-class Entry:
-    program: Program | None
-    guards: tuple[Guard, ...]
-    results: Any
-    calls: int
-    why: str | None
-    kept: tuple[Any, ...]
-    timing: tuple[float, float]
-    verified: bool
-    def check_guards(self) -> Guard | None: ...
-
-class Dispatcher:
-    function: Callable[..., Any]
-    entries: dict[bytes, Entry]
-    with_grad: bool
-    static: frozenset[int]
-    always_verify: bool
-    def __init__(self, function: Callable[..., Any], static: Iterable[int], with_grad: bool) -> None: ...
-    def __call__(self, *arguments: Any, **named: Any) -> Any: ...
-    def replay_now(self, entry: Entry, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None: ...
-    def evict(self, most: int) -> None: ...
-    def touch(self, entry: Entry) -> None: ...
-
-def leaf_values(arguments: tuple[Any, ...]) -> list[Value]: ...
-def plainly(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any: ...
-def probe(root: Value, program: Program, values: list[Value]) -> list[float] | None: ...
-def probe_replay(root: Value, program: Program) -> list[float] | None: ...

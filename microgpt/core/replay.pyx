@@ -1,63 +1,26 @@
 # cython: language_level=3, cdivision=True, auto_pickle=False
-"""Compiled programs and their calls: frames, the snapshot of the leaves, results on the tape, and the way back.
+"""Compiled programs: one shape of one function each, made from a trace, called with a snapshot of its leaves.
 
-A Program is one shape of one function. A call copies the leaves' numbers into a frame, runs the forward instructions there
-and puts a node on the tape for each result; backward copies the leaves' grads into the frame, runs the backward
-instructions, and copies them back. Several calls may be alive at once, each with a frame of its own.
+A call puts a node on the tape for each result. Several calls may be alive at once, each with a frame of its own.
 """
-cimport cython
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
-from cpython.object cimport PyObject
-from libc.math cimport isfinite
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from microgpt.core._csrc cimport MG_NO_MEMORY, MG_OK, mg_kernels
-from microgpt.core.simd cimport kernels
-from microgpt.core.tracing cimport *
-from microgpt.core.backward cimport probe_backward
+from microgpt.core._csrc cimport MG_OK
 from microgpt.core.blocks cimport hold_external as keep, make_block as make_region
-from microgpt.core.lock cimport (
-    begin_nogil as begin, end_nogil as end, release_handle as let_go, wait_until_idle as wait_for_tape,
-)
-from microgpt.core.tape cimport LEAF, PROGRAM, Node, Replay, block_of as region_of, tape
+from microgpt.core.calls cimport *
+from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end, release_handle as let_go, wait_until_idle as wait_for_tape
+from microgpt.core.recorder cimport MG_LEAF, mg_op_is_inner
+from microgpt.core.tape cimport PROGRAM, Node, Replay, block_of as region_of, tape
+from microgpt.core.traced cimport Traced
+from microgpt.core.tracing cimport Trace
 from microgpt.core.value cimport Value, handle
 
 
-cdef extern from "compiler/program.h" nogil:
-    ctypedef struct mg_program:
-        int32_t n_forward, n_backward, n_tiles, n_lists, n_out, n_leaves, n_ints, n_floats
-        int64_t frame_size, leaf_data, leaf_grad, constants, n_constants, root_grad
-        double *constant_data
-        int64_t *out
-        int64_t *float_slots
-        int64_t n_nodes, n_uses, n_values, n_grads
-        const char *dynamic
-    ctypedef struct mg_chunk:
-        pass
-    int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, bint with_grad, const int32_t *bounds,
-                   mg_chunk **memory, mg_program *program)
-    void mg_free_chunks(mg_chunk *chunks)
-    void mg_program_free(mg_program *program)
-    void mg_program_damage(mg_program *program, int which)
+cdef mg_chunk *compiler_memory = NULL  # the compiler's scratch memory, up to 32 MiB
+cdef uint64_t n_shapes = 0
 
-
-cdef extern from *:
-    """
-    #include "kernels/kernels.h"
-    #define mg_replay(k, program, backward, frame, leaf_grads, ints) \
-        ((k)->replay((program), (backward), (frame), (leaf_grads), (ints)))
-    """
-    int mg_replay(const mg_kernels *k, const mg_program *program, bint backward, double *frame, double *leaf_grads,
-                  const int32_t *ints) nogil
-
-
-include "_frames.pxi"
-include "_expand.pxi"
-
-
-# ---- the Python side ----
 
 class Unsupported(Exception):
     """This trace cannot be compiled at all."""
@@ -66,10 +29,6 @@ class Unsupported(Exception):
 cdef class Program:
     """One shape of a function, compiled. Program(trace, results, roots, with_grad): results are traced Values, or numbers
     that are not known yet, roots their nodes; with_grad: results[0] can be differentiated."""
-    cdef Shape *shape
-    cdef readonly bint with_grad
-    cdef readonly list bounds, derived
-    cdef readonly str dynamic  # why backward sorts in every call, or None
 
     def __cinit__(self, Trace trace, list results, list roots, bint with_grad):
         global compiler_memory, n_shapes
@@ -240,7 +199,7 @@ cdef class Program:
         finally:
             let_go(owner)
 
-    cdef object result(self, uint32_t slot, int32_t k):
+    cdef object result(self, unsigned int slot, int32_t k):
         """Of several results, one that is computed is a node; others are what they are."""
         cdef Shape *shape = self.shape
         cdef int32_t root = shape.roots[k]
@@ -326,6 +285,3 @@ cdef int find_runs(Shape *shape, uint32_t low) except -1:
             run.slot, run.n, run.leaf = shape.leaves[i], 1, i
             shape.n_runs += 1
     return 0
-
-
-include "_dispatch.pxi"

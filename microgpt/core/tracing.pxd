@@ -1,78 +1,14 @@
 # cython: language_level=3
-"""Traced calls, for the module that compiles and replays them."""
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+"""Traced calls, for the hooks that record what a rewritten function does."""
+from microgpt.core.recorder cimport Recorder
+from microgpt.core.symbols cimport SymFloat, SymInt
 
 
-cdef extern from "compiler/graph.h" nogil:
-    enum:
-        MG_LEAF, MG_CONST, MG_FLOAT, MG_INT, MG_TABLE, MG_ADD, MG_MUL, MG_POW, MG_LOG, MG_EXP, MG_RELU, MG_CUSTOM, MG_GATHER
-        MG_NUM_ADD, MG_NUM_MUL, MG_NUM_DIV, MG_NUM_POW, MG_NUM_NEG, MG_NUM_VALUE, MG_NUM_CALL, MG_NUM_MAX, MG_NUM_MIN
-    ctypedef struct mg_graph:
-        int32_t n
-        uint8_t *op
-        int32_t *a
-        int32_t *b
-        int32_t *lists
-        double *numbers
-        int32_t n_lists, n_numbers, n_leaves, n_ints, n_floats
-    int32_t mg_graph_node(mg_graph *graph, int op, int32_t a, int32_t b)
-    int32_t mg_graph_list(mg_graph *graph, int32_t n, const int32_t *items)
-    int32_t mg_graph_numbers(mg_graph *graph, int32_t n, const double *items)
-    void mg_graph_free(mg_graph *graph)
-    bint mg_op_is_inner(int op)
-    bint mg_op_has_list(int op)
-    double mg_call_function(int function, double x, int *odd)
-    double mg_python_pow(double x, double y, int *odd)
+cdef class Trace(Recorder):
+    pass
 
 
-cdef struct Pair:  # of a hash table of ints
-    uint64_t key
-    int32_t value  # a node; key 0: empty
-
-cdef struct Pairs:
-    Pair *items
-    uint32_t mask, n
-
-
-cdef class Trace:
-    cdef mg_graph graph
-    cdef uint32_t *leaf_slots  # by leaf: its slot, 0 for an argument
-    cdef int32_t leaves_capacity
-    cdef Pairs leaves, constants  # slot -> node, bits of a number -> node
-    cdef readonly list int_names, bounds  # by int input: what to call it, how many values it can have (None: any)
-    cdef readonly list derived  # int inputs that are computed from others, behind these: (operator, operand, operand)
-    cdef dict derived_index
-    cdef readonly dict guards  # key -> (kind, holder, name, value): what the program read from outside
-    cdef readonly set captured, created  # ids: of containers from outside, of objects made in the trace
-    cdef readonly dict functions  # that were called -> what is called instead
-    cdef readonly list keep  # what must not be freed while ids are compared
-    cdef dict rows, numbers
-    cdef uint64_t serial
-
-
-cdef class Traced:
-    cdef int32_t node
-    cdef uint64_t serial
-
-
-cdef class SymFloat:
-    cdef int32_t node
-    cdef uint64_t serial
-
-
-cdef class SymInt:
-    cdef int32_t index
-    cdef uint64_t serial
-
-
-cdef int32_t node_of_value(object value) except -1
-
-
-cdef Trace tracing_now()
-cdef bint tracing_here()
-cdef object look_up_now(object items, SymInt index)
-cdef object make_value(object data, object children, object local_grads)
-cdef SymFloat call_number(int function, object x)
-cdef SymFloat extreme_of(bint largest, list items)
+cdef Recorder tracing_now()
+cdef object look_up(object items, SymInt index)
 cdef SymFloat data_of_value(object value)
 cdef list linear_rows(object x, object w)

@@ -1,41 +1,18 @@
 from types import TracebackType
-from typing import Any, TypeAlias, final
+from typing import Any
 
-FUNCTIONS: dict[str, int]
-#: What was read from outside: kind, holder, name, value.
-Guard: TypeAlias = tuple[str, Any, Any, Any]
+from .recorder import Recorder
+from .symbols import SymFloat, SymInt
+from .traced import Traced
 
-class TraceError(TypeError):
-    raised: int
-    def __init__(self, *arguments: object) -> None: ...
-
-class Trace:
-    int_names: list[str]
-    bounds: list[int | None]
-    derived: list[Any]
-    guards: dict[Any, Guard]
-    captured: set[int]
-    created: set[int]
-    functions: dict[Any, Any]
-    keep: list[Any]
+class Trace(Recorder):
     def int_input(self, name: str) -> SymInt: ...
     def float_input(self) -> SymFloat: ...
     def leaf_input(self) -> Traced: ...
     def number_input(self) -> Traced: ...
     def traced(self, value: Any) -> Traced: ...
     def root(self, result: Any) -> int: ...
-    @property
-    def n_nodes(self) -> int: ...
     def __enter__(self) -> Trace: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool: ...
-
-@final
-class Traced: ...
-
-@final
-class SymFloat: ...
-
-@final
-class SymInt: ...

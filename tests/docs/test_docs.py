@@ -137,7 +137,7 @@ def test_images_are_files_and_described(page):
 def sources():
     """Every file of the repository that may mention a page."""
     folders = ("microgpt", "csrc", "tests", "tools", "bench", "examples", "docs", ".github")
-    kinds = {".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".md", ".yml", ".toml", ".txt", ".in"}
+    kinds = {".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".md", ".yml", ".toml", ".txt", ".in"}
     top = [path for path in ROOT.iterdir() if path.is_file()]
     found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     skipped = {"node_modules", "_build", "__pycache__"}

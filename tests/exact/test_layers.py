@@ -2,9 +2,8 @@
 import pytest
 from graphs import assert_same, assert_same_graph, bits, outcome
 
-from microgpt import reference
-from microgpt.core import model
-from microgpt.core.model import GPT, document_loss
+import microgpt
+from microgpt import GPT, document_loss, reference
 from microgpt.core.value import Value
 
 
@@ -47,7 +46,7 @@ def layer_cases():
 
 @pytest.mark.parametrize("case", layer_cases())
 def test_layer(case):
-    ours, error = outcome(lambda: layer_cases()[case](model, Value))
+    ours, error = outcome(lambda: layer_cases()[case](microgpt, Value))
     theirs, expected = outcome(lambda: layer_cases()[case](reference, reference.Value))
     assert error == expected
     if theirs is None:
@@ -67,7 +66,7 @@ def test_division_by_the_length_is_the_librarys_pow():
     """At the least n for which pow(n, -1.0) is not 1.0 / n (any will do where there is none)."""
     n = next((n for n in range(1, 3000) if float(n) ** -1.0 != 1.0 / n), 3)
     ours, theirs = ([V(0.1 * k - 0.25) for k in range(n)] for V in (Value, reference.Value))
-    assert_same_graph(model.rmsnorm(ours)[0], reference.rmsnorm(theirs)[0])
+    assert_same_graph(microgpt.rmsnorm(ours)[0], reference.rmsnorm(theirs)[0])
 
 
 @pytest.mark.parametrize("tokens", [[], [2], [0, 3], [0, -3], [0, -4], [3, 0], [0, 1.5], [0, "a"], "ab", None])
@@ -82,7 +81,7 @@ def test_document_loss_of_odd_tokens(tokens):
 
 def test_probability_that_underflows_is_the_scripts_error():
     errors = []
-    for m in (model, reference):
+    for m in (microgpt, reference):
         gpt = m.GPT(2, n_embd=2, n_head=1, n_layer=0, block_size=2)
         for p, number in zip(gpt.params, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1e3, 1e3, -1e3, -1e3]):
             p.data = number
@@ -93,7 +92,7 @@ def test_probability_that_underflows_is_the_scripts_error():
 @pytest.mark.parametrize("arguments", [(3, 0), (-4, 0), (0, 4), (0, -5), (1.0, 0), (0, None)])
 def test_gpt_of_odd_indices(arguments):
     settings = dict(vocab_size=3, n_embd=4, block_size=4)
-    _, error = outcome(lambda: model.gpt(*arguments, [[]], [[]], GPT(**settings)))
+    _, error = outcome(lambda: microgpt.gpt(*arguments, [[]], [[]], GPT(**settings)))
     _, expected = outcome(lambda: reference.gpt(*arguments, [[]], [[]], reference.GPT(**settings)))
     assert error == expected is not None
 
@@ -103,8 +102,8 @@ def test_gpt_refuses_what_it_cannot_use():
     row = [Value(0.0) for _ in range(4)]
     for keys, values in (([[row]], [[]]), ([[row[:3]]], [[row]]), ([[row]], [[[0.0] * 4]])):
         with pytest.raises(ValueError):
-            model.gpt(0, 1, keys, values, m)
+            microgpt.gpt(0, 1, keys, values, m)
     with pytest.raises(TypeError):
-        model.gpt(0, 0, [[]], [[]], reference.GPT(3, n_embd=4))
+        microgpt.gpt(0, 0, [[]], [[]], reference.GPT(3, n_embd=4))
     with pytest.raises(IndexError):
-        model.gpt(0, 0, [], [], m)
+        microgpt.gpt(0, 0, [], [], m)

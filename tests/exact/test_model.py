@@ -1,13 +1,13 @@
 """GPT and the layers: the graph that the script builds, node for node, and the exceptions that it raises."""
+import gc
 import random
 
 import pytest
 from graphs import ENGINES, assert_same, assert_same_graph, bits
 
-from microgpt import reference
-from microgpt.core import model
+import microgpt
+from microgpt import GPT, document_loss, reference
 from microgpt.core.audit import sorted_slots
-from microgpt.core.model import GPT, document_loss
 
 CONFIGS = {
     "default": (dict(vocab_size=9), [8, 0, 3, 3, 7, 8]),
@@ -90,7 +90,7 @@ def test_the_known_order_is_not_used_once_somebody_has_looked_inside(inside):
 def test_a_document_below_a_chain_that_shares_its_parameters():
     """Nodes of the document send to operands of the folded sum above it, which must give way."""
     ours, theirs, tokens = pair("default")
-    for f, m, layers in ((document_loss, ours, model), (reference.document_loss, theirs, reference)):
+    for f, m, layers in ((document_loss, ours, microgpt), (reference.document_loss, theirs, reference)):
         p = m.params
         (root,) = layers.linear([*p[1000:1100], f(tokens, m), *p[1300:1400]], [p[1500:1701]])
         root.backward()

@@ -4,10 +4,9 @@ import random
 import pytest
 from graphs import bits, outcome
 
-from microgpt import reference
-from microgpt.core import model
+import microgpt
+from microgpt import GPT, document_loss, reference
 from microgpt.core.fused import FusedEngine
-from microgpt.core.model import GPT, document_loss
 from microgpt.core.mt19937 import MT19937
 from microgpt.core.value import Value
 
@@ -107,5 +106,5 @@ def test_token_ids_of_any_whole_type(which):
     expected = document_loss(tokens, m).data
     assert document_loss(given, m).data == expected == FusedEngine(m).loss_and_grad(given)
     assert document_loss(tuple(given), m).data == expected
-    (a, *_), (b, *_) = (model.gpt(i, p, [[]], [[]], m) for i, p in ((tokens[0], 1), (given[0], as_type(1))))
+    (a, *_), (b, *_) = (microgpt.gpt(i, p, [[]], [[]], m) for i, p in ((tokens[0], 1), (given[0], as_type(1))))
     assert a.data == b.data

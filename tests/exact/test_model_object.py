@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from microgpt.core import model
-from microgpt.core.model import GPT
+import microgpt
+from microgpt import GPT
 from microgpt.core.value import Value
 
 
@@ -51,10 +51,10 @@ def test_a_view_keeps_the_model_alive():
 
 def test_part_of_a_graph_outlives_the_rest():
     x = [Value(0.5), Value(2.0)]
-    out = model.linear(x, [[Value(3.0), Value(4.0)], [Value(5.0), Value(6.0)]])
+    out = microgpt.linear(x, [[Value(3.0), Value(4.0)], [Value(5.0), Value(6.0)]])
     second = out[1]
     del out
-    churn = [model.linear(x, [x, x]) for _ in range(50)]
+    churn = [microgpt.linear(x, [x, x]) for _ in range(50)]
     second.backward()
     assert (x[0].grad, x[1].grad) == (5.0, 6.0)
     assert [c.data for c in second._children[1]._children] == [6.0, 2.0]
@@ -63,7 +63,7 @@ def test_part_of_a_graph_outlives_the_rest():
 
 def test_iterators_are_read_once():
     x = [Value(1.0), Value(2.0)]
-    out = model.linear(iter(x), iter([x, (v for v in x)]))
+    out = microgpt.linear(iter(x), iter([x, (v for v in x)]))
     assert [v.data for v in out] == [5.0, 5.0] and out[1]._children[1]._children == (x[1], x[1])
 
 

@@ -5,10 +5,9 @@ import random
 import pytest
 from graphs import bits
 
-from microgpt import reference
-from microgpt.core import model
+import microgpt
+from microgpt import GPT, document_loss, reference
 from microgpt.core.audit import tape_state
-from microgpt.core.model import GPT, document_loss
 from microgpt.core.value import Value
 
 
@@ -36,7 +35,7 @@ def tape_is_free():
     assert not tape_state()[0]
     x = Value(2.0)
     (x * x).backward()
-    model.softmax([x, x])[0].backward()
+    microgpt.softmax([x, x])[0].backward()
     return True
 
 
@@ -45,7 +44,7 @@ def tape_is_free():
 def test_rows_are_counted_and_not_believed(length, n_layer):
     settings = dict(vocab_size=5, n_embd=4, n_head=2, n_layer=n_layer, block_size=8)
     logits = []
-    for m, module, V in ((GPT(**settings), model, Value), (reference.GPT(**settings), reference, reference.Value)):
+    for m, module, V in ((GPT(**settings), microgpt, Value), (reference.GPT(**settings), reference, reference.Value)):
         keys, values = cache_of(m, 2, V), cache_of(m, 2, V)
         keys, values = [Lying(rows, length) for rows in keys], [Lying(rows, length) for rows in values]
         logits.append(module.gpt(1, 1, keys, values, m))
@@ -64,7 +63,7 @@ def test_layers_of_different_numbers_of_rows_are_refused(which, layer, given):
     cache = keys if which == "keys" else values
     cache[layer] = Lying(cache[layer], 2, given)
     with pytest.raises(ValueError, match="as many positions as each other"):
-        model.gpt(1, 1, keys, values, m)
+        microgpt.gpt(1, 1, keys, values, m)
     assert tape_is_free()
 
 
@@ -79,7 +78,7 @@ def test_bad_rows_leave_the_tape_free(bad, position):
         caches = cache_of(m, 2), cache_of(m, 2)
         caches[which][0][position] = bad(caches[which][0][position])
         with pytest.raises((ValueError, TypeError, ZeroDivisionError)):
-            model.gpt(1, 1, *caches, m)
+            microgpt.gpt(1, 1, *caches, m)
         assert len(caches[0][0]) == len(caches[1][0]) == 2
         assert tape_is_free()
 
@@ -104,13 +103,13 @@ def test_rows_that_change_while_they_are_read():
     m = GPT(5, 4, 2, 1, 8)
     keys, values = cache_of(m, 2), cache_of(m, 2)
     with pytest.raises(ValueError):
-        model.gpt(1, 1, [Shrinking(keys[0])], values, m)
+        microgpt.gpt(1, 1, [Shrinking(keys[0])], values, m)
     assert tape_is_free()
 
 
 @pytest.mark.parametrize("function", [
-    lambda x: model.softmax(x), lambda x: model.rmsnorm(x), lambda x: model.linear(x, [[Value(1.0)] * 2]),
-    lambda x: model.linear([Value(1.0)] * 2, [[Value(1.0)] * 2, x]), lambda x: model.linear([Value(1.0)], x),
+    lambda x: microgpt.softmax(x), lambda x: microgpt.rmsnorm(x), lambda x: microgpt.linear(x, [[Value(1.0)] * 2]),
+    lambda x: microgpt.linear([Value(1.0)] * 2, [[Value(1.0)] * 2, x]), lambda x: microgpt.linear([Value(1.0)], x),
 ])  # fmt: skip
 @pytest.mark.parametrize("bad", [
     lambda: Lying([Value(1.0), Value(2.0)], 5), lambda: Lying([Value(1.0)], 0), lambda: [Value.__new__(Value)] * 2,
@@ -133,17 +132,17 @@ def test_legal_errors_leave_the_graph_whole():
     for _ in range(3):
         with pytest.raises(ValueError, match="math domain error|positive"):
             document_loss([2, 1, 2], m)
-        assert math.isnan(model.softmax([huge, inf])[0].data)
-        model.softmax([nan, huge])
-        model.rmsnorm([huge, nan])
-        model.linear([huge, inf], [[inf, huge]])
+        assert math.isnan(microgpt.softmax([huge, inf])[0].data)
+        microgpt.softmax([nan, huge])
+        microgpt.rmsnorm([huge, nan])
+        microgpt.linear([huge, inf], [[inf, huge]])
         with pytest.raises(IndexError):
             document_loss([2, 7, 2], m)
     for number in (math.nan, math.inf, -1e308):
         m.data[:] = number
         keys, values = [[]], [[]]
         for pos_id in range(3):
-            model.gpt(1, pos_id, keys, values, m)
+            microgpt.gpt(1, pos_id, keys, values, m)
         try:
             document_loss([2, 1, 2], m)
         except ValueError:

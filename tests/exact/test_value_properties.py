@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 
+import microgpt
 from microgpt import reference
-from microgpt.core import model
 from microgpt.core.value import Value
 
 PLAIN = st.floats(-3, 3)
@@ -101,7 +101,7 @@ def test_shapes_that_a_folded_sum_must_give_way_to(shape):
     for seed in range(30):
         numbers = [random.Random(seed * 3 + k).uniform(-1.1, 1.1) for k in range(3)]
         roots, inputs = [], []
-        for m, V in ((model, Value), (reference, reference.Value)):
+        for m, V in ((microgpt, Value), (reference, reference.Value)):
             given = [V(x) for x in numbers]
             root = SHAPES[shape](m, *given)
             root = sum(r * (k + 0.7) for k, r in enumerate(root)) if len(root) > 1 else root[0]
@@ -143,7 +143,7 @@ CHANGES = {
 def test_backward_reaches_what_a_leaf_was_given_later(use, change, before, times):
     """A leaf, and what is computed from it as from a leaf; then its second __init__ gives it children."""
     graphs = []
-    for m, V in ((model, Value), (reference, reference.Value)):
+    for m, V in ((microgpt, Value), (reference, reference.Value)):
         x, w, z = [V(0.3), V(-1.7)], [V(1.1), V(0.9)], V(5.0)
         root = USES[use](m, x, w)
         if before:
@@ -161,7 +161,7 @@ def test_backward_reaches_what_a_leaf_was_given_later(use, change, before, times
 def test_backward_reaches_what_a_leaf_in_the_cache_was_given_later(name):
     """The cached keys and values of gpt may be anybody's Values, leaves too."""
     grads = []
-    for m, V in ((model, Value), (reference, reference.Value)):
+    for m, V in ((microgpt, Value), (reference, reference.Value)):
         gpt = m.GPT(5, 4, 2, 1, 8, rng=random.Random(3))
         keys, values = [[[V(0.1 * k) for k in range(4)]]], [[[V(0.3 - k) for k in range(4)]]]
         cached, z = (keys if name == "keys" else values)[0][0], V(2.0)
@@ -178,7 +178,7 @@ def test_slots_of_what_was_below_a_leaf_are_used_again():
     """After a leaf has gone back to being one, or has died, new nodes in the same slots are sorted like any others."""
     for seed in range(40):
         results = []
-        for m, V in ((model, Value), (reference, reference.Value)):
+        for m, V in ((microgpt, Value), (reference, reference.Value)):
             rng = random.Random(seed)
             kept, log = [V(rng.gauss(0, 1)) for _ in range(4)], []
             for _ in range(12):
@@ -198,7 +198,7 @@ def test_slots_of_what_was_below_a_leaf_are_used_again():
 
 def test_a_long_recurrence_unfolds_in_linear_time():
     a, b, c = Value(0.3), Value(0.9), Value(-0.7)
-    root = recurrence(model, a, b, c, 3000)[0]
+    root = recurrence(microgpt, a, b, c, 3000)[0]
     root.backward()
     expected = [reference.Value(v.data) for v in (a, b, c)]
     recurrence(reference, *expected, 3000)[0].backward()
@@ -209,7 +209,7 @@ def test_a_long_recurrence_unfolds_in_linear_time():
 def test_looking_inside_changes_nothing(when):
     """The inside of a folded sum, looked at before or after one backward or between two, is what the script has."""
     roots, inputs = [], []
-    for m, V in ((model, Value), (reference, reference.Value)):
+    for m, V in ((microgpt, Value), (reference, reference.Value)):
         x, w = [V(0.3), V(-0.0), V(1.7)], [[V(1.1), V(-2.3), V(0.7)], [V(0.1), V(0.2), V(0.3)]]
         out = m.softmax(m.rmsnorm(m.linear(x, w)))
         root = out[0] * out[1]
@@ -242,7 +242,7 @@ def walk(root):
 def test_what_flowed_is_remembered():
     """The head's grad may have been overwritten before a test reads the nodes below it."""
     heads = []
-    for m, V in ((model, Value), (reference, reference.Value)):
+    for m, V in ((microgpt, Value), (reference, reference.Value)):
         (head,) = m.linear([V(2.0), V(3.0)], [[V(5.0), V(7.0)]])
         head.grad = -0.0
         (head * -0.0).backward()  # head.grad becomes -0.0 + -0.0; what is inside starts at 0 and becomes 0.0

@@ -2,7 +2,7 @@
 import resource
 import sys
 
-from microgpt.core import model
+import microgpt
 from microgpt.core.value import Value
 
 
@@ -14,8 +14,8 @@ def resident():
 def step(k):
     a, b = Value(k * 0.001), Value(2.0)
     c = (a * b + 3 - a / b) ** 2
-    y = model.linear([a, c], [[b, a], [c, b], [a, a]])
-    z = model.softmax(model.rmsnorm(y))
+    y = microgpt.linear([a, c], [[b, a], [c, b], [a, a]])
+    z = microgpt.softmax(microgpt.rmsnorm(y))
     loss = -z[k % 3].log() + Value(1.0, (a, b, c), (1.0, 2.0, 3.0))
     loss.backward()
     if k % 5 == 0:
@@ -27,10 +27,10 @@ def step(k):
         except ValueError:
             pass
     if k % 50 == 0:
-        m = model.GPT(4, n_embd=4, n_head=2, block_size=4)
-        model.document_loss([3, *[k % 3] * (k % 4), 3], m).backward()
+        m = microgpt.GPT(4, n_embd=4, n_head=2, block_size=4)
+        microgpt.document_loss([3, *[k % 3] * (k % 4), 3], m).backward()
         keys, values = [[]], [[]]
-        model.gpt(0, 0, keys, values, m)
+        microgpt.gpt(0, 0, keys, values, m)
 
 
 steps = int(sys.argv[1])

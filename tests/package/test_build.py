@@ -15,7 +15,9 @@ import pytest
 from conftest import ROOT
 
 MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "fused", "tracing", "hooks", "replay"]  # fmt: skip
+           "functions", "gpt", "model", "adam", "optim", "fused",
+           "recorder", "symbols", "traced", "tracing", "hooks", "calls", "replay",
+           "dispatch"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and those beside it.
@@ -274,7 +276,7 @@ def test_wheel_holds_no_sources():
 @pytest.mark.parametrize("name, calls", [("value", {"pow", "exp", "log"}), ("layers", {"pow", "exp"}), ("gpt", {"pow", "log"}),
                                          ("mt19937", {"log", "cos", "sin"}), ("adam", {"pow"}), ("optim", {"pow"}),
                                          ("simd", {"pow", "exp", "tanh", "erf"}), ("fused", {"log"}),
-                                         ("replay", {"pow", "exp", "log"})])  # fmt: skip
+                                         ("calls", {"pow", "exp", "log"})])  # fmt: skip
 def test_libm_is_called(name, calls):
     lines = tool("nm", "-D", "--undefined-only", built(name)).splitlines()
     undefined = {line.split()[-1].split("@")[0] for line in lines}

@@ -8,10 +8,9 @@ import pytest
 from conftest import in_threads
 from graphs import bits
 
-from microgpt import reference
-from microgpt.core import model
+import microgpt
+from microgpt import GPT, document_loss, reference
 from microgpt.core.audit import audits, tape_state
-from microgpt.core.model import GPT, document_loss
 from microgpt.core.value import Value
 
 
@@ -34,11 +33,11 @@ def test_models_in_threads_give_what_they_give_alone():
         results[seed] = [bits(p.data) for p in gpt.params]
 
     ours, theirs = {}, {}
-    together(*[lambda seed=seed: train(seed, model, ours) for seed in range(4)])
+    together(*[lambda seed=seed: train(seed, microgpt, ours) for seed in range(4)])
     train(2, reference, theirs)
     alone = {}
     for seed in range(4):
-        train(seed, model, alone)
+        train(seed, microgpt, alone)
     assert ours == alone and ours[2] == theirs[2]
 
 
@@ -64,10 +63,10 @@ def test_operators_backward_and_layers_at_once():
     def layers():
         for k in range(300):
             x = [Value(k + 0.5), Value(2.0)]
-            (y,) = model.linear(model.linear(x, [x, x]), [x])
+            (y,) = microgpt.linear(microgpt.linear(x, [x, x]), [x])
             y.backward()
             y._children[1]._children  # noqa: B018
-            assert abs(sum(p.data for p in model.softmax(model.rmsnorm(x))) - 1) < 1e-12
+            assert abs(sum(p.data for p in microgpt.softmax(microgpt.rmsnorm(x))) - 1) < 1e-12
 
     def documents():
         for _ in range(200):
@@ -94,7 +93,7 @@ def test_values_dropped_while_another_thread_is_at_work():
         held = []
         while not stop.is_set():
             held = [Value(float(k)) * 2.0 for k in range(500)]
-            model.softmax(held)
+            microgpt.softmax(held)
         assert held == [] or held[3].data == 6.0
 
     together(work, drop)

@@ -139,16 +139,16 @@ def test_cycles_are_freed(name):
 import sys
 from cycles import CYCLES
 from microgpt import Value
-from microgpt.core import model
+import microgpt
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 make = CYCLES[sys.argv[1]]
 for _ in range(3000):
-    make(Value, model)
+    make(Value, microgpt)
 before = resident()
 for _ in range(12_000 if sys.argv[1] == "a long way" else 100_000):
-    make(Value, model)
+    make(Value, microgpt)
 grown = resident() - before
 assert grown < 3 << 20, grown
 """, name)

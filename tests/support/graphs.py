@@ -2,13 +2,13 @@
 import struct
 from types import SimpleNamespace
 
+import microgpt
 from microgpt import reference
-from microgpt.core import model
 from microgpt.core.value import Value
 
 ENGINES = {
     "graph": SimpleNamespace(
-        Value=Value, linear=model.linear, softmax=model.softmax, rmsnorm=model.rmsnorm, gpt=model.gpt
+        Value=Value, linear=microgpt.linear, softmax=microgpt.softmax, rmsnorm=microgpt.rmsnorm, gpt=microgpt.gpt
     ),
     "reference": SimpleNamespace(
         Value=reference.Value, linear=reference.linear, softmax=reference.softmax, rmsnorm=reference.rmsnorm,

@@ -175,7 +175,7 @@ def test_uninitialised_values_do_no_harm():
 
 
 def test_initialising_a_node_of_a_layer():
-    from microgpt.core.model import softmax
+    from microgpt import softmax
 
     (p,) = softmax([Value(1.0)])
     with pytest.raises(TypeError, match="cannot be initialised again"):

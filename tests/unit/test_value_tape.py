@@ -7,8 +7,8 @@ from children import child
 from cycles import CYCLES
 from graphs import assert_same_graph, bits
 
+import microgpt
 from microgpt import reference
-from microgpt.core import model
 from microgpt.core.value import Value
 
 # ---- marks ----
@@ -59,7 +59,7 @@ for sorts in range(1, 9):
 def test_backward_through_acycle(name):
     for root in (0, 1):
         for backwards in (1, 2):
-            nodes = CYCLES[name](Value, model), CYCLES[name](reference.Value, reference)
+            nodes = CYCLES[name](Value, microgpt), CYCLES[name](reference.Value, reference)
             for pair in nodes:
                 for _ in range(backwards):
                     pair[root].backward()
@@ -86,7 +86,7 @@ def test_cycles_that_somebody_holds_stay():
             log.append([bits(value.data), bits(value.grad), [bits(c.grad) for c in value._children]])
         return log, kept
 
-    ours, kept = make(Value, model, 2000)
+    ours, kept = make(Value, microgpt, 2000)
     theirs, expected = make(reference.Value, reference, 2000)
     assert ours == theirs
     for a, b in zip(kept, expected):
@@ -116,7 +116,7 @@ def test_local_gradients_that_use_values():
     def build():
         c = a * b + 1.0
         c.backward()
-        model.softmax([a, c])[0].backward()
+        microgpt.softmax([a, c])[0].backward()
         Value(1.0, (c,), (1.0,))
 
     c = Value(Number(1.0, build), (a, b, a), [Number(k, build) for k in (1.0, 2.0, 3.0)])

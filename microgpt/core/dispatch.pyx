@@ -1,20 +1,37 @@
-# From a call's arguments to a program: the structure of the arguments as bytes, the numbers in them as inputs. Part of
-# replay.pyx.
+# cython: language_level=3, cdivision=True, auto_pickle=False
+"""From a call's arguments to a program: the structure of the arguments as bytes, the numbers in them as inputs.
 
+A Dispatcher is a compiled function. What it has no program for goes to its subclass in compiler/, which traces, compares
+and compiles.
+"""
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItem
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from microgpt.core._csrc cimport MG_OK
+from microgpt.core.backward cimport probe_backward
+from microgpt.core.calls cimport Call, Shape, backward_call, call_of
+from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end, wait_until_idle as wait_for_tape
+from microgpt.core.recorder cimport tracing_here
+from microgpt.core.replay cimport Program
+from microgpt.core.tape cimport LEAF, PROGRAM, Replay, tape
+from microgpt.core.value cimport Value, handle
+
 
 cdef extern from "Python.h":
     long PyLong_AsLongAndOverflow(object x, int *overflow) except? -1
     const char *PyUnicode_AsUTF8AndSize(object x, Py_ssize_t *size) except NULL
-
-from types import CellType, MethodType
 
 cdef enum:
     SMALL = 512

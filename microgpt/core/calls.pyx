@@ -1,10 +1,158 @@
-# Writing out the graph of one call: the nodes that the uncompiled function would have made. Part of replay.pyx.
+# cython: language_level=3, cdivision=True
+"""Calls of compiled programs: their frames, their way over the tape, and the graph that is written out on demand.
 
+A call copies the leaves' numbers into a frame and runs the forward instructions there; backward copies the leaves' grads
+into the frame, runs the backward instructions, and copies them back.
+"""
 from libc.math cimport log as c_log
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 
-from microgpt.core.blocks cimport extend_block as extend_region
-from microgpt.core.tape cimport BINARY, NARY, UNARY, Nary
+from microgpt.core._csrc cimport MG_NO_MEMORY, MG_OK, mg_kernels
+from microgpt.core.blocks cimport extend_block as extend_region, hold_external as keep
+from microgpt.core.recorder cimport *
+from microgpt.core.simd cimport kernels
+from microgpt.core.tape cimport BINARY, LEAF, NARY, PROGRAM, UNARY, Nary, Node, Replay, tape
 
+
+cdef extern from *:
+    """
+    #include "kernels/kernels.h"
+    #define mg_replay(k, program, backward, frame, leaf_grads, ints) \
+        ((k)->replay((program), (backward), (frame), (leaf_grads), (ints)))
+    """
+    int mg_replay(const mg_kernels *k, const mg_program *program, bint backward, double *frame, double *leaf_grads,
+                  const int32_t *ints) nogil
+
+
+cdef enum:
+    MOST_FRAMES = 4  # free ones that are kept
+
+cdef Frame *free_frames = NULL  # read and written with the tape at rest or taken
+cdef int n_free_frames = 0
+
+
+# ---- shapes and frames ----
+
+cdef void free_frame(Frame *frame) noexcept nogil:
+    free(frame.memory)
+    free(frame)
+
+
+cdef void drop_shape(Shape *shape) noexcept nogil:
+    shape.refs -= 1
+    if shape.refs:
+        return
+    mg_program_free(&shape.program)
+    mg_graph_free(&shape.graph)
+    free(shape.roots)
+    free(shape.leaves)
+    free(shape.used)
+    free(shape.runs)
+    free(shape.argument_leaves)
+    free(shape)
+
+
+cdef Frame *new_frame(size_t size) noexcept nogil:
+    cdef Frame *frame = <Frame *>malloc(sizeof(Frame))
+    if frame == NULL:
+        return NULL
+    frame.size = size + (size >> 3)
+    frame.memory = calloc(1, frame.size + 64)
+    if frame.memory == NULL:
+        free(frame)
+        return NULL
+    frame.data = <double *>((<uintptr_t>frame.memory + 63) & ~<uintptr_t>63)
+    frame.prepared_for = 0
+    return frame
+
+
+cdef Frame *take_frame(Shape *shape) noexcept nogil:
+    global free_frames, n_free_frames
+    cdef mg_program *p = &shape.program
+    cdef size_t doubles = <size_t>p.frame_size * sizeof(double)
+    cdef size_t size = doubles + (p.n_ints + p.n_leaves + 4) * sizeof(int32_t)
+    cdef Frame **link = &free_frames
+    cdef Frame *frame
+    while link[0] != NULL and (link[0].size < size or link[0].size > 8 * size + (1 << 20)):
+        link = &link[0].next
+    frame = link[0]
+    if frame != NULL:
+        link[0] = frame.next
+        n_free_frames -= 1
+    else:
+        frame = new_frame(size)
+        if frame == NULL:
+            return NULL
+    if frame.prepared_for != shape.number:
+        frame.prepared_for = shape.number
+        frame.ints = <int32_t *>(<char *>frame.data + doubles)
+        frame.leaves = <uint32_t *>(frame.ints + p.n_ints + 1)
+        memcpy(frame.data + p.constants, p.constant_data, p.n_constants * sizeof(double))
+        memcpy(frame.leaves, shape.leaves, p.n_leaves * sizeof(uint32_t))
+    return frame
+
+
+cdef void give_frame(Frame *frame) noexcept nogil:
+    global free_frames, n_free_frames
+    cdef Frame *last = free_frames
+    if n_free_frames >= MOST_FRAMES:  # the one that has not been used for longest goes
+        while last.next.next != NULL:
+            last = last.next
+        free_frame(last.next)
+        last.next = NULL
+        n_free_frames -= 1
+    frame.next = free_frames
+    free_frames = frame
+    n_free_frames += 1
+
+
+# ---- a call on the tape ----
+
+
+
+cdef void release_call(Replay *replay) noexcept nogil:
+    cdef Call *call = call_of(replay)
+    free(call.nary)
+    give_frame(call.frame)
+    drop_shape(call.shape)
+
+
+cdef void backward_call(Replay *replay, double grad) noexcept nogil:
+    cdef Call *call = call_of(replay)
+    cdef Shape *shape = call.shape
+    cdef double *frame = call.frame.data
+    cdef double *grads = frame + shape.program.leaf_grad
+    cdef int32_t k
+    frame[shape.program.root_grad] = grad
+    if shape.direct:
+        mg_replay(kernels(), &shape.program, True, frame, tape.grad + shape.runs[0].slot - shape.program.leaf_grad,
+                  call.frame.ints)
+        return
+    for k in range(shape.n_runs):
+        memcpy(grads + shape.runs[k].leaf, tape.grad + shape.runs[k].slot, shape.runs[k].n * sizeof(double))
+    for k in range(shape.n_argument_leaves):
+        grads[shape.argument_leaves[k]] = tape.grad[call.frame.leaves[shape.argument_leaves[k]]]
+    mg_replay(kernels(), &shape.program, True, frame, frame, call.frame.ints)
+    for k in range(shape.n_runs):
+        memcpy(tape.grad + shape.runs[k].slot, grads + shape.runs[k].leaf, shape.runs[k].n * sizeof(double))
+    for k in range(shape.n_argument_leaves):
+        tape.grad[call.frame.leaves[shape.argument_leaves[k]]] = grads[shape.argument_leaves[k]]
+
+
+cdef int forward_call(Shape *shape, Frame *frame) noexcept nogil:
+    """Whether Python might have raised an error."""
+    cdef double *leaves = frame.data + shape.program.leaf_data
+    cdef int32_t k
+    for k in range(shape.n_runs):
+        memcpy(leaves + shape.runs[k].leaf, tape.data + shape.runs[k].slot, shape.runs[k].n * sizeof(double))
+    for k in range(shape.n_argument_leaves):
+        leaves[shape.argument_leaves[k]] = tape.data[frame.leaves[shape.argument_leaves[k]]]
+    return mg_replay(kernels(), &shape.program, False, frame.data, frame.data, frame.ints)
+
+
+# ---- the graph of a call, written out ----
 
 cdef int evaluate(Call *call, double *numbers) noexcept nogil:
     """Every node's number, as the forward pass found it: the frame still has the leaves and the inputs."""

@@ -1,11 +1,66 @@
-# Values that are traced, and real Values' operators while they are. Part of tracing.pyx.
+# cython: language_level=3, c_api_binop_methods=True, auto_pickle=False
+"""Values that are traced, and real Values' operators while they are: both record nodes instead of computing.
+
+Any use of a real Value that is not recorded is an error: nothing that could change from call to call becomes a constant
+unseen.
+"""
+cimport cython
+from cpython.float cimport PyFloat_AsDouble
+from cpython.object cimport PyObject, PyTypeObject
+from libc.math cimport fabs
+from libc.stdint cimport int32_t
+from libc.string cimport memcpy
+
+from microgpt.core.recorder cimport (
+    MG_ADD, MG_CONST, MG_CUSTOM, MG_EXP, MG_LOG, MG_MUL, MG_NUM_VALUE, MG_POW, MG_RELU, check_serial, constant, is_value,
+    list_node, new_number, node, node_of_leaf, plain_number, tracing_here,
+)
+from microgpt.core.symbols cimport data_of, is_symbolic, number_node
+from microgpt.core.value cimport Value
+
+from microgpt.core.recorder import TraceError
+
+
+cdef extern from *:
+    """
+    static PyNumberMethods *mg_number_methods(PyObject *type) { return ((PyTypeObject *)type)->tp_as_number; }
+    """
+    ctypedef object (*binaryfunc)(object, object)
+    ctypedef object (*unaryfunc)(object)
+    ctypedef object (*ternaryfunc)(object, object, object)
+    ctypedef struct PyNumberMethods:
+        binaryfunc nb_add, nb_subtract, nb_multiply, nb_true_divide
+        ternaryfunc nb_power
+        unaryfunc nb_negative
+    PyNumberMethods *mg_number_methods(object type)
+
+
+cdef int32_t node_of_value(object value) except -1:
+    if type(value) is Traced:
+        check_serial((<Traced>value).serial)
+        return (<Traced>value).node
+    if isinstance(value, Value):
+        return node_of_leaf(value)
+    raise TraceError(f"a Value is needed here, not {type(value).__name__!r}")
+
+
+cdef int32_t operand(object x) except -2:
+    """The node of an operand as the script's operators take it: a Value, or Value(number). -1: neither."""
+    cdef double number
+    if type(x) is Traced:
+        check_serial((<Traced>x).serial)
+        return (<Traced>x).node
+    if isinstance(x, Value):
+        return node_of_leaf(x)
+    if is_symbolic(x):
+        return number_node(x)
+    if plain_number(x, &number):
+        return constant(number)
+    return -1
+
 
 cdef Traced negative(int32_t i):
     return new_traced(node(MG_MUL, i, constant(-1.0)))  # -x is x * -1
-
-
-cdef inline bint is_value(object x):
-    return type(x) is Traced or isinstance(x, Value)
 
 
 cdef object traced_add(object left, object right):
@@ -58,7 +113,7 @@ cdef object traced_power(object left, object right, object modulus):
     if modulus is not None:
         raise TypeError("Value.__pow__() takes 2 positional arguments but 3 were given")
     a = operand(left)
-    if type(right) is SymFloat or type(right) is SymInt:
+    if is_symbolic(right):
         x = data_of(a)
         return custom(x ** right, (new_traced(a),), (right * x ** (right - 1),))
     if is_value(right) or not plain_number(right, &exponent) or fabs(exponent) >= 9007199254740992.0:
@@ -75,7 +130,7 @@ cdef object custom(object data, object children, object local_grads):
     cdef list items = []
     children, local_grads = tuple(children), tuple(local_grads)
     if not children and not local_grads:
-        if type(data) is SymFloat or type(data) is SymInt:
+        if is_symbolic(data):
             return new_traced(node(MG_NUM_VALUE, number_node(data), 0))  # b 0: a leaf of its own
         return new_traced(node(MG_CONST, new_number(PyFloat_AsDouble(data)), 0))
     if len(children) > 60000:
@@ -88,14 +143,9 @@ cdef object custom(object data, object children, object local_grads):
     return new_traced(list_node(MG_CUSTOM, number_node(data), items))
 
 
-cdef bint tracing_here():
-    return current is not None and tape.tracing_thread == PyThread_get_thread_ident()
-
-
 @cython.final
 @cython.no_gc
-@cython.freelist(4096)
-cdef class Traced:
+cdef class Traced(Symbol):
     """A Value of a traced computation."""
 
     @property

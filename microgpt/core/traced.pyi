@@ -1,0 +1,6 @@
+from typing import final
+
+from .recorder import Symbol
+
+@final
+class Traced(Symbol): ...
