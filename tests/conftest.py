@@ -137,8 +137,19 @@ def hexes(numbers):
     return list(map(float.hex, map(float, numbers)))
 
 
+#: Folders whose tests all have the folder's name as their marker.
+MARKERS = ("exact", "cli")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in MARKERS:
+            item.add_marker(folder)
+
+
 def pytest_collection_finish(session):
     """Keep the garbage collector away from pytest's own thousands of objects: every collection of a test would visit them."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
+    gc.set_threshold(100_000, 10, 10)  # what is not frozen is little, and would be visited after every 700 objects
