@@ -148,8 +148,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(folder)
 
 
-def pytest_collection_finish(session):
-    """Keep the garbage collector away from pytest's own thousands of objects: every collection of a test would visit them."""
+@pytest.fixture(autouse=True, scope="module")
+def what_was_there_before_is_not_collected():
+    """Keep the garbage collector away from pytest's own objects and from caches: every collection of a test would visit them."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 10)  # what is not frozen is little, and would be visited after every 700 objects
+    gc.set_threshold(20_000, 10, 10)  # by default 700: the reference makes some hundred thousand objects a document

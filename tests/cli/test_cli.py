@@ -186,7 +186,7 @@ def test_interrupt_ends_with_130(engine, size, tmp_path):
     )  # fmt: skip
     for _ in range(3):
         child.stdout.readline()
-    time.sleep(0.3)
+    time.sleep(0.1)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 130

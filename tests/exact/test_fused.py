@@ -57,6 +57,8 @@ def test_gradients_of_every_document_length(isa, index):
     config = SHAPES[index]
     block_size = config["block_size"]
     lengths = {0, 1, 3, 6, 7, 8, block_size - 1, block_size + 2} if block_size <= 16 else {block_size - 1}
+    if index == 1:  # as the one before it, but for the layers
+        lengths = {0, 7, block_size - 1}
     model = GPT(**config, init_std=0.5, rng=random.Random(1))
     engine = FusedEngine(model)
     for length in sorted(length for length in lengths if length <= block_size + 2):

@@ -19,6 +19,7 @@ from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, block_size=6, n_layer=2)
+SMALLER = dict(SETTINGS, n_embd=4)
 STEPS = 6
 
 
@@ -29,7 +30,7 @@ def outcome(trainer):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SMALLER)
     return hexes(trainer.last_losses), outcome(trainer)
 
 
@@ -39,7 +40,7 @@ def uninterrupted():
 @pytest.mark.usefixtures("collector_off")
 def test_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, uninterrupted, first, second, stop):
     path = tmp_path / "run.safetensors"
-    begun = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS)
+    begun = Trainer(DOCS, num_steps=STEPS, engine=first, **SMALLER)
     losses = begun.run(stop)
     begun.save(path)
     resumed = Trainer.load(path, DOCS, engine=second)
@@ -348,7 +349,7 @@ def test_interrupted_run_saves_a_whole_step(tmp_path, engine, number, status):
         while (tmp_path / "stdout").read_bytes().count(b"\n") < 5:
             assert child.poll() is None
             time.sleep(0.01)
-        time.sleep(0.2)
+        time.sleep(0.1)
         child.send_signal(number)
         errors = child.stderr.read()
         child.stderr.close()

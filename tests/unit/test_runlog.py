@@ -185,7 +185,7 @@ def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, 
     )  # fmt: skip
     while not (tmp_path / "run.jsonl").exists() or not (tmp_path / "run.jsonl").stat().st_size:
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.1)
     child.send_signal(number)
     errors = child.stderr.read()
     child.stderr.close()

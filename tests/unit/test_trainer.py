@@ -47,7 +47,7 @@ CONFIGURATIONS = {
 )
 def test_engine_is_the_script_written_out(engine, name, seed):
     docs, settings = CONFIGURATIONS[name]
-    steps = 4 if seed == 42 else 1  # the seed decides where the run begins
+    steps = 3 if seed == 42 else 1  # the seed decides where the run begins
     script = oracle.run(docs, steps, seed, **settings)
     trainer = Trainer(docs, num_steps=steps, seed=seed, engine=engine, **settings)
     assert hexes(trainer.run()) == hexes(script.losses)

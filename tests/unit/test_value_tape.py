@@ -164,9 +164,9 @@ def test_reading_a_node_that_changes_meanwhile(name):
     try:
         for first in range(1, 40):
             node.__init__(1.0, (a,) * 1000, wide)
-            gc.collect()
+            gc.collect()  # empties the free lists too: objects from there start no collection
             gc.callbacks.append(change)
-            gc.set_threshold(first)
+            gc.set_threshold(first, 1000, 1000)  # of young objects alone
             held.append(getattr(node, name))
             gc.set_threshold(*threshold)
             gc.callbacks.clear()
