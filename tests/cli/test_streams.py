@@ -48,6 +48,7 @@ def saved(path="p.safetensors"):
     return Trainer.load(path).step_index
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_written_to_by_nobody(folder, expected, closed):
@@ -109,6 +110,7 @@ def test_reader_that_leaves_costs_no_step(folder):
     assert saved() > 0 and f"saved step {saved()} to p.safetensors" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 @pytest.mark.parametrize("flags", ["", "--quiet"])
 def test_full_device_costs_no_step(folder, flags):

@@ -104,6 +104,7 @@ def assembly(folder, *more, **options):
     return (folder / "a.s").read_text()
 
 
+@pytest.mark.slow
 @on_linux
 def test_no_fused_multiply_add_but_those_of_the_sources(tmp_path):
     """With those of the sources made calls, no instruction is left."""
@@ -129,6 +130,7 @@ else:
     BASELINES = ["-mcpu=native"]
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("isa", ["scalar", "avx2"] if "x86" in str(BASELINES) else ["scalar"])
 @pytest.mark.parametrize("last", [False, True])

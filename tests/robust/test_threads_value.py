@@ -184,6 +184,7 @@ def child(code, *arguments):
     return children.child(SETUP + code, *arguments, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("use", USES)
 def test_a_finalizer_at_the_end_does_not_wait_for_a_daemon_thread(use, threads):
@@ -234,6 +235,7 @@ HOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside threads"])
 @pytest.mark.parametrize("use", ["operators", "backward", "linear", "document_loss", "init again", "a trainer"])

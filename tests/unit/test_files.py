@@ -369,6 +369,7 @@ def test_temporary_files_of_other_kernels_go_when_a_day_old(tmp_path):
     assert len(os.listdir(tmp_path)) == 1 + 1 + len(kept) + 2
 
 
+@pytest.mark.slow
 def test_many_threads_save_to_one_path(tmp_path):
     """A concurrent reader finds one of the two files, whole."""
     path, end = tmp_path / "a", threading.Event()

@@ -325,6 +325,7 @@ def assert_same_run(trainer):
         assert hexes(trainer.run(3)) == hexes(twin.run(3))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts by a timer of POSIX")
 def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp_path):
     # As small as a model with two heads can be: an interrupt comes within the time of a few steps.
@@ -341,6 +342,7 @@ def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp
     assert_same_run(trainer)
 
 
+@pytest.mark.slow
 def test_asynchronous_exception_in_a_thread_leaves_the_trainer_free(engine):
     """What PyThreadState_SetAsyncExc raises in a thread: `threading` tools and notebooks stop cells by it."""
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -408,6 +410,7 @@ def test_interrupted_sample_has_drawn_nothing(engine):
     assert trainer.rng.getstate() == state and count == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of POSIX")
 def test_call_from_a_signal_handler_is_refused_in_words(engine, tmp_path):
     """In the middle of a step there is no whole state to save; the step is undone, and the run may go on."""
