@@ -57,6 +57,7 @@ def test_status_3_says_step_cause_and_advice_and_keeps_the_run(train, engine, tm
     assert quiet.stdout == "".join(line for line in stdout.splitlines(True) if not line.startswith("step "))
 
 
+@pytest.mark.slow
 def test_losses_of_a_diverged_run_are_drawn(train, tmp_path):
     done = train(*TOO_HIGH, "--plot", "p.png", status=3)
     assert "drew p.png" in done.stderr and (tmp_path / "p.png").stat().st_size > 1000

@@ -177,6 +177,25 @@ print(status, after == before, set(after) == {{signal.SIG_IGN}}, file=sys.stderr
     assert saved() == 3
 
 
+def test_interrupt_before_the_first_is_answered_is_no_traceback(capsys):
+    """Python asks for signals at the beginning of every function, that which answers them included."""
+    def interrupt(frame, event, argument):
+        if frame.f_code.co_name == "_interrupted":
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    def command(arguments):
+        sys.settrace(interrupt)
+        raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    try:
+        assert cli.run(command, {}) == 130
+    finally:
+        sys.settrace(before)
+    assert capsys.readouterr().err == "microgpt: interrupted\n"
+
+
 @on_posix
 def test_interrupts_of_a_run_that_saves_nothing_end_it_however_often_they_come(folder):
     child = begin()

@@ -47,6 +47,7 @@ def test_a_batch_is_the_script_one_level_up(engine, shape, batch_size):
     assert numbers(trainer, losses) == [hexes(x) for x in expected]
 
 
+@pytest.mark.slow
 def test_every_instruction_set(isa):
     shape = dict(n_embd=20, n_head=2, n_layer=1, block_size=12)
     trainer = Trainer(DOCS, num_steps=2, batch_size=6, **shape)

@@ -120,6 +120,7 @@ def test_owner_may_end_while_a_call_looks_who_it_is():
     assert said == {"this trainer is at work in another thread", "worked"}
 
 
+@pytest.mark.slow
 def test_every_call_is_refused_while_another_thread_trains(monkeypatch):
     """Samples and measurements of a model in the middle of a step would be of no model at all."""
     for engine in ("fused", "graph", "reference"):

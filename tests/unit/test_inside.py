@@ -28,7 +28,7 @@ def test_logits_have_the_bits_of_the_script(engine, settings, init_std):
 
 
 def test_attention_rows_are_probabilities_of_what_came_before(engine):
-    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2)
+    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2, n_embd=8)
     trainer.run()
     looks = attention(trainer, "emma")
     assert looks.shape == (2, 4, 5, 5)
@@ -93,7 +93,7 @@ def test_weights_of_a_class_with_a_state_dict_of_its_own():
 
 
 def test_attention_of_a_bare_model_takes_token_ids(engine):
-    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2)
+    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2, n_embd=8)
     trainer.run()
     expected = attention(trainer, "emma")
     ids = trainer.tokenizer.encode("emma")[1:-1]

@@ -229,6 +229,7 @@ def test_names_of_a_foreign_log_cannot_command_the_terminal(in_process, logs):
     assert r"in the tensor \x1b]0;owned\x07\n\u202e and" in done.stdout
 
 
+@pytest.mark.slow
 def test_log_of_very_many_steps_makes_a_page_of_bounded_size(in_process, logs):
     first = read_log(logs / "one.jsonl")[0]
     with open(logs / "long.jsonl", "w", encoding="utf-8") as file:

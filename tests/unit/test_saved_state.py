@@ -242,7 +242,8 @@ VOCABULARIES = {
 }
 
 
-@pytest.mark.parametrize("docs", VOCABULARIES.values(), ids=VOCABULARIES)
+@pytest.mark.parametrize("docs", [pytest.param(docs, id=name, marks=pytest.mark.slow if " of three " in name or " other " in name else ())
+                                  for name, docs in VOCABULARIES.items()])
 def test_any_vocabulary_can_be_saved_and_loaded(tmp_path, docs):
     trainer = Trainer(docs, num_steps=3, n_embd=2, n_head=1, block_size=4)
     trainer.run(1)

@@ -433,11 +433,11 @@ def test_call_from_a_signal_handler_is_refused_in_words(engine, tmp_path):
 
 def test_trainers_in_threads_give_the_bits_they_give_alone(engine):
     seeds = range(4)
-    alone = [hexes(Trainer(NAMES, num_steps=3, seed=seed, engine=engine, n_embd=8).run()) for seed in seeds]
+    alone = [hexes(Trainer(NAMES, num_steps=3, seed=seed, engine=engine, n_embd=4).run()) for seed in seeds]
     together = {}
 
     def work(seed):
-        together[seed] = hexes(Trainer(NAMES, num_steps=3, seed=seed, engine=engine, n_embd=8).run())
+        together[seed] = hexes(Trainer(NAMES, num_steps=3, seed=seed, engine=engine, n_embd=4).run())
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in seeds]
     for thread in threads:
