@@ -7,11 +7,10 @@ turns with the graph and the fused engine and with the original, at n_embd 16 an
 included: each length of document has been compiled before the first step.
 """
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-from harness import cli, contest, field, machine, measure, report, task
+from harness import cli, contest, edited, field, machine, measure, report, task
 from harness.contender import Script
 
 machine.find_package()
@@ -54,7 +53,7 @@ def play(n_embd, args, folder, core, rounds, progress):
 
     the_task = task.write(folder, load_docs(BUNDLED), STEPS + 1, n_embd=n_embd)
     if args.script:
-        original = Script("microgpt.py", resized(args.script, n_embd, folder / "resized.py"), folder, core)
+        original = Script("microgpt.py", edited.with_n_embd(args.script, n_embd, folder / "script.py"), folder, core)
     else:
         original = field.trainer("reference", "reference", folder, core)
     users = [field.module(name, machine.BENCH / "user_gpt.py", folder, core, {"way": way}) for way, name in WAYS.items()]
@@ -64,17 +63,6 @@ def play(n_embd, args, folder, core, rounds, progress):
     for row in rows:
         row["n_embd"], row["times_original"] = n_embd, measure.ratio(rows[0]["rounds"], row["rounds"])
     return rows, absent, warnings
-
-
-def resized(script, n_embd, copy):
-    """Return the path of the script, of a copy with another n_embd where that is not its own."""
-    source = Path(script).read_text(encoding="utf-8")
-    if n_embd == task.SETTINGS["n_embd"]:
-        return script
-    if source.count("\nn_embd = 16 ") != 1:
-        sys.exit(f"{script} has no line that begins with 'n_embd = 16'")
-    copy.write_text(source.replace("\nn_embd = 16 ", f"\nn_embd = {n_embd} "), encoding="utf-8")
-    return copy
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ eager      the class Value alone
 functions  linear, softmax, rmsnorm and Adam as well
 compiled   Value and Adam, and the loss of a document is under @microgpt.compile
 """
-import ast
 import importlib.util
 from pathlib import Path
+
+from harness import edited
 
 import microgpt
 from microgpt import reference
@@ -22,11 +23,7 @@ IMPORTED = {
 
 def program(folder, way):
     """Write the user's program into a folder, and return it as a module."""
-    tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if getattr(node, "name", None) not in IMPORTED[way]]
-    tree.body.insert(1, ast.parse(f"from microgpt import {', '.join(IMPORTED[way])}").body[0])
-    path = Path(folder, f"user_{way}.py")
-    path.write_text(ast.unparse(tree), encoding="utf-8")
+    path = edited.with_imports(reference.__file__, IMPORTED[way], Path(folder, f"user_{way}.py"))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -23,7 +23,7 @@ import numpy_gpt  # noqa: E402
 import render  # noqa: E402
 import tables  # noqa: E402
 import user_gpt  # noqa: E402
-from harness import arithmetic, bits, cli, contender, contest, measure, peak, report, table, task  # noqa: E402
+from harness import arithmetic, bits, cli, contender, contest, edited, measure, peak, report, table, task  # noqa: E402
 
 import microgpt  # noqa: E402
 from microgpt import reference  # noqa: E402
@@ -430,14 +430,18 @@ def test_compiled_user_code_is_replayed_for_every_length(tmp_path):
     assert "run as written" not in run.loss.explain() and run.loss.explain().count("compiled: ") == len(set(map(len, run.task.tokens)))
 
 
-def test_user_code_at_another_size_is_the_script_with_one_number_changed(tmp_path):
+def test_edited_programs_change_one_thing(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("import os\nn_embd = 16     # embedding dimension\n", encoding="utf-8")
-    assert bench_user_code.resized(script, 16, tmp_path / "copy.py") == script
-    changed = bench_user_code.resized(script, 64, tmp_path / "copy.py").read_text(encoding="utf-8")
-    assert changed == "import os\nn_embd = 64     # embedding dimension\n"
+    script.write_text("import os\nn_embd = 16     # embedding dimension\nclass Value:\n    x = 1\nprint(Value)\n", encoding="utf-8")
+    assert edited.with_n_embd(script, 16, tmp_path / "copy.py") == script
+    changed = edited.with_n_embd(script, 64, tmp_path / "copy.py").read_text(encoding="utf-8")
+    assert changed == script.read_text(encoding="utf-8").replace("16", "64")
     with pytest.raises(SystemExit, match="no line that begins with 'n_embd = 16'"):
-        bench_user_code.resized(tmp_path / "copy.py", 64, tmp_path / "other.py")
+        edited.with_n_embd(tmp_path / "copy.py", 64, tmp_path / "other.py")
+    changed = edited.with_imports(script, ("Value",), tmp_path / "copy.py").read_text(encoding="utf-8")
+    assert changed == "import os\nn_embd = 16\nfrom microgpt import Value\nprint(Value)"
+    with pytest.raises(SystemExit, match="does not define Value, linear once each"):
+        edited.with_imports(script, ("Value", "linear"), tmp_path / "copy.py")
 
 
 def test_every_table_is_measured_by_the_one_command(command):
