@@ -35,6 +35,9 @@ int mg_kernels_lanes(const mg_kernels *kernels);
  */
 int mg_kernels_vector_math(const mg_kernels *kernels);
 
+/* Whether Adam takes roots by the processor's instruction (1) or from its estimate (0). */
+int mg_kernels_square_root(const mg_kernels *kernels);
+
 /* The compiler of this library, such as "gcc 12.2.0". */
 const char *mg_compiler(void);
 

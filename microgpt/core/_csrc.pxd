@@ -41,6 +41,7 @@ cdef extern from "microgpt.h" nogil:
     int mg_kernels_lanes(const mg_kernels *kernels)
     const char *mg_compiler()
     int mg_kernels_vector_math(const mg_kernels *kernels)
+    int mg_kernels_square_root(const mg_kernels *kernels)
     const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 
     ctypedef struct mg_adam_config:
