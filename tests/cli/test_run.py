@@ -93,6 +93,7 @@ KEPT["another sum"] = ([("def linear", "def sum(xs):\n    r = 0\n    for x in xs
                        "it has another sum")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, why", KEPT.values(), ids=KEPT)
 def test_what_could_show_runs_as_written(tmp_path, changes, why):
     _, ours = both(tmp_path, changed(*changes))

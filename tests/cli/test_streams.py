@@ -102,6 +102,7 @@ def test_stdout_that_cannot_hold_the_text_is_no_traceback(folder, expected):
     assert out.read().startswith("sample  1: \\xfc")
 
 
+@pytest.mark.slow
 @on_posix
 def test_reader_that_leaves_costs_no_step(folder):
     done = shell(f"$T {' '.join(SMALL)} --steps 1000000 --save p.safetensors | head -3; echo ${{PIPESTATUS[0]}}")
@@ -136,6 +137,7 @@ def begin(*arguments, **kwargs):
     return child
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("name, status", [("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143)])
 def test_signals_save_however_often_they_come(folder, name, status):
@@ -151,6 +153,7 @@ def test_signals_save_however_often_they_come(folder, name, status):
     assert f"saved step {saved()} to p.safetensors" in errors and saved() > 0
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("owner", ["command", "program"])
 def test_answered_signal_stays_ignored_only_if_the_process_ends_with_the_command(folder, owner):
@@ -210,6 +213,7 @@ def test_interrupts_of_a_run_that_saves_nothing_end_it_however_often_they_come(f
     child.stderr.close()
 
 
+@pytest.mark.slow
 @on_posix
 def test_ignored_hang_up_stays_ignored(folder):
     """As under nohup."""
@@ -222,6 +226,7 @@ def test_ignored_hang_up_stays_ignored(folder):
     assert child.returncode == 130
 
 
+@pytest.mark.slow
 @on_posix
 def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """

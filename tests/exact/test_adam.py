@@ -101,6 +101,7 @@ def test_sizes(isa, n):
         assert pair.step(gradients(rng, n)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 230, 3700])
 def test_many_steps(isa, start):
     """From the first step; across the step where 1 - beta1**t becomes 1.0; across that of beta2."""

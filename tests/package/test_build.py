@@ -41,6 +41,7 @@ def tool(name, *arguments):
     return subprocess.run([name, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("name", MODULES)
 def test_no_fused_multiply_add_where_a_result_is_kept(name):
