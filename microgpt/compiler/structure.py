@@ -33,7 +33,9 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
         return items if kind is list else tuple(items)
     if isinstance(x, Value):
         return trace.leaf_input() if with_grad else trace.number_input()
-    if x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__") and kind is not dict:
+    if isinstance(x, dict):
+        trace.outside.append(x)
+    elif isinstance(x, (list, tuple, set)) or (x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__")):
         raise TraceError(f"the argument {name} is a {kind.__name__}, whose content may be another one in each call: pass a list "
                          "of its numbers (tolist())")
     return x

@@ -201,7 +201,19 @@ cdef class Entry:
     cdef public object kept  # static arguments, compared by identity
     cdef public object timing  # milliseconds: trace, compile
     cdef public bint verified
-    cdef uint64_t used
+    cdef public long replays  # calls that were replayed
+    cdef public int retraced  # how often it was traced again in a row for little use
+    cdef public int traced  # how often it was traced at all
+    cdef public str broken  # what had changed when it was traced again
+    cdef public dict missed  # why calls ran as written although there was a program -> how many
+    cdef readonly uint64_t used
+
+    def __cinit__(self):
+        self.guards, self.kept, self.missed = (), (), {}
+
+    def miss(self, why):
+        """Count a call that runs as written although there is a program."""
+        self.missed[why] = self.missed.get(why, 0) + 1
 
     def check_guards(self):
         """The first guard that does not hold, or None."""
@@ -244,12 +256,15 @@ cdef class Dispatcher:
         cdef bytes signature
         cdef Py_ssize_t i
         cdef tuple results
-        if named:
-            arguments = self.positional(arguments, named)
         if tracing_here():
-            return self.traced_call(arguments)
+            return self.traced_call(arguments, named)
         if plain_thread != 0 and plain_thread == PyThread_get_thread_ident():
-            return self.function(*arguments)
+            return self.function(*arguments, **named)
+        if named:
+            positional = self.positional(arguments, named)
+            if positional is None:
+                return self.function(*arguments, **named)
+            arguments = positional
         a.signature, a.ints, a.floats, a.capacity = a.small_signature, a.small_ints, a.small_floats, SMALL
         a.n = a.n_ints = a.n_floats = a.n_values = 0
         a.odd = False
@@ -271,6 +286,7 @@ cdef class Dispatcher:
             results = self.replay(entry, &a, arguments)
             if results is None:
                 return self.function(*arguments)
+            entry.replays += 1
             return results[0] if entry.results is None else self.put_together(entry, results, arguments)
         finally:
             if a.capacity > SMALL:
@@ -278,6 +294,7 @@ cdef class Dispatcher:
 
     cdef tuple replay(self, Entry entry, Arguments *a, tuple arguments):
         """The results, or None where the function itself must be called."""
+        cdef tuple results
         cdef Program program = entry.program  # held: another thread may take it from the entry meanwhile
         cdef list bounds
         cdef Py_ssize_t i
@@ -287,20 +304,26 @@ cdef class Dispatcher:
             return None
         bounds = program.bounds
         if program.derived and not put_derived(a, program.derived):
+            entry.miss("a number computed from int arguments is too large, or a division by zero")
             return None
         for i in range(a.n_ints):
             limit = bounds[i]
             if limit is not None:
                 bound = limit
                 if a.ints[i] < 0 or a.ints[i] >= bound:
+                    entry.miss("an index is negative or out of range")
                     return None
         if a.n_values:
             found = []
             find_values(arguments, found)
             values = tuple(found)
             if not self.distinct(program, values):
+                entry.miss("a Value is passed twice, or passed and read from outside as well")
                 return None
-        return program.run(a.ints, a.floats, values)
+        results = program.run(a.ints, a.floats, values)
+        if results is None:
+            entry.miss("Python might raise an error (a logarithm of 0, an overflow, ...)")
+        return results
 
     cdef bint distinct(self, Program program, tuple values):
         """Whether these leaves are different ones, and none of them is among those from outside."""
@@ -337,15 +360,17 @@ cdef class Dispatcher:
                 PyMem_RawFree(a.floats)
 
     def evict(self, most):
-        """Forget what was used longest ago until at most `most` shapes are left."""
+        """Forget what was used longest ago until at most `most` shapes are left -> the entries forgotten."""
         cdef Entry entry
+        forgotten = []
         while len(self.entries) > most:
             oldest, least = None, 0
             for signature, kept in self.entries.items():
                 entry = kept
                 if oldest is None or entry.used < least:
                     oldest, least = signature, entry.used
-            del self.entries[oldest]
+            forgotten.append(self.entries.pop(oldest))
+        return forgotten
 
     def touch(self, Entry entry):
         self.clock += 1

@@ -6,7 +6,7 @@ import math
 import sys
 from random import Random
 from dis import get_instructions
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 
 cimport cython
 from cpython.object cimport PyObject
@@ -17,6 +17,7 @@ from microgpt.core.traced cimport Traced, custom
 from microgpt.core.tracing cimport data_of_value, linear_rows, look_up, tracing_now
 from microgpt.core.value cimport Value
 
+from microgpt.core.outside import changing, guard, is_from_outside, made, made_by, storing
 from microgpt.core.recorder import TraceError
 from microgpt.core.symbols import FUNCTIONS
 
@@ -24,17 +25,7 @@ rewrite = None  # compiler.rewrite.rewritten, set when that module is loaded: a 
 is_user_code = None  # of a function: whether it is to be rewritten
 
 
-def _guard(kind, holder, name, value):
-    """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
-    cdef Recorder trace = tracing_now()
-    key = (kind, id(holder), name)
-    if key not in trace.guards:
-        trace.guards[key] = (kind, holder, name, value)
-        if type(value) in (list, dict, set):
-            trace.captured.add(id(value))
-
-
-# ---- x[i], x.name, x is y ----
+# ---- x[i], x.name, x is y (what changes something: outside.pyx) ----
 
 def subscript(x, i):
     if type(i) is SymInt:
@@ -45,8 +36,8 @@ def subscript(x, i):
             return function_for(method)(x, i)
         raise TraceError(f"an int argument can only index lists and tuples, not a {type(x).__name__}")
     r = x[i]
-    if type(x) is dict and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
-        _guard("item", x, i, r)
+    if isinstance(x, dict) and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
+        guard("item", x, i, r)
     return r
 
 
@@ -62,7 +53,9 @@ def attribute(x, name):
     if id(x) not in tracing_now().created:
         held = getattr(x, "__dict__", None)
         if held is not None and name in held:
-            _guard("attribute", x, name, r)
+            guard("attribute", x, name, r)
+        elif isinstance(r, (list, tuple, dict, set)):  # of its class, perhaps
+            tracing_now().outside.append(r)
     return r
 
 
@@ -72,14 +65,6 @@ def same(x, y):
                 b.__class__, (int, float)):
             a == b  # raises, in words
     return x is y
-
-
-def storing(x):
-    """Before x.name = ...: only what this trace has made may be changed."""
-    if id(x) not in tracing_now().created:
-        raise TraceError(f"an attribute of a {x.__class__.__name__} is set in a compiled function, which would happen when it is "
-                         "traced, not in every call: set it outside, or return the value")
-    return x
 
 
 # ---- calls ----
@@ -203,11 +188,11 @@ def _refusing(what, why):
 
 cdef dict special = {
     builtins.max: _traced_max, builtins.min: _traced_min, builtins.sum: _traced_sum,
-    math.pow: _traced_math_pow, **{getattr(math, name): math_function(name) for name in FUNCTIONS},
+    math.pow: _traced_math_pow, builtins.sorted: functools.partial(made_by, builtins.sorted), **{getattr(math, name): math_function(name) for name in FUNCTIONS},
     **{f: _refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
        for f in (builtins.print, builtins.input, builtins.open)},
 }
-cdef set changing = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
+cdef set changing_methods = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
                      "setdefault", "popitem"}
 cdef dict package = None  # functions of this package -> their stand-ins
 
@@ -266,10 +251,10 @@ cdef int guard_function(object f) except -1:
     """What a function reads by name from outside."""
     for name in names_in(f.__code__):
         if name in f.__globals__:
-            _guard("global", f.__globals__, name, f.__globals__[name])
+            guard("global", f.__globals__, name, f.__globals__[name])
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
         try:
-            _guard("cell", cell, name, cell.cell_contents)
+            guard("cell", cell, name, cell.cell_contents)
         except ValueError:  # empty
             pass
     return 0
@@ -290,14 +275,14 @@ def called(f):
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
-        if type(owner) is dict and f.__name__ in ("items", "values", "get") and id(owner) not in tracing_now().created:
+        if isinstance(owner, dict) and f.__name__ in ("items", "values", "get") and id(owner) not in tracing_now().created:
             for name, value in owner.items():
                 if type(name) is str and type(value) is not Traced:
-                    _guard("item", owner, name, value)
-        if f.__name__ in changing and id(owner) in tracing_now().captured:
+                    guard("item", owner, name, value)
+        if f.__name__ in changing_methods and isinstance(owner, (list, dict, set)) and is_from_outside(owner):
             return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                             "it would happen when the function is traced, not in every call: return the value")
-        return f
+        return functools.partial(made_by, f) if f.__name__ == "copy" or f.__name__ == "fromkeys" else f
     if kind is MethodType:
         return called_method(f)
     if isinstance(f, type):
@@ -340,12 +325,32 @@ cdef object called_class(object f):
         return _seeded
     if f is map or f is filter:
         return functools.partial(_with_function, f)
+    if f is SimpleNamespace or issubclass(f, (list, dict, set)) and not is_user_class(f):
+        return functools.partial(made_by, f)
+    if is_plain_dataclass(f):
+        return functools.partial(_instance, f, f.__init__)
     init = f.__init__
     if type(f) is type and f.__new__ is object.__new__ and isinstance(init, FunctionType) and is_user_code(init):
         return functools.partial(_instance, f, function_for(init))
     if issubclass(f, Value):
         raise TraceError(f"{f.__name__}(...), a subclass of Value, in a compiled function: write Value(...)")
     return f
+
+
+cdef bint is_user_class(object kind):
+    """Whether a class has methods in Python that are the user's."""
+    return any([isinstance(method, FunctionType) and is_user_code(method) for base in kind.__mro__
+                for method in vars(base).values()])
+
+
+cdef bint is_plain_dataclass(object kind):
+    """Whether an instance is made by code of dataclasses alone, which sets its attributes and no more."""
+    fields = getattr(kind, "__dataclass_fields__", None)
+    return (fields is not None and type(kind) is type and kind.__new__ is object.__new__
+            and not hasattr(kind, "__post_init__") and "__init__" in vars(kind) and not hasattr(kind.__init__, "__wrapped__")
+            and kind.__init__.__code__.co_filename == "<string>"
+            and all([field.default_factory in (list, dict, set) or type(field.default_factory).__name__ == "_MISSING_TYPE"
+                     for field in fields.values()]))
 
 
 def _instance(kind, init, *arguments, **options):

@@ -12,6 +12,7 @@ class Recorder:
     bounds: list[int | None]
     derived: list[Any]
     guards: dict[Any, Guard]
+    outside: list[Any]
     captured: set[int]
     created: set[int]
     functions: dict[Any, Any]
