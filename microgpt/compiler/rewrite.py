@@ -13,6 +13,7 @@ import os
 import sys
 import sysconfig
 import types
+import weakref
 
 from ..core import hooks, outside
 from ..core.recorder import TraceError
@@ -162,6 +163,7 @@ class Rewriter(ast.NodeTransformer):
 
 
 _trees: "dict[str, tuple[str, ast.Module]]" = {}  # file name -> its text, and its tree, which is not changed
+_given_trees: "dict[str, tuple[str, ast.Module]]" = {}  # those that stand for what the file says
 
 
 def _tree(function: types.FunctionType) -> ast.Module:
@@ -170,11 +172,14 @@ def _tree(function: types.FunctionType) -> ast.Module:
     text = "".join(linecache.getlines(name, function.__globals__))
     if not text:
         raise TraceError(f"the source of {function.__qualname__} is not there to be traced ({name})")
-    if name not in _trees or _trees[name][0] != text:
-        if len(_trees) >= 32:
-            _trees.clear()
-        _trees[name] = (text, ast.parse(text))
-    return _trees[name][1]
+    for trees in (_given_trees, _trees):
+        if name in trees and trees[name][0] == text:
+            return trees[name][1]
+    if len(_trees) >= 32:
+        _trees.clear()
+    tree = ast.parse(text)
+    _trees[name] = (text, tree)
+    return tree
 
 
 def _definition(function: types.FunctionType) -> "tuple[ast.FunctionDef | ast.Lambda, str | None]":
@@ -220,10 +225,11 @@ def _constants(code: types.CodeType) -> "list[Any]":
 
 def use_tree(name: str, tree: ast.Module) -> None:
     """Take this tree for the source of a file from now on: what runs is not what the file says (`microgpt run`)."""
-    _trees[name] = ("".join(linecache.getlines(name)), tree)
+    _given_trees[name] = ("".join(linecache.getlines(name)), tree)
 
 
-_codes: "dict[types.CodeType, types.CodeType]" = {}  # original code -> rewritten code
+# Original code -> rewritten code, as long as the original lives: a notebook defines its functions again and again.
+_codes: "weakref.WeakKeyDictionary[types.CodeType, types.CodeType]" = weakref.WeakKeyDictionary()
 
 
 def _rewritten_code(function: types.FunctionType) -> types.CodeType:
@@ -253,7 +259,7 @@ def _rewritten_code(function: types.FunctionType) -> types.CodeType:
     return inner
 
 
-_rewritten_codes: "set[types.CodeType]" = set()
+_rewritten_codes: "weakref.WeakSet[types.CodeType]" = weakref.WeakSet()
 
 
 def _remember(code: types.CodeType) -> None:

@@ -7,6 +7,7 @@ import sys
 from random import Random
 from dis import get_instructions
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from weakref import WeakKeyDictionary
 
 cimport cython
 from cpython.object cimport PyObject
@@ -230,7 +231,7 @@ cdef object function_for(object f):
     return g
 
 
-cdef dict global_names = {}  # code -> the globals that it reads, functions within included
+cdef object global_names = WeakKeyDictionary()  # code -> the globals that it reads, functions within included
 
 
 cdef set names_in(code):
