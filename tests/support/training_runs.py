@@ -4,7 +4,7 @@ import functools
 import microgpt
 from microgpt import Value, reference
 
-_SETTINGS = {"learning_rate": 0.002, "momentum": 0.9, "weight_decay": 1e-3}
+_SETTINGS = {"learning_rate": 0.0002, "momentum": 0.9, "weight_decay": 1e-3}
 #: What makes our optimizer of a list of Values, and the reference's.
 ADAM = functools.partial(microgpt.Adam, learning_rate=0.01), functools.partial(reference.Adam, learning_rate=0.01)
 SGD = functools.partial(microgpt.SGD, **_SETTINGS), functools.partial(reference.SGD, **_SETTINGS)
