@@ -3,7 +3,9 @@ import functools
 import inspect
 import sys
 import time
+import types
 import warnings
+import weakref
 from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
 from ..core import hooks
@@ -35,6 +37,8 @@ MOST_SHAPES = 64  # of one function; the one used longest ago goes first
 CALLS_BEFORE = 2  # of a shape that run as written; the last of them is also traced and compared
 FEW_REPLAYS = 8  # a program that was replayed less often than this has cost more than it saved
 MOST_IN_VAIN = 8  # programs of so little use, or traces that failed, until a function or a shape is compiled later, or not at all
+# Code -> how often `compile` was called with a function of it: in a loop, perhaps.
+_made: "weakref.WeakKeyDictionary[types.CodeType, int]" = weakref.WeakKeyDictionary()
 
 
 class CompileError(TypeError):
@@ -62,6 +66,10 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     ) -> None:
         self.__wrapped__ = function
         self.__compiled_function__ = function
+        code = getattr(function, "__code__", None)
+        self.made_before = _made.get(code, 0) if code is not None else 0
+        if code is not None:
+            _made[code] = self.made_before + 1
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(self, name, getattr(function, name, None))
         self.verify, self.fallback = verify, fallback
@@ -99,8 +107,6 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         return inspect.signature(self.__wrapped__)
 
     def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
-        import types
-
         return self if instance is None else types.MethodType(self, instance)
 
     def __repr__(self) -> str:
@@ -133,8 +139,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     def first_call(self, signature: bytes, arguments: "_Arguments", odd: bool) -> "Any":
         """A shape that is not known yet, or arguments that no program is for."""
         if odd:
-            self._missed("an int beyond 32 bits, or a Value that is computed from others, as argument: pass what it is computed "
-                         "from")
+            self._missed(structure.odd_argument(arguments) or "a Value that is computed from others as argument: pass what it is "
+                         "computed from")
             return self.function(*arguments)
         entry = self._new_entry(signature, arguments)
         for forgotten in self.evict(self.most_shapes):

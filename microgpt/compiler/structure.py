@@ -41,6 +41,19 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
     return x
 
 
+def odd_argument(x: "Any") -> "str | None":
+    """Why no program can be for an argument, if that can be seen of it alone."""
+    if isinstance(x, (list, tuple)):
+        return next((why for why in map(odd_argument, x) if why is not None), None)
+    if type(x) is int:
+        return None if abs(x) < 1 << 31 else "an int beyond 32 bits as argument"
+    if x is None or isinstance(x, (bool, str, Value)) or type(x) is float or hasattr(x, "__dict__"):
+        return None
+    if not hasattr(type(x), "__float__") and not hasattr(type(x), "__index__"):
+        return None
+    return f"an argument is a {type(x).__name__}: pass plain numbers and lists of them (int(x), float(x), x.tolist())"
+
+
 def flatten(x: "Any", leaves: "list[Any]") -> "Structure":
     """The structure of a result: leaves get its Values and unknown numbers, the rest is a constant of the structure."""
     kind = type(x)

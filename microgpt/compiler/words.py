@@ -6,6 +6,8 @@ from ..core.recorder import TraceError
 from ..core.value import Value
 from . import rewrite
 
+MANY = 8  # shapes, objects, calls of compile() that are worth a line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,14 +39,21 @@ def _of_all(compiled: "Compiled[Any, Any]", entries: "list[Entry]", most: int) -
     if compiled.dropped:
         yield (f"  {compiled.dropped} shapes were dropped, because more than {most} are in use; {compiled.dropped_early} of them "
                "had cost more to compile than they saved. A shape that comes again begins anew")
-        for i, name in enumerate(names(compiled.function, max(len(entry.kept) for entry in entries))):
-            kinds = {shape((entry.kept[i],), {0} & {0 if i in compiled.static else 1}) for entry in entries if i < len(entry.kept)}
-            others = {id(entry.kept[i]) for entry in entries if i < len(entry.kept)}
-            if len(kinds) > most // 2:
-                yield f"    the argument {name} alone has had {len(kinds)} shapes lately: pad it, or pass its numbers in a list"
-            elif len(others) > most // 2 and _by_identity(entries[0].kept[i]):
-                yield (f"    the argument {name} is another {type(entries[0].kept[i]).__name__} in nearly every call, and each is a "
-                       "shape of its own: pass the same one, or its numbers")
+    if compiled.made_before >= MANY and not any(entry.replays for entry in entries):
+        yield (f"  compile() was called {compiled.made_before + 1} times with this function, and each time all begins anew: call it "
+               "once, before the loop")
+    kept = [entry.kept for entry in entries]
+    for i, name in enumerate(names(compiled.function, max(map(len, kept), default=0))):
+        given = [arguments[i] for arguments in kept if i < len(arguments)]
+        kinds = {shape((x,), {0} if i in compiled.static else set()) for x in given}
+        others = {number for x in given for number, _ in _identities(x)}
+        if len(kinds) >= MANY:
+            yield (f"  the argument {name} has {len(kinds)} of these shapes: other lengths, other text, ints where others are floats, "
+                   "or other static numbers")
+        elif len(others) >= MANY:
+            kind = next(kind for x in given for _, kind in _identities(x))
+            yield (f"  the argument {name} is, or holds, another {kind} in nearly every call, and each is a shape of its own: pass the "
+                   "same one, or its numbers")
 
 
 def _of_one(compiled: "Compiled[Any, Any]", entry: "Entry") -> "Iterator[str]":
@@ -72,8 +81,13 @@ def _of_one(compiled: "Compiled[Any, Any]", entry: "Entry") -> "Iterator[str]":
         yield f"    traced {entry.traced} times{why}; each took as long as a few calls as written"
 
 
-def _by_identity(x: "Any") -> bool:
-    return x is not None and not isinstance(x, (bool, int, float, str, list, tuple, Value))
+def _identities(x: "Any") -> "Iterator[tuple[int, str]]":
+    """What makes a shape by its identity, in nested lists: id and type."""
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            yield from _identities(item)
+    elif x is not None and not isinstance(x, (bool, int, float, str, Value)):
+        yield id(x), type(x).__name__
 
 
 def names(function: "Callable[..., Any]", n: int) -> "list[str]":

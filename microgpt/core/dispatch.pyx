@@ -141,8 +141,16 @@ cdef int put_argument(Arguments *a, object x, bint with_grad) except -1:
         a.floats[a.n_floats] = tape.data[(<Value>x).slot]
         a.n_floats += 1
     else:
+        a.odd |= is_other_number(x)
         put_static(a, x)
     return 0
+
+
+cdef bint is_other_number(object x):
+    """Whether an argument is a number or an array of a library, which may be another one in every call."""
+    if x is None or x is True or x is False or PyUnicode_CheckExact(x) or hasattr(x, "__dict__"):
+        return False
+    return hasattr(type(x), "__float__") or hasattr(type(x), "__index__")
 
 
 cdef bint put_derived(Arguments *a, list derived) except -1:

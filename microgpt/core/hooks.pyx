@@ -18,7 +18,7 @@ from microgpt.core.traced cimport Traced, custom
 from microgpt.core.tracing cimport data_of_value, linear_rows, look_up, tracing_now
 from microgpt.core.value cimport Value
 
-from microgpt.core.outside import changing, guard, is_from_outside, made, made_by, storing
+from microgpt.core.outside import guard, is_from_outside, is_plain_dataclass, made, made_by
 from microgpt.core.recorder import TraceError
 from microgpt.core.symbols import FUNCTIONS
 
@@ -36,6 +36,10 @@ def subscript(x, i):
         if isinstance(method, FunctionType):
             return function_for(method)(x, i)
         raise TraceError(f"an int argument can only index lists and tuples, not a {type(x).__name__}")
+    if type(x) is not list and type(x) is not tuple and type(x) is not dict:
+        method = getattr(type(x), "__getitem__", None)
+        if isinstance(method, FunctionType):
+            return function_for(method)(x, i)
     r = x[i]
     if isinstance(x, dict) and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
         guard("item", x, i, r)
@@ -45,6 +49,9 @@ def subscript(x, i):
 def attribute(x, name):
     if name == "data" and type(x) is not Traced and isinstance(x, Value):
         return data_of_value(x)
+    read = getattr(type(x), name, None)
+    if type(read) is property and isinstance(read.fget, FunctionType):
+        return function_for(read.fget)(x)
     r = getattr(x, name)
     if (name == "data" or name == "grad") and type(x) is not Traced and type(x).__module__.startswith("microgpt."):
         raise TraceError(f"{type(x).__name__}.{name} in a compiled function: its numbers would be those of the trace in every "
@@ -276,7 +283,9 @@ def called(f):
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
-        if isinstance(owner, dict) and f.__name__ in ("items", "values", "get") and id(owner) not in tracing_now().created:
+        if isinstance(owner, dict) and f.__name__ == "get" and id(owner) not in tracing_now().created:
+            return functools.partial(_get, owner, f)
+        if isinstance(owner, dict) and f.__name__ in ("items", "values") and id(owner) not in tracing_now().created:
             for name, value in owner.items():
                 if type(name) is str and type(value) is not Traced:
                     guard("item", owner, name, value)
@@ -344,16 +353,6 @@ cdef bint is_user_class(object kind):
                 for method in vars(base).values()])
 
 
-cdef bint is_plain_dataclass(object kind):
-    """Whether an instance is made by code of dataclasses alone, which sets its attributes and no more."""
-    fields = getattr(kind, "__dataclass_fields__", None)
-    return (fields is not None and type(kind) is type and kind.__new__ is object.__new__
-            and not hasattr(kind, "__post_init__") and "__init__" in vars(kind) and not hasattr(kind.__init__, "__wrapped__")
-            and kind.__init__.__code__.co_filename == "<string>"
-            and all([field.default_factory in (list, dict, set) or type(field.default_factory).__name__ == "_MISSING_TYPE"
-                     for field in fields.values()]))
-
-
 def _instance(kind, init, *arguments, **options):
     x = object.__new__(kind)
     trace = tracing_now()
@@ -382,6 +381,13 @@ cdef object called_object(object f):
     if isinstance(method, FunctionType):
         return MethodType(function_for(method), f)
     return f
+
+
+def _get(owner, f, *arguments):
+    """get() of a dict from outside."""
+    if arguments and type(arguments[0]) is str and arguments[0] in owner:
+        return subscript(owner, arguments[0])
+    return f(*arguments)
 
 
 def _with_function(f, function, *arguments):

@@ -57,3 +57,13 @@ def storing(x):
         raise TraceError(f"an attribute of a {x.__class__.__name__} is set in a compiled function, which would happen when it is "
                          "traced, not in every call: set it outside, or return the value")
     return x
+
+
+def is_plain_dataclass(object kind):
+    """Whether an instance is made by code of dataclasses alone, which sets its attributes and no more."""
+    fields = getattr(kind, "__dataclass_fields__", None)
+    return (fields is not None and type(kind) is type and kind.__new__ is object.__new__
+            and not hasattr(kind, "__post_init__") and "__init__" in vars(kind) and not hasattr(kind.__init__, "__wrapped__")
+            and kind.__init__.__code__.co_filename == "<string>"
+            and all([field.default_factory in (list, dict, set) or type(field.default_factory).__name__ == "_MISSING_TYPE"
+                     for field in fields.values()]))

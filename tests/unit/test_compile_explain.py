@@ -1,9 +1,11 @@
 """Nothing is slow in silence: what is traced again or runs as written says why in explain(), and does so only so often."""
 import collections
 import dataclasses
+import fractions
 import types
 import warnings
 
+import numpy
 import pytest
 
 import microgpt
@@ -200,6 +202,37 @@ def test_entries_of_ordered_dicts_are_watched():
         assert f(0.5).data == W[0].data * settings["rate"] * 0.5
 
 
+def test_properties_and_getitem_of_the_users_classes_are_traced():
+    class Model:
+        def __init__(self):
+            self._scale, self.rows = 1.0, [W[0], W[1]]
+
+        @property
+        def scale(self):
+            return self._scale * self.rows[0].data
+
+        def __getitem__(self, i):
+            return self.rows[i] * self._scale
+
+    model = Model()
+    f = microgpt.compile(lambda x: W[2] * model.scale * x + model["0" != "1"], fallback="error")
+    for i in range(12):
+        model._scale = float(i // 4)
+        W[0].data = 0.5 + i
+        assert f(0.5).data == (W[2] * model.scale * 0.5 + model[True]).data
+    W[0].data = 0.5
+
+
+def test_get_watches_the_one_entry_that_it_asks_for():
+    table = {str(i): float(i) for i in range(100)}
+    f = microgpt.compile(lambda x: W[0] * table.get("5", 0.0) * table.get("none", 2.0) * x)
+    for i in range(12):
+        table["7"] = float(i)
+        table["5"] = float(i // 6)
+        assert f(0.5).data == W[0].data * table["5"] * 2.0 * 0.5
+    assert only(f).traced == 2 and len(only(f).guards) < 10
+
+
 # ---- calls that run as written although there is a program ----
 
 
@@ -293,14 +326,41 @@ def test_shapes_that_do_not_come_again_are_compiled_a_few_times_only():
         traced += list(f.entries.values())[-1].traced
     assert traced < 100, traced
     assert "335 shapes were dropped" in f.explain() and "compiling was often in vain" in f.explain()
-    assert "the argument xs alone has had 64 shapes lately" in f.explain()
+    assert "the argument xs has 64 of these shapes" in f.explain()
 
 
 def test_another_object_in_every_call_is_said():
     f = microgpt.compile(lambda state, x: state.h * x)
     for _ in range(100):
         assert f(State(W[0]), 0.5).data == W[0].data * 0.5
-    assert "the argument state is another State in nearly every call" in f.explain()
+    assert "the argument state is, or holds, another State in nearly every call" in f.explain()
+
+
+@pytest.mark.parametrize("wrap", [lambda s: [s], lambda s: [[s], 0.5], lambda s: {"s": s}], ids=["list", "nested", "dict"])
+def test_another_object_in_a_container_is_said(wrap):
+    f = microgpt.compile(lambda given: W[0] * 0.5)
+    for _ in range(12):
+        f(wrap(State(W[0])))
+    assert "is, or holds, another" in f.explain()
+
+
+@pytest.mark.parametrize("convert", [numpy.int64, numpy.float32, numpy.float64, fractions.Fraction, numpy.array],
+                         ids=["int64", "float32", "float64", "Fraction", "array"])
+def test_numbers_of_libraries_are_said(convert):
+    f = microgpt.compile(lambda x, i: W[0] * float(x) * i)
+    for i in range(6):
+        assert f(convert(i), 2).data == W[0].data * float(convert(i)) * 2
+    assert f"6 calls ran as written: an argument is a {type(convert(1)).__name__}" in f.explain()
+
+
+def test_compile_in_a_loop_is_said():
+    for _ in range(12):
+        f = microgpt.compile(lambda x: W[0] * x)
+        f(0.5)
+    assert "compile() was called 12 times with this function" in f.explain()
+    for _ in range(3):
+        f(0.5)
+    assert "was called" not in f.explain()
 
 
 def test_functions_that_cannot_be_traced_are_traced_less_and_less():
