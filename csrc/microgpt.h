@@ -35,6 +35,9 @@ int mg_kernels_lanes(const mg_kernels *kernels);
  */
 int mg_kernels_vector_math(const mg_kernels *kernels);
 
+/* Whether Adam takes roots by the processor's instruction (1) or from its estimate (0). */
+int mg_kernels_square_root(const mg_kernels *kernels);
+
 /* The compiler of this library, such as "gcc 12.2.0". */
 const char *mg_compiler(void);
 
@@ -104,6 +107,13 @@ int64_t mg_engine_sparse_layers(const mg_engine *engine);
 mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad,
                    double *m, double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                    double *losses, int64_t *done);
+
+/* The same with one step of Adam for every batch_size documents: (1 / batch_size) * sum(losses), one backward pass, one
+ * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. */
+mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
+                           double *params, double *grad, double *m, double *v, const int32_t *tokens,
+                           const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,
+                           int64_t *done);
 
 /* Generate tokens after a prompt of n tokens (BOS first; n from 1 to block_size), each by mg_mt19937_choice from
  * softmax(logits * factor). Stops at BOS, which is not kept, at the end of the block, or after max_tokens.

@@ -41,6 +41,8 @@ class Config:
         Settings of Adam.
     init_std : float
         Standard deviation of the initial parameters.
+    batch_size : int
+        Documents per step, at least 1. The script has one.
 
     Raises
     ------
@@ -57,7 +59,7 @@ class Config:
     """
 
     __slots__ = ("num_steps", "seed", "n_embd", "n_head", "n_layer", "block_size", "learning_rate", "beta1", "beta2",
-                 "eps_adam", "init_std")  # fmt: skip
+                 "eps_adam", "init_std", "batch_size")  # fmt: skip
     num_steps: int
     seed: int
     n_embd: int
@@ -69,6 +71,7 @@ class Config:
     beta2: float
     eps_adam: float
     init_std: float
+    batch_size: int
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Config:
         beta2: float = 0.99,
         eps_adam: float = 1e-8,
         init_std: float = 0.08,
+        batch_size: int = 1,
     ) -> None:
         put = object.__setattr__
         put(self, "num_steps", _size("num_steps", num_steps, 0))
@@ -100,6 +104,7 @@ class Config:
         if not self.eps_adam > 0:
             raise ValueError(f"eps_adam must be greater than 0, not {eps_adam}")
         put(self, "init_std", finite_number("init_std", init_std))
+        put(self, "batch_size", _size("batch_size", batch_size, 1))
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
@@ -119,8 +124,11 @@ class Config:
 
     @property
     def settings(self) -> "dict[str, Any]":
-        """The settings beside num_steps and seed, by name: a new dict, as files and logs have it."""
-        return {name: getattr(self, name) for name in SETTINGS}
+        """The settings beside num_steps and seed, by name: a new dict, as files and logs have it.
+
+        A batch_size of 1, which the script has and the first files do not name, is left out.
+        """
+        return {name: getattr(self, name) for name in SETTINGS if name != "batch_size" or self.batch_size != 1}
 
     @property
     def model_arguments(self) -> "dict[str, Any]":

@@ -56,8 +56,8 @@ class Engine(Protocol):
     def choose(rng: "Any", weights: "Sequence[float]") -> int:
         """Draw an index: `random.choices(range(n), weights=weights)[0]`."""
 
-    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]") -> None:
-        """Train one step on each document; append each loss to losses.
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
+        """Train one step on each batch_size documents; append each loss to losses.
 
         If it raises, parameters, moments, gradients and losses are those after the last whole step.
         """
@@ -147,16 +147,20 @@ class _ScriptLoop(_Decoding):
     def clear_grad(self) -> None:
         raise NotImplementedError
 
-    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]") -> None:
+    def backward(self, batch: "list[list[int]]") -> float:
+        """Add the gradients of the batch's loss; return the loss. batch: token ids of each document."""
+        raise NotImplementedError
+
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
         done = len(losses) - self.adam.step_index
+        docs = iter(docs)
         for doc in docs:
             try:
-                tokens = tokenizer.encode(doc)
+                batch = [tokenizer.encode(doc)]
+                while len(batch) < batch_size:
+                    batch.append(tokenizer.encode(next(docs)))
                 self.done, self.unfinished = self.adam.step_index, True
-                loss = self.document_loss(tokens, self.model)
-                loss.backward()
-                losses.append(float(loss.data))
-                del loss  # its graph, before the next one is built: half the memory, and a warmer cache
+                losses.append(self.backward(batch))
                 self.update()
                 self.unfinished = False
             except BaseException:
@@ -196,8 +200,14 @@ class Reference(_ScriptLoop):
         from . import reference
 
         self.document_loss, self.gpt, self.softmax = reference.document_loss, reference.gpt, reference.softmax
+        self.batch_loss = reference.batch_loss
         self.model = reference.GPT(vocab_size, **config.model_arguments, rng=rng)
         self.adam = reference.Adam(self.model, **config.adam_arguments)
+
+    def backward(self, batch: "list[list[int]]") -> float:
+        loss = self.document_loss(batch[0], self.model) if len(batch) == 1 else self.batch_loss(batch, self.model)
+        loss.backward()
+        return float(loss.data)
 
     def update(self) -> None:
         adam = self.adam
@@ -281,6 +291,24 @@ class Graph(_Compiled, _ScriptLoop):
 
         self.document_loss, self.gpt, self.softmax = document_loss, gpt, softmax
 
+    def backward(self, batch: "list[list[int]]") -> float:
+        if len(batch) == 1:
+            loss = self.document_loss(batch[0], self.model)
+            loss.backward()
+            return float(loss.data)
+        # In the graph of the whole batch, documents reach the parameters from the last to the first, each with the gradient
+        # 1 / n of its loss. So each can have a graph of its own, and memory holds one.
+        seed, losses = 1 / len(batch), []
+        for tokens in reversed(batch):
+            loss = self.document_loss(tokens, self.model)
+            losses.append(float(loss.data))
+            (loss * seed).backward()
+            del loss
+        total = 0.0
+        for value in reversed(losses):  # not sum(), which compensates from Python 3.12 on
+            total += value
+        return total * seed
+
     def update(self) -> None:
         """Do Adam's step, after a copy if the step may fail at one parameter with those before it updated."""
         adam = self.adam
@@ -311,8 +339,8 @@ class Fused(_Compiled):
 
         self.kernels = FusedEngine(self.model)
 
-    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]") -> None:
-        self.kernels.train(docs, self.adam, losses, tokenizer.ids)
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
+        self.kernels.train(docs, self.adam, losses, tokenizer.ids, batch_size)
 
     def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
         return self.kernels.sample(rng, temperature, prompt=tokens[1:])

@@ -281,7 +281,6 @@ def _ids(
     rng: "Random | MT19937 | None",
 ) -> "Iterator[int]":
     from random import Random
-    from typing import Any
 
     random = Random() if rng is None else rng
 

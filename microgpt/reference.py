@@ -244,6 +244,15 @@ def document_loss(tokens: "Sequence[int]", model: GPT) -> Value:
     return (1 / n) * sum(losses)
 
 
+def batch_loss(batch: "Sequence[Sequence[int]]", model: GPT) -> Value:
+    """The mean loss of several documents, by the script's arithmetic one level up; the script has one document a step.
+
+    batch: token ids of each document, as for `document_loss`.
+    """
+    losses = [document_loss(tokens, model) for tokens in batch]
+    return (1 / len(losses)) * sum(losses)
+
+
 class Adam:
     """The optimizer, with a learning rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
 

@@ -92,7 +92,7 @@ def _begin(options: "Given", docs: "Any") -> Trainer:
 def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str) -> Trainer:
     path, other_text = given["resume"], given.get("allow_other_text", False)
     trainer = Trainer.load(path, docs, options["engine"], other_text)
-    saved = {"steps": trainer.num_steps, "seed": trainer.seed, **trainer.settings}
+    saved = {"steps": trainer.num_steps, **trainer.config.as_dict()}
     for name, value in saved.items():
         if given.get(name, value) != value:
             raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")

@@ -40,7 +40,7 @@ class Trainer:
         Any integer.
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
-    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std : number
+    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
 
     Attributes
@@ -87,9 +87,10 @@ class Trainer:
         beta2: float = 0.99,
         eps_adam: float = 1e-8,
         init_std: float = 0.08,
+        batch_size: int = 1,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
-                        init_std)  # fmt: skip
+                        init_std, batch_size)  # fmt: skip
         self._set_up(check_docs(docs, "train on"), None, config, engine)
 
     @classmethod
@@ -198,13 +199,13 @@ class Trainer:
             claims.pop(claim, None)
 
     def step(self) -> float:
-        """Train on the next document; return its loss. Raises what `run` raises."""
+        """Train on the next document or batch of documents; return its loss. Raises what `run` raises."""
         if self.step_index >= self.num_steps:
             raise ValueError(f"all {self.num_steps} steps of this run are done")
         return self.run(1)[0]
 
     def run(self, n: "int | None" = None, callbacks: "Iterable[Callback]" = ()) -> "list[float]":
-        """Train on the next n documents, or on all that remain.
+        """Train n steps, each on the next document or batch_size documents, or all steps that remain.
 
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
         go on; the losses up to there are in `last_losses`.
@@ -247,9 +248,10 @@ class Trainer:
         left = self.num_steps - start
         if self._run_losses[1] is not losses:
             self._run_losses = start, losses
-        steps = (docs[step % len(docs)] for step in range(start, start + (left if n is None else min(n, left))))
+        size, end = self.config.batch_size, start + (left if n is None else min(n, left))
+        chosen = (docs[i % len(docs)] for i in range(start * size, end * size))
         try:
-            self._engine.train(steps, self.tokenizer, losses)
+            self._engine.train(chosen, self.tokenizer, losses, size)
         except (ValueError, ArithmeticError) as error:
             from .errors import diverged_step
 

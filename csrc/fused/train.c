@@ -113,6 +113,55 @@ static mg_status step_careful(mg_engine *e, const mg_adam_coefs *coefs, int64_t 
     return status ? status : adam_or_rollback(e, coefs, positions_seen, s, grad, negative_v);
 }
 
+/* Steps on batches of documents: see microgpt.h. Documents are independent until their gradients meet, so each goes forward
+ * and backward before the one before it: memory holds the activations of one. */
+mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t step, int64_t batch_size, double *params,
+                           double *grad, double *m, double *v, const int32_t *tokens, const int64_t *starts,
+                           int64_t batches, mg_poll *poll, double *document_losses, double *losses, int64_t *done)
+{
+    const mg_state state = {params, m, v};
+    const double seed = 1.0 / (double)batch_size; /* the gradient of each document's loss */
+    double *saved_grad;
+    *done = 0;
+    mg_status status = mg_save_grad(e, grad, &saved_grad);
+    if (status) return status;
+    int grad_has_minus_zero = saved_grad && mg_has_minus_zero(e, grad);
+    const int negative_v = e->kernels->or_of_bits(e->at.num_params, v) >> 63;
+    int64_t positions_seen = saved_grad ? e->config.block_size : count_positions_seen(e, m, v);
+    while (*done < batches) {
+        const int64_t first = *done * batch_size;
+        for (int64_t d = batch_size - 1; d >= 0 && !status; d--) {
+            const int64_t *start = starts + first + d, n = start[1] - start[0] - 1;
+            status = mg_document_loss(e, params, tokens + start[0], n, poll, document_losses + d);
+            if (status) break;
+            if (positions_seen < n) positions_seen = n;
+            e->ws.doc.inv_n *= seed; /* in the graph, the gradient of a document's sum is 1 / n times that of its loss */
+            /* A sum that began with +0.0 is never -0.0, so from the second document on there is none in grad. */
+            const mg_backward_args backward = {.params = params,
+                                               .grad = grad,
+                                               .grad_has_minus_zero = grad_has_minus_zero,
+                                               .poll = mg_is_long(e, n) ? poll : NULL};
+            status = mg_backward(e, &backward);
+        }
+        mg_adam_coefs coefs;
+        if (!status) status = mg_adam_prepare(config, step + *done, &coefs);
+        if (!status) status = adam_or_rollback(e, &coefs, positions_seen, &state, grad, negative_v);
+        if (status) {
+            mg_restore_grad(e, grad, saved_grad);
+            break;
+        }
+        double total = 0.0; /* sum() begins with 0 */
+        for (int64_t d = 0; d < batch_size; d++) total += document_losses[d];
+        losses[*done] = total * seed;
+        free(saved_grad);
+        saved_grad = NULL;
+        grad_has_minus_zero = 0;
+        ++*done;
+    }
+    free(saved_grad);
+    return status;
+}
+
 mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
                    double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                    double *losses, int64_t *done)

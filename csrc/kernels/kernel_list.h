@@ -143,6 +143,10 @@ KERNEL(mg_status, adam_update, (const mg_adam_coefs *c, int may_fail, int64_t n,
 KERNEL(mg_status, adam_update_libm, (const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m,
                                      double *v))
 
+/* Whether its vectors take square roots by the processor's instruction (1) or from its estimate (0); the bits are the same.
+ * choice: 1 or 0 sets it, where there is a choice; -1 returns it, and -1 is returned if nothing was chosen yet. */
+KERNEL(int, adam_square_root, (int choice))
+
 /* ---- body/replay.h ---- */
 
 /* Run a compiled program's forward or backward instructions over a frame. leaf_grads + program->leaf_grad: the leaves'

@@ -28,7 +28,8 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     for name, default in DEFAULTS.items():
         if name != "num_steps":
             kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
-            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=f"default: {default}")
+            what = "documents per step; " if name == "batch_size" else ""
+            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=f"{what}default: {default}")
     cli.add_sampling(p, defaults)
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "

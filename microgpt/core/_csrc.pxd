@@ -41,6 +41,7 @@ cdef extern from "microgpt.h" nogil:
     int mg_kernels_lanes(const mg_kernels *kernels)
     const char *mg_compiler()
     int mg_kernels_vector_math(const mg_kernels *kernels)
+    int mg_kernels_square_root(const mg_kernels *kernels)
     const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 
     ctypedef struct mg_adam_config:
@@ -78,6 +79,10 @@ cdef extern from "microgpt.h" nogil:
     mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                                  double *losses)
 
+    mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
+                               double *params, double *grad, double *m, double *v, const int32_t *tokens,
+                               const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses,
+                               double *losses, int64_t *done)
     mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
                        double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                        double *losses, int64_t *done)

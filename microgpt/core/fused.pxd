@@ -25,4 +25,6 @@ cdef class FusedEngine:
     cdef Py_ssize_t encode_text(self, document, Py_ssize_t at) except -1
     cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1
     cdef raise_status(self, int status)
+    cdef int check_adam(self, Adam adam) except -1
+    cdef train_batches(self, documents, Adam adam, list losses, dict ids, int64_t batch_size)
     cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses)

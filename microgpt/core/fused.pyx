@@ -33,6 +33,7 @@ from microgpt.core._csrc cimport (
     mg_generate,
     mg_mt19937,
     mg_train,
+    mg_train_batches,
 )
 from microgpt.core.adam cimport Adam, raise_adam
 from microgpt.core.text_lines cimport exact_str
@@ -248,8 +249,11 @@ parallel. The instruction set is the one in use when the engine is made.
             PyMem_Free(losses)
             self.lock.release()
 
-    def train(self, documents, Adam adam not None, list losses not None, dict ids=None):
+    def train(self, documents, Adam adam not None, list losses not None, dict ids=None, batch_size=1):
         """For each document: the loss, its gradient, one step of adam. Appends each loss to `losses` as it goes.
+
+        batch_size: of how many documents a step is made, which then has the loss (1 / batch_size) * sum(losses). The last
+        documents, if there are fewer, are left out.
 
         documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
         its token id, of str. Up to 64 are asked for before the first of them is trained on. If it raises within a
@@ -261,13 +265,13 @@ parallel. The instruction set is the one in use when the engine is made.
         cdef Py_ssize_t n
         cdef double work = 0.0
         adam.ready()
+        if batch_size != 1:
+            self.train_batches(documents, adam, losses, ids, batch_size)
+            return
         self.enter()
         starts[0] = 0
         try:
-            if adam.model is not self.model:
-                raise ValueError("this Adam belongs to another model")
-            if adam.constant:
-                raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
+            self.check_adam(adam)
             if ids is not None:
                 self.build_char_table(ids)
             iterator = iter(documents)
@@ -292,6 +296,56 @@ parallel. The instruction set is the one in use when the engine is made.
             self.train_batch(starts, count, adam, losses)
         finally:
             self.lock.release()
+
+    cdef train_batches(self, documents, Adam adam, list losses, dict ids, int64_t batch_size):
+        """The same in batches: memory holds the tokens of one, and the activations of one document."""
+        cdef int64_t *starts = NULL
+        cdef double *document_losses = NULL
+        cdef int64_t done, i
+        cdef double loss
+        cdef mg_adam_config config
+        cdef int status = MG_OK
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.enter()
+        try:
+            self.check_adam(adam)
+            if ids is not None:
+                self.build_char_table(ids)
+            starts = <int64_t *>PyMem_Malloc((batch_size + 1) * sizeof(int64_t))
+            document_losses = <double *>PyMem_Malloc(batch_size * sizeof(double))
+            if starts == NULL or document_losses == NULL:
+                raise MemoryError()
+            iterator, starts[0] = iter(documents), 0
+            while True:
+                for i in range(batch_size):
+                    document = next(iterator, END)
+                    if document is END:
+                        return
+                    if ids is None:
+                        starts[i + 1] = starts[i] + self.encode_document(document, starts[i]) + 1
+                    else:
+                        starts[i + 1] = starts[i] + self.encode_text(document, starts[i]) + 1
+                config = adam.config
+                with nogil:
+                    status = mg_train_batches(self.engine, &config, adam.steps, batch_size, self.model.params_data,
+                                              self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, 1,
+                                              &self.poll, document_losses, &loss, &done)
+                if status != MG_OK:
+                    self.raise_status(status)
+                adam.steps += 1
+                losses.append(loss)
+        finally:
+            PyMem_Free(starts)
+            PyMem_Free(document_losses)
+            self.lock.release()
+
+    cdef int check_adam(self, Adam adam) except -1:
+        if adam.model is not self.model:
+            raise ValueError("this Adam belongs to another model")
+        if adam.constant:
+            raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
+        return 0
 
     cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses):
         """Train on the documents in self.tokens."""

@@ -5,6 +5,7 @@ class SimdInfo(TypedDict):
     supported: list[str]
     in_use: str
     math: str
+    square_root: str
 
 class BuildInfo(TypedDict):
     compiler: str

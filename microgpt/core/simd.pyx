@@ -12,6 +12,7 @@ from microgpt.core._csrc cimport (
     mg_kernels,
     mg_kernels_lanes,
     mg_kernels_name,
+    mg_kernels_square_root,
     mg_kernels_vector_math,
     mg_select_kernels,
     mg_status,
@@ -26,11 +27,14 @@ cdef const mg_kernels *kernels() noexcept nogil:
 
 
 def simd_info():
-    """The instruction sets: {"compiled": [...], "supported": [...], "in_use": name, "math": how}, the best last.
+    """The instruction sets: {"compiled": [...], "supported": [...], "in_use": name, "math": how, "square_root": how},
+    the best last.
 
     compiled: those of this build. supported: those of them that run here. in_use: the best of these, or what
     MICROGPT_SIMD names. math: "vector" if exp and ** are computed in vectors, "libm" if the C library is called for each
-    of them, because it is not one that rounds as closely as the proofs in docs/explain/exactness.md need.
+    of them, because it is not one that rounds as closely as the proofs in docs/explain/exactness.md need. square_root:
+    "instruction" if Adam takes roots by the processor's own instruction, "estimate" where correcting its estimate is faster
+    (AVX-512 before Zen 5).
     """
     compiled, supported = [], []
     cdef int i = 0
@@ -41,7 +45,8 @@ def simd_info():
             supported.append(name)
         i += 1
     math = "vector" if mg_kernels_vector_math(_table) else "libm"
-    return {"compiled": compiled, "supported": supported, "in_use": mg_kernels_name(_table).decode(), "math": math}
+    return {"compiled": compiled, "supported": supported, "in_use": mg_kernels_name(_table).decode(), "math": math,
+            "square_root": "instruction" if mg_kernels_square_root(_table) else "estimate"}
 
 
 def build_info():

@@ -159,7 +159,7 @@ def parse(text: "Any") -> "dict[str, Any]":
         if not isinstance(seed, str):
             raise CheckpointError("its seed is no text")
         about["seed"] = int(seed, 16 if number > 1 and "x" in seed else 10)
-        if set(about["settings"]) != set(SETTINGS):
+        if {"batch_size", *about["settings"]} != set(SETTINGS) or about["settings"].get("batch_size") == 1:
             raise CheckpointError("its settings are not those of this program")
         about["config"] = Config(about["num_steps"], about["seed"], **about["settings"])
         step_index = about["step_index"]

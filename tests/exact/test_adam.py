@@ -10,6 +10,7 @@ import pytest
 from conftest import environment, hexes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels import square_root
 from profiles import examples
 
 from microgpt import GPT, Adam, reference, simd_info
@@ -75,6 +76,21 @@ def assert_same_bits(ours, theirs):
 
 def gradients(rng, n, zeros=0.1):
     return [0.0 if rng.random() < zeros else rng.gauss(0, 1) * 10 ** rng.uniform(-6, 0) for _ in range(n)]
+
+
+WAYS = [(isa, choice) for isa in simd_info()["supported"] for choice in ((0, 1) if isa == "avx512" else (1,))]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way[0] + " estimate" * (way[1] == 0))
+def isa(request):
+    """An instruction set of this processor in force, AVX-512 with both ways to take a root."""
+    isa, choice = request.param
+    before, chosen = simd._use(isa), square_root(isa, -1)
+    square_root(isa, choice)
+    assert square_root(isa, -1) == choice
+    yield isa
+    square_root(isa, chosen)
+    simd._use(before)
 
 
 @pytest.mark.parametrize("n", [*range(15, 33), 63, 64, 65, 255, 256, 257, 511, 512, 513, 1000])
@@ -257,13 +273,16 @@ rate = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.85, 0.99]
 def test_anything(numbers, learning_rate, beta1, beta2, eps, step_index):
     before = simd_info()["in_use"]
     data, grad, m, v = zip(*numbers)
-    for isa in simd_info()["supported"]:
+    for isa, choice in WAYS:
         simd._use(isa)
+        chosen = square_root(isa, -1)
+        square_root(isa, choice)
         try:
             pair = Pair(data, m, v, step_index, learning_rate=learning_rate, beta1=beta1, beta2=beta2, eps=eps)
             pair.step(grad)
             pair.step(grad)
         finally:
+            square_root(isa, chosen)
             simd._use(before)
 
 

@@ -24,6 +24,8 @@ FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 MAY_DECIDE = {"simd": {
     "adam_part", "adam_resolve_queue", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
     "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
+    "adam_update_early_by_instruction", "adam_update_unit_m_by_instruction", "adam_update_unit_by_instruction",
+    "adam_update_unit_m_subnormals_by_instruction", "adam_update_unit_subnormals_by_instruction",
     "exp_array", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array", "pow_m15_array", "pow_m2_array",
 }}  # fmt: skip
 
@@ -60,7 +62,7 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
 FUSED_IN_SOURCES = Counter(
     product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam, adam_unresolved
+    decay=1, adam_moments=1, adam_other=1, adam_divide=1, adam_resolve=2,  # adam, adam_unresolved
 )  # fmt: skip
 
 

@@ -112,6 +112,11 @@ class Kernels:
         return np.array([view[p // lanes, :, p % lanes] for p in range(n)])
 
 
+def square_root(isa, choice):
+    """Set whether Adam takes roots by the processor's instruction (1) or from its estimate (0); -1 changes nothing. Return it."""
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["adam_square_root"])(choice)
+
+
 def vector_math(isa, choice):
     """Set whether exp and powers are computed in vectors (1) or by the C library (0); -1 changes nothing. Return it."""
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["vector_math"])(choice)

@@ -174,7 +174,7 @@ def kill_this_process(*arguments):
 
 @on_posix
 def test_a_killed_worker_does_not_hang_the_sweep():
-    with ProcessPoolExecutor(2) as executor:
+    with ProcessPoolExecutor(1) as executor:
         executor.submit(kill_this_process)
         results = list(run_sweep(DOCS, GRID, executor))
     assert len(results) == 6 and any(r.error and r.error.startswith("BrokenProcessPool") for r in results)

@@ -234,6 +234,69 @@ ALWAYS int64_t adam_whole(const adam_vectors *c, int unit_m, int unit_v, int may
     return whole;
 }
 
+#if MG_LANES == 8
+/* The same with the processor's square root, whose long latency is a stage of its own: four vectors are in flight. */
+
+typedef struct {
+    vec m, x, root;
+} adam_rooted;
+
+typedef struct {
+    vec step, residual, limit;
+} adam_stepped;
+
+/* Stage 2 of 4: v_hat and its root. */
+ALWAYS adam_rooted adam_take_root(const adam_vectors *c, int unit_v, adam_first first)
+{
+    const vec x = unit_v ? first.v_hat : divide_by_constant(first.v_hat, c->v_scale, c->v_inverse);
+    return (adam_rooted){first.m, x, vec_sqrt(x)};
+}
+
+/* Stage 3 of 4: the step, and how far the root is from a tie. m: of the same vector, in memory. */
+ALWAYS adam_stepped adam_divide(const adam_vectors *c, int unit_m, int may_have_subnormals, adam_rooted r, const double *m)
+{
+    const vec new_m = may_have_subnormals ? r.m : vec_load_unaligned(m);
+    const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
+    return (adam_stepped){c->lr_t * m_hat / (r.root + c->eps), vec_fma(-r.root, r.root, r.x),
+                          root_residual_limit(&c->root, r.root)};
+}
+
+/* Stage 4 of 4: the parameters. */
+ALWAYS void adam_move(const adam_vectors *c, adam_stepped s, double *data, adam_chunk *old, int64_t i)
+{
+    const vec p = vec_load_unaligned(data);
+    vec_store(old->data + i, p);
+    const vec new_p = p - s.step;
+    vec_store_unaligned(data, new_p);
+    mask_store_bits(old->p_moderate + i / LANES, adam_is_moderate(c, new_p));
+    const mask near_tie = vec_at_least(vec_abs(s.residual), s.limit);
+    mask_store_bits(old->p_ambiguous + i / LANES, mask_unequal(near_tie, new_p, adam_other(c, p, s.step, s.residual)));
+}
+
+ALWAYS int64_t adam_whole_by_instruction(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals,
+                                         int64_t count, double *data, double *grad, double *m, double *v,
+                                         adam_chunk *old)
+{
+    const int64_t whole = count / LANES * LANES;
+    adam_first first = {c->one, c->one};
+    adam_rooted rooted = {c->one, c->one, c->one};
+    adam_stepped stepped = {c->one, c->one, c->one};
+    int64_t i = 0;
+#define STAGES(has_1, has_3, has_4) \
+    { \
+        if (has_4) adam_move(c, stepped, data + i - 3 * LANES, old, i - 3 * LANES); \
+        if (has_3) stepped = adam_divide(c, unit_m, may_have_subnormals, rooted, m + i - 2 * LANES); \
+        rooted = adam_take_root(c, unit_v, first); \
+        if (has_1) first = adam_moments(c, 1, may_have_subnormals, grad + i, m + i, v + i, old, i); \
+    }
+    for (; i < whole && i < 3 * LANES; i += LANES) STAGES(1, i >= 2 * LANES, 0)
+    for (; i < whole; i += LANES) STAGES(1, 1, 1)
+    for (; i < whole + 3 * LANES; i += LANES) STAGES(0, i >= 2 * LANES && i < whole + 2 * LANES, i >= 3 * LANES)
+#undef STAGES
+    return whole;
+}
+#endif
+
 /* The rest, fewer than a vector. */
 static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t lanes,
                       double *data, double *grad, double *m, double *v, adam_chunk *old, int64_t i)
@@ -246,8 +309,8 @@ static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_hav
     for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
 }
 
-ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n,
-                             double *data, double *grad, double *m, double *v)
+ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals,
+                             int by_instruction, int64_t n, double *data, double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
     adam_chunk old;
@@ -257,7 +320,14 @@ ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v,
         const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
         double *const d = data + first, *const g = grad + first, *const mm = m + first, *const vv = v + first;
         if (count < ADAM_CHUNK) adam_all_resolved(&old); /* beyond the end */
+#if MG_LANES == 8
+        const int64_t i = by_instruction
+            ? adam_whole_by_instruction(&c, unit_m, unit_v, may_have_subnormals, count, d, g, mm, vv, &old)
+            : adam_whole(&c, unit_m, unit_v, may_have_subnormals, count, d, g, mm, vv, &old);
+#else
+        (void)by_instruction;
         const int64_t i = adam_whole(&c, unit_m, unit_v, may_have_subnormals, count, d, g, mm, vv, &old);
+#endif
         if (i < count)
             adam_part(&c, unit_m, unit_v, may_have_subnormals, count - i, d + i, g + i, mm + i, vv + i, &old, i);
         adam_queue_unresolved(coefs, &old, first, count, data, m, v, &queue);
@@ -270,23 +340,47 @@ ALWAYS mg_status adam_chunks(const mg_adam_coefs *coefs, int unit_m, int unit_v,
 }
 
 typedef mg_status adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
-#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) \
+#define ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, by_instruction) \
     static mg_status name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v) \
     { \
-        return adam_chunks(c, unit_m, unit_v, may_have_subnormals, n, data, grad, m, v); \
+        return adam_chunks(c, unit_m, unit_v, may_have_subnormals, by_instruction, n, data, grad, m, v); \
     }
+#if MG_LANES == 8
+#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) \
+    ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, 0) \
+    ADAM_KERNEL1(name##_by_instruction, unit_m, unit_v, may_have_subnormals, 1)
+#else
+#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, 0)
+#endif
 ADAM_KERNEL(adam_update_early, 0, 0, 0)
 ADAM_KERNEL(adam_update_unit_m, 1, 0, 0)
 ADAM_KERNEL(adam_update_unit, 1, 1, 0)
 ADAM_KERNEL(adam_update_unit_m_subnormals, 1, 0, 1)
 ADAM_KERNEL(adam_update_unit_subnormals, 1, 1, 1)
 #undef ADAM_KERNEL
+#undef ADAM_KERNEL1
+
+/* Whether AVX-512's roots are the processor's own or come from its estimate: see dispatch.c. */
+static int adam_root_instruction = -1; /* not chosen yet */
+
+static int adam_square_root(int choice)
+{
+    if (choice >= 0) adam_root_instruction = choice;
+    return MG_LANES == 8 ? adam_root_instruction : 1;
+}
 
 static adam_kernel *adam_choose(const mg_adam_coefs *c)
 {
-    if (c->m_scale != 1.0) return adam_update_early;
-    if (c->may_have_subnormals) return c->v_scale != 1.0 ? adam_update_unit_m_subnormals : adam_update_unit_subnormals;
-    return c->v_scale != 1.0 ? adam_update_unit_m : adam_update_unit;
+#if MG_LANES == 8
+#define CHOSEN(name) (adam_root_instruction > 0 ? name##_by_instruction : name)
+#else
+#define CHOSEN(name) name
+#endif
+    if (c->m_scale != 1.0) return CHOSEN(adam_update_early);
+    if (c->may_have_subnormals)
+        return c->v_scale != 1.0 ? CHOSEN(adam_update_unit_m_subnormals) : CHOSEN(adam_update_unit_subnormals);
+    return c->v_scale != 1.0 ? CHOSEN(adam_update_unit_m) : CHOSEN(adam_update_unit);
+#undef CHOSEN
 }
 
 /* On an error in a piece: undo the piece and repeat it in the script's way, which stops where the script stops. */

@@ -223,6 +223,7 @@ ALWAYS root_constants root_prepare(double tie_window)
 {
     root_constants k;
     memset(&k, 0, sizeof k);
+    k.last_place = vec_keep(0x1p-52 * (1.0 - 2.0 * tie_window));
 #if MG_LANES == 8
     k.one = vec_keep(1.0);
     k.half = vec_keep(0.5);
@@ -230,8 +231,6 @@ ALWAYS root_constants root_prepare(double tie_window)
     k.fourth = vec_keep(0.3125);
     k.stretch = vec_keep(0.5 * (1.0 + STRETCH(tie_window + 0x1p-14))); /* y has 14 bits */
     k.shrink = vec_keep(0.5 * (1.0 - STRETCH(tie_window + 0x1p-14)));
-#else
-    k.last_place = vec_keep(0x1p-52 * (1.0 - 2.0 * tie_window));
 #endif
     return k;
 }
@@ -256,12 +255,19 @@ ALWAYS mask root_is_ambiguous(const root_answer *a)
 #endif
 }
 
+/* The residual of a correctly rounded root from which on pow may return its neighbour. */
+ALWAYS vec root_residual_limit(const root_constants *k, vec root)
+{
+    const vec binade = (vec)((ivec)root & ivec_set(0x7ff0000000000000)); /* 2**52 units in the last place of root */
+    return root * k->last_place * binade;
+}
+
 /* For 2**-200 <= x <= 2**140. */
 ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
 {
     root_answer a;
 #if MG_LANES == 8
-    /* The instruction vsqrtpd takes longer than all this. y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
+    /* On some processors the instruction vsqrtpd takes longer than all this (see adam_root_instruction). y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
      * the last place, by one step of fourth order; the residual is twice what is missing, to 14 bits. The candidates are the
      * roundings of near + residual / 2 at both ends of the window. */
     const vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
@@ -274,8 +280,7 @@ ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
 #else
     a.root = vec_sqrt(x);
     a.residual = square_residual(x, a.root);
-    const vec binade = (vec)((ivec)a.root & ivec_set(0x7ff0000000000000)); /* 2**52 units in the last place of root */
-    a.ambiguous = vec_at_least(vec_abs(a.residual), a.root * k->last_place * binade);
+    a.ambiguous = vec_at_least(vec_abs(a.residual), root_residual_limit(k, a.root));
 #endif
     return a;
 }

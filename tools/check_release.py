@@ -1,10 +1,10 @@
 """Is everything there that is to be published, and nothing else?
 
-    python tools/check_dist.py [--complete] [--tag v1.2.3] FILE_OR_FOLDER ...
+    python tools/check_release.py [--complete] [--tag v1.2.3] FILE_OR_FOLDER ...
 
 Each wheel: its files are exactly those that the sources call for, its record agrees, every module is for the platform
-that its name says. Each sdist: everything that is under version control or in MANIFEST.in. --complete: the wheels are
-all of the table in pyproject.toml, one for each Python on each platform, and there is one sdist. Standard library only.
+that its name says. --complete: the wheels are all of the table in pyproject.toml, one for each Python on each platform, and
+there is one sdist. What an sdist holds is checked by check-manifest. Standard library only.
 """
 import argparse
 import ast
@@ -12,7 +12,6 @@ import base64
 import hashlib
 import re
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -88,25 +87,6 @@ def check_wheel(path):
     return wrong, f"{path.stat().st_size // 1024} kB, {len(names)} files, modules unpacked {kilobytes} kB"
 
 
-def check_sdist(path):
-    wrong, top = [], f"{NAME}-{VERSION}"
-    if path.name != f"{top}.tar.gz":
-        return [f"{path.name}: not the name of an sdist of version {VERSION}"], ""
-    with tarfile.open(path) as archive:
-        names = {member.name for member in archive.getmembers() if member.isfile()}
-    patterns = ["microgpt/**/*.p*", "microgpt/names.txt", "csrc/**/*.[ch]", "tests/**/*.*", "tools/**/*.*", "docs/**/*.*",
-                "bench/**/*.*", "examples/**/*.*", "*.md", "LICENSE", "setup.py", "pyproject.toml"]  # fmt: skip
-    skipped = {"__pycache__", "node_modules", ".pytest_cache", ".hypothesis", "_build"}
-    needed = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
-    needed = {str(p.as_posix()) for p in needed if not skipped & set(p.parts) and p.suffix not in (".pyc", ".pyd")}
-    made = {f"{top}/PKG-INFO", f"{top}/setup.cfg"}
-    wrong += [f"{path.name}: lacks {name}" for name in sorted(needed) if f"{top}/{name}" not in names]
-    for name in sorted(names - made):
-        if name.endswith((".so", ".pyd", ".o", ".pyc")) or re.search(r"/microgpt/[\w/]+\.c$|node_modules|/\.", name):
-            wrong.append(f"{path.name}: holds {name} as well")
-    return wrong, f"{path.stat().st_size // 1024} kB, {len(names)} files"
-
-
 def check_complete(wheels, sdists):
     wrong = []
     promised = int(re.search(r"^# (\d+) wheels: ", PYPROJECT, re.M)[1])
@@ -137,11 +117,10 @@ def main():
     wrong = [f"{f.name}: neither a wheel nor an sdist" for f in files if f not in wheels and f not in sdists]
     if not files:
         wrong.append("there is nothing to check")
-    for check, group in ((check_wheel, wheels), (check_sdist, sdists)):
-        for path in group:
-            found, about = check(path)
-            wrong += found
-            print(f"{path.name}: {about}")
+    for path in wheels:
+        found, about = check_wheel(path)
+        wrong += found
+        print(f"{path.name}: {about}")
     if args.complete:
         wrong += check_complete(wheels, sdists)
     if args.tag and args.tag != f"v{VERSION}":
