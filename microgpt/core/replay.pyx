@@ -137,7 +137,7 @@ cdef class Program:
                 frame.data[shape.program.float_slots[k]] = floats[k]
         return frame
 
-    cdef tuple run(self, const int32_t *ints, const double *floats, tuple leaves):
+    cdef tuple run(self, const int32_t *ints, const double *floats, list leaves):
         """The results as Values (those that are numbers as floats), or None if Python might have raised an error."""
         cdef Shape *shape = self.shape
         cdef Frame *frame

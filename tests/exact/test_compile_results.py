@@ -192,3 +192,20 @@ def test_results_outlive_the_compiled_function():
     del f
     result.backward()
     assert w[0].grad == 2.0 * w[1].data and result._children
+
+
+def test_many_values_as_arguments():
+    """More of them than fit into a call's memory on the stack; the same one twice, far apart, is seen."""
+    w, compiled, v, plain = both(lambda w: lambda rows, x: sum((sum(a * b for a, b in zip(row, w)) * x for row in rows), w[0]))
+    a, b = leaves(1200, seed=5), leaves(1200, reference.Value, seed=5)
+    rows, e_rows = ([values[i:i + 6] for i in range(0, 1200, 6)] for values in (a, b))
+    warm(compiled, rows, 0.5)
+    for swap in (0, 1, 2):
+        if swap == 1:
+            rows[3], rows[90], e_rows[3], e_rows[90] = rows[90], rows[3], e_rows[90], e_rows[3]
+        elif swap == 2:
+            rows[199], e_rows[199] = rows[0][:3] + w[:3], e_rows[0][:3] + v[:3]
+        compiled(rows, 0.25).backward()
+        plain(e_rows, 0.25).backward()
+        assert grads(a) == grads(b) and grads(w) == grads(v)
+    assert "1 calls ran as written, at its speed: a Value is passed twice" in compiled.explain()
