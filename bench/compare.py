@@ -9,8 +9,9 @@ import argparse
 import os
 import sys
 import tempfile
+from pathlib import Path
 
-from harness import cli, contest, field, machine, measure, report, task
+from harness import cli, contest, edited, field, machine, measure, report, task
 from harness.contender import Script
 
 machine.find_package()
@@ -82,9 +83,10 @@ def field_of(args, folder, core):
     """Return the contenders, and the names of the original as shipped and with its collector off."""
     base, contenders = [], []
     if args.script:
-        for value, name in ((None, "microgpt.py"), ("microgpt:Value", "microgpt.py with our Value")):
-            contenders.append(Script(name, args.script, folder, core, value=value))
-            contenders.append(Script(f"{name}, collector off", args.script, folder, core, False, value))
+        ours = edited.with_imports(args.script, ("Value",), Path(folder, "with_our_value.py"))
+        for path, name in ((args.script, "microgpt.py"), (ours, "microgpt.py with our Value")):
+            contenders.append(Script(name, path, folder, core))
+            contenders.append(Script(f"{name}, collector off", path, folder, core, collector=False))
         base, contenders = contenders[:2], contenders[2:]
     reference = [
         field.trainer("reference", "reference", folder, core),

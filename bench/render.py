@@ -27,6 +27,7 @@ TABLES = {
     "value-operators": ("value", tables.value_operators),
     "value-graph": ("value", tables.value_graph),
     "shapes": ("shapes", tables.shapes),
+    "user-code": ("user_code", tables.user_code),
     "sampling": ("sampling", tables.sampling),
     "startup": ("startup", tables.startup),
     "breakdown": ("breakdown", tables.breakdown),
@@ -41,7 +42,8 @@ def _row(made, start):
 FIGURES = {
     "fused-times": ("compare", lambda made: number(_row(made, "fused (")["times_original"])),
     "value-times": ("compare", lambda made: number(_row(made, "microgpt.py with our Value")["times_original"])),
-    "own-architecture-times": ("own_architecture", lambda made: number(_row(made, "graph")["times_plain"], 1)),
+    "functions-times": ("user_code", lambda made: number(_row(made, "user code: Value,")["times_original"], 2)),
+    "compiled-times": ("user_code", lambda made: number(_row(made, "user code: @microgpt")["times_original"], 2)),
     "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
 }
 

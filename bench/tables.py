@@ -105,15 +105,20 @@ def shapes(report):
     return columns, rows
 
 
-def own_architecture(report):
-    """own_architecture.py: a changed model in plain Python and on the graph engine."""
-    return _layout(
-        report["rows"],
-        ("engine", "<", lambda row: row["name"]),
-        ("time per step", ">", lambda row: duration(row["seconds_per_document"])),
-        ("× plain Python", ">", lambda row: number(row["times_plain"])),
-        ("same bits", "<", lambda row: yes_no(row["bits"])),
-    )
+def user_code(report):
+    """bench_user_code.py: the same model as user code and by the engines, at every size."""
+    found = {(row["name"], row["n_embd"]): row for row in report["rows"]}
+    columns = [("one training step", "<")]
+    for n_embd in report["sizes"]:
+        columns += [(f"n_embd {n_embd}", ">"), ("× original", ">"), ("same bits", "<")]
+    rows = []
+    for name in dict.fromkeys(name for name, _ in found):
+        rows.append([name])
+        for n_embd in report["sizes"]:
+            row = found.get((name, n_embd))
+            cells = row and (duration(row["seconds_per_document"]), number(row["times_original"]), yes_no(row["bits"]))
+            rows[-1] += cells or ("–", "–", "–")
+    return columns, rows
 
 
 def sampling(report):

@@ -27,7 +27,6 @@ def verdict(losses, original, parameters_equal=None):
         "parameters": parameters_equal,
         "same_bits": same_bits,
         "compared": len(pairs),
-        "largest_difference": max(abs(a - b) for a, b in pairs) if pairs else None,
     }
 
 

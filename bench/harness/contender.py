@@ -99,16 +99,13 @@ class Worker(Contender):
 
 
 class Script(Contender):
-    """The user's own microgpt.py, in a new process for each run (run_script.py).
+    """The user's own microgpt.py, in a new process for each run (run_script.py)."""
 
-    value: None, or the "module:Class" that replaces its class Value.
-    """
-
-    def __init__(self, name, path, folder, core, collector=True, value=None):
+    def __init__(self, name, path, folder, core, collector=True):
         super().__init__(name)
         self.path, self.folder = os.path.abspath(path), folder
         collector = "collector" if collector else "no-collector"
-        self.options = [collector, value or "-", "-" if core is None else str(core)]
+        self.options = [collector, "-" if core is None else str(core)]
 
     def run(self, steps):
         done = subprocess.run(

@@ -1,11 +1,10 @@
 """Run the first steps of an unedited microgpt.py, and time all but the first.
 
-    python run_script.py SCRIPT STEPS {collector,no-collector} -|MODULE:CLASS CORE|-
+    python run_script.py SCRIPT STEPS {collector,no-collector} CORE|-
 
 The file is executed in this process, in the current folder, with one difference to `python SCRIPT`: sys.stdout is an
 object that reads the clock when a line that begins with "step" is printed, takes the loss from the script's variable
-`loss`, and ends the run after a first step and STEPS more. With MODULE:CLASS, such as microgpt:Value, the class Value
-is replaced by an import in the syntax tree before compilation.
+`loss`, and ends the run after a first step and STEPS more.
 
 Little is imported before the script runs: the objects of a process decide how long the garbage collector takes.
 """
@@ -47,27 +46,11 @@ class Stopwatch:
         pass
 
 
-def compiled(path, value):
-    with open(path, encoding="utf-8") as file:
-        source = file.read()
-    if value == "-":
-        return compile(source, path, "exec")
-    import ast
-
-    module, _, name = value.partition(":")
-    tree = ast.parse(source, path)
-    classes = [i for i, node in enumerate(tree.body) if isinstance(node, ast.ClassDef) and node.name == "Value"]
-    if len(classes) != 1:
-        raise SystemExit(f"{path} has no class Value to replace")
-    new = ast.parse(f"from {module} import {name} as Value").body[0]
-    tree.body[classes[0]] = ast.copy_location(new, tree.body[classes[0]])
-    return compile(ast.fix_missing_locations(tree), path, "exec")
-
-
-def main(path, steps, collector, value, core):
+def main(path, steps, collector, core):
     if core != "-":
         os.sched_setaffinity(0, {int(core)})
-    code = compiled(path, value)
+    with open(path, encoding="utf-8") as file:
+        code = compile(file.read(), path, "exec")
     variables = {"__name__": "__main__", "__file__": path}
     real, stopwatch = sys.stdout, Stopwatch(int(steps) + 1, variables)
     if collector == "no-collector":

@@ -3,7 +3,7 @@ from microgpt.core.model cimport GPT
 
 
 cdef class Moments:
-    cdef double *data  # [n], aligned to 64 bytes
+    cdef double *data  # [n]; one of them is aligned to 64 bytes
     cdef void *memory
     cdef Py_ssize_t n, stride
 

@@ -23,16 +23,16 @@ from microgpt.core.simd cimport kernels
 
 
 cdef class Moments:
-    """n doubles that begin as 0.0, and the buffer of the NumPy views on them."""
+    """n doubles that begin as 0.0, and the buffer of the NumPy views on them. Number `aligned` is at a multiple of 64."""
 
-    def __cinit__(self, Py_ssize_t n):
+    def __cinit__(self, Py_ssize_t n, Py_ssize_t aligned=0):
         if n < 0:
             raise ValueError("there cannot be fewer than 0 numbers")
         self.n, self.stride = n, sizeof(double)
-        self.memory = PyMem_RawCalloc(n + 8, sizeof(double))
+        self.memory = PyMem_RawCalloc(n + 16, sizeof(double))
         if self.memory == NULL:
             raise MemoryError()
-        self.data = <double *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
+        self.data = <double *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63) + (-aligned & 7)
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
@@ -113,7 +113,8 @@ The bits are those of `reference.Adam`.
             count = len(leaves)
         self.config.learning_rate, self.config.beta1, self.config.beta2 = learning_rate, beta1, beta2
         self.config.eps = eps
-        self.m_moments, self.v_moments = Moments(count), Moments(count)
+        aligned = 0 if leaves is None else leaves.first_aligned
+        self.m_moments, self.v_moments = Moments(count, aligned), Moments(count, aligned)
         self.m_data, self.v_data = self.m_moments.data, self.v_moments.data
         if is_model:
             self.model = params

@@ -17,10 +17,13 @@ from conftest import ROOT, hexes
 BENCH = ROOT / "bench"
 sys.path.insert(0, str(BENCH))
 
+import all as everything  # noqa: E402
+import bench_user_code  # noqa: E402
 import numpy_gpt  # noqa: E402
 import render  # noqa: E402
 import tables  # noqa: E402
-from harness import arithmetic, bits, cli, contender, contest, measure, peak, report, table, task  # noqa: E402
+import user_gpt  # noqa: E402
+from harness import arithmetic, bits, cli, contender, contest, edited, measure, peak, report, table, task  # noqa: E402
 
 import microgpt  # noqa: E402
 from microgpt import reference  # noqa: E402
@@ -409,13 +412,45 @@ def test_each_script_writes_its_report_and_prints_its_tables(command, tmp_path, 
 
 
 @pytest.mark.slow
-def test_own_architecture_has_the_bits_of_plain_python(command, tmp_path):
-    path = tmp_path / "own.json"
-    done = command(BENCH / "own_architecture.py", "--quick", "--repeats", 1, "--json", path)
+def test_user_code_has_the_bits_of_the_original_and_is_compiled(command, tmp_path):
+    path = tmp_path / "user_code.json"
+    done = command(BENCH / "bench_user_code.py", "--quick", "--repeats", 1, "--json", path)
     assert done.returncode == 0, done.stderr
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert [(row["name"], row["bits"]) for row in rows] == [("plain Python", True), ("graph", True)]
-    assert rows[1]["parameters"] is True and rows[0]["times_plain"] == 1
+    made = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["name"] for row in made["rows"]] == ["reference", *bench_user_code.WAYS.values(), "graph", "fused"]
+    assert all(row["bits"] is True and row["parameters"] is True for row in made["rows"]) and made["absent"] == {}
+    assert made["rows"][0]["times_original"] == 1
+    columns, rows = tables.user_code({**made, "sizes": [16, 64]})
+    assert len(columns) == 7 and rows[0][-3:] == ["–", "–", "–"] and rows[1][3] == "yes"
+
+
+def test_compiled_user_code_is_replayed_for_every_length(tmp_path):
+    """A row "compiled" that fell back to eager would have the same bits, and say something else."""
+    run = user_gpt.make(task.write(tmp_path, NAMES, 4), "compiled")
+    assert "run as written" not in run.loss.explain() and run.loss.explain().count("compiled: ") == len(set(map(len, run.task.tokens)))
+
+
+def test_edited_programs_change_one_thing(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import os\nn_embd = 16     # embedding dimension\nclass Value:\n    x = 1\nprint(Value)\n", encoding="utf-8")
+    assert edited.with_n_embd(script, 16, tmp_path / "copy.py") == script
+    changed = edited.with_n_embd(script, 64, tmp_path / "copy.py").read_text(encoding="utf-8")
+    assert changed == script.read_text(encoding="utf-8").replace("16", "64")
+    with pytest.raises(SystemExit, match="no line that begins with 'n_embd = 16'"):
+        edited.with_n_embd(tmp_path / "copy.py", 64, tmp_path / "other.py")
+    changed = edited.with_imports(script, ("Value",), tmp_path / "copy.py").read_text(encoding="utf-8")
+    assert changed == "import os\nn_embd = 16\nfrom microgpt import Value\nprint(Value)"
+    with pytest.raises(SystemExit, match="does not define Value, linear once each"):
+        edited.with_imports(script, ("Value", "linear"), tmp_path / "copy.py")
+
+
+def test_every_table_is_measured_by_the_one_command(command):
+    """Every report that a page needs, and every script that there is."""
+    assert {file for kind in (render.TABLES, render.FIGURES) for file, _ in kind.values()} <= set(everything.SCRIPTS)
+    scripts = {path.name for path in BENCH.glob("bench_*.py")} | {"compare.py"}
+    assert {script for script, _ in everything.SCRIPTS.values()} == scripts
+    done = command(BENCH / "all.py")
+    assert done.returncode == 2 and "--script is needed" in done.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,24 @@
+"""A program with a part of it replaced, as its user would edit it."""
+import ast
+from pathlib import Path
+
+
+def with_imports(path, names, copy):
+    """Write a copy of a program that imports these classes and functions from microgpt, and return its path."""
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    found = [i for i, node in enumerate(tree.body) if getattr(node, "name", None) in names]
+    if len(found) != len(names):
+        raise SystemExit(f"{path} does not define {', '.join(names)} once each")
+    tree.body[found[0]] = ast.parse(f"from microgpt import {', '.join(names)}").body[0]
+    tree.body = [node for i, node in enumerate(tree.body) if i not in found[1:]]
+    copy.write_text(ast.unparse(tree), encoding="utf-8")
+    return copy
+
+
+def with_n_embd(path, n_embd, copy):
+    """Return the path of a script, or of a copy with another n_embd where it has not this one."""
+    source = Path(path).read_text(encoding="utf-8")
+    if source.count("\nn_embd = 16 ") != 1:
+        raise SystemExit(f"{path} has no line that begins with 'n_embd = 16'")
+    copy.write_text(source.replace("\nn_embd = 16 ", f"\nn_embd = {n_embd} "), encoding="utf-8")
+    return path if n_embd == 16 else copy

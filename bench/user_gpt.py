@@ -1,0 +1,73 @@
+"""The script's architecture as a user of the package would write it, in three ways.
+
+The program is microgpt/reference.py, the script's classes and functions, with some of them replaced by imports:
+
+eager      the class Value alone
+functions  linear, softmax, rmsnorm and Adam as well
+compiled   Value and Adam, and the loss of a document is under @microgpt.compile
+"""
+import importlib.util
+from pathlib import Path
+
+from harness import edited
+
+import microgpt
+from microgpt import reference
+
+IMPORTED = {
+    "eager": ("Value",),
+    "functions": ("Value", "linear", "softmax", "rmsnorm", "Adam"),
+    "compiled": ("Value", "Adam"),
+}
+
+
+def program(folder, way):
+    """Write the user's program into a folder, and return it as a module."""
+    path = edited.with_imports(reference.__file__, IMPORTED[way], Path(folder, f"user_{way}.py"))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class User:
+    """A model, its optimizer and its documents."""
+
+    def __init__(self, task, way):
+        self.task, self.program = task, program(task.folder, way)
+        self.model = self.program.GPT(task.vocab_size, **task.settings)
+        self.loss = self.program.document_loss
+        if way == "compiled":  # two calls of a length run as written; the third is replayed
+            self.loss = microgpt.compile(self.loss)
+            for tokens in {len(tokens): tokens for tokens in task.tokens}.values():
+                for _ in range(3):
+                    self.loss(tokens, self.model).backward()
+
+    def restart(self):
+        """Go back to the initial parameters and a new optimizer."""
+        initial = [x for _, _, flat in self.task.state_dict().values() for x in flat]
+        for p, x in zip(self.model.params, initial):
+            p.data, p.grad = x, 0
+        rate, beta1, beta2, eps = self.task.adam.values()
+        self.adam = self.program.Adam(self.model.params, rate, beta1, beta2, eps, self.task.num_steps)
+
+    def run(self, n):
+        return [self.step() for _ in range(n)]
+
+    def step(self):
+        loss = self.loss(self.task.tokens[self.adam.step_index], self.model)
+        loss.backward()
+        self.adam.step()
+        return loss.data
+
+
+#: (the task's folder, way) -> its User: a new run in a process goes on with what is compiled.
+_users = {}
+
+
+def make(task, way):
+    """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
+    key = task.folder, way
+    user = _users.get(key) or _users.setdefault(key, User(task, way))
+    user.restart()
+    return user
