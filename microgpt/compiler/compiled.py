@@ -279,6 +279,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         errors = TraceError.raised
         trace = Trace()
         with trace:
+            trace.outside.append(getattr(self.function, "__self__", self.function))
             given = [structure.symbolic(trace, x, name, self.with_grad, i in self.static)
                      for i, (x, name) in enumerate(zip(arguments, names))]
             lists = [structure.lists_in(x, []) for x in given]

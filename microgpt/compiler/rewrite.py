@@ -32,6 +32,7 @@ _HOOKS: "dict[str, Callable[..., Any]]" = {
     "__mg_same__": hooks.same,
     "__mg_storing__": outside.storing,
     "__mg_changing__": outside.changing,
+    "__mg_augmenting__": outside.augmenting,
     "__mg_made__": outside.made,
 }
 
@@ -111,7 +112,7 @@ class Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         if not isinstance(node.target, ast.Name):
             return node
-        before = self.hook("__mg_changing__", [ast.Name(node.target.id, ast.Load())], node)  # a list is changed in place
+        before = self.hook("__mg_augmenting__", [ast.Name(node.target.id, ast.Load())], node)  # a list is changed in place
         return [ast.copy_location(ast.Expr(before), node), node]
 
     def made(self, node: ast.expr) -> ast.AST:

@@ -21,6 +21,7 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
     """What stands for an argument in the trace, in the order in which a call's numbers are passed."""
     kind = type(x)
     if static or kind is bool:
+        trace.outside.append(x)
         return x
     if kind is int:
         return trace.int_input(name)
@@ -33,9 +34,9 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
         return items if kind is list else tuple(items)
     if isinstance(x, Value):
         return trace.leaf_input() if with_grad else trace.number_input()
-    if isinstance(x, dict):
-        trace.outside.append(x)
-    elif isinstance(x, (list, tuple, set)) or (x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__")):
+    trace.outside.append(x)
+    of_library = x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__")
+    if not isinstance(x, dict) and (isinstance(x, (list, tuple, set)) or of_library):
         raise TraceError(f"the argument {name} is a {kind.__name__}, whose content may be another one in each call: pass a list "
                          "of its numbers (tolist())")
     return x

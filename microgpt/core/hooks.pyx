@@ -4,6 +4,7 @@ import builtins
 import functools
 import math
 import sys
+from collections import deque
 from random import Random
 from dis import get_instructions
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -18,7 +19,7 @@ from microgpt.core.traced cimport Traced, custom
 from microgpt.core.tracing cimport data_of_value, linear_rows, look_up, tracing_now
 from microgpt.core.value cimport Value
 
-from microgpt.core.outside import guard, is_from_outside, is_plain_dataclass, made, made_by
+from microgpt.core.outside import guard, is_from_outside, is_plain_dataclass, made, made_by, note_read
 from microgpt.core.recorder import TraceError
 from microgpt.core.symbols import FUNCTIONS
 
@@ -62,8 +63,8 @@ def attribute(x, name):
         held = getattr(x, "__dict__", None)
         if held is not None and name in held:
             guard("attribute", x, name, r)
-        elif isinstance(r, (list, tuple, dict, set)):  # of its class, perhaps
-            tracing_now().outside.append(r)
+        else:
+            note_read(x, name, r)
     return r
 
 
@@ -201,7 +202,7 @@ cdef dict special = {
        for f in (builtins.print, builtins.input, builtins.open)},
 }
 cdef set changing_methods = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
-                     "setdefault", "popitem"}
+                     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "fill"}
 cdef dict package = None  # functions of this package -> their stand-ins
 
 
@@ -289,7 +290,7 @@ def called(f):
             for name, value in owner.items():
                 if type(name) is str and type(value) is not Traced:
                     guard("item", owner, name, value)
-        if f.__name__ in changing_methods and isinstance(owner, (list, dict, set)) and is_from_outside(owner):
+        if f.__name__ in changing_methods and is_from_outside(owner):
             return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                             "it would happen when the function is traced, not in every call: return the value")
         return functools.partial(made_by, f) if f.__name__ == "copy" or f.__name__ == "fromkeys" else f
@@ -335,7 +336,7 @@ cdef object called_class(object f):
         return _seeded
     if f is map or f is filter:
         return functools.partial(_with_function, f)
-    if f is SimpleNamespace or issubclass(f, (list, dict, set)) and not is_user_class(f):
+    if f is SimpleNamespace or issubclass(f, (list, dict, set, deque)) and not is_user_class(f):
         return functools.partial(made_by, f)
     if is_plain_dataclass(f):
         return functools.partial(_instance, f, f.__init__)

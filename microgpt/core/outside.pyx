@@ -1,7 +1,11 @@
 # cython: language_level=3
 """What a traced function reads from outside, which must be the same in later calls, and what it has made and may change."""
-from microgpt.core.recorder cimport Recorder
+from collections import deque
+from types import BuiltinFunctionType, FunctionType, ModuleType
+
+from microgpt.core.recorder cimport Recorder, Symbol
 from microgpt.core.tracing cimport tracing_now
+from microgpt.core.value cimport Value
 
 from microgpt.core.recorder import TraceError
 
@@ -12,8 +16,23 @@ def guard(kind, holder, name, value):
     key = (kind, id(holder), name)
     if key not in trace.guards:
         trace.guards[key] = (kind, holder, name, value)
-        if isinstance(value, (list, tuple, dict, set)):
+        if kind == "global" or kind == "cell":
             trace.outside.append(value)
+        else:
+            trace.reads[key] = (holder, value)
+
+
+def note_read(holder, name, value):
+    """Note an attribute that is not watched: one of a class or a module."""
+    cdef Recorder trace = tracing_now()
+    if not cannot_change(value):
+        trace.reads["class", id(holder), name] = (holder, value)
+
+
+cdef bint cannot_change(object x):
+    """Whether x has nothing in it that a function could change."""
+    return (x is None or isinstance(x, (Value, Symbol, bool, int, float, str, bytes))
+            or isinstance(x, (FunctionType, BuiltinFunctionType, ModuleType, type)))
 
 
 def made(x):
@@ -29,26 +48,52 @@ def made_by(f, *arguments, **options):
 
 
 def is_from_outside(x):
-    """Whether a list, tuple, dict or set is one that was read from outside, or within such a one."""
+    """Whether an object was read from outside, or is within one that was."""
     cdef Recorder trace = tracing_now()
-    cdef list outside = trace.outside
     if id(x) in trace.created:
         return False
-    while outside:
-        found = outside.pop()
-        if id(found) not in trace.captured and id(found) not in trace.created:
-            trace.captured.add(id(found))
-            items = found.values() if isinstance(found, dict) else found
-            outside += [item for item in items if isinstance(item, (list, tuple, dict, set))]
-    return id(x) in trace.captured
+    while True:
+        while trace.outside:
+            walk(trace, trace.outside.pop())
+        for holder, value in trace.reads.values():
+            if id(value) not in trace.captured and (id(holder) in trace.captured or isinstance(holder, (ModuleType, type))
+                                                    or id(type(holder)) in trace.captured):
+                trace.outside.append(value)
+        if not trace.outside:
+            return id(x) in trace.captured
+
+
+cdef int walk(Recorder trace, object found) except -1:
+    """Note an object from outside; what is in it follows."""
+    if id(found) in trace.captured or id(found) in trace.created or cannot_change(found):
+        return 0
+    trace.captured.add(id(found))
+    trace.keep.append(found)
+    items = ()  # attributes: see `reads`
+    if isinstance(found, dict):
+        items = list(dict.values(found))
+    elif isinstance(found, list):
+        items = list.copy(found)
+    elif isinstance(found, (tuple, set, deque)):
+        items = tuple(found)
+    for item in items:
+        if not cannot_change(item) and id(item) not in trace.captured:
+            trace.outside.append(item)
+    return 0
 
 
 def changing(x):
-    """Before x[i] = ..., del x[i] and x += ...: what is from outside may not be changed."""
-    if isinstance(x, (list, dict, set)) and is_from_outside(x):
+    """Before x[i] = ... and del x[i]: what is from outside may not be changed."""
+    if is_from_outside(x):
         raise TraceError(f"a {type(x).__name__} from outside is changed in a compiled function, which would happen when it is "
                          "traced, not in every call: change it outside, or return the value")
     return x
+
+
+def augmenting(x):
+    """Before x += ..., which changes some objects in place."""
+    if not isinstance(x, (Symbol, int, float, Value, str, tuple)) and hasattr(type(x), "__iadd__"):
+        changing(x)
 
 
 def storing(x):

@@ -13,6 +13,7 @@ class Recorder:
     derived: list[Any]
     guards: dict[Any, Guard]
     outside: list[Any]
+    reads: dict[Any, tuple[Any, Any]]
     captured: set[int]
     created: set[int]
     functions: dict[Any, Any]

@@ -166,6 +166,86 @@ def test_changes_of_what_comes_from_outside_happen_in_every_call(kind):
     assert only(compiled).traced == 1
 
 
+class Table:
+    """A class with items of its own, changed in place by +=."""
+
+    def __init__(self):
+        self.items, self.n = {}, 0
+
+    def __setitem__(self, name, number):
+        self.items[name] = number
+
+    def __iadd__(self, n):
+        self.n = self.n + n
+        return self
+
+
+OUTSIDE = {"array": numpy.zeros(2), "table": Table(), "deque": collections.deque(), "layers": [types.SimpleNamespace(rows=[[0.0]])]}
+
+
+def sets_an_array(x):
+    OUTSIDE["array"][0] = OUTSIDE["array"][0] + 1
+    return W[0] * x
+
+
+def adds_to_an_array(x):
+    array = OUTSIDE["array"]
+    array += 1
+    return W[0] * x
+
+
+def sets_an_item_of_a_class(x):
+    OUTSIDE["table"]["x"] = len(OUTSIDE["table"].items)
+    return W[0] * x
+
+
+def adds_to_an_object(x):
+    table = OUTSIDE["table"]
+    table += 1
+    return W[0] * x
+
+
+def fills_a_deque(x):
+    OUTSIDE["deque"].appendleft(x)
+    return W[0] * x
+
+
+def sets_what_an_attribute_holds(x):
+    for layer in OUTSIDE["layers"]:
+        for row in layer.rows:
+            row[0] = row[0] + 1
+    return W[0] * x
+
+
+@pytest.mark.parametrize("function", [sets_an_array, adds_to_an_array, sets_an_item_of_a_class, adds_to_an_object, fills_a_deque,
+                                      sets_what_an_attribute_holds], ids=lambda f: f.__name__)
+def test_changes_of_any_object_from_outside_happen_in_every_call(function):
+    def state():
+        return [*OUTSIDE["array"], OUTSIDE["table"].n, len(OUTSIDE["deque"]), OUTSIDE["layers"][0].rows[0][0]]
+
+    compiled, before = microgpt.compile(function), state()
+    for _ in range(5):
+        compiled(0.5)
+    if function is not sets_an_item_of_a_class:
+        assert [5.0 for a, b in zip(state(), before) if a != b] == [b - a for a, b in zip(before, state()) if a != b] != []
+    assert only(compiled).program is None and "from outside" in compiled.explain()
+
+
+def test_objects_made_inside_may_be_changed():
+    def f(x):
+        table, queue, both = Table(), collections.deque([x]), [W[0]] + [W[1]]
+        table["x"] = W[0] * x
+        table += 2
+        queue.appendleft(W[2])
+        both[0] = both[0] * queue[0]
+        return table.items["x"] * queue[0] * table.n + both[0]
+
+    compiled = microgpt.compile(f, fallback="error")
+    for i in range(6):
+        assert compiled(i / 4).data == f(i / 4).data
+    assert only(compiled).traced == 1
+
+
 def test_changes_of_a_list_argument_are_seen_by_the_caller():
     @microgpt.compile
     def scaled(xs):
