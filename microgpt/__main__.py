@@ -19,6 +19,10 @@ COMMANDS = {
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command that the first argument names; return the exit status."""
     words = sys.argv[1:] if argv is None else argv
+    if argv is None:  # the process is this command's: see train.py
+        import gc
+
+        gc.set_threshold(100_000)
     if words and words[0] == "run":  # stdout and errors are the script's from here on
         from .run import main as run
 

@@ -4,6 +4,9 @@ Everything here errs to the safe side: what is not understood counts as seen.
 """
 import ast
 
+from .names import FUNCTIONS, bound_names
+from .trees import children, walk
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,8 +15,6 @@ if TYPE_CHECKING:
     Key = tuple[int, str]
 
 NUMBER, VALUE = 1, 2  # a number read from a Value, perhaps an int; a Value
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _PASSED_ON = {"max", "min", "sum", "abs", "sorted", "list", "tuple", "zip", "enumerate", "reversed", "map", "iter", "next",
               "set", "dict", "filter"}  # fmt: skip
 _HARMLESS = {"len", "isinstance", "bool", "float", "int", "id", "type", "callable", "hasattr", "any", "all"}
@@ -36,9 +37,9 @@ class Flow:
         self.functions: dict[str, list[Any]] = {}  # by name, wherever they are defined
         self.locals: dict[int, set[str]] = {}
         self.sinks: dict[tuple[int, str], None] = {}
-        self.imported = {name.asname or name.name.split(".")[0] for node in ast.walk(tree)
+        self.imported = {name.asname or name.name.split(".")[0] for node in walk(tree)
                          if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}  # fmt: skip
-        for node in ast.walk(tree):
+        for node in walk(tree):
             if isinstance(node, ast.FunctionDef):
                 self.functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
@@ -119,7 +120,7 @@ class Flow:
                 self.statement(statement, scopes)
 
     def statement(self, node: "Any", scopes: "Any") -> None:
-        if isinstance(node, _FUNCTIONS):
+        if isinstance(node, FUNCTIONS):
             self.function(node, scopes)
         elif isinstance(node, ast.ClassDef):
             for item in node.body:
@@ -145,10 +146,10 @@ class Flow:
         elif isinstance(node, ast.Return):
             if node.value:
                 mask = self.mask(node.value, scopes)
-                function = next((s for s in reversed(scopes) if isinstance(s, _FUNCTIONS)), None)
+                function = next((s for s in reversed(scopes) if isinstance(s, FUNCTIONS)), None)
                 self.returned[id(function)] = self.returned.get(id(function), 0) | mask
         else:
-            for child in ast.iter_child_nodes(node):
+            for child in children(node):
                 if isinstance(child, ast.stmt):
                     if child not in self.skipped:
                         self.statement(child, scopes)
@@ -159,7 +160,7 @@ class Flow:
                     if child.optional_vars is not None:
                         self.hold(child.optional_vars, mask, scopes)
                 elif not isinstance(child, (ast.alias, ast.operator, ast.expr_context)):
-                    for inner in ast.iter_child_nodes(child):
+                    for inner in children(child):
                         if isinstance(inner, ast.stmt):
                             self.block([inner], scopes)
                         elif isinstance(inner, ast.expr):
@@ -182,7 +183,7 @@ class Flow:
         if method is not None:
             return method(node, scopes)  # type: ignore[no-any-return]  # getattr
         found = 0
-        for child in ast.iter_child_nodes(node):
+        for child in children(node):
             if isinstance(child, ast.expr):
                 found |= self.mask(child, scopes)
         return found
@@ -387,130 +388,3 @@ def _all_floats(text: str) -> bool:
     import re
 
     return all(kind in "eEfFgG%" for kind in re.findall(r"%[-+ #0-9.*]*([a-zA-Z%])", text))
-
-
-def bound_names(scope: "Any") -> "set[str]":
-    """The local names of a function, a lambda or a comprehension."""
-    found: set[str] = set()
-    if isinstance(scope, _COMPREHENSIONS):
-        for generator in scope.generators:
-            found |= {n.id for n in ast.walk(generator.target) if isinstance(n, ast.Name)}
-        return found
-    for argument in ast.walk(scope.args):
-        if isinstance(argument, ast.arg):
-            found.add(argument.arg)
-    if isinstance(scope, ast.Lambda):
-        return found
-    declared: set[str] = set()
-
-    def walk(node: "Any") -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
-                found.add(child.name)
-                continue
-            if isinstance(child, (ast.Lambda, *_COMPREHENSIONS)):
-                continue
-            if isinstance(child, (ast.Global, ast.Nonlocal)):
-                declared.update(child.names)
-            if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-                found.add(child.id)
-            walk(child)
-
-    walk(ast.Module(scope.body, []))
-    return found - declared
-
-
-# ---- what is read before it is set ----
-
-def names_read(node: "Any") -> "set[str]":
-    """Names of the surrounding scope that an expression or a statement reads, those within functions it defines included."""
-    if isinstance(node, _COMPREHENSIONS):
-        inner: set[str] = set()
-        for child in ast.iter_child_nodes(node):
-            inner |= names_read(child)
-        return inner - bound_names(node)
-    if isinstance(node, _FUNCTIONS):
-        inner = set()
-        for child in ast.iter_child_nodes(node):
-            inner |= names_read(child)
-        return inner - bound_names(node)
-    if isinstance(node, ast.Name):
-        return set() if isinstance(node.ctx, ast.Store) else {node.id}
-    found: set[str] = set()
-    for child in ast.iter_child_nodes(node):
-        found |= names_read(child)
-    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-        found.add(node.target.id)
-    return found
-
-
-def names_set(node: "Any") -> "set[str]":
-    """Names of the surrounding scope that a statement may set."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return {node.name}
-    if isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
-        return set()
-    found = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set()
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        found |= {a.asname or a.name.split(".")[0] for a in node.names}
-    for child in ast.iter_child_nodes(node):
-        found |= names_set(child)
-    return found
-
-
-def exposed(body: "Iterable[Any]") -> "tuple[set[str], set[str]]":
-    """(names that statements may read before they set them, names that they certainly set)."""
-    reads: set[str] = set()
-    certain: set[str] = set()
-    for node in body:
-        if isinstance(node, (ast.For, ast.While)):
-            head = node.iter if isinstance(node, ast.For) else node.test
-            reads |= names_read(head) - certain
-            targets = names_set(node.target) if isinstance(node, ast.For) else set()
-            inner, _ = exposed(node.body)
-            reads |= inner - certain - targets
-            reads |= exposed(node.orelse)[0] - certain
-        elif isinstance(node, ast.If):
-            reads |= names_read(node.test) - certain
-            first, second = exposed(node.body), exposed(node.orelse)
-            reads |= (first[0] | second[0]) - certain
-            certain |= first[1] & second[1]
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.Expr, ast.AugAssign, ast.Import, ast.ImportFrom)):
-            reads |= names_read(node) - certain
-            certain |= names_set(node)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            reads |= names_read(node) - certain
-            certain.add(node.name)
-        else:
-            reads |= names_read(node) - certain
-    return reads, certain
-
-
-def find_place(tree: "Any", wanted: ast.stmt) -> "list[tuple[list[ast.stmt], int, Any]] | None":
-    """The way from a tree to a statement: (list of statements, index in it, what the list belongs to), outermost first."""
-    for field in ("body", "orelse", "finalbody"):
-        body = getattr(tree, field, None)
-        if not isinstance(body, list):
-            continue
-        for i, node in enumerate(body):
-            if node is wanted:
-                return [(body, i, tree)]
-            inner = find_place(node, wanted)
-            if inner is not None:
-                return [(body, i, tree), *inner]
-    return None
-
-
-def read_later(tree: ast.Module, place: "list[tuple[list[ast.stmt], int, Any]]") -> "set[str]":
-    """Names that may be read after a statement has run before they are set again."""
-    found: set[str] = set()
-    for body, index, parent in place:
-        found |= exposed(body[index + 1 :])[0]
-        if isinstance(parent, (ast.For, ast.While)):
-            found |= exposed([*body[index + 1 :], *body[: index]])[0] | exposed(body[:index])[0]
-            if isinstance(parent, ast.While):
-                found |= names_read(parent.test)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
-            found |= names_read(node)
-    return found

@@ -1,7 +1,9 @@
 """The loss part of a training loop as a function of its own, to be compiled: from where Values begin to `.backward()`."""
 import ast
 
-from .flow import VALUE, bound_names, exposed, find_place, names_read, names_set, read_later
+from .flow import VALUE
+from .names import bound_names, exposed, find_place, names_read, names_set, read_later
+from .trees import children, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
     made = set().union(*map(names_set, region))
     free: set[str] = set()
     if not functions:
-        for node in ast.walk(tree):
+        for node in walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.Lambda)):
                 free |= names_read(node)
         if made & free:
@@ -73,7 +75,7 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
 
 
 def _training_loop(tree: ast.Module) -> "tuple[Any, int, str]":
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, (ast.For, ast.While)):
             for i, statement in enumerate(node.body):
                 if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -85,7 +87,7 @@ def _training_loop(tree: ast.Module) -> "tuple[Any, int, str]":
 
 def _impure(statement: ast.stmt) -> bool:
     """Whether a statement does more than to compute."""
-    for node in ast.walk(statement):
+    for node in walk(statement):
         if isinstance(node, _REFUSED):
             return True
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
@@ -100,13 +102,13 @@ def _impure(statement: ast.stmt) -> bool:
 def _not_in_loops(node: ast.AST) -> "list[ast.AST]":
     found = [node]
     if not isinstance(node, (ast.For, ast.While)):
-        for child in ast.iter_child_nodes(node):
+        for child in children(node):
             found += _not_in_loops(child)
     return found
 
 
 def _touches(statement: ast.stmt, flow: "Flow", functions: "list[Any]") -> bool:
-    for node in ast.walk(statement):
+    for node in walk(statement):
         if isinstance(node, ast.Name) and (node.id == "Value" or flow.held.get(flow.key(node.id, tuple(functions)), 0) & VALUE):
             return True
     return False
@@ -115,7 +117,7 @@ def _touches(statement: ast.stmt, flow: "Flow", functions: "list[Any]") -> bool:
 def _called(nodes: "list[Any]", tree: ast.Module) -> "list[Any]":
     """The script's functions that statements call, directly or not."""
     defined: dict[str, list[Any]] = {}
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.FunctionDef):
             defined.setdefault(node.name, []).append(node)
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and isinstance(node.targets[0], ast.Name):
@@ -125,7 +127,7 @@ def _called(nodes: "list[Any]", tree: ast.Module) -> "list[Any]":
     found: list[Any] = []
     waiting = list(nodes)
     while waiting:
-        for node in ast.walk(waiting.pop()):
+        for node in walk(waiting.pop()):
             names = [node.id] if isinstance(node, ast.Name) else [node.attr] if isinstance(node, ast.Attribute) else []
             for name in names:
                 for function in defined.get(name, ()):
@@ -139,7 +141,7 @@ def _effects(region: "list[ast.stmt]", tree: ast.Module, names: "set[str]") -> "
     """What would happen once, when the loss is traced, and not in every call; None: nothing."""
     for body, own in [(region, names), *((None, f) for f in _called(list(region), tree))]:
         scope = set(own) if isinstance(own, set) else bound_names(own)
-        nodes: Any = ast.walk(ast.Module(body, []) if body is not None else own)
+        nodes: Any = walk(ast.Module(body, []) if body is not None else own)
         for node in nodes:
             root: Any = None
             if isinstance(node, (ast.Global, ast.Nonlocal)):
@@ -165,11 +167,11 @@ def _steering(region: "list[ast.stmt]", tree: ast.Module, flow: "Flow") -> "set[
     steers: dict[int, set[str]] = {}
 
     def names_in(node: "Any") -> "set[str]":
-        return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        return {n.id for n in walk(node) if isinstance(n, ast.Name)}
 
     def find(body: "list[Any]") -> "set[str]":
         found: set[str] = set()
-        for node in (n for statement in body for n in ast.walk(statement)):
+        for node in (n for statement in body for n in walk(statement)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 if node.func.id in ("range", "int", "round", "str", "float"):
                     found |= set().union(set(), *map(names_in, node.args))
@@ -186,7 +188,7 @@ def _steering(region: "list[ast.stmt]", tree: ast.Module, flow: "Flow") -> "set[
                 found |= set().union(set(), *map(names_in, node.ifs))
         # A number from which a deciding number is computed decides, too.
         for _ in range(3):
-            for node in (n for statement in body for n in ast.walk(statement)):
+            for node in (n for statement in body for n in walk(statement)):
                 if isinstance(node, ast.Assign) and found & set().union(set(), *map(names_in, node.targets)):
                     found |= names_in(node.value)
         return found
@@ -208,7 +210,7 @@ def _rewrite(place: "Any", loop: "Any", first: int, at: int, inputs: "list[str]"
     made = ast.parse(f"{NAME} = {runtime}.compiled({NAME}, {statics!r})").body[0]
     call = ast.parse(f"{result} = {NAME}({', '.join(inputs)})").body[0]
     for node, where in ((function, start), (end, region[-1]), (made, start), (call, start)):
-        for child in ast.walk(node):
+        for child in walk(node):
             if "lineno" in child._attributes:
                 ast.copy_location(child, where)
     function.body = [*region, end]

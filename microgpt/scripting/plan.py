@@ -6,9 +6,10 @@ and what does not hold then runs as written.
 import ast
 import copy
 
-from .flow import Flow, exposed, find_place, names_read, names_set, read_later
+from .flow import Flow
 from .loss import extract_loss
-from .trees import canonical, without_docstring
+from .names import exposed, find_place, names_read, names_set, read_later
+from .trees import canonical, walk, without_docstring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,15 +61,15 @@ class Plan:
     def _make(self) -> "str | None":
         """Replace what can be; the reason where nothing can."""
         body = self.tree.body
-        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+        used = {node.id for node in walk(self.tree) if isinstance(node, ast.Name)}
         if used & _HIDDEN:
             return f"it uses {min(used & _HIDDEN)}(), so that the names it reads are not known"
         stored = set().union(*map(names_set, body)) if body else set()
         if shadowed := (stored & _NEEDED) - {"math"}:
             return f"it has another {min(shadowed)}"
-        if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in ast.walk(self.tree)):
+        if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in walk(self.tree)):
             return "it imports *, so that its names are not known"
-        imports = [node for node in ast.walk(self.tree) if isinstance(node, ast.Import)]
+        imports = [node for node in walk(self.tree) if isinstance(node, ast.Import)]
         if any((a.asname or a.name) == "math" and a.name != "math" for node in imports for a in node.names):
             return "its math is another module"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
@@ -81,7 +82,7 @@ class Plan:
         skipped: set[ast.AST] = {item for item in node.body if isinstance(item, ast.FunctionDef) and item not in extra}
         functions = self._functions(body)
         skipped.update(item for item, name in functions.items() if name != "gpt")
-        adams = [loop for loop in ast.walk(self.tree) if isinstance(loop, ast.For) and canonical(loop)[0] == ADAM]
+        adams = [loop for loop in walk(self.tree) if isinstance(loop, ast.For) and canonical(loop)[0] == ADAM]
         skipped.update(adams)
         methods = {item.name: item for item in extra}
         flow = self.flow = Flow(self.tree, skipped, methods)
@@ -138,7 +139,7 @@ class Plan:
                 return [], f"line {item.lineno}: Value has more than methods"
         if missing := METHODS.keys() - found:
             return [], f"its Value has no {min(missing)}"
-        for other in ast.walk(self.tree):
+        for other in walk(self.tree):
             if isinstance(other, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "Value" for b in other.bases):
                 return [], f"line {other.lineno}: {other.name} is a subclass of its Value"
             if isinstance(other, ast.Attribute) and isinstance(other.ctx, (ast.Store, ast.Del)):
@@ -158,7 +159,7 @@ class Plan:
             if isinstance(other, ast.Name) and other.id in ("setattr", "delattr", "getattr", "type"):
                 return [], f"line {other.lineno}: {other.id}() could see another class"
         names = {item.name for item in extra}
-        for other in ast.walk(self.tree):
+        for other in walk(self.tree):
             if isinstance(other, ast.ClassDef) and other is not node and names & {getattr(i, "name", "") for i in other.body}:
                 return [], f"line {other.lineno}: {other.name} has a method that Value has, too"
         return extra, None
@@ -182,12 +183,13 @@ class Plan:
     def _functions(self, body: "list[ast.stmt]") -> "dict[ast.FunctionDef, str]":
         """Functions that are the original's -> which."""
         found: dict[ast.FunctionDef, str] = {}
-        for node in body:
+        stored = [names_set(node) for node in body]
+        for place, node in enumerate(body):
             if not isinstance(node, ast.FunctionDef) or node.decorator_list:
                 continue
             if sum(isinstance(n, ast.FunctionDef) and n.name == node.name for n in body) != 1:
                 continue
-            if any(node.name in names_set(n) for n in body if n is not node):
+            if any(node.name in names for i, names in enumerate(stored) if i != place):
                 continue
             digest, names = canonical(node)
             if digest in FUNCTIONS:
@@ -200,7 +202,7 @@ class Plan:
         return found
 
     def _given_iterators(self, name: str) -> bool:
-        for call in ast.walk(self.tree):
+        for call in walk(self.tree):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name:
                 for argument in call.args:
                     if isinstance(argument, (ast.GeneratorExp, ast.Starred)) or (
@@ -221,7 +223,7 @@ class Plan:
         outer = {role: names[i] for i, role in _GPT_GLOBALS.items()}
         if any(outer[name] != self.functions[name] for name in ("linear", "softmax", "rmsnorm")):
             return False
-        free = set().union(set(), *(names_read(node) for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef)))
+        free = set().union(set(), *(names_read(node) for node in walk(self.tree) if isinstance(node, ast.FunctionDef)))
         for i, node in enumerate(body):
             if not isinstance(node, ast.For):
                 continue
@@ -294,7 +296,7 @@ class _MethodCalls(ast.NodeTransformer):
 def _parse(text: str, at: ast.AST) -> ast.stmt:
     """The statement, on the line of another."""
     node = ast.parse(text).body[0]
-    for child in ast.walk(node):
+    for child in walk(node):
         if "lineno" in child._attributes:
             ast.copy_location(child, at)
     return node
@@ -336,4 +338,4 @@ def _read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
 
 
 def _within(outer: ast.AST, node: ast.AST) -> bool:
-    return any(child is node for child in ast.walk(outer))
+    return any(child is node for child in walk(outer))

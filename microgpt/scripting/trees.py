@@ -9,6 +9,7 @@ import hashlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 #: Names that keep their meaning: every other is numbered in the order of its first occurrence.
@@ -45,6 +46,35 @@ def canonical(node: "ast.AST | list[Any]") -> "tuple[str, list[str]]":
         return f"{type(x).__name__}({','.join(parts)})"
 
     return hashlib.sha256(walk(node).encode()).hexdigest()[:24], list(names)
+
+
+#: By class of node: its fields that may hold nodes. Contexts and operators are nodes without any, which nobody asks for.
+_fields: "dict[type, tuple[str, ...]]" = {}
+_LEAVES = {"ctx", "op", "ops", "id", "attr", "kind", "type_comment", "lineno"}
+
+
+def children(node: ast.AST) -> "Iterator[ast.AST]":
+    """Yield the nodes right below one: `ast.iter_child_nodes` without contexts and operators, in half the time."""
+    fields = _fields.get(type(node))
+    if fields is None:
+        fields = _fields[type(node)] = tuple(name for name in node._fields if name not in _LEAVES)
+    for name in fields:
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            yield value
+        elif type(value) is list:
+            for item in value:
+                if isinstance(item, ast.AST):
+                    yield item
+
+
+def walk(node: ast.AST) -> "Iterator[Any]":
+    """Yield a node and all below it, in no particular order: `ast.walk` without contexts and operators."""
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        waiting += children(found)
 
 
 def without_docstring(body: "list[ast.stmt]") -> "list[ast.stmt]":
