@@ -147,8 +147,11 @@ def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool =
     before, _owns_process = _owns_process, _owns_process or owns_process
     try:
         try:
-            return _run(command, arguments)
-        except KeyboardInterrupt:
+            try:
+                return _run(command, arguments)
+            except KeyboardInterrupt:
+                return _interrupted()
+        except KeyboardInterrupt:  # one more, before _interrupted was ready for it
             return _interrupted()
     finally:
         _owns_process = before

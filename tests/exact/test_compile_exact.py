@@ -66,7 +66,11 @@ def expected_run(build, optimizer, steps):
     return found
 
 
-@pytest.mark.parametrize("build", architectures.ALL, ids=lambda build: build.__name__)
+QUICK = ("plain", "rope", "mixture_of_experts", "gru", "two_heads", "custom_operations")
+
+
+@pytest.mark.parametrize("build", [pytest.param(build, id=build.__name__, marks=() if build.__name__ in QUICK else pytest.mark.slow)
+                                   for build in architectures.ALL])  # fmt: skip
 def test_architecture_trains_like_the_script(build, isa):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a program that is not the function warns and is not replayed
