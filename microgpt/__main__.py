@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": "measure how well a saved model predicts a text",
     "report": "show a logged run, or compare two, as one page",
     "sweep": "train a model for each point of a grid of settings",
+    "export": "write a saved model as a C program or as JSON",
     "run": "run a script like microgpt.py, unedited, in compiled code",
     "info": "say what was built and what runs",
 }
