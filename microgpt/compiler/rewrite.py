@@ -221,7 +221,8 @@ def _matches(node: ast.Lambda, code: types.CodeType) -> bool:
 
 
 def _constants(code: types.CodeType) -> "list[Any]":
-    return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
+    """The constants of code; of the qualified names that Python 3.10 keeps among them, what does not depend on the place."""
+    return [_constants(c) if isinstance(c, types.CodeType) else repr(c).rpartition("<locals>.")[2] for c in code.co_consts]
 
 
 def use_tree(name: str, tree: ast.Module) -> None:
