@@ -102,7 +102,7 @@ def higher_order(Value, w):
         doubled = list(map(double, filter(lambda v: v is not None, products)))
         total = functools.reduce(lambda a, b: a * 0.5 + b, doubled)
         partial = functools.partial(lambda a, b: a * b + x, w[i])
-        return total + partial(w[0]) + sum(itertools.chain(doubled, [x])) + sum(itertools.accumulate(w[:3]))
+        return total + partial(w[0]) + sum(itertools.chain(doubled, [w[0]])) + sum(itertools.accumulate(w[:3]))
 
     return f
 
