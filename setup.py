@@ -131,6 +131,7 @@ MODULES = {
     "symbols": [],
     "traced": [],
     "tracing": [],
+    "outside": [],
     "hooks": [],
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),

@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": "measure how well a saved model predicts a text",
     "report": "show a logged run, or compare two, as one page",
     "sweep": "train a model for each point of a grid of settings",
+    "export": "write a saved model as a C program or as JSON",
     "run": "run a script like microgpt.py, unedited, in compiled code",
     "info": "say what was built and what runs",
 }
@@ -19,6 +20,10 @@ COMMANDS = {
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command that the first argument names; return the exit status."""
     words = sys.argv[1:] if argv is None else argv
+    if argv is None:  # the process is this command's: see train.py
+        import gc
+
+        gc.set_threshold(100_000)
     if words and words[0] == "run":  # stdout and errors are the script's from here on
         from .run import main as run
 

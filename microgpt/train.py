@@ -1,10 +1,15 @@
 """`python -m microgpt.train`: the original script as a command. Its lines go to stdout, everything else to stderr."""
 import sys
 
+if __name__ == "__main__":
+    # The process makes few cycles; the collector would spend a fiftieth of a short run on the modules that are imported.
+    import gc
+
+    gc.set_threshold(100_000)
+
 from .cli import console as cli
 from .config import DEFAULTS as CONFIG
 from .config import Config
-from .errors import DivergedError
 from .trainer import Callback, Trainer
 
 TYPE_CHECKING = False
@@ -68,8 +73,10 @@ def _train(given: "Given") -> None:
             trainer.run(callbacks=callbacks)
         out.write("\n--- inference (new, hallucinated names) ---\n")
         cli.write_samples(trainer, options, _own_characters(trainer, given))
-    except DivergedError as error:
-        if "save" not in given:
+    except (ValueError, ArithmeticError) as error:
+        from .errors import DivergedError
+
+        if isinstance(error, DivergedError) and "save" not in given:
             error.args = (f"{error}; nothing was saved, because there was no --save",)
         raise
 

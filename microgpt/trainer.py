@@ -185,9 +185,9 @@ class Trainer:
         claims, claim = self._claims, object()
         try:
             claims[claim] = get_ident()
-            owner = [*claims.items()][0]
-            if owner[0] is not claim:
-                if owner[1] == get_ident():
+            owner = [*claims][0]  # makes no object between two keys, so that no collection lets another thread in
+            if owner is not claim:
+                if claims.get(owner) == get_ident():
                     raise RuntimeError(
                         "this trainer is at work in this thread: a callback or a signal handler cannot use it before "
                         "that call has returned (let the handler set a flag, or raise an exception)"

@@ -1,9 +1,13 @@
 """Fixtures: every engine, every instruction set that runs here, and the command in a process of its own."""
+import contextlib
 import gc
+import io
+import os
 import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,6 +88,29 @@ def command(tmp_path):
     return run
 
 
+@pytest.fixture
+def in_process(tmp_path):
+    """As `command("-m", "microgpt.MODULE", ...)`, without a process: for what a command reads, prints and writes.
+
+    Where the process is the subject (its streams, signals, imports and exit), `command` starts one.
+    """
+
+    def run(module, *arguments, cwd=tmp_path):
+        main = import_module(f"microgpt.{module}").main
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n", write_through=True) for _ in range(2))
+        before = os.getcwd()
+        os.chdir(cwd)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), oracle.collector_off():
+                status = main([str(argument) for argument in arguments])
+        finally:
+            os.chdir(before)
+        out, err = (stream.buffer.getvalue().decode() for stream in (out, err))
+        return subprocess.CompletedProcess([module, *arguments], status, out, err)
+
+    return run
+
+
 def in_threads(*functions):
     """Calls them all at once, each in a thread of its own. The exceptions that they raised."""
     errors = []
@@ -110,7 +137,20 @@ def hexes(numbers):
     return list(map(float.hex, map(float, numbers)))
 
 
-def pytest_collection_finish(session):
-    """Keep the garbage collector away from pytest's own thousands of objects: every collection of a test would visit them."""
+#: Folders whose tests all have the folder's name as their marker.
+MARKERS = ("exact", "cli")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in MARKERS:
+            item.add_marker(folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_was_there_before_is_not_collected():
+    """Keep the garbage collector away from pytest's own objects and from caches: every collection of a test would visit them."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)  # by default 700: the reference makes some hundred thousand objects a document

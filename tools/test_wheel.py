@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 # Tests of the sources and of what came out of the compiler, which need the repository and binutils.
 OF_SOURCES = ["package/test_build.py"]
 # Every bit that an instruction set can change; these go through all of them by themselves.
-EXACT = [f"exact/test_{name}.py" for name in ("fused", "fused_special", "adam", "exact_math", "kernels", "model")]
+EXACT = [f"exact/test_{name}.py" for name in ("fused", "fused_special", "adam", "exact_math", "kernels", "layers", "model")]
 # Whole runs, on the instruction set that the package chose or was told to; the reference knows none.
 TRACES, RUNS = ["exact/test_golden.py"], ["exact/test_golden.py", "unit/test_trainer.py"]
 COMPILED = ["-k", "not [reference"]

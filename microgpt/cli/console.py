@@ -2,14 +2,14 @@
 import os
 import sys
 
-from ..errors import DivergedError, UsageError, printable
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import Any, NoReturn
 
     from ..callbacks import Progress
+    from ..errors import UsageError as UsageError
+    from ..errors import printable as printable
     from ..trainer import Trainer
 
 __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
@@ -22,6 +22,15 @@ EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 
 #: Whether an error shows its traceback as well (--debug); whether the process ends with the command; the progress bar.
 _debug = _owns_process = False
 _progress: "Progress | None" = None
+
+
+def __getattr__(name: str) -> "Any":
+    """Return what is imported when it is first used: most runs have no error and no text that steers a terminal."""
+    if name not in ("UsageError", "printable"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .. import errors
+
+    return getattr(errors, name)
 
 
 class OutputError(Exception):
@@ -55,7 +64,11 @@ def say(message: str) -> None:
     try:
         if bar is not None:
             bar.clear()
-        line = f"microgpt: {printable(message)}\n"
+        if not message.isprintable():
+            from ..errors import printable
+
+            message = printable(message)
+        line = f"microgpt: {message}\n"
         try:
             stream.write(line)
         except UnicodeEncodeError:
@@ -134,8 +147,11 @@ def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool =
     before, _owns_process = _owns_process, _owns_process or owns_process
     try:
         try:
-            return _run(command, arguments)
-        except KeyboardInterrupt:
+            try:
+                return _run(command, arguments)
+            except KeyboardInterrupt:
+                return _interrupted()
+        except KeyboardInterrupt:  # one more, before _interrupted was ready for it
             return _interrupted()
     finally:
         _owns_process = before
@@ -224,6 +240,8 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
         say("error: not enough memory for a model of this size")
     except (ValueError, TypeError, ArithmeticError) as error:
         _traceback()
+        from ..errors import DivergedError
+
         if isinstance(error, DivergedError):
             say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
             return EXIT_DIVERGED
@@ -328,6 +346,7 @@ def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None"
     if not unknown:
         return
     from ..data import default_source
+    from ..errors import UsageError
 
     path = default_source() if path is None else path
     with open(path, encoding="utf-8-sig", errors="replace") as file:  # "\r" and "\r\n" end lines, as in load_docs
@@ -351,8 +370,12 @@ def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
 def check_sampling(options: "dict[str, Any]") -> None:
     """Raise UsageError for flags that no sampling can have."""
     if not 0 < options["temperature"] < float("inf"):
+        from ..errors import UsageError
+
         raise UsageError(f"--temperature must be a number greater than 0, not {options['temperature']}")
     if options["samples"] < 0:
+        from ..errors import UsageError
+
         raise UsageError(f"--samples must be at least 0, not {options['samples']}")
 
 
@@ -363,6 +386,8 @@ def write_samples(trainer: "Trainer", options: "dict[str, Any]", own: "Collectio
         cuts = options.get("top_k"), options.get("top_p"), options.get("max_length")
         text = trainer.sample_one(options["temperature"], options.get("prompt", ""), *cuts)
         if special:
+            from ..errors import printable
+
             text = printable(text, own=own)
         out.write(f"sample {i + 1:2d}: {text}\n")
 

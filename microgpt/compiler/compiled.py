@@ -1,26 +1,26 @@
 """`compile`: when a call of a user's function runs as written, when it is traced and compared, and when it is replayed."""
+import functools
 import inspect
-import struct
 import sys
 import time
-import traceback
+import types
 import warnings
+import weakref
 from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
 from ..core import hooks
-from ..core.dispatch import Dispatcher, Entry, leaf_values, plainly, probe, probe_replay
+from ..core.dispatch import Dispatcher, Entry, plainly
 from ..core.recorder import TraceError
 from ..core.replay import Program, Unsupported
 from ..core.symbols import SymFloat
 from ..core.traced import Traced
 from ..core.tracing import Trace
 from ..core.value import Value
-from . import rewrite, structure
+from . import compare, structure, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
     from typing import Any, Literal, TypeAlias
 
     from ..core.recorder import Guard
@@ -35,6 +35,10 @@ _R = TypeVar("_R")
 
 MOST_SHAPES = 64  # of one function; the one used longest ago goes first
 CALLS_BEFORE = 2  # of a shape that run as written; the last of them is also traced and compared
+FEW_REPLAYS = 8  # a program that was replayed less often than this has cost more than it saved
+MOST_IN_VAIN = 8  # programs of so little use, or traces that failed, until a function or a shape is compiled later, or not at all
+# Code -> how often `compile` was called with a function of it: in a loop, perhaps.
+_made: "weakref.WeakKeyDictionary[types.CodeType, int]" = weakref.WeakKeyDictionary()
 
 
 class CompileError(TypeError):
@@ -46,6 +50,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
 
     __name__: str
     __qualname__: str
+    most_shapes, calls_at_first = MOST_SHAPES, CALLS_BEFORE
 
     if TYPE_CHECKING:  # the call itself is compiled
 
@@ -54,35 +59,54 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     def __init__(
         self,
         function: "Callable[_P, _R]",
-        static: "str | Iterable[str | int]",
+        static: "str | int | Iterable[str | int]",
         verify: "Literal['first', 'always', False]",
         fallback: "Literal['eager', 'error']",
         with_grad: bool,
     ) -> None:
         self.__wrapped__ = function
         self.__compiled_function__ = function
+        code = getattr(function, "__code__", None)
+        self.made_before = _made.get(code, 0) if code is not None else 0
+        if code is not None:
+            _made[code] = self.made_before + 1
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(self, name, getattr(function, name, None))
         self.verify, self.fallback = verify, fallback
         super().__init__(function, self._positions(static), with_grad)
         self.always_verify = verify == "always"
-        self._retraced: dict[bytes, int] = {}  # signature -> how often a guard has not held
+        self._in_vain = 0  # traces that failed and programs of little use since `calls_before` was raised
+        self.calls_before = CALLS_BEFORE  # with verify=False and "always", half of it
+        self.dropped = self.dropped_early = 0  # shapes beyond MOST_SHAPES; those whose program was of little use
+        self.missed: dict[str, int] = {}  # why calls ran as written that no shape counts -> how many
 
-    def _positions(self, static: "str | Iterable[str | int]") -> "Sequence[int]":
+    def _positions(self, static: "str | int | Iterable[str | int]") -> "list[int]":
         """Names or positions of arguments as positions."""
-        if not static:
-            return ()
-        names = list(inspect.signature(self.__wrapped__).parameters)
+        if isinstance(static, (str, int)):
+            static = (static,) if static != "" else ()
         positions: list[int] = []
-        for name in (static,) if isinstance(static, (str, int)) else static:
-            if isinstance(name, str) and name not in names:
-                raise ValueError(f"static={name!r}: {self.__name__}() has no such argument ({', '.join(names)})")
-            positions.append(names.index(name) if isinstance(name, str) else name)
+        for which in static:
+            if isinstance(which, bool) or not isinstance(which, (str, int)):
+                raise TypeError(f"static={which!r}: names or positions of arguments")
+            parameters = self._signature.parameters
+            names = list(parameters)
+            if isinstance(which, str):
+                if which not in names:
+                    raise ValueError(f"static={which!r}: {self.__name__}() has no such argument ({', '.join(names)})")
+                if parameters[which].kind not in (parameters[which].POSITIONAL_ONLY, parameters[which].POSITIONAL_OR_KEYWORD):
+                    raise ValueError(f"static={which!r}: only arguments that can be passed by position can be static")
+                which = names.index(which)
+            starred = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values())
+            if which < 0 or (which >= len(names) and not starred):
+                raise ValueError(f"static={which!r}: {self.__name__}() has {len(names)} arguments, counted from 0")
+            positions.append(which)
         return positions
 
-    def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
-        import types
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.__wrapped__)
 
+    def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
         return self if instance is None else types.MethodType(self, instance)
 
     def __repr__(self) -> str:
@@ -91,49 +115,70 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     def __reduce__(self) -> str:
         return self.__qualname__  # like a function: by its name
 
-    def positional(self, arguments: "_Arguments", named: "Mapping[str, Any]") -> "_Arguments":
-        """A call's arguments without names, defaults filled in where they are needed for that."""
-        bound = inspect.signature(self.function).bind(*arguments, **named)
+    def positional(self, arguments: "_Arguments", named: "Mapping[str, Any]") -> "_Arguments | None":
+        """A call's arguments without names, defaults filled in where they are needed for that; None: they have to be named."""
+        bound = self._signature.bind(*arguments, **named)
         if bound.kwargs:
             bound.apply_defaults()
         if bound.kwargs:
-            raise CompileError(f"{self.__name__}() is compiled: its arguments cannot be keyword-only")
+            self._missed("a keyword-only argument was passed: only arguments that can be passed by position can be compiled")
+            return None
         return bound.args
 
-    def traced_call(self, arguments: "_Arguments") -> "Any":
+    def traced_call(self, arguments: "_Arguments", named: "Mapping[str, Any]") -> "Any":
         """A call within the trace of another compiled function."""
-        return hooks.called(self.function)(*arguments)
+        return hooks.called(self.function)(*arguments, **named)
+
+    def _missed(self, why: str) -> None:
+        """Count a call that runs as written, whatever its shape."""
+        self._refuse(why)
+        self.missed[why] = self.missed.get(why, 0) + 1
 
     # ---- calls that are not replayed ----
 
     def first_call(self, signature: bytes, arguments: "_Arguments", odd: bool) -> "Any":
         """A shape that is not known yet, or arguments that no program is for."""
         if odd:
-            if self.fallback == "error":
-                raise CompileError(f"{self.__name__}(): an int beyond 32 bits, or a Value that is computed from others, as "
-                                   "argument: pass what it is computed from")
+            self._missed(structure.odd_argument(arguments) or "a Value that is computed from others as argument: pass what it is "
+                         "computed from")
             return self.function(*arguments)
         entry = self._new_entry(signature, arguments)
-        self.evict(MOST_SHAPES)
+        for forgotten in self.evict(self.most_shapes):
+            self.dropped += 1
+            if forgotten.program is not None and forgotten.replays < FEW_REPLAYS:
+                self.dropped_early += 1
+                self._one_in_vain()
         return self.later_call(entry, signature, arguments)
+
+    def _one_in_vain(self) -> None:
+        """A trace that failed, or a program that was hardly replayed: after some of them a shape is compiled at a later call."""
+        self._in_vain += 1
+        if self._in_vain == MOST_IN_VAIN:
+            self._in_vain = 0
+            self.calls_before = min(2 * self.calls_before, 1 << 16)
 
     def _new_entry(self, signature: bytes, kept: "_Arguments") -> Entry:
         """Another entry for a shape; threads that replay the one before keep its program, guards and results together."""
         entry = Entry()
-        entry.guards, entry.kept = (), kept
+        entry.kept = kept
         self.entries[signature] = entry
         self.touch(entry)
         return entry
 
     def _discarded(self, entry: Entry, signature: bytes, broken: "Guard") -> Entry:
         """The entry of a shape whose program no longer holds: it is traced again, but not for ever."""
-        self._retraced[signature] = self._retraced.get(signature, 0) + 1
+        retraced = entry.retraced + 1 if entry.replays < FEW_REPLAYS else 0
+        name, traced = words.of_guard(broken), entry.traced
         entry = self._new_entry(signature, entry.kept)
-        entry.calls = 1
-        if self._retraced[signature] > 8:
-            entry.why = f"{_guard_name(broken)} changes from call to call: pass it as an argument"
+        entry.calls, entry.retraced, entry.broken, entry.traced = self.needed() - 1, retraced, name, traced
+        if retraced > MOST_IN_VAIN:
+            entry.why = f"{name} changes from call to call: pass it as an argument"
             self._refuse(entry.why)
         return entry
+
+    def needed(self) -> int:
+        """The call of a shape in which it is traced."""
+        return self.calls_before if self.verify == "first" else self.calls_before // 2
 
     def later_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
         if entry.program is not None:
@@ -143,7 +188,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             else:
                 return self._verified_call(entry, signature, arguments)
         entry.calls += 1
-        if entry.why is not None or (self.verify == "first" and entry.calls < CALLS_BEFORE):
+        if entry.why is not None or entry.calls < self.needed():
             return self.function(*arguments)
         if self.verify is False:
             compiled = self._compile(entry, signature, arguments)
@@ -153,14 +198,18 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             return self._verified_call(compiled, signature, arguments)
         try:
             return self.function(*arguments)
-        except Exception:
-            entry.calls, entry.why = entry.calls - 1, None  # these arguments are at fault: try again with others
+        except Exception as error:
+            if entry.traced < MOST_IN_VAIN:  # these arguments are at fault: try again with others
+                entry.calls, entry.why = entry.calls - 1, None
+            else:
+                entry.why = f"it raises an error ({type(error).__name__}) wherever it could be traced"
             raise
 
     def _replayed(self, entry: Entry, arguments: "_Arguments") -> "Any":
         results = self.replay_now(entry, arguments)
         if results is None:
             return self.function(*arguments)
+        entry.replays += 1
         return results[0] if entry.results is None else self.put_together(entry, results, arguments)
 
     def _verified_call(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Any":
@@ -178,7 +227,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         else:
             found, grown = self._built(entry, results)
         appended = [] if lengths is None else [x[n:] for x, n in lengths]
-        difference = self._difference(program, arguments, (result, appended), (found, grown), results[0])
+        difference = compare.difference(program, arguments, (result, appended), (found, grown), results[0])
         entry.verified = difference is None
         if difference:
             broken = entry.check_guards()
@@ -193,6 +242,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
     def _compile(self, entry: Entry, signature: bytes, arguments: "_Arguments") -> "Entry | None":
         """Trace and compile: an entry with the program, or None, and the entry says why."""
         before = time.perf_counter()
+        entry.traced += 1
         try:
             trace, results, roots, shape = self._trace(arguments)
             traced = time.perf_counter()
@@ -205,6 +255,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             return None
         compiled = Entry()
         compiled.program, compiled.guards, compiled.results = program, _guards(trace), shape
+        compiled.retraced, compiled.traced, compiled.broken = entry.retraced, entry.traced, entry.broken
         compiled.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
         compiled.kept, compiled.calls = entry.kept, entry.calls
         self.entries[signature] = compiled  # other threads see all of it, or nothing
@@ -213,7 +264,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
 
     def _give_up(self, entry: Entry, why: "str | None", error: "Exception | None") -> None:
         entry.program = None
-        entry.why = why if error is None else _words(error)
+        entry.why = why if error is None else words.of_error(error)
+        self._one_in_vain()
         self._refuse(entry.why, error)
 
     def _refuse(self, why: "str | None", error: "Exception | None" = None) -> None:
@@ -222,14 +274,15 @@ class Compiled(Dispatcher, Generic[_P, _R]):
 
     def _trace(self, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None]":
         """-> the trace, its results in order, their nodes, and how they are put together (None: one Value)."""
-        names = _names(self.function, len(arguments))
+        names = words.names(self.function, len(arguments))
         random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
         errors = TraceError.raised
         trace = Trace()
         with trace:
+            trace.outside.append(getattr(self.function, "__self__", self.function))
             given = [structure.symbolic(trace, x, name, self.with_grad, i in self.static)
                      for i, (x, name) in enumerate(zip(arguments, names))]
-            lists = [] if self.with_grad else [structure.lists_in(x, []) for x in given]
+            lists = [structure.lists_in(x, []) for x in given]
             lengths = [[(inner, list(inner)) for inner in found] for found in lists]
             try:
                 result = hooks.called(self.function)(*given)
@@ -240,7 +293,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
                                      "trace. Draw them outside and pass them in")
             leaves: list[Any] = []
             shape = structure.flatten(result, leaves)
-            grown = [structure.flatten(_appended(now, then), leaves) for found in lengths for now, then in found]
+            appended = [_appended(now, then, self.with_grad) for found in lengths for now, then in found]
+            grown = [] if self.with_grad else [structure.flatten(items, leaves) for items in appended]
             if self.with_grad and not leaves:
                 raise TraceError("a compiled function returns a Value, or lists, tuples or dicts of Values")
             roots = [trace.root(leaf) for leaf in leaves]
@@ -275,57 +329,16 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         warnings.warn(f"microgpt.compile: {self.__name__}(): {entry.why}. It runs as written. Please report this",
                       RuntimeWarning, stacklevel=4)
 
-    def _difference(
-        self, program: Program, arguments: "_Arguments", expected: "Any", found: "Any", root: "Any"
-    ) -> "str | None":
-        """Compare all that can be seen of a call, bit for bit. "" where there is no memory to compare."""
-        numbers = structure.pairs(expected, found)
-        if numbers is None:
-            return "its results are not built alike"
-        wrong = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
-        if wrong:
-            return f"{len(wrong)} of {len(numbers)} results, the first {wrong[0][1]!r} instead of {wrong[0][0]!r}"
-        eager = _first_value(expected)
-        if not self.with_grad or eager is None:
-            return None
-        expected = probe(eager, program, leaf_values(arguments))
-        found = probe_replay(root, program)
-        if expected is None or found is None:
-            return ""  # no memory to compare
-        differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
-        if differing:
-            i = differing[0]
-            return f"{len(differing)} of {len(expected)} gradients, the first {found[i]!r} instead of {expected[i]!r}"
-        return None
-
-    # ---- what was done ----
-
     def explain(self) -> str:
-        """What was compiled and what was not, for every shape that was called: text."""
-        lines = [f"{self.__qualname__}: {len(self.entries)} of at most {MOST_SHAPES} shapes"]
-        for entry in list(self.entries.values()):
-            name, program = _shape_name(entry.kept, self.static), entry.program
-            if program is None:
-                why = entry.why or f"called {entry.calls} of {CALLS_BEFORE} times as written before it is compiled"
-                lines.append(f"  {name}: as written: {why}")
-                continue
-            info = program.info
-            trace_ms, compile_ms = entry.timing
-            lines.append(f"  {name}: compiled: {info['nodes']} nodes in {sum(info['instructions'])} instructions, traced in "
-                         f"{trace_ms:.1f} ms, compiled in {compile_ms:.1f} ms, {(info['bytes'] + info['frame_bytes']) >> 10} KiB")
-            if program.dynamic:
-                lines.append(f"    backward(): {program.dynamic}. So the graph is written out and sorted in every call: "
-                             "the same bits, several times slower")
-            if not entry.verified and self.verify:
-                lines.append("    not compared with the function as written: Python raised an error, or nothing could be compared")
-        return "\n".join(lines)
+        """What was compiled and what was not, for every shape that was called, why, and what it costs: text."""
+        return words.explain(self)
 
 
 @overload
 def compile(
     function: "Callable[_P, _R]",
     *,
-    static: "str | Iterable[str | int]" = (),
+    static: "str | int | Iterable[str | int]" = (),
     verify: "Literal['first', 'always', False]" = "first",
     fallback: "Literal['eager', 'error']" = "eager",
     grad: bool = True,
@@ -334,7 +347,7 @@ def compile(
 def compile(
     function: None = None,
     *,
-    static: "str | Iterable[str | int]" = (),
+    static: "str | int | Iterable[str | int]" = (),
     verify: "Literal['first', 'always', False]" = "first",
     fallback: "Literal['eager', 'error']" = "eager",
     grad: bool = True,
@@ -342,7 +355,7 @@ def compile(
 def compile(
     function: "Callable[_P, _R] | None" = None,
     *,
-    static: "str | Iterable[str | int]" = (),
+    static: "str | int | Iterable[str | int]" = (),
     verify: "Literal['first', 'always', False]" = "first",
     fallback: "Literal['eager', 'error']" = "eager",
     grad: bool = True,
@@ -355,7 +368,7 @@ def compile(
     Ints and floats in arguments (and in lists of them) may differ from call to call; lengths, text, bools and objects make
     a shape. Leaf Values from outside are read and differentiated as they are at each call. At most 64 shapes are kept.
 
-    static: names of int or float arguments of which each value makes a shape.  verify: "first"; "always", which runs
+    static: names or positions (from 0) of int or float arguments of which each value makes a shape.  verify: "first"; "always", which runs
     both every time; False.  fallback: "eager" runs as written what cannot be compiled (`explain()` says why), "error"
     raises CompileError.  grad=False: for inference. Values in arguments count as numbers, results have no graph, and the
     function may append to lists that it is given.
@@ -373,69 +386,13 @@ def compile(
     return Compiled(function, static, verify, fallback, bool(grad))
 
 
-# ---- words ----
-
-def _bits(x: float) -> bytes:
-    return struct.pack("<d", float(x))
-
-
-def _names(function: "Callable[..., Any]", n: int) -> "list[str]":
-    try:
-        names = list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        names = []
-    return [*names[:n], *(f"argument {i}" for i in range(len(names), n))]
-
-
-def _words(error: Exception) -> str:
-    """An error of the trace, with the user's line that it comes from."""
-    text = str(error) if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(rewrite._PACKAGE)
-              and not frame.filename.startswith(rewrite._LIBRARIES) and frame.filename.endswith(".py")]
-    if frames:
-        text = f"{frames[-1].filename}:{frames[-1].lineno}: {text}"
-    return text
-
-
-def _shape_name(arguments: "_Arguments", static: "AbstractSet[int]") -> str:
-    def name(x: "Any", is_static: bool = False) -> str:
-        if isinstance(x, Value):
-            return "Value"
-        if is_static or x is None or isinstance(x, (bool, str)):
-            return repr(x)
-        if isinstance(x, (list, tuple)):
-            inner = [name(item) for item in x]
-            kind = type(x).__name__
-            if inner and len(set(inner)) == 1:
-                return f"{kind} of {len(inner)} {inner[0]}"
-            return f"{kind}({', '.join(inner[:4])}{', ...' if len(inner) > 4 else ''})"
-        return type(x).__name__
-
-    return f"({', '.join(name(x, i in static) for i, x in enumerate(arguments))})"
-
-
-def _guard_name(guard: "Guard") -> str:
-    kind, holder, name, _ = guard
-    if kind == "attribute":
-        return f"{type(holder).__name__}.{name}"
-    return f"{name!r}"
-
-
-def _first_value(x: "Any") -> "Value | None":
-    """The first Value in a result."""
-    if isinstance(x, Value):
-        return x
-    for item in x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else ():
-        found = _first_value(item)
-        if found is not None:
-            return found
-    return None
-
-
-def _appended(now: "list[Any]", then: "list[Any]") -> "list[Any]":
-    """What was added at the end of a list argument; any other change is refused."""
+def _appended(now: "list[Any]", then: "list[Any]", with_grad: bool) -> "list[Any]":
+    """What was added at the end of a list argument; any other change is refused, and with gradients every change."""
     if len(now) < len(then) or any(x is not y for x, y in zip(now, then)):
-        raise TraceError("a list argument is changed other than by appending")
+        raise TraceError("a list argument is changed other than by appending" if not with_grad else
+                         "a list argument is changed: change a copy of it")
+    if with_grad and len(now) > len(then):
+        raise TraceError("a list argument is appended to: return what is new, or compile(grad=False)")
     return now[len(then):]
 
 

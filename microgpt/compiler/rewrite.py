@@ -13,8 +13,9 @@ import os
 import sys
 import sysconfig
 import types
+import weakref
 
-from ..core import hooks
+from ..core import hooks, outside
 from ..core.recorder import TraceError
 
 TYPE_CHECKING = False
@@ -29,7 +30,10 @@ _HOOKS: "dict[str, Callable[..., Any]]" = {
     "__mg_attribute__": hooks.attribute,
     "__mg_called__": hooks.called,
     "__mg_same__": hooks.same,
-    "__mg_storing__": hooks.storing,
+    "__mg_storing__": outside.storing,
+    "__mg_changing__": outside.changing,
+    "__mg_augmenting__": outside.augmenting,
+    "__mg_made__": outside.made,
 }
 
 
@@ -55,7 +59,10 @@ class Rewriter(ast.NodeTransformer):
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
-        if not isinstance(node.ctx, ast.Load) or isinstance(node.slice, ast.Slice):
+        if not isinstance(node.ctx, ast.Load):
+            node.value = self.hook("__mg_changing__", [node.value], node)
+            return node
+        if isinstance(node.slice, ast.Slice):
             return node
         if isinstance(node.slice, ast.Tuple) and any(isinstance(e, (ast.Slice, ast.Starred)) for e in node.slice.elts):
             return node
@@ -66,7 +73,7 @@ class Rewriter(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute, called: bool = False) -> ast.expr:
         self.generic_visit(node)
         node.attr = self.mangled(node.attr)
-        if isinstance(node.ctx, ast.Store):
+        if isinstance(node.ctx, (ast.Store, ast.Del)):
             node.value = self.hook("__mg_storing__", [node.value], node)
             return node
         if called or not isinstance(node.ctx, ast.Load):
@@ -98,11 +105,28 @@ class Rewriter(ast.NodeTransformer):
             return call
         return ast.copy_location(ast.UnaryOp(ast.Not(), call), node)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+    def visit_AugAssign(self, node: ast.AugAssign) -> "ast.AST | list[ast.stmt]":
         if isinstance(node.target, ast.Attribute):
             raise TraceError("an attribute is changed in a compiled function, which would happen when it is traced, not in "
                              "every call: change it outside, or return the value")
-        return self.generic_visit(node)
+        self.generic_visit(node)
+        if not isinstance(node.target, ast.Name):
+            return node
+        before = self.hook("__mg_augmenting__", [ast.Name(node.target.id, ast.Load())], node)  # a list is changed in place
+        return [ast.copy_location(ast.Expr(before), node), node]
+
+    def made(self, node: ast.expr) -> ast.AST:
+        """A list, dict or set that the function makes itself, which it may change."""
+        self.generic_visit(node)
+        return self.hook("__mg_made__", [node], node)
+
+    def visit_List(self, node: ast.List) -> ast.AST:
+        return self.made(node) if isinstance(node.ctx, ast.Load) else self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        return self.made(node) if isinstance(node.op, ast.BitOr) else self.generic_visit(node)  # of dicts, of sets
+
+    visit_Dict = visit_Set = visit_ListComp = visit_DictComp = visit_SetComp = made
 
     def visit_Global(self, node: ast.Global) -> ast.AST:
         raise TraceError(f"`global {node.names[0]}` in a compiled function: it would be set when the function is traced, not "
@@ -130,7 +154,8 @@ class Rewriter(ast.NodeTransformer):
                 argument.arg = self.mangled(argument.arg)
         node.args.defaults = [self.visit(default) for default in node.args.defaults]
         node.args.kw_defaults = [self.visit(default) if default else None for default in node.args.kw_defaults]
-        node.body = [self.visit(statement) for statement in node.body]
+        self.generic_visit(body := ast.Module(node.body, []))
+        node.body = body.body
         node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list]
         return node
 
@@ -139,6 +164,7 @@ class Rewriter(ast.NodeTransformer):
 
 
 _trees: "dict[str, tuple[str, ast.Module]]" = {}  # file name -> its text, and its tree, which is not changed
+_given_trees: "dict[str, tuple[str, ast.Module]]" = {}  # those that stand for what the file says
 
 
 def _tree(function: types.FunctionType) -> ast.Module:
@@ -147,11 +173,14 @@ def _tree(function: types.FunctionType) -> ast.Module:
     text = "".join(linecache.getlines(name, function.__globals__))
     if not text:
         raise TraceError(f"the source of {function.__qualname__} is not there to be traced ({name})")
-    if name not in _trees or _trees[name][0] != text:
-        if len(_trees) >= 32:
-            _trees.clear()
-        _trees[name] = (text, ast.parse(text))
-    return _trees[name][1]
+    for trees in (_given_trees, _trees):
+        if name in trees and trees[name][0] == text:
+            return trees[name][1]
+    if len(_trees) >= 32:
+        _trees.clear()
+    tree = ast.parse(text)
+    _trees[name] = (text, tree)
+    return tree
 
 
 def _definition(function: types.FunctionType) -> "tuple[ast.FunctionDef | ast.Lambda, str | None]":
@@ -192,15 +221,17 @@ def _matches(node: ast.Lambda, code: types.CodeType) -> bool:
 
 
 def _constants(code: types.CodeType) -> "list[Any]":
-    return [repr(c) if not isinstance(c, types.CodeType) else _constants(c) for c in code.co_consts]
+    """The constants of code; of the qualified names that Python 3.10 keeps among them, what does not depend on the place."""
+    return [_constants(c) if isinstance(c, types.CodeType) else repr(c).rpartition("<locals>.")[2] for c in code.co_consts]
 
 
 def use_tree(name: str, tree: ast.Module) -> None:
     """Take this tree for the source of a file from now on: what runs is not what the file says (`microgpt run`)."""
-    _trees[name] = ("".join(linecache.getlines(name)), tree)
+    _given_trees[name] = ("".join(linecache.getlines(name)), tree)
 
 
-_codes: "dict[types.CodeType, types.CodeType]" = {}  # original code -> rewritten code
+# Original code -> rewritten code, as long as the original lives: a notebook defines its functions again and again.
+_codes: "weakref.WeakKeyDictionary[types.CodeType, types.CodeType]" = weakref.WeakKeyDictionary()
 
 
 def _rewritten_code(function: types.FunctionType) -> types.CodeType:
@@ -230,7 +261,7 @@ def _rewritten_code(function: types.FunctionType) -> types.CodeType:
     return inner
 
 
-_rewritten_codes: "set[types.CodeType]" = set()
+_rewritten_codes: "weakref.WeakSet[types.CodeType]" = weakref.WeakSet()
 
 
 def _remember(code: types.CodeType) -> None:

@@ -21,6 +21,7 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
     """What stands for an argument in the trace, in the order in which a call's numbers are passed."""
     kind = type(x)
     if static or kind is bool:
+        trace.outside.append(x)
         return x
     if kind is int:
         return trace.int_input(name)
@@ -33,10 +34,25 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
         return items if kind is list else tuple(items)
     if isinstance(x, Value):
         return trace.leaf_input() if with_grad else trace.number_input()
-    if x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__") and kind is not dict:
+    trace.outside.append(x)
+    of_library = x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__")
+    if not isinstance(x, dict) and (isinstance(x, (list, tuple, set)) or of_library):
         raise TraceError(f"the argument {name} is a {kind.__name__}, whose content may be another one in each call: pass a list "
                          "of its numbers (tolist())")
     return x
+
+
+def odd_argument(x: "Any") -> "str | None":
+    """Why no program can be for an argument, if that can be seen of it alone."""
+    if isinstance(x, (list, tuple)):
+        return next((why for why in map(odd_argument, x) if why is not None), None)
+    if type(x) is int:
+        return None if abs(x) < 1 << 31 else "an int beyond 32 bits as argument"
+    if x is None or isinstance(x, (bool, str, Value)) or type(x) is float or hasattr(x, "__dict__"):
+        return None
+    if not hasattr(type(x), "__float__") and not hasattr(type(x), "__index__"):
+        return None
+    return f"an argument is a {type(x).__name__}: pass plain numbers and lists of them (int(x), float(x), x.tolist())"
 
 
 def flatten(x: "Any", leaves: "list[Any]") -> "Structure":

@@ -55,6 +55,7 @@ cdef struct Shape:
     int32_t n_runs, n_argument_leaves
     int32_t *argument_leaves
     uint32_t holder  # the header of a region that keeps the leaves
+    uint64_t written_out  # calls whose graph was written out
 
 cdef struct Call:
     Replay replay

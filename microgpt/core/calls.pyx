@@ -327,6 +327,7 @@ cdef int expand_call(Replay *replay) noexcept nogil:
     cdef size_t nary_size = 0
     cdef int32_t i, r
     cdef int code = MG_NO_MEMORY
+    call.shape.written_out += 1
     w.call = call
     w.numbers = <double *>malloc((g.n + 1) * sizeof(double))
     w.slots = <uint32_t *>calloc(g.n + 1, sizeof(uint32_t))

@@ -25,7 +25,7 @@ from microgpt.core.calls cimport Call, Shape, backward_call, call_of
 from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end, wait_until_idle as wait_for_tape
 from microgpt.core.recorder cimport tracing_here
 from microgpt.core.replay cimport Program
-from microgpt.core.tape cimport LEAF, PROGRAM, Replay, tape
+from microgpt.core.tape cimport LEAF, PROGRAM, Replay, next_mark, tape
 from microgpt.core.value cimport Value, handle
 
 
@@ -40,7 +40,7 @@ cdef struct Arguments:
     char *signature
     int32_t *ints
     double *floats
-    Py_ssize_t n, n_ints, n_floats, n_values, capacity
+    Py_ssize_t n, n_ints, n_floats, capacity
     bint odd  # something that no program can be for: an int beyond 32 bits, a Value that is no leaf
     char small_signature[4 * SMALL]
     int32_t small_ints[SMALL]
@@ -98,7 +98,8 @@ cdef int put_static(Arguments *a, object x) except -1:
     return put_code(a, b"o", &address, sizeof(address))
 
 
-cdef int put_argument(Arguments *a, object x, bint with_grad) except -1:
+cdef int put_argument(Arguments *a, object x, list values) except -1:
+    """values: where Value arguments are collected, None if only their numbers count."""
     cdef long number
     cdef int overflow = 0
     cdef Py_ssize_t n, i
@@ -118,22 +119,22 @@ cdef int put_argument(Arguments *a, object x, bint with_grad) except -1:
         n = PyList_GET_SIZE(x)
         put_code(a, b"[", &n, sizeof(n))
         for i in range(n):
-            put_argument(a, (<list>x)[i], with_grad)
+            put_argument(a, (<list>x)[i], values)
     elif PyTuple_CheckExact(x):
         n = PyTuple_GET_SIZE(x)
         put_code(a, b"(", &n, sizeof(n))
         for i in range(n):
-            put_argument(a, (<tuple>x)[i], with_grad)
+            put_argument(a, (<tuple>x)[i], values)
     elif isinstance(x, Value):
         if (<Value>x).slot == 0:
             a.odd = True
             return put_code(a, b"v", NULL, 0)
-        if with_grad:
+        if values is not None:
             if tape.busy:
                 wait_for_tape()
             if tape.node[(<Value>x).slot].kind != LEAF:
                 a.odd = True
-            a.n_values += 1
+            values.append(x)
             return put_code(a, b"v", NULL, 0)
         put_code(a, b"v", NULL, 0)
         if tape.busy:
@@ -141,8 +142,16 @@ cdef int put_argument(Arguments *a, object x, bint with_grad) except -1:
         a.floats[a.n_floats] = tape.data[(<Value>x).slot]
         a.n_floats += 1
     else:
+        a.odd |= is_other_number(x)
         put_static(a, x)
     return 0
+
+
+cdef bint is_other_number(object x):
+    """Whether an argument is a number or an array of a library, which may be another one in every call."""
+    if x is None or x is True or x is False or PyUnicode_CheckExact(x) or hasattr(x, "__dict__"):
+        return False
+    return hasattr(type(x), "__float__") or hasattr(type(x), "__index__")
 
 
 cdef bint put_derived(Arguments *a, list derived) except -1:
@@ -201,7 +210,19 @@ cdef class Entry:
     cdef public object kept  # static arguments, compared by identity
     cdef public object timing  # milliseconds: trace, compile
     cdef public bint verified
-    cdef uint64_t used
+    cdef public long replays  # calls that were replayed
+    cdef public int retraced  # how often it was traced again in a row for little use
+    cdef public int traced  # how often it was traced at all
+    cdef public str broken  # what had changed when it was traced again
+    cdef public dict missed  # why calls ran as written although there was a program -> how many
+    cdef readonly uint64_t used
+
+    def __cinit__(self):
+        self.guards, self.kept, self.missed = (), (), {}
+
+    def miss(self, why):
+        """Count a call that runs as written although there is a program."""
+        self.missed[why] = self.missed.get(why, 0) + 1
 
     def check_guards(self):
         """The first guard that does not hold, or None."""
@@ -244,21 +265,25 @@ cdef class Dispatcher:
         cdef bytes signature
         cdef Py_ssize_t i
         cdef tuple results
-        if named:
-            arguments = self.positional(arguments, named)
+        cdef list values = [] if self.with_grad else None
         if tracing_here():
-            return self.traced_call(arguments)
+            return self.traced_call(arguments, named)
         if plain_thread != 0 and plain_thread == PyThread_get_thread_ident():
-            return self.function(*arguments)
+            return self.function(*arguments, **named)
+        if named:
+            positional = self.positional(arguments, named)
+            if positional is None:
+                return self.function(*arguments, **named)
+            arguments = positional
         a.signature, a.ints, a.floats, a.capacity = a.small_signature, a.small_ints, a.small_floats, SMALL
-        a.n = a.n_ints = a.n_floats = a.n_values = 0
+        a.n = a.n_ints = a.n_floats = 0
         a.odd = False
         try:
             for i in range(PyTuple_GET_SIZE(arguments)):
                 if self.static and i in self.static:
                     put_static(&a, arguments[i])
                 else:
-                    put_argument(&a, arguments[i], self.with_grad)
+                    put_argument(&a, arguments[i], values)
             signature = PyBytes_FromStringAndSize(a.signature, a.n)
             found = PyDict_GetItem(self.entries, signature)
             if found == NULL or a.odd:
@@ -268,84 +293,93 @@ cdef class Dispatcher:
             entry.used = self.clock
             if entry.program is None or self.always_verify or entry.check_guards() is not None:
                 return self.later_call(entry, signature, arguments)
-            results = self.replay(entry, &a, arguments)
+            results = self.replay(entry, &a, values)
             if results is None:
                 return self.function(*arguments)
+            entry.replays += 1
             return results[0] if entry.results is None else self.put_together(entry, results, arguments)
         finally:
             if a.capacity > SMALL:
                 PyMem_RawFree(a.floats)
 
-    cdef tuple replay(self, Entry entry, Arguments *a, tuple arguments):
+    cdef tuple replay(self, Entry entry, Arguments *a, list values):
         """The results, or None where the function itself must be called."""
+        cdef tuple results
         cdef Program program = entry.program  # held: another thread may take it from the entry meanwhile
         cdef list bounds
         cdef Py_ssize_t i
         cdef int32_t bound
-        cdef tuple values = ()
         if program is None:
             return None
         bounds = program.bounds
         if program.derived and not put_derived(a, program.derived):
+            entry.miss("a number computed from int arguments is too large, or a division by zero")
             return None
         for i in range(a.n_ints):
             limit = bounds[i]
             if limit is not None:
                 bound = limit
                 if a.ints[i] < 0 or a.ints[i] >= bound:
+                    entry.miss("an index is negative or out of range")
                     return None
-        if a.n_values:
-            found = []
-            find_values(arguments, found)
-            values = tuple(found)
+        if values:
             if not self.distinct(program, values):
+                entry.miss("a Value is passed twice, or passed and read from outside as well")
                 return None
-        return program.run(a.ints, a.floats, values)
+        results = program.run(a.ints, a.floats, values)
+        if results is None:
+            entry.miss("Python might raise an error (a logarithm of 0, an overflow, ...)")
+        return results
 
-    cdef bint distinct(self, Program program, tuple values):
+    cdef bint distinct(self, Program program, list values):
         """Whether these leaves are different ones, and none of them is among those from outside."""
         cdef Shape *shape = program.shape
         cdef int32_t k
         cdef uint32_t slot
-        seen = set()
+        if tape.busy:
+            wait_for_tape()
+        next_mark()  # no thread uses marks while the tape is at rest and this one has the GIL
         for value in values:
             slot = (<Value>value).slot
-            if slot in seen:
+            if tape.node[slot].mark == tape.mark:
                 return False
-            seen.add(slot)
-            for k in range(shape.n_runs):
-                if slot - shape.runs[k].slot < shape.runs[k].n:
-                    return False
+            tape.node[slot].mark = tape.mark
+        for k in range(shape.n_used):
+            if shape.used[k] and tape.node[shape.used[k]].mark == tape.mark:
+                return False
         return True
 
     def replay_now(self, Entry entry, arguments):
         """The same from Python, for verification."""
         cdef Arguments a
         cdef Py_ssize_t i
+        cdef list values = [] if self.with_grad else None
         a.signature, a.ints, a.floats, a.capacity = a.small_signature, a.small_ints, a.small_floats, SMALL
-        a.n = a.n_ints = a.n_floats = a.n_values = 0
+        a.n = a.n_ints = a.n_floats = 0
         a.odd = False
         try:
             for i in range(len(arguments)):
                 if i in self.static:
                     put_static(&a, arguments[i])
                 else:
-                    put_argument(&a, arguments[i], self.with_grad)
-            return None if a.odd else self.replay(entry, &a, arguments)
+                    put_argument(&a, arguments[i], values)
+            return None if a.odd else self.replay(entry, &a, values)
         finally:
             if a.capacity > SMALL:
                 PyMem_RawFree(a.floats)
 
     def evict(self, most):
-        """Forget what was used longest ago until at most `most` shapes are left."""
+        """Forget what was used longest ago until at most `most` shapes are left -> the entries forgotten."""
         cdef Entry entry
+        forgotten = []
         while len(self.entries) > most:
             oldest, least = None, 0
             for signature, kept in self.entries.items():
                 entry = kept
                 if oldest is None or entry.used < least:
                     oldest, least = signature, entry.used
-            del self.entries[oldest]
+            forgotten.append(self.entries.pop(oldest))
+        return forgotten
 
     def touch(self, Entry entry):
         self.clock += 1

@@ -4,9 +4,11 @@ import builtins
 import functools
 import math
 import sys
+from collections import deque
 from random import Random
 from dis import get_instructions
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from weakref import WeakKeyDictionary
 
 cimport cython
 from cpython.object cimport PyObject
@@ -17,6 +19,7 @@ from microgpt.core.traced cimport Traced, custom
 from microgpt.core.tracing cimport data_of_value, linear_rows, look_up, tracing_now
 from microgpt.core.value cimport Value
 
+from microgpt.core.outside import guard, is_from_outside, is_plain_dataclass, made, made_by, note_read
 from microgpt.core.recorder import TraceError
 from microgpt.core.symbols import FUNCTIONS
 
@@ -24,17 +27,7 @@ rewrite = None  # compiler.rewrite.rewritten, set when that module is loaded: a 
 is_user_code = None  # of a function: whether it is to be rewritten
 
 
-def _guard(kind, holder, name, value):
-    """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
-    cdef Recorder trace = tracing_now()
-    key = (kind, id(holder), name)
-    if key not in trace.guards:
-        trace.guards[key] = (kind, holder, name, value)
-        if type(value) in (list, dict, set):
-            trace.captured.add(id(value))
-
-
-# ---- x[i], x.name, x is y ----
+# ---- x[i], x.name, x is y (what changes something: outside.pyx) ----
 
 def subscript(x, i):
     if type(i) is SymInt:
@@ -44,15 +37,22 @@ def subscript(x, i):
         if isinstance(method, FunctionType):
             return function_for(method)(x, i)
         raise TraceError(f"an int argument can only index lists and tuples, not a {type(x).__name__}")
+    if type(x) is not list and type(x) is not tuple and type(x) is not dict:
+        method = getattr(type(x), "__getitem__", None)
+        if isinstance(method, FunctionType):
+            return function_for(method)(x, i)
     r = x[i]
-    if type(x) is dict and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
-        _guard("item", x, i, r)
+    if isinstance(x, dict) and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
+        guard("item", x, i, r)
     return r
 
 
 def attribute(x, name):
     if name == "data" and type(x) is not Traced and isinstance(x, Value):
         return data_of_value(x)
+    read = getattr(type(x), name, None)
+    if type(read) is property and isinstance(read.fget, FunctionType):
+        return function_for(read.fget)(x)
     r = getattr(x, name)
     if (name == "data" or name == "grad") and type(x) is not Traced and type(x).__module__.startswith("microgpt."):
         raise TraceError(f"{type(x).__name__}.{name} in a compiled function: its numbers would be those of the trace in every "
@@ -62,7 +62,9 @@ def attribute(x, name):
     if id(x) not in tracing_now().created:
         held = getattr(x, "__dict__", None)
         if held is not None and name in held:
-            _guard("attribute", x, name, r)
+            guard("attribute", x, name, r)
+        else:
+            note_read(x, name, r)
     return r
 
 
@@ -72,14 +74,6 @@ def same(x, y):
                 b.__class__, (int, float)):
             a == b  # raises, in words
     return x is y
-
-
-def storing(x):
-    """Before x.name = ...: only what this trace has made may be changed."""
-    if id(x) not in tracing_now().created:
-        raise TraceError(f"an attribute of a {x.__class__.__name__} is set in a compiled function, which would happen when it is "
-                         "traced, not in every call: set it outside, or return the value")
-    return x
 
 
 # ---- calls ----
@@ -203,12 +197,12 @@ def _refusing(what, why):
 
 cdef dict special = {
     builtins.max: _traced_max, builtins.min: _traced_min, builtins.sum: _traced_sum,
-    math.pow: _traced_math_pow, **{getattr(math, name): math_function(name) for name in FUNCTIONS},
+    math.pow: _traced_math_pow, builtins.sorted: functools.partial(made_by, builtins.sorted), **{getattr(math, name): math_function(name) for name in FUNCTIONS},
     **{f: _refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
        for f in (builtins.print, builtins.input, builtins.open)},
 }
-cdef set changing = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
-                     "setdefault", "popitem"}
+cdef set changing_methods = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
+                     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "fill"}
 cdef dict package = None  # functions of this package -> their stand-ins
 
 
@@ -245,7 +239,7 @@ cdef object function_for(object f):
     return g
 
 
-cdef dict global_names = {}  # code -> the globals that it reads, functions within included
+cdef object global_names = WeakKeyDictionary()  # code -> the globals that it reads, functions within included
 
 
 cdef set names_in(code):
@@ -266,10 +260,10 @@ cdef int guard_function(object f) except -1:
     """What a function reads by name from outside."""
     for name in names_in(f.__code__):
         if name in f.__globals__:
-            _guard("global", f.__globals__, name, f.__globals__[name])
+            guard("global", f.__globals__, name, f.__globals__[name])
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
         try:
-            _guard("cell", cell, name, cell.cell_contents)
+            guard("cell", cell, name, cell.cell_contents)
         except ValueError:  # empty
             pass
     return 0
@@ -290,14 +284,16 @@ def called(f):
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
-        if type(owner) is dict and f.__name__ in ("items", "values", "get") and id(owner) not in tracing_now().created:
+        if isinstance(owner, dict) and f.__name__ == "get" and id(owner) not in tracing_now().created:
+            return functools.partial(_get, owner, f)
+        if isinstance(owner, dict) and f.__name__ in ("items", "values") and id(owner) not in tracing_now().created:
             for name, value in owner.items():
                 if type(name) is str and type(value) is not Traced:
-                    _guard("item", owner, name, value)
-        if f.__name__ in changing and id(owner) in tracing_now().captured:
+                    guard("item", owner, name, value)
+        if f.__name__ in changing_methods and is_from_outside(owner):
             return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                             "it would happen when the function is traced, not in every call: return the value")
-        return f
+        return functools.partial(made_by, f) if f.__name__ == "copy" or f.__name__ == "fromkeys" else f
     if kind is MethodType:
         return called_method(f)
     if isinstance(f, type):
@@ -340,12 +336,22 @@ cdef object called_class(object f):
         return _seeded
     if f is map or f is filter:
         return functools.partial(_with_function, f)
+    if f is SimpleNamespace or issubclass(f, (list, dict, set, deque)) and not is_user_class(f):
+        return functools.partial(made_by, f)
+    if is_plain_dataclass(f):
+        return functools.partial(_instance, f, f.__init__)
     init = f.__init__
     if type(f) is type and f.__new__ is object.__new__ and isinstance(init, FunctionType) and is_user_code(init):
         return functools.partial(_instance, f, function_for(init))
     if issubclass(f, Value):
         raise TraceError(f"{f.__name__}(...), a subclass of Value, in a compiled function: write Value(...)")
     return f
+
+
+cdef bint is_user_class(object kind):
+    """Whether a class has methods in Python that are the user's."""
+    return any([isinstance(method, FunctionType) and is_user_code(method) for base in kind.__mro__
+                for method in vars(base).values()])
 
 
 def _instance(kind, init, *arguments, **options):
@@ -376,6 +382,13 @@ cdef object called_object(object f):
     if isinstance(method, FunctionType):
         return MethodType(function_for(method), f)
     return f
+
+
+def _get(owner, f, *arguments):
+    """get() of a dict from outside."""
+    if arguments and type(arguments[0]) is str and arguments[0] in owner:
+        return subscript(owner, arguments[0])
+    return f(*arguments)
 
 
 def _with_function(f, function, *arguments):

@@ -45,7 +45,9 @@ cdef class Recorder:
     cdef readonly list derived  # int inputs that are computed from others, behind these: (operator, operand, operand)
     cdef dict derived_index
     cdef readonly dict guards  # key -> (kind, holder, name, value): what the program read from outside
-    cdef readonly set captured, created  # ids: of containers from outside, of objects made in the trace
+    cdef readonly set captured, created  # ids: of objects from outside, of objects made in the trace
+    cdef readonly list outside  # objects from outside that `captured` does not have yet, nor what is in them
+    cdef readonly dict reads  # (holder, value) of attributes and entries: the value is from outside if the holder is
     cdef readonly dict functions  # that were called -> what is called instead
     cdef readonly list keep  # what must not be freed while ids are compared
     cdef dict rows, numbers

@@ -12,6 +12,8 @@ class Recorder:
     bounds: list[int | None]
     derived: list[Any]
     guards: dict[Any, Guard]
+    outside: list[Any]
+    reads: dict[Any, tuple[Any, Any]]
     captured: set[int]
     created: set[int]
     functions: dict[Any, Any]

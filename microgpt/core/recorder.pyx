@@ -86,7 +86,8 @@ cdef class Recorder:
         self.serial = serials
         self.int_names, self.bounds, self.guards, self.keep = [], [], {}, []
         self.derived, self.derived_index = [], {}
-        self.captured, self.created, self.functions, self.rows, self.numbers = set(), set(), {}, {}, {}
+        self.outside, self.reads, self.captured, self.created = [], {}, set(), set()
+        self.functions, self.rows, self.numbers = {}, {}, {}
 
     def __dealloc__(self):
         mg_graph_free(&self.graph)

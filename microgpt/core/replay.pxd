@@ -13,5 +13,5 @@ cdef class Program:
 
     cdef int hold_leaves(self) except -1
     cdef Frame *start(self, const int32_t *ints, const double *floats) except NULL
-    cdef tuple run(self, const int32_t *ints, const double *floats, tuple leaves)
+    cdef tuple run(self, const int32_t *ints, const double *floats, list leaves)
     cdef object result(self, unsigned int slot, int32_t k)

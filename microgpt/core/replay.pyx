@@ -101,7 +101,8 @@ cdef class Program:
     def info(self):
         """Sizes, for explain() and for tests."""
         cdef mg_program *p = &self.shape.program
-        return {"nodes": p.n_nodes, "direct": self.shape.direct, "instructions": (p.n_forward, p.n_backward), "tiles": p.n_tiles, "values": p.n_values,
+        return {"nodes": p.n_nodes, "direct": self.shape.direct, "written_out": self.shape.written_out,
+                "instructions": (p.n_forward, p.n_backward), "tiles": p.n_tiles, "values": p.n_values,
                 "uses": p.n_uses, "gradients": p.n_grads, "leaves": self.shape.n_used, "leaf_runs": self.shape.n_runs,
                 "bytes": p.n_tiles * 24 + (p.n_forward + p.n_backward) * 56 + p.n_lists * 4 + self.shape.graph.n * 9,
                 "frame_bytes": p.frame_size * 8}
@@ -136,7 +137,7 @@ cdef class Program:
                 frame.data[shape.program.float_slots[k]] = floats[k]
         return frame
 
-    cdef tuple run(self, const int32_t *ints, const double *floats, tuple leaves):
+    cdef tuple run(self, const int32_t *ints, const double *floats, list leaves):
         """The results as Values (those that are numbers as floats), or None if Python might have raised an error."""
         cdef Shape *shape = self.shape
         cdef Frame *frame

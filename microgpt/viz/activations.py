@@ -100,9 +100,20 @@ def tokens_of(model: "AnyGPT | Trainer", text: "str | Iterable[int]") -> "list[i
 def forward(model: "AnyGPT | Trainer", tokens: "Sequence[int]") -> "dict[str, Array]":
     """Compute one document's forward pass, for all n positions at once.
 
-    model: a GPT of any engine, or a Trainer.  tokens: n ids, the first BOS, at most block_size of them.
-    Returns `logits` [n, vocab_size], `attention` [n_layer, n_head, n, n] (from each position to each, 0 to those after
-    it) and `residual` [1 + n_layer, n, n_embd]: what enters the first layer and what leaves each.
+    The numbers are those of the script's `gpt`, to the bit.
+
+    Parameters
+    ----------
+    model : GPT or Trainer
+        A GPT of any engine.
+    tokens : sequence of int
+        n ids, the first BOS, at most block_size of them.
+
+    Returns
+    -------
+    dict of float64 arrays
+        `logits` [n, vocab_size]; `attention` [n_layer, n_head, n, n], from each position to each, 0 to those after it;
+        `residual` [1 + n_layer, n, n_embd], what enters the first layer and what leaves each.
     """
     return _at_rest(model, _forward, tokens)
 
@@ -143,8 +154,16 @@ def _forward(model: "AnyGPT", tokens: "Sequence[int]") -> "dict[str, Array]":
 def attention(trainer: "Trainer | AnyGPT", text: "str | Iterable[int]") -> "Array":
     """Return the attention weights over BOS and text, [n_layer, n_head, n, n]; a row is one position's, and sums to 1.
 
-    trainer: a Trainer, or a GPT with token ids for text, without BOS.  text: at most block_size - 1 characters.
-    Raises ValueError for more, or for one that is not in the vocabulary.
+    Parameters
+    ----------
+    trainer : Trainer or GPT
+    text : str or iterable of int
+        At most block_size - 1 characters or, for a GPT, token ids without BOS.
+
+    Raises
+    ------
+    ValueError
+        For more of them, or for one that is not in the vocabulary.
     """
     return forward(trainer, tokens_of(trainer, text))["attention"]
 

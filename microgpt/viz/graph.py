@@ -21,9 +21,14 @@ class Dot(str):
     """DOT text that a notebook shows as a picture; `svg()` gives the picture as text."""
 
     def svg(self) -> str:
-        """The picture as SVG.
+        """Return the picture as SVG.
 
-        Raises ImportError or OSError, in one line, where graphviz is not installed, ValueError for a text that is no DOT.
+        Raises
+        ------
+        ImportError, OSError
+            Without the Python package or the program graphviz.
+        ValueError
+            For a text that is not DOT.
         """
         try:
             from graphviz import CalledProcessError, ExecutableNotFound, Source
@@ -126,12 +131,31 @@ def number(x: object, digits: int) -> str:
 
 
 def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
-    """The graph below value as DOT text: a node for each Value with its operator, data and grad.
+    """Return the graph below value as DOT text: a node for each Value with its operator, data and grad.
 
-    value: a `Value` of either kind.  limit: the most nodes drawn, those nearest to value first; a dashed node stands
-    for the children left out, and the caption says how many there are in all.  digits: significant digits shown.
     An edge has the local gradient as its label, or none where the Value was made with fewer of those than children.
-    Raises TypeError for what is no Value, ValueError for a limit below 1.
+
+    Parameters
+    ----------
+    value : Value
+        Of either kind.
+    limit : int
+        The most nodes drawn, those nearest to value first. A dashed node stands for the children left out, and the caption
+        says how many there are in all.
+    digits : int
+        Significant digits shown.
+
+    Returns
+    -------
+    Dot
+        A str that a notebook shows as a picture.
+
+    Raises
+    ------
+    TypeError
+        For what is not a Value.
+    ValueError
+        For a limit below 1.
     """
     from ..config import whole_number
 

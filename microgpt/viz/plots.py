@@ -103,9 +103,30 @@ def plot_loss(
 ) -> "Figure":
     """Draw the loss of each step and its moving average, validation losses and the learning rate.
 
-    losses, learning_rates: one number a step, in a sequence, an array or an iterator; those that are not finite are
-    left out.  validation: (step, loss) of each measurement.  first_step: the step of the first loss.
-    Raises TypeError for what are no numbers, ValueError where losses and learning_rates are not as many.
+    Parameters
+    ----------
+    losses, learning_rates : iterable of float
+        One number per step, [n]; those that are not finite are left out. learning_rates may be empty.
+    validation : iterable of (int, float)
+        (step, loss) of each measurement.
+    first_step : int
+        The step of the first loss.
+    path : path, optional
+        A .png, .svg or .pdf file to write.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    TypeError
+        For what is not a number.
+    ValueError
+        If there are learning_rates, but not as many as losses.
+    ImportError
+        Without matplotlib.
     """
     need_matplotlib()
     from matplotlib.ticker import MaxNLocator
@@ -178,9 +199,30 @@ def plot_attention(
 ) -> "Figure":
     """Draw the attention weights of each head of each layer over text: one heat map [from, to] per head.
 
-    model: a Trainer, which knows the characters as well; or a GPT, with token ids (without BOS) for text.  text: at
-    most block_size - 1 characters. The labels are its characters, or the ids; BOS stands before them as ·. A row is
-    one position's weights, which sum to 1.
+    The labels are the characters of text, or the ids; BOS comes first, as ·. A row is one position's weights, which sum
+    to 1.
+
+    Parameters
+    ----------
+    model : Trainer or GPT
+        A Trainer knows the characters as well.
+    text : str or iterable of int
+        At most block_size - 1 characters or, for a GPT, token ids without BOS.
+    path : path, optional
+        A .png, .svg or .pdf file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        For a text that is too long, a character or an id that is not in the vocabulary, or a model without layers.
+    TypeError
+        For a str with a GPT.
+    ImportError
+        Without matplotlib.
     """
     need_matplotlib()
     from .activations import forward, tokens_of
@@ -246,8 +288,25 @@ def _plane(rows: "Array") -> "tuple[Array, Array]":
 def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name: str = "wte") -> "Figure":
     """Draw the rows of an embedding, projected onto their first two principal components.
 
-    model: a Trainer or a GPT.  name: "wte" or "lm_head", whose rows are labelled with their characters (with token
-    ids, if model is a GPT; BOS as ·), or "wpe", with their positions.
+    Parameters
+    ----------
+    model : Trainer or GPT
+    path : path, optional
+        A .png, .svg or .pdf file to write.
+    name : {"wte", "lm_head", "wpe"}
+        Rows of "wte" and "lm_head" are labelled with their characters (with token ids, if model is a GPT; BOS as ·), those
+        of "wpe" with their positions.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    ImportError
+        Without matplotlib.
     """
     need_matplotlib()
     from .activations import weights

@@ -28,7 +28,22 @@ _POINTS = 1600  # of a curve, at most
 
 
 def page(names: "Sequence[str]", runs: "Sequence[list[dict[str, Any]]]", comparison: "Comparison | None") -> str:
-    """The whole page for one log or two. names: what to call them; they and all text of the logs are escaped."""
+    """Return the whole page for one log or two.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What to call the logs. All text, theirs included, is escaped.
+    runs : sequence of lists of dict
+        What `microgpt.storage.runlog.read_log` returned for each.
+    comparison : Comparison or None
+        Of two logs.
+
+    Returns
+    -------
+    str
+        HTML that loads nothing.
+    """
     title = " and ".join(names)
     sections = [f"<h1>{escape(title)}</h1>", _summary(names, runs)]
     if comparison:

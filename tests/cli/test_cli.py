@@ -45,33 +45,33 @@ def test_stdout_is_the_script_s(command, engine, text_file):
 
 
 @pytest.mark.slow
-def test_every_flag_reaches_the_run(command, text_file):
+def test_every_flag_reaches_the_run(in_process, text_file):
     flags = ["--steps", 8, "--seed", -9, "--n-embd", 6, "--n-head", 3, "--n-layer", 2, "--block-size", 5,
              "--learning-rate", 0.3, "--beta1", 0.8, "--beta2", 0.9, "--eps-adam", 1e-6, "--init-std", 0.1,
              "--temperature", 3.0, "--samples", 4]  # fmt: skip
     outputs = {
-        engine: command("-m", "microgpt.train", "--input", text_file, "--engine", engine, *flags).stdout
+        engine: in_process("train", "--input", text_file, "--engine", engine, *flags).stdout
         for engine in ("fused", "graph", "reference")
     }
     assert outputs["fused"] == outputs["graph"] == outputs["reference"]
     assert outputs["fused"].count("\n") == 3 + 8 + 2 + 4
     for i in range(0, len(flags), 2):  # without any one of them the output is another
-        fewer = command("-m", "microgpt.train", "--input", text_file, *flags[:i], *flags[i + 2 :]).stdout
+        fewer = in_process("train", "--input", text_file, *flags[:i], *flags[i + 2 :]).stdout
         # At 4 decimals eps does not show; test_trainer.py compares its bits.
         assert (fewer != outputs["fused"]) or flags[i] == "--eps-adam", flags[i]
 
 
-def test_input_txt_in_this_folder_wins_over_the_bundled_names(command, tmp_path):
-    bundled = command("-m", "microgpt.train", "--steps", "1", "--samples", "0")
+def test_input_txt_in_this_folder_wins_over_the_bundled_names(in_process, tmp_path):
+    bundled = in_process("train", "--steps", "1", "--samples", "0")
     assert bundled.returncode == 0 and "vocab size: 27" in bundled.stdout and "bundled" in bundled.stderr
     (tmp_path / "input.txt").write_text(TEXT, encoding="utf-8")
-    own = command("-m", "microgpt.train", "--steps", "1", "--samples", "0")
+    own = in_process("train", "--steps", "1", "--samples", "0")
     assert "num docs: 6" in own.stdout and "input.txt" in own.stderr
 
 
-def test_quiet_leaves_out_the_steps_only(command, text_file):
-    loud = command("-m", "microgpt.train", "--input", text_file, *SMALL).stdout
-    quiet = command("-m", "microgpt.train", "--input", text_file, "--quiet", *SMALL)
+def test_quiet_leaves_out_the_steps_only(in_process, text_file):
+    loud = in_process("train", "--input", text_file, *SMALL).stdout
+    quiet = in_process("train", "--input", text_file, "--quiet", *SMALL)
     assert quiet.stdout == "".join(line for line in loud.splitlines(True) if not line.startswith("step "))
     assert "it/s" not in quiet.stderr  # a bar is for terminals
 
@@ -129,10 +129,10 @@ BAD_ARGUMENTS = [
 
 
 @pytest.mark.parametrize("arguments, parts", BAD_ARGUMENTS, ids=lambda x: " ".join(x)[:40])
-def test_bad_arguments_end_in_one_line(command, text_file, arguments, parts):
+def test_bad_arguments_end_in_one_line(in_process, text_file, arguments, parts):
     if "--input" not in arguments:
         arguments = ["--input", text_file, *arguments]
-    one_line_error(command("-m", "microgpt.train", *arguments), *parts)
+    one_line_error(in_process("train", *arguments), *parts)
 
 
 BAD_TEXTS = {
@@ -143,10 +143,10 @@ BAD_TEXTS = {
 
 
 @pytest.mark.parametrize("content", BAD_TEXTS)
-def test_bad_texts_end_in_one_line(command, tmp_path, content):
+def test_bad_texts_end_in_one_line(in_process, tmp_path, content):
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
-    done = command("-m", "microgpt.train", "--input", path)
+    done = in_process("train", "--input", path)
     one_line_error(done, "bad.txt", BAD_TEXTS[content])
     assert done.stdout == ""
 
@@ -186,38 +186,38 @@ def test_interrupt_ends_with_130(engine, size, tmp_path):
     )  # fmt: skip
     for _ in range(3):
         child.stdout.readline()
-    time.sleep(0.3)
+    time.sleep(0.1)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 130
     assert errors.splitlines()[-1] == "microgpt: interrupted"
 
 
-def test_info_says_what_runs(command):
-    done = command("-m", "microgpt.info")
+def test_info_says_what_runs(in_process):
+    done = in_process("info")
     assert done.returncode == 0, done.stderr
     for part in ("microgpt:", "compiler:", "libm:", "in use"):
         assert part in done.stdout
 
 
-def test_one_command_runs_the_others(command, text_file, tmp_path):
+def test_one_command_runs_the_others(in_process, text_file, tmp_path):
     """`microgpt train ...`, which is `python -m microgpt train ...`, is `python -m microgpt.train ...`."""
     flags = ["--input", text_file, *SMALL]
-    done = command("-m", "microgpt", "train", *flags, "--save", "p.safetensors", "--log", "run.jsonl")
+    done = in_process("__main__", "train", *flags, "--save", "p.safetensors", "--log", "run.jsonl")
     assert done.returncode == 0 and done.stdout == script_output(TEXT), done.stderr
     for words, part in (
         (["sample", "p.safetensors"], "sample  1: "), (["eval", "p.safetensors", "--input", text_file], "perplexity"),
         (["info"], "compiler:"), (["report", "run.jsonl", "run.jsonl"], "the same run"), (["--version"], "microgpt 0."),
         ([], "usage: microgpt COMMAND"), (["--help"], "usage: microgpt COMMAND"), (["train", "--help"], "usage: microgpt train"),
     ):  # fmt: skip
-        done = command("-m", "microgpt", *words)
+        done = in_process("__main__", *words)
         assert done.returncode == 0 and part in done.stdout, (words, done.stderr)
     for words, parts in (
         (["foo"], ["there is no command 'foo' (microgpt --help"]), (["tarin"], ["did you mean train?"]),
         (["--trian"], ["there is no command '--trian'; did you mean train?"]), (["sample", "none"], ["No such file"]),
         (["train", "--n-head", "3"], ["multiple of n_head"]),
     ):  # fmt: skip
-        one_line_error(command("-m", "microgpt", *words), *parts)
+        one_line_error(in_process("__main__", *words), *parts)
 
 
 def test_scripts_of_the_wheel_name_functions_that_are_there():
@@ -229,46 +229,45 @@ def test_scripts_of_the_wheel_name_functions_that_are_there():
         assert callable(getattr(importlib.import_module(module), name))
 
 
-@pytest.mark.parametrize("words", [["microgpt", "--debug", "train"], ["microgpt", "train", "--debug"],
-                                   ["microgpt.train", "--debug"]])  # fmt: skip
-def test_debug_shows_the_traceback(command, words):
-    done = command("-m", *words, "--n-head", "3")
+@pytest.mark.parametrize("words", [["__main__", "--debug", "train"], ["__main__", "train", "--debug"], ["train", "--debug"]])  # fmt: skip
+def test_debug_shows_the_traceback(in_process, words):
+    done = in_process(*words, "--n-head", "3")
     assert done.returncode == 2 and "Traceback" in done.stderr and "in __init__" in done.stderr
     assert done.stderr.splitlines()[-1] == "microgpt: error: n_embd (16) must be a multiple of n_head (3)"
 
 
-def test_documents_longer_than_the_block_are_counted(command, tmp_path):
+def test_documents_longer_than_the_block_are_counted(in_process, tmp_path):
     (tmp_path / "long.txt").write_text("abcabc\nab\nabcab\n", encoding="utf-8")
     (tmp_path / "fits.txt").write_text("abca\nab\n", encoding="utf-8")
     flags = ["--block-size", "4", "--n-embd", "4", "--steps", "2", "--samples", "1"]
     said = "2 of 3 documents are longer than the block of 4: 3 of 13 characters (23.1%) are beyond it and not"
-    done = command("-m", "microgpt.train", "--input", "long.txt", *flags, "--save", "p.safetensors")
+    done = in_process("train", "--input", "long.txt", *flags, "--save", "p.safetensors")
     assert f"microgpt: {said} trained on\n" in done.stderr and "beyond" not in done.stdout
-    assert "beyond" not in command("-m", "microgpt.train", "--input", "fits.txt", *flags).stderr
-    done = command("-m", "microgpt.train", "--input", "fits.txt", *flags, "--val", "long.txt")
+    assert "beyond" not in in_process("train", "--input", "fits.txt", *flags).stderr
+    done = in_process("train", "--input", "fits.txt", *flags, "--val", "long.txt")
     assert f"microgpt: {said} measured\n" in done.stderr
-    assert f"microgpt: {said} measured\n" in command(
-        "-m", "microgpt.eval", "p.safetensors", "--input", "long.txt", "--json").stderr
+    assert f"microgpt: {said} measured\n" in in_process(
+        "eval", "p.safetensors", "--input", "long.txt", "--json").stderr
     # without a flag, where the documents are no strings yet
     (tmp_path / "input.txt").write_text("a" * 20 + "\n" + "b" * 16 + "\n", encoding="utf-8")
-    done = command("-m", "microgpt.train")
+    done = in_process("train")
     assert "1 of 2 documents are longer than the block of 16: 4 of 36 characters (11.1%)" in done.stderr
 
 
-def test_unknown_character_is_located(command, tmp_path):
+def test_unknown_character_is_located(in_process, tmp_path):
     (tmp_path / "text.txt").write_text("emma\nava\n", encoding="utf-8")
     (tmp_path / "other.txt").write_text("\ufeffemma\r\n\r\n  maXe  \r\nava\r\n", encoding="utf-8")
     flags = ["--n-embd", "4", "--steps", "4", "--samples", "1"]
-    done = command("-m", "microgpt.train", "--input", "text.txt", *flags, "--save", "p.safetensors")
+    done = in_process("train", "--input", "text.txt", *flags, "--save", "p.safetensors")
     assert done.returncode == 0, done.stderr
     where = "other.txt, line 3: character 'X' (U+0058) at index 2 is not in the vocabulary"
     for words in (
-        ["microgpt.train", "--input", "text.txt", *flags, "--val", "other.txt"],
-        ["microgpt.train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text"],
-        ["microgpt.eval", "p.safetensors", "--input", "other.txt"],
+        ["train", "--input", "text.txt", *flags, "--val", "other.txt"],
+        ["train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text"],
+        ["eval", "p.safetensors", "--input", "other.txt"],
     ):  # fmt: skip
-        one_line_error(command("-m", *words), where)
-    one_line_error(command("-m", "microgpt.sample", "p.safetensors", "--prompt", "eX"), "--prompt: character 'X' (U+0058) at index 1")
+        one_line_error(in_process(*words), where)
+    one_line_error(in_process("sample", "p.safetensors", "--prompt", "eX"), "--prompt: character 'X' (U+0058) at index 1")
 
 
 def test_default_run_imports_only_what_it_uses(command):

@@ -13,13 +13,13 @@ NAN = ["--learning-rate", "1e160"]  # goes on with nan
 
 
 @pytest.fixture
-def train(command, tmp_path, monkeypatch):
+def train(in_process, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("\n".join(DOCS), encoding="utf-8")
     (tmp_path / "val.txt").write_text("mia\n", encoding="utf-8")
 
     def run(*arguments, status):
-        done = command("-m", "microgpt.train", *SMALL, *arguments)
+        done = in_process("train", *SMALL, *arguments)
         assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -57,6 +57,7 @@ def test_status_3_says_step_cause_and_advice_and_keeps_the_run(train, engine, tm
     assert quiet.stdout == "".join(line for line in stdout.splitlines(True) if not line.startswith("step "))
 
 
+@pytest.mark.slow
 def test_losses_of_a_diverged_run_are_drawn(train, tmp_path):
     done = train(*TOO_HIGH, "--plot", "p.png", status=3)
     assert "drew p.png" in done.stderr and (tmp_path / "p.png").stat().st_size > 1000

@@ -60,7 +60,11 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+QUICK = ("bias", "other loss", "int that steers", "in a function")
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name, marks=() if name in QUICK else pytest.mark.slow)
+                                     for name, changes in CHANGES.items()])  # fmt: skip
 def test_a_changed_script_is_compiled_with_the_same_output(tmp_path, changes):
     _, ours = both(tmp_path, changed(*changes), flags=["--explain"])
     assert "compiled: Value" in ours.stderr and "the loss of the training loop" in ours.stderr
@@ -89,6 +93,7 @@ KEPT["another sum"] = ([("def linear", "def sum(xs):\n    r = 0\n    for x in xs
                        "it has another sum")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, why", KEPT.values(), ids=KEPT)
 def test_what_could_show_runs_as_written(tmp_path, changes, why):
     _, ours = both(tmp_path, changed(*changes))

@@ -18,7 +18,7 @@ from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, block_size=6, n_layer=2)
-STEPS = 6
+STEPS = 4
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and permissions of POSIX")
 
@@ -42,11 +42,12 @@ for path in paths:
 @pytest.mark.usefixtures("collector_off")
 @pytest.mark.slow
 def test_resumed_in_a_new_process(tmp_path, first, second):
-    whole = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    small = dict(SETTINGS, n_embd=4, n_layer=1)
+    whole = oracle.trainer(DOCS, num_steps=STEPS, **small)
     losses = hexes(whole.last_losses)
     expected = [" ".join(hexes(x)) for x in (whole.parameters, whole.adam.m, whole.adam.v)]
     expected.append(f"{whole.sample(3)} {whole.sample(2, temperature=1.0, prompt='em')}")
-    begun, paths = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS), []
+    begun, paths = Trainer(DOCS, num_steps=STEPS, engine=first, **small), []
     for stop in range(STEPS + 1):
         begun.run(stop - begun.step_index)
         paths.append(tmp_path / f"{stop}.safetensors")
@@ -146,13 +147,13 @@ def test_mode_and_link_of_the_old_file_stay(tmp_path):
 
 @pytest.mark.slow
 @on_posix
-def test_device_is_not_replaced(tmp_path, command):
+def test_device_is_not_replaced(tmp_path, in_process):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(OSError, match="Not a regular file"):
         Trainer(DOCS, num_steps=1, **SETTINGS).save(pipe)
     for name in ("pipe", "/dev/null"):
-        done = command("-m", "microgpt.train", "--steps", "1", "--save", name)
+        done = in_process("train", "--steps", "1", "--save", name)
         assert done.returncode == 2 and f"{name}: Not a regular file" in done.stderr
     assert Path("/dev/null").is_char_device() and pipe.is_fifo()
 

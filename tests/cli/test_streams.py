@@ -48,6 +48,7 @@ def saved(path="p.safetensors"):
     return Trainer.load(path).step_index
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_written_to_by_nobody(folder, expected, closed):
@@ -65,7 +66,7 @@ def test_closed_streams_are_written_to_by_nobody(folder, expected, closed):
         assert "Traceback" not in done.stderr and "microgpt: error" not in done.stdout
 
 
-def test_streams_that_are_none_or_no_files(folder, expected, monkeypatch):
+def test_streams_that_are_none_or_no_files(folder, expected):
     """pythonw has None; redirect_stdout and notebooks have objects with a write and little else."""
 
     class Bare:
@@ -77,14 +78,9 @@ def test_streams_that_are_none_or_no_files(folder, expected, monkeypatch):
 
     for make, read in ((io.StringIO, lambda s: s.getvalue()), (Bare, lambda s: s.text), (lambda: None, lambda s: expected)):
         out, err = make(), make()
-        monkeypatch.setattr(sys, "stdout", out)
-        monkeypatch.setattr(sys, "stderr", err)
-        try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = train.main(["--input", "text.txt", *SMALL, "--save", "p.safetensors"])
             wrong = train.main(["--sparkle"])
-        finally:
-            monkeypatch.undo()
-            os.chdir(folder)
         assert (status, wrong) == (0, 2) and read(out) == expected and saved() == 30
         assert err is None or "saved step 30" in read(err)
         os.unlink("p.safetensors")
@@ -106,6 +102,7 @@ def test_stdout_that_cannot_hold_the_text_is_no_traceback(folder, expected):
     assert out.read().startswith("sample  1: \\xfc")
 
 
+@pytest.mark.slow
 @on_posix
 def test_reader_that_leaves_costs_no_step(folder):
     done = shell(f"$T {' '.join(SMALL)} --steps 1000000 --save p.safetensors | head -3; echo ${{PIPESTATUS[0]}}")
@@ -114,6 +111,7 @@ def test_reader_that_leaves_costs_no_step(folder):
     assert saved() > 0 and f"saved step {saved()} to p.safetensors" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 @pytest.mark.parametrize("flags", ["", "--quiet"])
 def test_full_device_costs_no_step(folder, flags):
@@ -139,6 +137,7 @@ def begin(*arguments, **kwargs):
     return child
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("name, status", [("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143)])
 def test_signals_save_however_often_they_come(folder, name, status):
@@ -154,6 +153,7 @@ def test_signals_save_however_often_they_come(folder, name, status):
     assert f"saved step {saved()} to p.safetensors" in errors and saved() > 0
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("owner", ["command", "program"])
 def test_answered_signal_stays_ignored_only_if_the_process_ends_with_the_command(folder, owner):
@@ -180,6 +180,25 @@ print(status, after == before, set(after) == {{signal.SIG_IGN}}, file=sys.stderr
     assert saved() == 3
 
 
+def test_interrupt_before_the_first_is_answered_is_no_traceback(capsys):
+    """Python asks for signals at the beginning of every function, that which answers them included."""
+    def interrupt(frame, event, argument):
+        if frame.f_code.co_name == "_interrupted":
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    def command(arguments):
+        sys.settrace(interrupt)
+        raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    try:
+        assert cli.run(command, {}) == 130
+    finally:
+        sys.settrace(before)
+    assert capsys.readouterr().err == "microgpt: interrupted\n"
+
+
 @on_posix
 def test_interrupts_of_a_run_that_saves_nothing_end_it_however_often_they_come(folder):
     child = begin()
@@ -194,6 +213,7 @@ def test_interrupts_of_a_run_that_saves_nothing_end_it_however_often_they_come(f
     child.stderr.close()
 
 
+@pytest.mark.slow
 @on_posix
 def test_ignored_hang_up_stays_ignored(folder):
     """As under nohup."""
@@ -206,6 +226,7 @@ def test_ignored_hang_up_stays_ignored(folder):
     assert child.returncode == 130
 
 
+@pytest.mark.slow
 @on_posix
 def test_signal_in_the_save_that_answers_a_signal_does_not_end_it(folder):
     code = """
@@ -254,12 +275,12 @@ def test_printable_escapes_what_steers_a_terminal_only():
     assert printable(Exception("a" * 50), 10) == "aaaaaaa..."
 
 
-def test_samples_of_a_checkpoint_from_elsewhere_are_escaped(folder, command):
+def test_samples_of_a_checkpoint_from_elsewhere_are_escaped(folder, in_process):
     trainer = Trainer([EVIL] * 3, num_steps=300, n_embd=8, n_head=2)
     trainer.run()
     trainer.save("evil.safetensors")
     for flags in ((), ("--logprobs",), ("--prompt", "\x1b"), ("--top-k", "3")):
-        done = command("-m", "microgpt.sample", "evil.safetensors", "--samples", "2", *flags)
+        done = in_process("sample", "evil.safetensors", "--samples", "2", *flags)
         assert done.returncode == 0, done.stderr
         assert not any(ch in done.stdout + done.stderr for ch in EVIL if not ch.isprintable()) and "\\x1b" in done.stdout
 
@@ -271,21 +292,21 @@ def test_surrogates_in_a_vocabulary_are_escaped(capsys):
     assert "\\ud800" in capsys.readouterr().out
 
 
-def test_training_on_my_own_text_prints_the_script_s_bytes(folder, command):
+def test_training_on_my_own_text_prints_the_script_s_bytes(folder, in_process):
     """The script would print them, so the command does; but of a resumed run only those that this text has."""
     (folder / "own.txt").write_text("\x1b[1m\n" * 3, encoding="utf-8")
     flags = ["--n-embd", "8", "--n-head", "2", "--steps", "200", "--samples", "3", "--quiet"]
-    done = command("-m", "microgpt.train", "--input", "own.txt", *flags, "--save", "p.safetensors")
+    done = in_process("train", "--input", "own.txt", *flags, "--save", "p.safetensors")
     assert done.stdout.count("\x1b[1m") == 3
     (folder / "other.txt").write_text("[1m\n", encoding="utf-8")
-    done = command("-m", "microgpt.train", "--input", "own.txt", "--resume", "p.safetensors", "--quiet")
+    done = in_process("train", "--input", "own.txt", "--resume", "p.safetensors", "--quiet")
     assert "\x1b[1m" in done.stdout
-    done = command("-m", "microgpt.train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text")
+    done = in_process("train", "--input", "other.txt", "--resume", "p.safetensors", "--allow-other-text")
     assert done.returncode == 0 and "\x1b" not in done.stdout and "\\x1b[1m" in done.stdout
 
 
-def test_messages_are_one_line_whatever_they_name(folder, command):
-    done = command("-m", "microgpt.train", "--input", "\x1b[2Jno\nfile")
+def test_messages_are_one_line_whatever_they_name(folder, in_process):
+    done = in_process("train", "--input", "\x1b[2Jno\nfile")
     assert done.returncode == 2 and done.stderr == "microgpt: error: \\x1b[2Jno\\nfile: No such file or directory\n"
 
 

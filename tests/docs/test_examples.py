@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "examples"
 
 def test_every_example_is_tested():
     assert {path.name for path in EXAMPLES.iterdir() if not path.name.startswith((".", "__"))} == {
-        "ten_lines.py", "one_import.py", "two_moons.py", "own_text.py", "tied_embeddings.py", "tour.ipynb"
+        "ten_lines.py", "one_import.py", "two_moons.py", "own_text.py", "tied_embeddings.py", "tour.ipynb", "own_gpt.py", "gru.py"
     }  # fmt: skip
 
 
@@ -113,6 +113,39 @@ def test_tied_embeddings(command):
     # Tied is not untied: the script's own model has another loss.
     model = reference.GPT(27)
     assert model.num_params == 4192 and microgpt.GPT(27).num_params == 4192
+
+
+#: In place of the package's: the script's class and nothing compiled; values that are saved are kept in memory.
+PLAIN = """import types
+from microgpt import Tokenizer, load_docs, reference
+from microgpt.reference import SGD, Adam, Value, linear, softmax
+
+saved = {}
+def load_values(path, named):
+    for name, rows in named.items():
+        for row, kept in zip(rows, saved[name]):
+            for p, q in zip(row, kept):
+                p.data = q.data
+microgpt = types.SimpleNamespace(compile=lambda f: f, save_values=lambda path, named, optimizer: saved.update(named),
+                                 load_values=load_values)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, imports, steps, says", [
+    ("own_gpt", "import microgpt\nfrom microgpt import Adam, Tokenizer, Value, linear, load_docs, softmax\n", 6, "sample 5: "),
+    ("gru", "import microgpt\nfrom microgpt import SGD, Tokenizer, Value, linear, load_docs, softmax\n", 12, "last loss 0x1."),
+])  # fmt: skip
+def test_compiled_architectures(command, tmp_path, name, imports, steps, says):
+    """With microgpt.compile and by the script's class: the same bits; a whole run learns."""
+    source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert imports in source
+    (tmp_path / "plain.py").write_text(source.replace(imports, PLAIN), encoding="utf-8")
+    ours, plain = command(EXAMPLES / f"{name}.py", steps), command("plain.py", steps)
+    assert ours.returncode == plain.returncode == 0, ours.stderr + plain.stderr
+    assert ours.stdout == plain.stdout and says in ours.stdout
+    losses = [float(x) for x in re.findall(r"loss ([\d.]+)$", command(EXAMPLES / f"{name}.py").stdout, re.M)]
+    assert sum(losses[-3:]) / 3 < losses[0] + 0.3 and min(losses) < 2.7
 
 
 def notebook_cells():

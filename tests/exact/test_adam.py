@@ -101,6 +101,7 @@ def test_sizes(isa, n):
         assert pair.step(gradients(rng, n)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 230, 3700])
 def test_many_steps(isa, start):
     """From the first step; across the step where 1 - beta1**t becomes 1.0; across that of beta2."""
@@ -267,6 +268,7 @@ positive = st.one_of(st.floats(0, 1), st.floats(0, math.inf), st.just(0.0))
 rate = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.85, 0.99]))
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150))
 @given(st.lists(st.tuples(number, number, number, positive), min_size=15, max_size=40), st.floats(1e-6, 1), rate, rate,
        st.floats(0, 1), st.integers(0, 5000))  # fmt: skip

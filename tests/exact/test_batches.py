@@ -39,7 +39,7 @@ def numbers(trainer, losses):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("batch_size", [2, 3, 9])
+@pytest.mark.parametrize("batch_size", [2, 3, pytest.param(9, marks=pytest.mark.slow)])
 def test_a_batch_is_the_script_one_level_up(engine, shape, batch_size):
     trainer = Trainer(DOCS, num_steps=2, engine=engine, batch_size=batch_size, **shape)
     losses = trainer.run()
@@ -47,6 +47,7 @@ def test_a_batch_is_the_script_one_level_up(engine, shape, batch_size):
     assert numbers(trainer, losses) == [hexes(x) for x in expected]
 
 
+@pytest.mark.slow
 def test_every_instruction_set(isa):
     shape = dict(n_embd=20, n_head=2, n_layer=1, block_size=12)
     trainer = Trainer(DOCS, num_steps=2, batch_size=6, **shape)
@@ -65,6 +66,7 @@ def test_steps_and_runs_of_any_length_are_one_run(engine):
     assert numbers(parts, losses) == numbers(whole, whole.run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first, second", [("fused", "graph"), ("graph", "reference"), ("reference", "fused")])
 def test_a_run_resumes_in_another_engine(tmp_path, first, second):
     path = tmp_path / "run.safetensors"

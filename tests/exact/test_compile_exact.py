@@ -28,19 +28,6 @@ class AdamLoop:
             p.grad = 0
 
 
-class SGDLoop:
-    """Momentum and weight decay."""
-
-    def __init__(self, params):
-        self.params, self.m = params, [0.0] * len(params)
-
-    def step(self, step):
-        for i, p in enumerate(self.params):
-            self.m[i] = 0.9 * self.m[i] + p.grad + 1e-3 * p.data
-            p.data -= 0.02 * self.m[i]
-            p.grad = 0
-
-
 def uncompiled(function):
     return function
 
@@ -79,7 +66,11 @@ def expected_run(build, optimizer, steps):
     return found
 
 
-@pytest.mark.parametrize("build", architectures.ALL, ids=lambda build: build.__name__)
+QUICK = ("plain", "rope", "mixture_of_experts", "gru", "two_heads", "custom_operations")
+
+
+@pytest.mark.parametrize("build", [pytest.param(build, id=build.__name__, marks=() if build.__name__ in QUICK else pytest.mark.slow)
+                                   for build in architectures.ALL])  # fmt: skip
 def test_architecture_trains_like_the_script(build, isa):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a program that is not the function warns and is not replayed
@@ -87,12 +78,6 @@ def test_architecture_trains_like_the_script(build, isa):
     programs = [entry.program for entry in compiled.entries.values() if entry.program is not None]
     assert programs, compiled.explain()
     assert all(program.dynamic is None for program in programs), compiled.explain()
-
-
-@pytest.mark.parametrize("build", [architectures.plain, architectures.gru, architectures.regression],
-                         ids=lambda build: build.__name__)
-def test_sgd_trains_like_the_script(build):
-    assert_trains_alike(build, SGDLoop, 30)
 
 
 @pytest.mark.parametrize("verify", ["always", False])

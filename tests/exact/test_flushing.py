@@ -68,6 +68,7 @@ def train(step_index, seed, fused):
     return [hexes(x) for x in (losses, [p.data for p in model.params], adam.m, adam.v)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_index", [0, 6000])
 def test_flushed_numbers_are_the_same_in_every_kernel(isa, step_index):
     for seed in range(25):

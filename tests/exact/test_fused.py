@@ -35,7 +35,7 @@ SHAPES = [
     shape(6, 32, 4, 1, 35),
 ]
 
-SLOW_SHAPES = (1, 9, 10)  # a second or so of the reference each
+SLOW_SHAPES = (0, 1, 6, 7, 9, 10)  # half a second of the reference or more; the script's own: test_golden.py
 BY_SHAPE = pytest.mark.parametrize(
     "index",
     [pytest.param(i, marks=pytest.mark.slow if i in SLOW_SHAPES else (), id=ids(s)) for i, s in enumerate(SHAPES)],
@@ -57,6 +57,8 @@ def test_gradients_of_every_document_length(isa, index):
     config = SHAPES[index]
     block_size = config["block_size"]
     lengths = {0, 1, 3, 6, 7, 8, block_size - 1, block_size + 2} if block_size <= 16 else {block_size - 1}
+    if index == 1:  # as the one before it, but for the layers
+        lengths = {0, 7, block_size - 1}
     model = GPT(**config, init_std=0.5, rng=random.Random(1))
     engine = FusedEngine(model)
     for length in sorted(length for length in lengths if length <= block_size + 2):
@@ -66,7 +68,7 @@ def test_gradients_of_every_document_length(isa, index):
         assert hexes(model.grad) == grad
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_training_random_configurations(isa, seed):
     rng = random.Random(seed)
     n_head = rng.choice([1, 2, 3, 4])

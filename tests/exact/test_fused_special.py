@@ -27,7 +27,7 @@ def quiet(config, seed=1):
 QUIET = [shape(27, 16, 4, 1, 16), shape(5, 8, 2, 2, 20), shape(9, 7, 1, 1, 11), shape(6, 20, 2, 1, 9)]
 
 
-@pytest.mark.parametrize("config", [pytest.param(QUIET[0], marks=pytest.mark.slow), *QUIET[1:]], ids=ids)
+@pytest.mark.parametrize("config", [*(pytest.param(c, marks=pytest.mark.slow) for c in (QUIET[0], QUIET[1], QUIET[3])), QUIET[2]], ids=ids)
 def test_zeros_passed_over(isa, config):
     rng = random.Random(7)
     for length in {5, config["block_size"] - 1}:

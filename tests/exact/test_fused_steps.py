@@ -115,6 +115,7 @@ def test_a_step_that_fails_within_a_matrix_is_undone(libm):
     check_it_goes_on(together, apart, documents[bad + 1 :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"n_embd": 80, "n_head": 8}, {"n_embd": 40, "n_head": 4, "n_layer": 4},
                                       {"n_embd": 12, "n_head": 2, "block_size": 6000},
                                       {"n_embd": 76, "n_head": 1, "init_std": 0.2}], ids=str)  # fmt: skip
@@ -134,6 +135,7 @@ def test_a_large_model_is_updated_matrix_by_matrix_to_the_same_bits(isa, setting
     assert not at_once.model.grad.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [200, 6000])
 @pytest.mark.parametrize("touched", ["nothing", "m", "v", "grad", "rate"])
 def test_positions_that_no_document_has_reached(isa, block_size, touched):

@@ -35,7 +35,10 @@ def loss_and_grad(trainer, tokens):
 FOR_THE_REFERENCE = ("smallest", "no_layers", "one_letter", "other_settings")
 RUNS = pytest.mark.parametrize(
     "engine, name",
-    [(e, n) for e in ENGINES for n in golden_traces.CONFIGURATIONS if e != "reference" or n in FOR_THE_REFERENCE],
+    [
+        pytest.param(e, n, marks=pytest.mark.slow if (e, n) == ("reference", "other_settings") else ())
+        for e in ENGINES for n in golden_traces.CONFIGURATIONS if e != "reference" or n in FOR_THE_REFERENCE
+    ],  # fmt: skip
     indirect=["engine"],
 )
 

@@ -40,6 +40,7 @@ print("right")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reserves addresses as Linux does")
 def test_kernels_with_more_numbers_than_an_int_counts(isa):
     done = subprocess.run([sys.executable, "-c", CODE, isa], capture_output=True, text=True,

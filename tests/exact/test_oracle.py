@@ -4,7 +4,7 @@ import random
 
 import oracle
 import pytest
-from conftest import hexes
+from conftest import MARKERS, hexes
 
 from microgpt import Trainer, reference
 
@@ -108,6 +108,10 @@ def test_collector_is_off_within_and_afterwards_as_before():
     with pytest.raises(KeyError), oracle.collector_off():
         raise KeyError
     assert gc.isenabled()
+
+
+def test_folder_gives_its_marker(request):
+    assert [name for name in MARKERS if request.node.get_closest_marker(name)] == ["exact"]
 
 
 def test_collector_is_off_for_the_reference_alone(engine):

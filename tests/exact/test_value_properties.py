@@ -26,12 +26,14 @@ def leaves(numbers):
     return st.lists(numbers.map(float), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(400), suppress_health_check=[HealthCheck.too_slow])
 @given(leaves(PLAIN | ODD), programs(INSTRUCTIONS, PLAIN | ODD))
 def test_any_program(numbers, program):
     run_both(numbers, program)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
 @given(leaves(PLAIN), programs((*LAYERS, "recent", "a+b", "a*b", "backward", "look"), PLAIN))
 def test_layers_over_each_other(numbers, program):

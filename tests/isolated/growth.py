@@ -3,13 +3,15 @@
 A tenth of the steps is done first, so that pools and caches are full; then resident memory must stay where it is, but
 for what allocators keep for themselves.
 """
+import builtins
 import gc
+import linecache
 import resource
 import sys
 import tempfile
 from pathlib import Path
 
-from microgpt import GPT, Adam, Trainer, Value
+from microgpt import GPT, Adam, Trainer, Value, compile
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
 
@@ -50,6 +52,29 @@ def fused():
 def graph():
     trainer = Trainer(DOCS, num_steps=10**7, engine="graph", **SETTINGS)
     return lambda k: trainer.run(1)
+
+
+def compilations():
+    """Functions over leaves of their own and of others, new code now and then, a shape more, errors, replays, backward."""
+    shared, lines = [Value(0.5 + i / 8) for i in range(8)], "def f(i, x):\n    return w[i] * x + w[0].exp() * sum(shared)\n"
+
+    def step(k):
+        w = [Value(0.5), Value(1.5)]
+        f = compile(lambda i, x: w[i] * x + w[0].exp() * sum(shared), verify="first" if k % 2 else False)
+        g = compile(lambda xs: [x * shared[0] for x in xs])
+        if k % 10 == 0:
+            name, space = f"growth_{k}.py", {"w": w, "shared": shared}
+            linecache.cache[name] = (len(lines), None, lines.splitlines(True), name)
+            exec(builtins.compile(lines, name, "exec"), space)
+            f = compile(space["f"])
+            del linecache.cache[name]
+        for n in (1, 1, 1, 2, 2, 2):
+            f(1, 0.5).backward()
+            g([0.25] * n)[0].backward()
+        compile(lambda x: w[0] * float(x), verify=False)(0.5)
+        assert f.explain()
+
+    return step
 
 
 def objects():

@@ -32,6 +32,7 @@ def test_every_import_points_down():
     assert done.returncode == 0 and "2 kept, 0 broken" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module, line, part", [
     ("files.py", "def f():\n    from .trainer import Trainer\n", "microgpt.files is not allowed to import microgpt.trainer"),
     ("core/__init__.py", "from ..compiler import compile\n", "microgpt.core is not allowed to import microgpt.compiler"),

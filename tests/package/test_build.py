@@ -16,11 +16,11 @@ from conftest import ROOT
 
 MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
            "functions", "gpt", "model", "adam", "optim", "fused",
-           "recorder", "symbols", "traced", "tracing", "hooks", "calls", "replay",
+           "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
            "dispatch"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
-# none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and the two beside it.
+# none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and those beside it.
 MAY_DECIDE = {"simd": {
     "adam_part", "adam_resolve_queue", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
     "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
@@ -41,6 +41,7 @@ def tool(name, *arguments):
     return subprocess.run([name, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("name", MODULES)
 def test_no_fused_multiply_add_where_a_result_is_kept(name):
@@ -87,28 +88,41 @@ def c_compiler():
     return command if shutil.which(command[0]) else pytest.skip("no C compiler")
 
 
-def kernels_compiled(isa, *more, before=(), exact=True):
+def kernels_compiled(isa, *more, before=(), exact=True, source=None):
     """The result of compiling one instruction set's kernels with the flags of setup.py, or without those for the bits."""
     tables = setup_tables()
     flags = tables.EXACT if exact else ["-std=gnu11"]
     return subprocess.run([*c_compiler(), *before, *flags, *tables.ISAS[isa], "-Icsrc", *more,
-                           f"csrc/kernels/isa/{isa}.c"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+                           source or f"csrc/kernels/isa/{isa}.c"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
 
 
-@on_linux
-@pytest.mark.parametrize("may_fuse", [[], ["-ffp-contract=fast"]])
-def test_no_fused_multiply_add_but_those_of_the_sources(may_fuse, tmp_path):
-    """With those of the sources made calls, an instruction is left only if the compiler may fuse."""
+def assembly(folder, *more, **options):
+    """The kernels, or another source, compiled for an instruction set that has fused multiply-adds."""
     isa = next((isa for isa in ("avx2", "neon") if isa in setup_tables().ISAS), None)
     if not isa:
         pytest.skip("this processor's kernels know no fused multiply-add")
     # GCC fuses where it optimises expensively, and with -O1 besides takes half the time.
-    done = kernels_compiled(isa, "-O1", "-fexpensive-optimizations", *may_fuse, "-DMG_FMA_CALLS", "-S", "-o",
-                            str(tmp_path / "a.s"), exact=not may_fuse)  # fmt: skip
+    done = kernels_compiled(isa, "-O1", "-fexpensive-optimizations", *more, "-S", "-o", str(folder / "a.s"), **options)
     assert not done.returncode, done.stderr
-    assembly = (tmp_path / "a.s").read_text()
-    assert bool(FUSED_MULTIPLY_ADD.search(assembly)) is bool(may_fuse)
-    assert "mg_vec_fma" in assembly
+    return (folder / "a.s").read_text()
+
+
+@pytest.mark.slow
+@on_linux
+def test_no_fused_multiply_add_but_those_of_the_sources(tmp_path):
+    """With those of the sources made calls, no instruction is left."""
+    made = assembly(tmp_path, "-DMG_FMA_CALLS")
+    assert "mg_vec_fma" in made and not FUSED_MULTIPLY_ADD.search(made)
+
+
+@on_linux
+@pytest.mark.parametrize("may_fuse", [False, True])
+def test_instruction_of_a_compiler_that_may_fuse_is_found(may_fuse, tmp_path):
+    """The other side of the test above: the same search finds what the flags for the bits prevent."""
+    (tmp_path / "a.c").write_text("double f(double a, double b, double c) { return a * b + c; }\n", encoding="utf-8")
+    more = ["-ffp-contract=fast"] if may_fuse else []
+    made = assembly(tmp_path, *more, exact=not may_fuse, source=str(tmp_path / "a.c"))
+    assert bool(FUSED_MULTIPLY_ADD.search(made)) is may_fuse
 
 
 # ---- compilers and flags that a user may bring along ----
@@ -119,6 +133,7 @@ else:
     BASELINES = ["-mcpu=native"]
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("isa", ["scalar", "avx2"] if "x86" in str(BASELINES) else ["scalar"])
 @pytest.mark.parametrize("last", [False, True])

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.slow
 
 # Steps that would show a leak of 16 bytes in each as growth beyond what is allowed, or of a whole object where a step is
 # long. Operators: more than a million operations.
-STEPS = {"operators": 100_000, "fused": 40_000, "graph": 8_000, "objects": 20_000, "errors": 200_000, "checkpoints": 400}
+STEPS = {"operators": 100_000, "fused": 40_000, "graph": 8_000, "objects": 10_000, "errors": 200_000, "checkpoints": 400,
+         "compilations": 1_000}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,5 +1,6 @@
 """What may be shared between threads, processes and interpreters (docs/explain/threads.md): it works, or says that it does not."""
 import copy
+import gc
 import os
 import pickle
 import sys
@@ -84,6 +85,42 @@ def test_many_threads_on_one_trainer():
     assert trainer.step_index == 60 and hexes(trainer.model.data) == hexes(expected.model.data)
 
 
+def test_owner_may_end_while_a_call_looks_who_it_is():
+    """Whatever object is made may start a collection, and what that runs may let the other thread end its call."""
+    said, threshold = set(), gc.get_threshold()
+    for first in range(1, 30):
+        trainer = Trainer(DOCS, num_steps=4, **SETTINGS)
+        begun, end = threading.Event(), threading.Event()
+
+        def work(begun=begun, end=end):
+            begun.set()
+            end.wait(60)
+
+        thread = threading.Thread(target=trainer.exclusively, args=(work,))
+        thread.start()
+        begun.wait(60)
+
+        def let_end(phase, info, thread=thread, end=end):
+            end.set()
+            thread.join(60)
+
+        gc.collect()  # empties the free lists too: objects from there start no collection
+        gc.callbacks.append(let_end)
+        gc.set_threshold(first, 1000, 1000)
+        try:
+            trainer.run(0)
+            said.add("worked")
+        except RuntimeError as error:
+            said.add(str(error))
+        finally:
+            gc.set_threshold(*threshold)
+            gc.callbacks.remove(let_end)
+            end.set()
+            thread.join(60)
+    assert said == {"this trainer is at work in another thread", "worked"}
+
+
+@pytest.mark.slow
 def test_every_call_is_refused_while_another_thread_trains(monkeypatch):
     """Samples and measurements of a model in the middle of a step would be of no model at all."""
     for engine in ("fused", "graph", "reference"):

@@ -184,6 +184,7 @@ def child(code, *arguments):
     return children.child(SETUP + code, *arguments, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("use", USES)
 def test_a_finalizer_at_the_end_does_not_wait_for_a_daemon_thread(use, threads):
@@ -193,14 +194,17 @@ from microgpt.core.audit import tape_state
 from microgpt.core.value import Value
 set_up()
 run()  # so that all is imported
-def work():
+def work(x):
+    while True:
+        x.backward()
+roots = []
+for _ in range(int(sys.argv[2])):
     x = Value(1.0)
     for _ in range(30_000):
         x = x + 1.0
-    while True:
-        x.backward()
-for _ in range(int(sys.argv[2])):
-    threading.Thread(target=work, daemon=True).start()
+    roots.append(x)
+for x in roots:
+    threading.Thread(target=work, args=(x,), daemon=True).start()
 class AtEnd:
     def __del__(self, write=os.write):
         for _ in range(3):
@@ -231,11 +235,11 @@ HOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside threads"])
 @pytest.mark.parametrize("use", ["operators", "backward", "linear", "document_loss", "init again", "a trainer"])
-@pytest.mark.parametrize("hook", HOOKS)
-def test_the_thread_that_forks_does_not_wait_for_itself(hook, use, others):
+def test_the_thread_that_forks_does_not_wait_for_itself(use, others):
     """Whatever runs while it has the tape may work on it: registered before our import, so with the tape held."""
     out = child("""
 counted = [0]
@@ -257,7 +261,7 @@ def wait(pid):
     assert os.waitpid(pid, 0)[1] == 0
 def hook():
     if state:
-        exec(sys.argv[2])
+        exec(code)
         run()
 signal.signal(signal.SIGUSR1, lambda *_: run())
 os.register_at_fork(before=hook, after_in_parent=hook, after_in_child=hook)
@@ -270,15 +274,17 @@ def work():
     while not stop.is_set():
         x.backward()
         y = x + 1.0
-threads = [threading.Thread(target=work) for _ in range(3 * (sys.argv[3] == "True"))]
+threads = [threading.Thread(target=work) for _ in range(3 * (sys.argv[2] == "True"))]
 for thread in threads:
     thread.start()
-for _ in range(5):
-    counted[0] = 0
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(30)
-    wait(pid)
+for code in sys.argv[3:]:
+    print(code, flush=True)
+    for _ in range(5):
+        counted[0] = 0
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+        wait(pid)
 stop.set()
 for thread in threads:
     thread.join()
@@ -286,8 +292,8 @@ run()
 from microgpt.core.audit import tape_state
 assert tape_state() == (False, 0, 0)
 print("done")
-""", USES[use], HOOKS[hook], str(others))
-    assert out.split()[-1] == "done"
+""", USES[use], str(others), *HOOKS.values())
+    assert out.splitlines() == [*HOOKS.values(), "done"]
 
 
 def test_nobody_can_take_the_tape_for_good():

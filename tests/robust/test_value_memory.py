@@ -53,7 +53,7 @@ def test_address_space_may_be_short(tmp_path):
 
 LIMITED = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
 from microgpt import Value, linear, rmsnorm, softmax
 from microgpt.core.audit import audits
 def fill_with_chain():

@@ -1,6 +1,7 @@
 """Programs over Value as users write them, for the tests of microgpt.compile: one for each way to change the script.
 
 Each is build(Value, compile) -> (params, loss, arguments of step): the same text for the script's class and for ours.
+The script's functions stand here once more, and in run_script.py: what is compiled are lines of the user's own.
 """
 import math
 import random

@@ -12,14 +12,12 @@ golden/make_golden.py writes the files.
 import hashlib
 import json
 import math
-import random
 import struct
 from functools import cache
 from pathlib import Path
 
 import oracle
 
-from microgpt import reference
 from microgpt.data import BUNDLED
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -86,53 +84,25 @@ def digest(numbers):
     return hashlib.sha256(struct.pack(f"<{len(numbers)}d", *numbers)).hexdigest()
 
 
-@oracle.collector_off()
 def record(text, config):
-    """Trains and samples as the original does, with microgpt.reference -> the trace, a dict:
+    """The trace of a run of the original, which microgpt.reference computes, a dict:
 
     input_sha256, num_params; losses: `float.hex` of each; init_sha256, grads_sha256_stepN for the first, second and
     last step (before Adam clears them) and params_sha256 at the end: digests in the order of `params`; stdout: what
     the original prints.
     """
-    c = config
-    rng = random.Random(c["seed"])
     docs = [l.strip() for l in text.strip().split("\n") if l.strip()]
-    rng.shuffle(docs)
-    uchars = sorted(set("".join(docs)))
-    BOS = len(uchars)
-    model = reference.GPT(BOS + 1, c["n_embd"], c["n_head"], c["n_layer"], c["block_size"], c["init_std"], rng)
-    adam = reference.Adam(model, c["learning_rate"], c["beta1"], c["beta2"], c["eps_adam"], c["steps"])
-    trace = {
+    settings = {name: value for name, value in config.items() if name != "steps"}
+    run = oracle.run(docs, config["steps"], **settings)
+    return {
         "input_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
-        "num_params": len(model.params),
-        "init_sha256": digest(p.data for p in model.params),
-        "losses": [],
+        "num_params": len(run.params),
+        "init_sha256": digest(run.initial),
+        "losses": [loss.hex() for loss in run.losses],
+        **{f"grads_sha256_step{step}": digest(grads) for step, grads in run.grads},
+        "params_sha256": digest(run.params),
+        "stdout": run.printed(len(docs)),
     }
-    printed = [f"num docs: {len(docs)}", f"vocab size: {BOS + 1}", f"num params: {len(model.params)}"]
-    for step in range(c["steps"]):
-        doc = docs[step % len(docs)]
-        loss = reference.document_loss([BOS, *map(uchars.index, doc), BOS], model)
-        loss.backward()
-        trace["losses"].append(loss.data.hex())
-        if step in (0, 1, c["steps"] - 1):
-            trace[f"grads_sha256_step{step}"] = digest(p.grad for p in model.params)
-        adam.step()
-        printed.append(f"step {step + 1:4d} / {c['steps']:4d} | loss {loss.data:.4f}")
-    trace["params_sha256"] = digest(p.data for p in model.params)
-    printed += ["", "--- inference (new, hallucinated names) ---"]
-    for i in range(c["samples"]):
-        keys, values = [[] for _ in range(c["n_layer"])], [[] for _ in range(c["n_layer"])]
-        token_id, sample = BOS, ""
-        for pos_id in range(c["block_size"]):
-            logits = reference.gpt(token_id, pos_id, keys, values, model)
-            probs = reference.softmax([logit / c["temperature"] for logit in logits])
-            token_id = rng.choices(range(BOS + 1), weights=[p.data for p in probs])[0]
-            if token_id == BOS:
-                break
-            sample += uchars[token_id]
-        printed.append(f"sample {i + 1:2d}: {sample}")
-    trace["stdout"] = "".join(line + "\n" for line in printed)
-    return trace
 
 
 # The functions of the C library that the original calls: `**` is pow; Random.gauss calls log, cos and sin. (sqrt, which

@@ -36,8 +36,14 @@ def collector_off():
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the script. vocab_size counts BOS; m, v: Adam's moments; written: the samples."""
+    """A run of the script.
 
+    vocab_size counts BOS; m, v: Adam's moments; written: the samples. initial: the parameters before the first step;
+    grads: (step, gradients before Adam clears them) of the first, second and last.
+    """
+
+    initial: "tuple[float, ...]"
+    grads: "tuple[tuple[int, tuple[float, ...]], ...]"
     losses: "tuple[float, ...]"
     params: "tuple[float, ...]"
     m: "tuple[float, ...]"
@@ -71,17 +77,19 @@ def _run(docs, num_steps, seed, samples, temperature, shape, adam):
     bos = len(uchars)
     model = reference.GPT(bos + 1, *shape, rng)
     optimizer = reference.Adam(model, *adam, num_steps)
-    losses = []
+    initial, grads, losses = tuple(p.data for p in model.params), [], []
     for step in range(num_steps):
         tokens = [bos] + [uchars.index(ch) for ch in docs[step % len(docs)]] + [bos]
         loss = reference.document_loss(tokens, model)
         loss.backward()
         losses.append(loss.data)
+        if step in (0, 1, num_steps - 1):
+            grads.append((step, tuple(p.grad for p in model.params)))
         optimizer.step()
     drawn = [_sample(model, rng, temperature, None, ()) for _ in range(samples)]
     written = tuple("".join(uchars[token_id] for token_id in ids) for ids in drawn)
     params = tuple(p.data for p in model.params)
-    return Run(tuple(losses), params, tuple(optimizer.m), tuple(optimizer.v), written, bos + 1)
+    return Run(initial, tuple(grads), tuple(losses), params, tuple(optimizer.m), tuple(optimizer.v), written, bos + 1)
 
 
 def trainer(docs, num_steps, steps=None, seed=42, **settings):

@@ -12,6 +12,7 @@ In expected output a line of `...` stands for any lines, and `...` within a line
 """
 import contextlib
 import doctest
+import gc
 import io
 import linecache
 import os
@@ -115,5 +116,6 @@ def run(page, languages):
 
 if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "agg"
+    gc.disable()  # as in oracle.py
     with open(sys.argv[1], encoding="utf-8") as file:
         print(run(file.read(), sys.argv[2:] or ("python", "bash", "console")), "blocks")

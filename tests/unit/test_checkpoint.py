@@ -19,6 +19,7 @@ from microgpt.trainer import ENGINES
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SETTINGS = dict(n_embd=8, n_head=2, block_size=6, n_layer=2)
+SMALLER = dict(SETTINGS, n_embd=4)
 STEPS = 6
 
 
@@ -29,7 +30,7 @@ def outcome(trainer):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SETTINGS)
+    trainer = oracle.trainer(DOCS, num_steps=STEPS, **SMALLER)
     return hexes(trainer.last_losses), outcome(trainer)
 
 
@@ -39,7 +40,7 @@ def uninterrupted():
 @pytest.mark.usefixtures("collector_off")
 def test_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, uninterrupted, first, second, stop):
     path = tmp_path / "run.safetensors"
-    begun = Trainer(DOCS, num_steps=STEPS, engine=first, **SETTINGS)
+    begun = Trainer(DOCS, num_steps=STEPS, engine=first, **SMALLER)
     losses = begun.run(stop)
     begun.save(path)
     resumed = Trainer.load(path, DOCS, engine=second)
@@ -287,43 +288,33 @@ def test_saved_file_is_on_the_disk_before_it_takes_the_old_one_s_place(tmp_path,
     assert done == [f"{path.stat().st_size} bytes", "moved", "folder"]
 
 
-def train(*arguments, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "microgpt.train", *map(str, arguments)],
-        capture_output=True, text=True, encoding="utf-8", env=environment(), timeout=300, **kwargs,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
-def test_commands_save_resume_and_sample(tmp_path):
+def test_commands_save_resume_and_sample(tmp_path, in_process):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(DOCS), encoding="utf-8")
     small = ["--input", text, "--n-embd", 8, "--n-head", 2, "--steps", 9, "--samples", 4]
     saved, halfway = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
-    whole = train(*small, "--save", saved)
+    whole = in_process("train", *small, "--save", saved)
     assert whole.returncode == 0 and f"saved step 9 to {saved}" in whole.stderr
 
     halves = Trainer(DOCS, num_steps=9, n_embd=8, n_head=2)
     halves.run(4)
     halves.save(halfway)
-    resumed = train("--input", text, "--resume", halfway, "--samples", 4)
+    resumed = in_process("train", "--input", text, "--resume", halfway, "--samples", 4)
     assert resumed.returncode == 0, resumed.stderr
     head, tail = whole.stdout.splitlines()[:3], whole.stdout.splitlines()[7:]
     assert resumed.stdout.splitlines() == head + tail
 
-    sample = subprocess.run(
-        [sys.executable, "-m", "microgpt.sample", str(saved), "--samples", "4"],
-        capture_output=True, text=True, encoding="utf-8", env=environment(),
-    )  # fmt: skip
+    sample = in_process("sample", saved, "--samples", 4)
     assert sample.stdout.splitlines() == whole.stdout.splitlines()[-4:]
 
-    other = train("--input", text, "--resume", halfway, "--n-embd", 16)
+    other = in_process("train", "--input", text, "--resume", halfway, "--n-embd", 16)
     assert other.returncode == 2
     assert "was begun with --n-embd 8; it cannot go on with 16" in other.stderr
 
 
 @pytest.mark.slow
-def test_sample_command_refuses_in_one_line(command, tmp_path):
+def test_sample_command_refuses_in_one_line(in_process, tmp_path):
     saved = tmp_path / "run.safetensors"
     Trainer(DOCS, num_steps=1, **SETTINGS).save(saved)
     (tmp_path / "bad.safetensors").write_bytes(b"no checkpoint at all")
@@ -334,11 +325,11 @@ def test_sample_command_refuses_in_one_line(command, tmp_path):
         ([tmp_path / "none.safetensors"], "No such file"),
         ([tmp_path / "bad.safetensors"], "damaged or no checkpoint"),
     ]:
-        done = command("-m", "microgpt.sample", *arguments)
+        done = in_process("sample", *arguments)
         assert done.returncode == 2 and part in done.stderr.splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
-    good = command("-m", "microgpt.sample", saved, "--prompt", "em", "--samples", "3", "--seed", "5")
-    again = command("-m", "microgpt.sample", saved, "--prompt", "em", "--samples", "3", "--seed", "5")
+    good = in_process("sample", saved, "--prompt", "em", "--samples", "3", "--seed", "5")
+    again = in_process("sample", saved, "--prompt", "em", "--samples", "3", "--seed", "5")
     assert good.returncode == 0 and good.stdout == again.stdout and good.stdout.count(": em") == 3
 
 
@@ -358,7 +349,7 @@ def test_interrupted_run_saves_a_whole_step(tmp_path, engine, number, status):
         while (tmp_path / "stdout").read_bytes().count(b"\n") < 5:
             assert child.poll() is None
             time.sleep(0.01)
-        time.sleep(0.2)
+        time.sleep(0.1)
         child.send_signal(number)
         errors = child.stderr.read()
         child.stderr.close()

@@ -80,9 +80,9 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def refused(command, folder, *arguments, part="would overwrite", **kwargs):
+def refused(in_process, folder, *arguments, part="would overwrite"):
     before = contents(folder)
-    done = command("-m", "microgpt.train", *arguments, cwd=folder, **kwargs)
+    done = in_process("train", *arguments, cwd=folder)
     assert done.returncode == 2 and "num docs" not in done.stdout, (arguments, done.stderr)
     assert part in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr, done.stderr
     assert contents(folder) == before
@@ -93,26 +93,26 @@ VAL = ["--val", "val.txt", "--val-every", "1"]
 
 @pytest.mark.parametrize("flag", ["--save", "--log", "--plot", "--save-best"])
 @pytest.mark.parametrize("spelling", ["itself", "other spelling", "link", "hard link"])
-def test_output_that_is_an_input_is_refused(command, folder, flag, spelling):
+def test_output_that_is_an_input_is_refused(in_process, folder, flag, spelling):
     for name in ("text.txt", "val.txt"):
         output = {"itself": name, "other spelling": f"./{name}"}.get(spelling, f"out-{name}.png")
         if spelling == "link":
             (folder / output).symlink_to(name)
         elif spelling == "hard link":
             os.link(folder / name, folder / output)
-        refused(command, folder, "--input", "text.txt", *VAL, flag, output, *SMALL)
+        refused(in_process, folder, "--input", "text.txt", *VAL, flag, output, *SMALL)
 
 
-def test_default_input_and_bundled_names_are_inputs(command, folder):
+def test_default_input_and_bundled_names_are_inputs(in_process, folder):
     os.rename(folder / "text.txt", folder / "input.txt")
-    refused(command, folder, "--log", "input.txt", *SMALL)
-    refused(command, folder, "--save", "./input.txt", *SMALL)
+    refused(in_process, folder, "--log", "input.txt", *SMALL)
+    refused(in_process, folder, "--save", "./input.txt", *SMALL)
     from microgpt.data import BUNDLED
 
     before = Path(BUNDLED).read_bytes()
     for flag in ("--log", "--save"):
-        refused(command, folder, flag, BUNDLED, *SMALL)
-        refused(command, folder, "--input", "input.txt", flag, BUNDLED, *SMALL)
+        refused(in_process, folder, flag, BUNDLED, *SMALL)
+        refused(in_process, folder, "--input", "input.txt", flag, BUNDLED, *SMALL)
     assert Path(BUNDLED).read_bytes() == before
 
 
@@ -123,13 +123,13 @@ def test_default_input_and_bundled_names_are_inputs(command, folder):
     ["--resume", "run.safetensors", "--log", "run.safetensors"],
     ["--resume", "run.safetensors", "--save", "run.safetensors", "--log", "./run.safetensors"],
 ], ids=" ".join)  # fmt: skip
-def test_two_outputs_on_one_path_are_refused(command, folder, arguments):
+def test_two_outputs_on_one_path_are_refused(in_process, folder, arguments):
     if os.name == "posix":
         (folder / "dangling").symlink_to("target")
     elif "dangling" in arguments:
         return
     small = [] if "--resume" in arguments else SMALL
-    refused(command, folder, "--input", "text.txt", *arguments, *small)
+    refused(in_process, folder, "--input", "text.txt", *arguments, *small)
 
 
 @on_posix
@@ -142,15 +142,15 @@ def test_output_that_is_where_stdout_goes_is_refused(folder):
         assert (folder / "out").read_bytes() == b""
 
 
-def test_run_may_be_saved_over_the_checkpoint_it_continues(command, folder):
+def test_run_may_be_saved_over_the_checkpoint_it_continues(in_process, folder):
     os.link(folder / "run.safetensors", folder / "hard.safetensors")
     for save in ("run.safetensors", "./run.safetensors", "hard.safetensors"):
-        done = command("-m", "microgpt.train", "--input", "text.txt", "--resume", "run.safetensors", "--save", save,
+        done = in_process("train", "--input", "text.txt", "--resume", "run.safetensors", "--save", save,
                        cwd=folder)  # fmt: skip
         assert done.returncode == 0, done.stderr
     # From the best model on, which a better one then replaces.
     os.rename(folder / "run.safetensors", folder / "run.best.safetensors")
-    done = command("-m", "microgpt.train", "--input", "text.txt", "--resume", "run.best.safetensors", *VAL,
+    done = in_process("train", "--input", "text.txt", "--resume", "run.best.safetensors", *VAL,
                    "--save", "run.safetensors", cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -161,22 +161,22 @@ def test_run_may_be_saved_over_the_checkpoint_it_continues(command, folder):
     ("full", "Is a directory"), ("full/", "Is a directory"), ("n" * 256 + ".png", "File name too long"),
     ("text.txt/a.png", ""), ("loop.png", ""), ("into/nothing.png", "No such folder"),
 ])  # fmt: skip
-def test_output_that_cannot_be_written_is_refused_before_the_training(command, folder, flag, path, part):
+def test_output_that_cannot_be_written_is_refused_before_the_training(in_process, folder, flag, path, part):
     if os.name != "posix" and part in ("File name too long", ""):
         return
     (folder / "full").mkdir()
     (folder / "full" / "file").touch()
     if os.name == "posix":
         (folder / "loop.png").symlink_to("loop.png")
-    refused(command, folder, "--input", "text.txt", *VAL, flag, path, *SMALL, part=part)
+    refused(in_process, folder, "--input", "text.txt", *VAL, flag, path, *SMALL, part=part)
 
 
 @on_posix
-def test_default_best_file_is_tried_too(command, folder):
+def test_default_best_file_is_tried_too(in_process, folder):
     name = "n" * 240 + ".safetensors"  # with ".best" it is too long
-    refused(command, folder, "--input", "text.txt", *VAL, "--save", name, *SMALL, part="File name too long")
+    refused(in_process, folder, "--input", "text.txt", *VAL, "--save", name, *SMALL, part="File name too long")
     (folder / "run.best.safetensors").mkdir()
-    refused(command, folder, "--input", "text.txt", *VAL, "--save", "run.safetensors", *SMALL, part="Is a directory")
+    refused(in_process, folder, "--input", "text.txt", *VAL, "--save", "run.safetensors", *SMALL, part="Is a directory")
 
 
 @on_posix
@@ -192,9 +192,9 @@ def test_longest_name_can_be_saved(folder):
     assert not [name for name in os.listdir(folder) if name.endswith(".tmp")]
 
 
-def test_save_under_another_suffix_says_which_format_it_writes(command, folder):
+def test_save_under_another_suffix_says_which_format_it_writes(in_process, folder):
     for name, said in (("x.pt", True), ("x.safetensors", False), ("x", False)):
-        done = command("-m", "microgpt.train", "--input", "text.txt", "--save", name, *SMALL, cwd=folder)
+        done = in_process("train", "--input", "text.txt", "--save", name, *SMALL, cwd=folder)
         assert done.returncode == 0 and ("will be a safetensors file" in done.stderr) == said
 
 
@@ -369,6 +369,7 @@ def test_temporary_files_of_other_kernels_go_when_a_day_old(tmp_path):
     assert len(os.listdir(tmp_path)) == 1 + 1 + len(kept) + 2
 
 
+@pytest.mark.slow
 def test_many_threads_save_to_one_path(tmp_path):
     """A concurrent reader finds one of the two files, whole."""
     path, end = tmp_path / "a", threading.Event()

@@ -333,6 +333,7 @@ def test_a_sample_draws_from_the_stream_as_one_step():
     assert drawn == pair.engine.sample(expected, prompt=[1, 2]) and stream.getstate() == expected.getstate()
 
 
+@pytest.mark.slow
 def test_random_configurations_in_batches_of_work():
     """Long documents end a batch before it has 64 of them."""
     config = shape(9, 64, 4, 2, 256)

@@ -13,7 +13,7 @@ NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "ame
 
 @pytest.mark.parametrize("settings", [{}, dict(n_embd=8, n_head=2, n_layer=3), dict(n_embd=9, n_head=3, block_size=7),
                                       dict(n_embd=5, n_head=5), dict(n_embd=1, n_head=1), dict(n_layer=0)])  # fmt: skip
-@pytest.mark.parametrize("init_std", [0.08, 0.5])
+@pytest.mark.parametrize("init_std", [0.08, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_logits_have_the_bits_of_the_script(engine, settings, init_std):
     trainer = Trainer(NAMES, num_steps=3, engine=engine, init_std=init_std, **settings)
     trainer.run(2)
@@ -28,7 +28,7 @@ def test_logits_have_the_bits_of_the_script(engine, settings, init_std):
 
 
 def test_attention_rows_are_probabilities_of_what_came_before(engine):
-    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2)
+    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2, n_embd=8)
     trainer.run()
     looks = attention(trainer, "emma")
     assert looks.shape == (2, 4, 5, 5)
@@ -93,7 +93,7 @@ def test_weights_of_a_class_with_a_state_dict_of_its_own():
 
 
 def test_attention_of_a_bare_model_takes_token_ids(engine):
-    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2)
+    trainer = Trainer(NAMES, num_steps=3, engine=engine, n_layer=2, n_embd=8)
     trainer.run()
     expected = attention(trainer, "emma")
     ids = trainer.tokenizer.encode("emma")[1:-1]

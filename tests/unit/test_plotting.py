@@ -123,17 +123,17 @@ def test_thinned():
 
 
 @pytest.mark.slow
-def test_plot_flag(command, tmp_path):
+def test_plot_flag(in_process, tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES), encoding="utf-8")
-    flags = ["-m", "microgpt.train", "--input", "text.txt", "--steps", "6", "--n-embd", "4", "--samples", "2"]
-    plain = command(*flags)
+    flags = ["train", "--input", "text.txt", "--steps", "6", "--n-embd", "4", "--samples", "2"]
+    plain = in_process(*flags)
     for name, start in (("loss.png", PNG), ("loss.svg", b"<?xml"), ("loss.pdf", b"%PDF")):
-        done = command(*flags, "--plot", name, "--val-fraction", "0.5", "--val-every", "2")
+        done = in_process(*flags, "--plot", name, "--val-fraction", "0.5", "--val-every", "2")
         assert done.returncode == 0 and f"drew {name}" in done.stderr
         assert (tmp_path / name).read_bytes().startswith(start)
-    assert command(*flags, "--plot", "loss.png").stdout == plain.stdout
+    assert in_process(*flags, "--plot", "loss.png").stdout == plain.stdout
     for name, part in (("loss.txt", "--plot draws .png, .svg or .pdf, not .txt"), ("no/x.png", "no"), ("x", "suffix")):
-        done = command(*flags, "--plot", name)
+        done = in_process(*flags, "--plot", name)
         assert done.returncode == 2 and part in done.stderr.splitlines()[-1] and done.stdout == ""
 
 
@@ -174,6 +174,7 @@ def test_loss_takes_any_numbers(make):
         assert list(lines["validation"].get_ydata()) == [2.75, 2.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [
     [], [2.0], [np.nan], [np.inf], [-np.inf], [np.nan] * 3, [1.0, np.inf, 2.0], [-np.inf, 1.0], [1.0, 1.0], [0.0, 0.0],
     [1e300, 1e300], [1e308, -1e308], [1.7e308, 1.7e308], [5e-324, 1e-323], [1, 2, 3], [True, False], [1e30, 1.0, 1e-30],
@@ -213,6 +214,7 @@ def test_validation_below_the_losses_is_in_the_picture():
     assert low < 1.5 and high > 3.0
 
 
+@pytest.mark.slow
 def test_attention_and_embeddings_of_a_bare_model(trainer, tmp_path):
     ids = trainer.tokenizer.encode("zoë sky")[1:-1]
     for model, labels in ((trainer, ["·", "z", "o", "ë", "␣", "s", "k", "y"]), (trainer.model, ["·", *map(str, ids)])):
@@ -251,6 +253,7 @@ print("matplotlib.pyplot" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_pictures_do_not_depend_on_the_user_s_settings(command, tmp_path):
     outputs = []
     for settings in ("", "\n".join(SETTINGS)):
@@ -261,6 +264,7 @@ def test_pictures_do_not_depend_on_the_user_s_settings(command, tmp_path):
     assert outputs[0] == outputs[1] and outputs[0].count("\n") == 4 and outputs[0].endswith("False\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://no.such.module", "TkAgg", "nonsense", ""])
 def test_no_backend_matters(command, tmp_path, backend):
     """A notebook sets MPLBACKEND for its children, too, and some of them lack what it names."""
@@ -274,6 +278,7 @@ def test_no_backend_matters(command, tmp_path, backend):
     assert (tmp_path / "loss.png").read_bytes().startswith(PNG) and (tmp_path / "again.svg").exists()
 
 
+@pytest.mark.slow
 def test_backend_of_the_environment_is_still_the_user_s(command):
     """Our import of matplotlib is the first in the process; a pyplot that comes later finds what was asked for."""
     code = ("from microgpt import plot_loss; plot_loss([1.0]); import matplotlib.pyplot; "
@@ -281,6 +286,7 @@ def test_backend_of_the_environment_is_still_the_user_s(command):
     assert command("-c", code, env={"MPLBACKEND": "svg"}).stdout == "svg\n"
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_s_settings_alone(trainer, tmp_path):
     import matplotlib
 
@@ -306,6 +312,7 @@ def test_drawing_leaves_matplotlib_s_settings_alone(trainer, tmp_path):
     assert os.path.getsize(tmp_path / "y.png")
 
 
+@pytest.mark.slow
 def test_figures_can_be_copied_and_pickled(trainer):
     for figure in (plot_loss([2.0, 1.0], [(1, 2.0)], [1, 2]), plot_attention(trainer, "emma"), plot_embeddings(trainer)):
         copies = [way(figure) for way in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)))]

@@ -85,15 +85,15 @@ def test_logs_with_fewer_digests_or_no_step_in_common(logs):
     assert not compare(read_log(logs / "one.jsonl"), shifted).same
 
 
-def report(command, logs, *arguments, status=0):
-    done = command("-m", "microgpt.report", *arguments, cwd=logs)
+def report(in_process, logs, *arguments, status=0):
+    done = in_process("report", *arguments, cwd=logs)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
-def test_page_of_one_run(command, logs):
-    done = report(command, logs, "one.jsonl", "-o", "one.html")
+def test_page_of_one_run(in_process, logs):
+    done = report(in_process, logs, "one.jsonl", "-o", "one.html")
     assert "wrote one.html" in done.stderr and done.stdout == ""
     html = (logs / "one.html").read_text(encoding="utf-8")
     page, text = WellFormed(html), None
@@ -115,8 +115,8 @@ def test_page_of_one_run(command, logs):
     assert len(each["points"].split()) == 12
 
 
-def test_page_needs_no_network(command, logs):
-    report(command, logs, "one.jsonl", "graph.jsonl", "-o", "both.html")
+def test_page_needs_no_network(in_process, logs):
+    report(in_process, logs, "one.jsonl", "graph.jsonl", "-o", "both.html")
     html = (logs / "both.html").read_text(encoding="utf-8")
     page = WellFormed(html)
     for tag, attrs in page.tags:
@@ -126,20 +126,20 @@ def test_page_needs_no_network(command, logs):
     assert "@import" not in html and "url(" not in html.replace("url(#clip-", "")
 
 
-def test_page_of_two_runs(command, logs):
-    done = report(command, logs, "one.jsonl", "seed.jsonl", "-o", "two.html")
+def test_page_of_two_runs(in_process, logs):
+    done = report(in_process, logs, "one.jsonl", "seed.jsonl", "-o", "two.html")
     verdict = r"the runs differ first at step 1 in the loss; then after step 1 in the tensor wte and \d+ more\n"
     assert re.fullmatch(verdict, done.stdout)
     page = WellFormed((logs / "two.html").read_text(encoding="utf-8"))
     assert "The runs differ first at step 1" in " ".join(page.text)
     assert ("tr", {"class": "differs"}) in page.tags and "layer1.mlp_fc2" in page.text
-    same = report(command, logs, "one.jsonl", "graph.jsonl", "-o", "same.html")
+    same = report(in_process, logs, "one.jsonl", "graph.jsonl", "-o", "same.html")
     assert same.stdout.startswith("the same run: all 12 common steps")
     page = WellFormed((logs / "same.html").read_text(encoding="utf-8"))
     assert any(attrs.get("class") == "verdict same" for _, attrs in page.tags)
 
 
-def test_text_of_a_log_cannot_become_markup(command, logs):
+def test_text_of_a_log_cannot_become_markup(in_process, logs):
     def change(record):
         if "samples" in record:
             record["samples"] = ["</script><script>alert(1)</script>"] * 3
@@ -150,7 +150,7 @@ def test_text_of_a_log_cannot_become_markup(command, logs):
             record["run"]["text"] = "<img src=x onerror=alert(1)>"
 
     path = rewritten(logs, "<b>nasty.jsonl" if os.name == "posix" else "nasty.jsonl", change)
-    report(command, logs, path, "-o", "nasty.html")
+    report(in_process, logs, path, "-o", "nasty.html")
     page = WellFormed((logs / "nasty.html").read_text(encoding="utf-8"))
     tags = [tag for tag, _ in page.tags]
     assert "img" not in tags and tags.count("script") == 4  # two charts' data, attention's data, the script
@@ -165,15 +165,15 @@ def test_data_for_the_script_cannot_end_its_element():
 @pytest.mark.parametrize("value", [None, 1, "x", [], {}, {"text": "ab", "weights": [[[[1]]]]},
                                    {"text": 1, "weights": []}, {"text": "", "weights": [[[["x"]]]]},
                                    {"text": "", "weights": [[[[9]]]]}])  # fmt: skip
-def test_odd_logs_make_a_page_all_the_same(command, logs, value):
+def test_odd_logs_make_a_page_all_the_same(in_process, logs, value):
     def change(record):
         record.update(attention=value, samples=value, loss=value, learning_rate=value, val_loss=value, digests=value)
 
-    report(command, logs, rewritten(logs, "odd.jsonl", change), "-o", "odd.html")
+    report(in_process, logs, rewritten(logs, "odd.jsonl", change), "-o", "odd.html")
     WellFormed((logs / "odd.html").read_text(encoding="utf-8"))
 
 
-def test_what_cannot_be_reported(command, logs):
+def test_what_cannot_be_reported(in_process, logs):
     (logs / "notes.txt").write_text("no log\n", encoding="utf-8")
     for arguments, part in [
         (["nowhere.jsonl"], "nowhere.jsonl: No such file"),
@@ -183,25 +183,25 @@ def test_what_cannot_be_reported(command, logs):
         (["one.jsonl", "-o", "one.jsonl"], "is the log itself"),
     ]:
         before = {name: (logs / name).read_bytes() for name in os.listdir(logs)}
-        done = report(command, logs, *arguments, status=2)
+        done = report(in_process, logs, *arguments, status=2)
         assert part in done.stderr.splitlines()[-1]
         assert {name: (logs / name).read_bytes() for name in os.listdir(logs)} == before
 
 
-def test_default_page_replaces_a_report_and_nothing_else(command, logs):
+def test_default_page_replaces_a_report_and_nothing_else(in_process, logs):
     page = logs / "one.html"
     page.unlink(missing_ok=True)
-    report(command, logs, "one.jsonl")
-    report(command, logs, "one.jsonl", "seed.jsonl")  # its own page again
+    report(in_process, logs, "one.jsonl")
+    report(in_process, logs, "one.jsonl", "seed.jsonl")  # its own page again
     for content in (b"<html>mine</html>", b"", b"\xff" * 600):
         page.write_bytes(content)
-        done = report(command, logs, "one.jsonl", status=2)
+        done = report(in_process, logs, "one.jsonl", status=2)
         assert "one.html exists and is no report; give -o one.html" in done.stderr and page.read_bytes() == content
-    report(command, logs, "one.jsonl", "-o", "one.html")
+    report(in_process, logs, "one.jsonl", "-o", "one.html")
     assert page.read_bytes().startswith(b"<!DOCTYPE html>")
 
 
-def test_page_that_is_a_log_is_refused_however_it_is_spelled(command, logs):
+def test_page_that_is_a_log_is_refused_however_it_is_spelled(in_process, logs):
     shutil.copy(logs / "one.jsonl", logs / "log.html")
     spellings = ["log.html", "./log.html", str(logs / "log.html")]
     if os.name == "posix":
@@ -210,33 +210,34 @@ def test_page_that_is_a_log_is_refused_however_it_is_spelled(command, logs):
         spellings += ["link.html", "hard.html"]
     before = (logs / "log.html").read_bytes()
     for spelling in spellings:
-        assert "is the log itself" in report(command, logs, "log.html", "-o", spelling, status=2).stderr
-        assert "is the log itself" in report(command, logs, "one.jsonl", "log.html", "-o", spelling, status=2).stderr
-    assert "is the log itself" in report(command, logs, "log.html", status=2).stderr
+        assert "is the log itself" in report(in_process, logs, "log.html", "-o", spelling, status=2).stderr
+        assert "is the log itself" in report(in_process, logs, "one.jsonl", "log.html", "-o", spelling, status=2).stderr
+    assert "is the log itself" in report(in_process, logs, "log.html", status=2).stderr
     for output in ("", "no/", "."):
-        report(command, logs, "one.jsonl", "-o", output, status=2)
+        report(in_process, logs, "one.jsonl", "-o", output, status=2)
     assert (logs / "log.html").read_bytes() == before
 
 
-def test_names_of_a_foreign_log_cannot_command_the_terminal(command, logs):
+def test_names_of_a_foreign_log_cannot_command_the_terminal(in_process, logs):
     def change(record):
         record["digests"] = {"\x1b]0;owned\x07\n\u202e": record["step"]}
 
-    done = report(command, logs, "one.jsonl", rewritten(logs, "foreign.jsonl", change), "-o", "foreign.html")
+    done = report(in_process, logs, "one.jsonl", rewritten(logs, "foreign.jsonl", change), "-o", "foreign.html")
     assert done.stdout.count("\n") == 1 and done.stdout[:-1].isprintable()
     assert "after step 1 in the tensor wte and" in done.stdout
-    done = report(command, logs, rewritten(logs, "foreign.jsonl", change), "one.jsonl", "-o", "foreign.html")
+    done = report(in_process, logs, rewritten(logs, "foreign.jsonl", change), "one.jsonl", "-o", "foreign.html")
     assert r"in the tensor \x1b]0;owned\x07\n\u202e and" in done.stdout
 
 
-def test_log_of_very_many_steps_makes_a_page_of_bounded_size(command, logs):
+@pytest.mark.slow
+def test_log_of_very_many_steps_makes_a_page_of_bounded_size(in_process, logs):
     first = read_log(logs / "one.jsonl")[0]
     with open(logs / "long.jsonl", "w", encoding="utf-8") as file:
         for step in range(1, 60001):
             record = {**(first if step == 1 else {}), "step": step, "loss": 3 - step / 60000, "loss_hex": "0x1p0",
                       "learning_rate": 0.01}  # fmt: skip
             file.write(json.dumps(record) + "\n")
-    report(command, logs, "long.jsonl", "-o", "long.html")
+    report(in_process, logs, "long.jsonl", "-o", "long.html")
     assert (logs / "long.html").stat().st_size < 300_000
 
 
@@ -268,9 +269,9 @@ def test_page_that_cannot_be_written_leaves_the_old_one(logs, monkeypatch, capsy
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_in_a_browser(command, logs, scheme):
+def test_page_in_a_browser(in_process, logs, scheme):
     """Rendered: the script runs to its end without an error, the slider and the pointer work, and pixels come out."""
-    report(command, logs, "one.jsonl", "seed.jsonl", "-o", "browser.html")
+    report(in_process, logs, "one.jsonl", "seed.jsonl", "-o", "browser.html")
     html = (logs / "browser.html").read_text(encoding="utf-8")
     probe = """<script>
       const slider = document.querySelector(".attention input"), cell = document.querySelectorAll(".cell")[1];

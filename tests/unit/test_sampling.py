@@ -169,14 +169,14 @@ def test_compiled_model_has_it_as_a_method():
 
 
 @pytest.mark.slow
-def test_command(command, tmp_path):
+def test_command(in_process, tmp_path):
     trainer = oracle.trainer(NAMES, num_steps=6, n_embd=8, n_head=2)
     saved = tmp_path / "run.safetensors"
     trainer.save(saved)
     common = [saved, "--seed", "5", "--samples", "4", "--prompt", "em"]
 
     def lines(*flags):
-        done = command("-m", "microgpt.sample", *common, *flags)
+        done = in_process("sample", *common, *flags)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -193,7 +193,7 @@ def test_command(command, tmp_path):
     assert told[1 + len(tokens)] == f"    perplexity {perplexity([t.model_probability for t in tokens]):.4f}"
     for flags, part in [(["--top-k", "0"], "top_k must be"), (["--top-p", "2"], "top_p must be"),
                         (["--max-length", "1"], "the prompt has 2 characters")]:  # fmt: skip
-        done = command("-m", "microgpt.sample", *common, *flags)
+        done = in_process("sample", *common, *flags)
         assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
 
 

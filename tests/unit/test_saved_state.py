@@ -58,7 +58,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+QUICK = ("learning_rate", "beta1 beyond 1", "num_steps less", "m")
+
+
+@pytest.mark.parametrize("change", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CHANGES])
 def test_run_resumes_with_the_optimizer_as_it_was_changed(tmp_path, engine, change):
     trainer = Trainer(DOCS, num_steps=STEPS, engine=engine, **SETTINGS)
     trainer.run(4)
@@ -168,6 +171,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_load_while_another_process_saves_is_one_save(tmp_path, engine):
     path = tmp_path / "run"
     whole = Trainer(DOCS, num_steps=10**6, **SETTINGS)
@@ -176,7 +180,7 @@ def test_load_while_another_process_saves_is_one_save(tmp_path, engine):
     child = subprocess.Popen([sys.executable, "-c", WRITER, path], env=environment())
     try:
         last, loads = 0, 0
-        while last < 100 or loads < 100:
+        while last < 50 or loads < 50:
             assert child.poll() is None
             loaded = Trainer.load(path, DOCS, engine=engine)
             last, loads = max(last, loaded.step_index), loads + 1
@@ -238,7 +242,8 @@ VOCABULARIES = {
 }
 
 
-@pytest.mark.parametrize("docs", VOCABULARIES.values(), ids=VOCABULARIES)
+@pytest.mark.parametrize("docs", [pytest.param(docs, id=name, marks=pytest.mark.slow if " of three " in name or " other " in name else ())
+                                  for name, docs in VOCABULARIES.items()])
 def test_any_vocabulary_can_be_saved_and_loaded(tmp_path, docs):
     trainer = Trainer(docs, num_steps=3, n_embd=2, n_head=1, block_size=4)
     trainer.run(1)
@@ -250,6 +255,7 @@ def test_any_vocabulary_can_be_saved_and_loaded(tmp_path, docs):
     assert loaded.tokenizer.uchars == trainer.tokenizer.uchars
 
 
+@pytest.mark.slow
 def test_vocabulary_of_all_code_points(tmp_path):
     everything = "".join(map(chr, range(0x110000)))
     trainer = Trainer([everything], num_steps=3, n_embd=1, n_head=1, n_layer=0, block_size=1)
@@ -258,6 +264,7 @@ def test_vocabulary_of_all_code_points(tmp_path):
     assert Trainer.load(tmp_path / "run").tokenizer.vocab_size == 0x110000 + 1
 
 
+@pytest.mark.slow
 def test_longest_vocabulary_fits_the_header():
     for keep in ((1, 0), (1, 1, 0), (1, 1, 1, 0)):
         text = "".join(chr(i) for i in range(0x110000) if keep[i % len(keep)])
@@ -371,10 +378,11 @@ def test_texts_of_a_checkpoint_reach_no_terminal_as_they_are(tmp_path):
     assert str(error.value).isprintable() and r"\x1b[2J\n" in str(error.value)
 
 
+@pytest.mark.slow
 def test_threads_save_and_load_one_path(tmp_path):
     """Of two runs, one of them larger: every load is of one of them, whole."""
     path = tmp_path / "run"
-    trainers = [Trainer(["ab"], num_steps=9, n_embd=n, n_head=4) for n in (16, 32, 64, 128)]
+    trainers = [Trainer(["ab"], num_steps=9, n_embd=n, n_head=4) for n in (8, 16, 32, 64)]
     trainers[0].save(path)
     expected, errors, end = {t.settings["n_embd"]: outcome(t) for t in trainers}, [], threading.Event()
 
@@ -385,7 +393,7 @@ def test_threads_save_and_load_one_path(tmp_path):
             errors.append(error)
 
     def save(trainer):
-        for _ in range(15):
+        for _ in range(10):
             trainer.save(path)
 
     def load():

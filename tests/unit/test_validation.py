@@ -30,9 +30,9 @@ def val(tmp_path):
 
 
 @pytest.fixture
-def train(command):
+def train(in_process):
     def run(*arguments, status=0):
-        done = command("-m", "microgpt.train", *arguments)
+        done = in_process("train", *arguments)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
         return done

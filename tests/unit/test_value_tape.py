@@ -149,24 +149,24 @@ def test_local_gradients_that_fail():
 def test_reading_a_node_that_changes_meanwhile(name):
     """Making the result may run the garbage collector, and that may run anything: the node may be another by then."""
     a = Value(1.0)
-    wide = (1.0,) * 5000
-    node = Value(1.0, (a,) * 5000, wide)
+    wide = (1.0,) * 1000
+    node = Value(1.0, (a,) * 1000, wide)
     calls = []
 
     def change(phase, info):
         if phase == "start":
             calls.append(phase)
             node.__init__(2.0, (a, a, a), (1.0, 2.0, 3.0))
-            calls.append([Value(1.0, (a,) * 5000, (7.0,) * 5000) for _ in range(3)])  # where the old children were
+            calls.append([Value(1.0, (a,) * 1000, (7.0,) * 1000) for _ in range(3)])  # where the old children were
 
     threshold = gc.get_threshold()
     held, found = [], set()
     try:
         for first in range(1, 40):
-            node.__init__(1.0, (a,) * 5000, wide)
-            gc.collect()
+            node.__init__(1.0, (a,) * 1000, wide)
+            gc.collect()  # empties the free lists too: objects from there start no collection
             gc.callbacks.append(change)
-            gc.set_threshold(first)
+            gc.set_threshold(first, 1000, 1000)  # of young objects alone
             held.append(getattr(node, name))
             gc.set_threshold(*threshold)
             gc.callbacks.clear()
@@ -174,7 +174,7 @@ def test_reading_a_node_that_changes_meanwhile(name):
     finally:
         gc.set_threshold(*threshold)
         gc.callbacks.clear()
-    assert found <= ({(a,) * 5000, (a,) * 3} if name == "_children" else {wide, (1.0, 2.0, 3.0)})
+    assert found <= ({(a,) * 1000, (a,) * 3} if name == "_children" else {wide, (1.0, 2.0, 3.0)})
 
 
 def test_signature():

@@ -1,0 +1,52 @@
+"""`python -m microgpt.export MODEL.safetensors --c model.c`: a saved model for other programs."""
+import sys
+
+from .cli import console as cli
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Run the command; return the exit status."""
+    return cli.run(_export, lambda: _arguments(argv), owns_process=argv is None)
+
+
+def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+    p = cli.parser("export", "Write a saved model for other programs.")
+    p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt train --save")
+    p.add_argument("--c", metavar="FILE.c", help="one C file that samples with the bits of microgpt sample")
+    p.add_argument("--json", metavar="FILE.json", help="sizes, characters and weights, for a web page for example")
+    given: dict[str, Any] = vars(p.parse_args(argv))
+    return given
+
+
+def _export(given: "dict[str, Any]") -> None:
+    from .files import check_writable, find_overlap, write_atomically
+    from .storage import checkpoint
+    from .storage.export import as_c, as_json
+
+    outputs = [(f"--{kind}", given[kind]) for kind in ("c", "json") if given[kind] is not None]
+    if not outputs:
+        raise cli.UsageError("export needs --c FILE.c or --json FILE.json")
+    overlap = find_overlap(outputs, [("the model", given["model"])])
+    if overlap:
+        raise cli.UsageError(f"{overlap[0][0]} {overlap[0][1]} is the file of {overlap[1][0]}; give another")
+    for _, path in outputs:
+        check_writable(path)
+    state = checkpoint.load(given["model"])
+    made = {"--c": lambda: as_c(state, cli.printable if _steers(state.uchars) else str), "--json": lambda: as_json(state)}
+    for kind, path in outputs:
+        write_atomically(path, made[kind]().encode("utf-8", "surrogatepass"))
+        cli.say(f"wrote {path}")
+
+
+def _steers(uchars: "list[str]") -> bool:
+    """Return whether `microgpt sample` would escape what it writes: see `cli.console.write_samples`."""
+    return not "".join(uchars).isprintable()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,508 @@
+"""Nothing is slow in silence: what is traced again or runs as written says why in explain(), and does so only so often."""
+import collections
+import dataclasses
+import fractions
+import types
+import warnings
+
+import numpy
+import pytest
+
+import microgpt
+from microgpt import Value
+from microgpt.compiler import CompileError
+
+W = [Value(0.5 + i / 8) for i in range(6)]
+TABLE = {"a": W[0], "b": W[1]}
+
+
+@dataclasses.dataclass
+class State:
+    h: object = None
+    items: list = dataclasses.field(default_factory=list)
+
+
+class Row(list):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def only(compiled):
+    (entry,) = compiled.entries.values()
+    return entry
+
+
+# ---- what the function makes itself may be changed: traced once ----
+
+
+def comprehension_of_a_dict(x):
+    table = {name: w for name, w in zip("abc", W)}
+    table["a"] = table["a"] * x
+    return table["a"] * table["b"]
+
+
+def comprehension_of_a_list(x):
+    row = [w for w in W]
+    row[0] = row[0] * x
+    row += [row[0]]
+    return row[0] * row[-1]
+
+
+def dict_display(x):
+    table = {"a": W[0], "b": {"c": W[1]}}
+    table["a"] = table["a"] * x
+    table["b"]["c"] = table["b"]["c"] * table["a"]
+    del table["a"]
+    return table["b"]["c"] * 2
+
+
+def dict_called(x):
+    table = dict(a=W[0])
+    table["a"] = table["a"] * x
+    return table["a"] * 2
+
+
+def copy_of_a_dict(x):
+    table, other, both = TABLE.copy(), dict(TABLE), TABLE | {"c": W[2]}
+    for each in (table, other, both):
+        each["a"] = each["a"] * x
+    return table["a"] * other["a"] + both["a"] * both["c"]
+
+
+def default_dict(x):
+    table = collections.defaultdict(list)
+    table["a"].append(W[0])
+    table["a"][0] = table["a"][0] * x
+    return table["a"][0] * 2
+
+
+def updated_dict(x):
+    table = dict.fromkeys("ab", W[0])
+    table.update(b=W[1])
+    table["b"] = table["b"] * x
+    return table["b"] * table.setdefault("a", W[2])
+
+
+def namespace(x):
+    state = types.SimpleNamespace(h=W[0])
+    state.h = state.h * x
+    return state.h * 2
+
+
+def dataclass(x):
+    state = State(W[0])
+    state.h = state.h * x
+    state.items.append(state.h)
+    return state.items[0] * 2
+
+
+def list_subclass(x):
+    row = Row([W[0]])
+    row[0] = row[0] * x
+    row.append(W[1])
+    return row[0] * row[1]
+
+
+def sorted_copy(x):
+    names = sorted(["b", "a"])
+    names[0] = names[0] + ""
+    return TABLE[names[0]] * x
+
+
+MADE_INSIDE = [comprehension_of_a_dict, comprehension_of_a_list, dict_display, dict_called, copy_of_a_dict, default_dict,
+               updated_dict, namespace, dataclass, list_subclass, sorted_copy]
+
+
+@pytest.mark.parametrize("function", MADE_INSIDE, ids=lambda f: f.__name__)
+def test_what_the_function_made_may_be_changed(function):
+    compiled = microgpt.compile(function, fallback="error")
+    for i in range(14):
+        assert compiled(i / 4).data == function(i / 4).data
+    assert only(compiled).traced == 1 and only(compiled).replays == 12, compiled.explain()
+
+
+# ---- what comes from outside may not ----
+
+
+@pytest.mark.parametrize("kind", ["item", "deep", "alias", "delete", "method", "class attribute", "slice"])
+def test_changes_of_what_comes_from_outside_happen_in_every_call(kind):
+    class Log:
+        seen = [0.0]
+
+    counts = {"n": 0, "rows": [[0.0]], "gone": list(range(20))}
+
+    def f(x):
+        if kind == "item":
+            counts["n"] += 1
+        elif kind == "deep":
+            for row in counts["rows"]:
+                row[0] = row[0] + 1
+        elif kind == "alias":
+            rows = counts["rows"]
+            rows += [[1.0]]
+        elif kind == "delete":
+            del counts["gone"][0]
+        elif kind == "method":
+            for row in counts["rows"]:
+                row.append(1.0)
+        elif kind == "slice":
+            counts["rows"][:] = [[counts["rows"][0][0] + 1]]
+        else:
+            Log.seen[0] = Log.seen[0] + 1
+        return W[0] * x
+
+    compiled = microgpt.compile(f)
+    for _ in range(6):
+        assert compiled(0.5).data == W[0].data * 0.5
+    assert {"item": counts["n"], "deep": counts["rows"][0][0], "slice": counts["rows"][0][0], "alias": len(counts["rows"]) - 1,
+            "delete": 20 - len(counts["gone"]), "method": len(counts["rows"][0]) - 1, "class attribute": Log.seen[0]}[kind] == 6
+    assert "of a list from outside" in compiled.explain() or "from outside is changed" in compiled.explain(), compiled.explain()
+    assert only(compiled).traced == 1
+
+
+class Table:
+    """A class with items of its own, changed in place by +=."""
+
+    def __init__(self):
+        self.items, self.n = {}, 0
+
+    def __setitem__(self, name, number):
+        self.items[name] = number
+
+    def __iadd__(self, n):
+        self.n = self.n + n
+        return self
+
+
+OUTSIDE = {"array": numpy.zeros(2), "table": Table(), "deque": collections.deque(), "layers": [types.SimpleNamespace(rows=[[0.0]])]}
+
+
+def sets_an_array(x):
+    OUTSIDE["array"][0] = OUTSIDE["array"][0] + 1
+    return W[0] * x
+
+
+def adds_to_an_array(x):
+    array = OUTSIDE["array"]
+    array += 1
+    return W[0] * x
+
+
+def sets_an_item_of_a_class(x):
+    OUTSIDE["table"]["x"] = len(OUTSIDE["table"].items)
+    return W[0] * x
+
+
+def adds_to_an_object(x):
+    table = OUTSIDE["table"]
+    table += 1
+    return W[0] * x
+
+
+def fills_a_deque(x):
+    OUTSIDE["deque"].appendleft(x)
+    return W[0] * x
+
+
+def sets_what_an_attribute_holds(x):
+    for layer in OUTSIDE["layers"]:
+        for row in layer.rows:
+            row[0] = row[0] + 1
+    return W[0] * x
+
+
+@pytest.mark.parametrize("function", [sets_an_array, adds_to_an_array, sets_an_item_of_a_class, adds_to_an_object, fills_a_deque,
+                                      sets_what_an_attribute_holds], ids=lambda f: f.__name__)
+def test_changes_of_any_object_from_outside_happen_in_every_call(function):
+    def state():
+        return [*OUTSIDE["array"], OUTSIDE["table"].n, len(OUTSIDE["deque"]), OUTSIDE["layers"][0].rows[0][0]]
+
+    compiled, before = microgpt.compile(function), state()
+    for _ in range(5):
+        compiled(0.5)
+    if function is not sets_an_item_of_a_class:
+        assert [5.0 for a, b in zip(state(), before) if a != b] == [b - a for a, b in zip(before, state()) if a != b] != []
+    assert only(compiled).program is None and "from outside" in compiled.explain()
+
+
+def test_objects_made_inside_may_be_changed():
+    def f(x):
+        table, queue, both = Table(), collections.deque([x]), [W[0]] + [W[1]]
+        table["x"] = W[0] * x
+        table += 2
+        queue.appendleft(W[2])
+        both[0] = both[0] * queue[0]
+        return table.items["x"] * queue[0] * table.n + both[0]
+
+    compiled = microgpt.compile(f, fallback="error")
+    for i in range(6):
+        assert compiled(i / 4).data == f(i / 4).data
+    assert only(compiled).traced == 1
+
+
+def test_changes_of_a_list_argument_are_seen_by_the_caller():
+    @microgpt.compile
+    def scaled(xs):
+        xs[0] = xs[0] * 2
+        return W[0] * xs[0]
+
+    @microgpt.compile
+    def appending(xs):
+        xs.append(1.0)
+        return W[0] * xs[0]
+
+    for _ in range(5):
+        xs = [1.5, 2.0]
+        assert scaled(xs).data == W[0].data * 3.0 and xs == [3.0, 2.0]
+        xs = [1.5, 2.0]
+        assert appending(xs).data == W[0].data * 1.5 and xs == [1.5, 2.0, 1.0]
+    assert "a list argument is changed" in scaled.explain() and "a list argument is appended to" in appending.explain()
+
+
+def test_lists_of_the_users_own_class_are_no_constants():
+    f = microgpt.compile(lambda xs: W[0] * xs[0])
+    xs = Row([1.0])
+    for i in range(5):
+        xs[0] = float(i)
+        assert f(xs).data == W[0].data * i
+    assert "the argument xs is a Row" in f.explain()
+
+
+def test_entries_of_ordered_dicts_are_watched():
+    settings = collections.OrderedDict(rate=1.0)
+    f = microgpt.compile(lambda x: W[0] * settings["rate"] * x)
+    for i in range(12):
+        settings["rate"] = float(i // 4)
+        assert f(0.5).data == W[0].data * settings["rate"] * 0.5
+
+
+def test_properties_and_getitem_of_the_users_classes_are_traced():
+    class Model:
+        def __init__(self):
+            self._scale, self.rows = 1.0, [W[0], W[1]]
+
+        @property
+        def scale(self):
+            return self._scale * self.rows[0].data
+
+        def __getitem__(self, i):
+            return self.rows[i] * self._scale
+
+    model = Model()
+    f = microgpt.compile(lambda x: W[2] * model.scale * x + model["0" != "1"], fallback="error")
+    for i in range(12):
+        model._scale = float(i // 4)
+        W[0].data = 0.5 + i
+        assert f(0.5).data == (W[2] * model.scale * 0.5 + model[True]).data
+    W[0].data = 0.5
+
+
+def test_get_watches_the_one_entry_that_it_asks_for():
+    table = {str(i): float(i) for i in range(100)}
+    f = microgpt.compile(lambda x: W[0] * table.get("5", 0.0) * table.get("none", 2.0) * x)
+    for i in range(12):
+        table["7"] = float(i)
+        table["5"] = float(i // 6)
+        assert f(0.5).data == W[0].data * table["5"] * 2.0 * 0.5
+    assert only(f).traced == 2 and len(only(f).guards) < 10
+
+
+# ---- calls that run as written although there is a program ----
+
+
+@pytest.mark.parametrize("function, first, others, why", [
+    (lambda i: W[i] * 2, (1,), (-1,), "negative or out of range"),
+    (lambda i: W[i // 2] * (1 // i), (4,), (0,), "division by zero"),
+    (lambda x: (W[0] * x).log(), (1.0,), (0.0,), "Python might raise an error"),
+    (lambda xs: xs[0] * xs[1], ([W[0], W[1]],), ([W[2], W[2]],), "a Value is passed twice"),
+    (lambda i: W[0] * i, (1,), (1 << 40,), "an int beyond 32 bits"),
+], ids=["negative", "derived", "error", "twice", "large"])
+def test_says_how_many_calls_ran_as_written(function, first, others, why):
+    compiled = microgpt.compile(function)
+    for _ in range(3):
+        compiled(*first)
+    assert why not in compiled.explain()
+    for _ in range(3):
+        try:
+            expected = function(*others).data
+        except ArithmeticError as error:
+            with pytest.raises(type(error)):
+                compiled(*others)
+        except ValueError:
+            with pytest.raises(ValueError):
+                compiled(*others)
+        else:
+            assert compiled(*others).data == expected
+    assert "3 calls ran as written" in compiled.explain() and why in compiled.explain()
+
+
+def test_keyword_only_arguments_run_as_written_and_it_is_said():
+    def f(x, *, rate=1.0):
+        return W[0] * x * rate
+
+    compiled = microgpt.compile(f)
+    for rate in (2.0, 3.0, 4.0):
+        assert compiled(0.5, rate=rate).data == W[0].data * 0.5 * rate
+    assert compiled(x=0.5).data == W[0].data * 0.5 * 1.0
+    assert "3 calls ran as written: a keyword-only argument" in compiled.explain()
+    with pytest.raises(CompileError, match="keyword-only"):
+        microgpt.compile(f, fallback="error")(0.5, rate=2.0)
+
+
+def test_graphs_that_are_written_out_are_counted():
+    f = microgpt.compile(lambda x: (W[0] * x, W[1] * x))
+    for _ in range(6):
+        f(0.5)[1].backward()
+    assert "the graph of 4 calls was written out" in f.explain()
+
+
+# ---- tracing again and again ----
+
+
+def test_what_changes_now_and_then_is_traced_again_each_time():
+    settings = types.SimpleNamespace(rate=0.0)
+    f = microgpt.compile(lambda x: W[0] * settings.rate * x)
+    for i in range(400):
+        settings.rate = float(i // 20)
+        assert f(0.5).data == W[0].data * settings.rate * 0.5
+    assert only(f).program is not None and only(f).traced == 20
+    assert "traced 20 times, because SimpleNamespace.rate had changed" in f.explain()
+
+
+def test_what_changes_in_every_call_is_traced_a_few_times_only():
+    settings = types.SimpleNamespace(rate=0.0)
+    f = microgpt.compile(lambda x: W[0] * settings.rate * x)
+    for i in range(100):
+        settings.rate = float(i)
+        assert f(0.5).data == W[0].data * i * 0.5
+    assert only(f).traced == 9 and "changes from call to call" in f.explain()
+
+
+def test_a_function_that_raises_where_it_is_traced_is_traced_a_few_times_only():
+    def f(x):
+        y = W[0] * x
+        return y.log() if y.data > 0 else [][0]
+
+    compiled = microgpt.compile(f)
+    for _ in range(60):
+        with pytest.raises(IndexError):
+            compiled(-1.0)
+    assert only(compiled).traced == 8 and "raises an error (IndexError)" in compiled.explain()
+    assert compiled(1.0).data == (W[0] * 1.0).log().data
+
+
+def test_shapes_that_do_not_come_again_are_compiled_a_few_times_only():
+    f = microgpt.compile(lambda xs: sum(xs) * W[0])
+    traced = 0
+    for n in range(1, 400):
+        for _ in range(2):
+            assert f([0.5] * n).data == (sum([0.5] * n) * W[0]).data
+        traced += list(f.entries.values())[-1].traced
+    assert traced < 100, traced
+    assert "335 shapes were dropped" in f.explain() and "compiling was often in vain" in f.explain()
+    assert "the argument xs has 64 of these shapes" in f.explain()
+
+
+def test_another_object_in_every_call_is_said():
+    f = microgpt.compile(lambda state, x: state.h * x)
+    for _ in range(100):
+        assert f(State(W[0]), 0.5).data == W[0].data * 0.5
+    assert "the argument state is, or holds, another State in nearly every call" in f.explain()
+
+
+@pytest.mark.parametrize("wrap", [lambda s: [s], lambda s: [[s], 0.5], lambda s: {"s": s}], ids=["list", "nested", "dict"])
+def test_another_object_in_a_container_is_said(wrap):
+    f = microgpt.compile(lambda given: W[0] * 0.5)
+    for _ in range(12):
+        f(wrap(State(W[0])))
+    assert "is, or holds, another" in f.explain()
+
+
+@pytest.mark.parametrize("convert", [numpy.int64, numpy.float32, numpy.float64, fractions.Fraction, numpy.array],
+                         ids=["int64", "float32", "float64", "Fraction", "array"])
+def test_numbers_of_libraries_are_said(convert):
+    f = microgpt.compile(lambda x, i: W[0] * float(x) * i)
+    for i in range(6):
+        assert f(convert(i), 2).data == W[0].data * float(convert(i)) * 2
+    assert f"6 calls ran as written: an argument is a {type(convert(1)).__name__}" in f.explain()
+
+
+def test_compile_in_a_loop_is_said():
+    for _ in range(12):
+        f = microgpt.compile(lambda x: W[0] * x)
+        f(0.5)
+    assert "compile() was called 12 times with this function" in f.explain()
+    for _ in range(3):
+        f(0.5)
+    assert "was called" not in f.explain()
+
+
+def test_functions_that_cannot_be_traced_are_traced_less_and_less():
+    def f(xs):
+        print(end="")
+        return sum(xs) * W[0]
+
+    compiled = microgpt.compile(f)
+    for n in range(1, 60):
+        for _ in range(2):
+            compiled([0.5] * n)
+    assert sum(entry.traced for entry in compiled.entries.values()) == 8
+    assert "print() in a compiled function" in compiled.explain()
+
+
+# ---- static arguments ----
+
+
+@pytest.mark.parametrize("static", [1, "n", [1], ("n",), {1}])
+def test_static_takes_names_and_positions(static):
+    @microgpt.compile(static=static)
+    def power(x, n):
+        total = x
+        for _ in range(n):
+            total = total * x
+        return total
+
+    x = Value(1.5)
+    for n in (2, 3, 2, 3, 2, 3):
+        assert power(x, n).data == 1.5 ** (n + 1)
+    assert len(power.entries) == 2 and all(entry.program for entry in power.entries.values())
+
+
+def test_position_0_can_be_static():
+    f = microgpt.compile(lambda n, x: sum(W[:n]) * x, static=0, fallback="error")
+    for n in (2, 3, 2, 3, 2, 3):
+        assert f(n, 0.5).data == (sum(W[:n]) * 0.5).data
+    assert len(f.entries) == 2
+
+
+@pytest.mark.parametrize("static, error, words", [
+    (2, ValueError, "has 2 arguments, counted from 0"),
+    (-1, ValueError, "has 2 arguments, counted from 0"),
+    (True, TypeError, "names or positions"),
+    ([1.5], TypeError, "names or positions"),
+    ([None], TypeError, "names or positions"),
+    ("rate", ValueError, "only arguments that can be passed by position"),
+    ("m", ValueError, "no such argument"),
+])
+def test_static_that_is_no_argument(static, error, words):
+    def f(x, n=1):
+        return W[0] * x * n
+
+    def g(x, *, rate=1.0):
+        return W[0] * x * rate
+
+    with pytest.raises(error, match=words):
+        microgpt.compile(g if static == "rate" else f, static=static)
+
+
+def test_positions_beyond_the_names_are_those_of_starred_arguments():
+    f = microgpt.compile(lambda x, *rest: sum(W[:rest[1]]) * x, static=2)
+    for n in (1, 2, 1, 2, 1, 2):
+        assert f(0.5, 7, n).data == (sum(W[:n]) * 0.5).data
+    assert len(f.entries) == 2
