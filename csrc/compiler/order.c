@@ -14,6 +14,11 @@ typedef struct {
     int32_t *discovered, *parent;
     int32_t *began; /* how many nodes had finished when this one was discovered */
     int32_t *level; /* by node: above all nodes below it */
+    uint8_t *encloses; /* by node: see find_enclosing */
+    mg_ints outside; /* lists of find_outside, */
+    int32_t *outside_of; /* by node: where its list begins + 1, 0: none yet */
+    int32_t *prefix; /* by value, of the region simulated last: so many nodes finish first, and as in the baseline */
+    int32_t prefix_capacity;
     int32_t *site_parent, *site_time, *site_discovered;
     uint8_t *inner_site; /* by node: it is a lookup with inner nodes among its candidates */
     mg_ints site_uses;   /* pairs (position, int input) of nodes with such a lookup among their children, ascending */
@@ -129,7 +134,92 @@ static int same_below(search *s, comparison *x, int32_t c, int32_t high)
     return 1;
 }
 
-/* The search from the site's first visit until `ancestor` finishes, for each value of the index: moved. */
+/* Which nodes enclose what the baseline visits below them: all users of those nodes are below the node, or the node itself,
+ * whatever the indices, and no lookup of inner nodes is among them. Until such a node is visited, none of them is. */
+static void find_enclosing(mg_pass *pass, search *s)
+{
+    const mg_graph *g = s->g;
+    const int32_t *position = s->o->position, *order = s->o->order, never = INT32_MAX;
+    int32_t *last = NEW_ZEROS(pass, int32_t, g->n); /* by node: the position of its user that finishes last */
+    int32_t *last_below = NEW_ZEROS(pass, int32_t, g->n);
+    s->encloses = NEW_ZEROS(pass, uint8_t, g->n);
+    s->outside_of = NEW_ZEROS(pass, int32_t, g->n);
+    for (int32_t i = 0; i < g->n; i++) {
+        if (g->op[i] == MG_GATHER)
+            for (int32_t k = 1; k <= g->lists[g->b[i]]; k++) last[g->lists[g->b[i] + k]] = never;
+        if (!mg_op_is_inner(g->op[i])) continue;
+        const int32_t here = position[i] < 0 ? never : position[i];
+        for (int32_t k = 0, x; (x = child(g, i, k)) >= 0; k++) {
+            if (s->inner_site[x]) last_below[i] = never;
+            if (last[x] < here) last[x] = here;
+        }
+    }
+    for (int32_t p = 0; p < s->o->n; p++) {
+        const int32_t i = order[p], up = s->parent[i];
+        s->encloses[i] = last_below[i] <= p;
+        if (up < 0) continue;
+        if (last_below[up] < last[i]) last_below[up] = last[i];
+        if (last_below[up] < last_below[i]) last_below[up] = last_below[i];
+    }
+}
+
+/* What has finished in a simulation. */
+typedef struct {
+    int32_t stamp, barrier;          /* marked; discovered before the site */
+    int32_t first_found, first_size; /* discovered in this range */
+} finished;
+
+static inline int has_finished(const search *s, const finished *f, int32_t i)
+{
+    return s->mark[i] == f->stamp || (uint32_t)s->discovered[i] < (uint32_t)f->barrier
+           || (uint32_t)(s->discovered[i] - f->first_found) < (uint32_t)f->first_size;
+}
+
+/* What is used below c, which encloses it, and finishes before any of it: appended to s->outside after the lowest level below
+ * c and their number. 0 if one of them has not finished. */
+static int find_outside(mg_pass *pass, search *s, const finished *f, int32_t c)
+{
+    const int32_t from = s->began[c], to = s->o->position[c], start = s->outside.n;
+    int32_t lowest = s->level[c];
+    mg_ints_push(pass, &s->outside, 0);
+    mg_ints_push(pass, &s->outside, 0);
+    for (int32_t p = from; p <= to; p++) {
+        const int32_t i = s->o->order[p];
+        for (int32_t k = 0, raw; (raw = child(s->g, i, k)) >= 0; k++) {
+            const int32_t used = looked_up(s->g, raw, -1, 0);
+            if (!mg_op_is_inner(s->g->op[used]) || s->o->position[used] >= from) continue;
+            if (!has_finished(s, f, used)) {
+                s->outside.n = start;
+                return 0;
+            }
+            mg_ints_push(pass, &s->outside, used);
+        }
+        if (s->level[i] < lowest) lowest = s->level[i];
+    }
+    s->outside.items[start] = lowest;
+    s->outside.items[start + 1] = s->outside.n - start - 2;
+    s->outside_of[c] = start + 1;
+    return 1;
+}
+
+/* Whether what c encloses is visited as in the baseline: what else is used there has finished. */
+static int enclosed_as_before(mg_pass *pass, search *s, comparison *x, const finished *f, int32_t c, int32_t high)
+{
+    if (!s->encloses[c] || s->o->position[c] < 0 || s->o->position[c] >= high) return 0;
+    if (!s->outside_of[c]) {
+        if (!find_outside(pass, s, f, c)) return 0;
+    } else {
+        const int32_t *list = s->outside.items + s->outside_of[c] - 1;
+        for (int32_t k = 0; k < list[1]; k++)
+            if (!has_finished(s, f, list[2 + k])) return 0;
+    }
+    const int32_t lowest = s->outside.items[s->outside_of[c] - 1];
+    if (lowest < x->difference) x->difference = lowest;
+    return 1;
+}
+
+/* The search from the site's first visit until `ancestor` finishes, for each value of the index: moved, without the
+ * columns below the value's prefix. */
 static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, int32_t n_values, int32_t low, int32_t high,
                     int32_t **moved)
 {
@@ -151,13 +241,19 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
         s->rows_capacity = 2 * wanted;
         s->rows = NEW(pass, int32_t, s->rows_capacity);
     }
+    if (n_values > s->prefix_capacity) {
+        s->prefix_capacity = n_values;
+        s->prefix = NEW(pass, int32_t, n_values);
+    }
     for (int32_t value = 0; value < n_values; value++) {
-        int32_t m = 0, d = depth, first_found = 0, first_size = 0, *row = s->rows + (size_t)value * (size_t)size;
+        int32_t m = 0, d = depth, *row = s->rows + (size_t)value * (size_t)size;
         comparison compared = {low, INT32_MAX};
         const int32_t stamp = ++s->stamp;
+        finished done = {stamp, barrier, 0, 0};
+        s->prefix[value] = 0;
         if (value == 0) { /* the baseline itself, but for what may not be met in it */
             if (has_other_site(s, low, high, ints)) return OTHER_LOOKUP;
-            for (int32_t j = 0; j < size; j++) row[j] = j;
+            s->prefix[value] = size;
             continue;
         }
         for (int32_t i = 0; i < depth; i++) stack[i] = path[depth - 1 - i];
@@ -176,16 +272,22 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
                 if (s->inner_site[raw] && g->a[raw] != ints) return OTHER_LOOKUP;
                 c = looked_up(g, raw, ints, value);
             }
-            if (!mg_op_is_inner(g->op[c]) || mark[c] == stamp || (uint32_t)s->discovered[c] < (uint32_t)barrier
-                || (uint32_t)(s->discovered[c] - first_found) < (uint32_t)first_size)
+            if (!mg_op_is_inner(g->op[c]) || has_finished(s, &done, c)) continue; /* or has begun */
+            if (m > 0 && enclosed_as_before(pass, s, &compared, &done, c, high)) {
+                const int32_t from = s->began[c] - low, n = position[c] - low + 1 - from;
+                if (m + n > size) return OTHER_NODES;
+                mark[c] = stamp;
+                for (int32_t j = 0; j < n; j++) row[from + j] = m + j;
+                m += n;
+                s->visits += 1 + n / 4;
                 continue;
+            }
             if (same_below(s, &compared, c, high)) {
                 const int32_t from = s->began[c] - low, to = position[c] - low;
                 if (m + to - from >= size) return OTHER_NODES;
                 if (m == 0 && from == 0) { /* mostly the greater part: known by when it was discovered */
-                    m = first_size = to + 1;
-                    first_found = s->discovered[c];
-                    memcpy(row, s->rows, (size_t)m * sizeof *row);
+                    m = done.first_size = s->prefix[value] = to + 1;
+                    done.first_found = s->discovered[c];
                 } else {
                     for (int32_t j = from; j <= to; j++) {
                         mark[order[low + j]] = stamp;
@@ -209,15 +311,17 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
     return SAME_NODES;
 }
 
-/* How many nodes finish first and in the same order whatever the value. */
-static int32_t count_fixed(const int32_t *moved, int32_t n_values, int32_t size)
+/* How many nodes finish first and in the same order whatever the value; the other columns of moved are filled in. */
+static int32_t count_fixed(const search *s, int32_t *moved, int32_t n_values, int32_t size)
 {
     int32_t fixed = size;
     for (int32_t value = 1; value < n_values; value++) {
-        int32_t same = 0;
+        int32_t same = s->prefix[value];
         while (same < fixed && moved[(size_t)value * (size_t)size + (size_t)same] == same) same++;
-        fixed = same;
+        if (same < fixed) fixed = same;
     }
+    for (int32_t value = 0; value < n_values; value++)
+        for (int32_t j = fixed; j < s->prefix[value]; j++) moved[(size_t)value * (size_t)size + (size_t)j] = j;
     return fixed;
 }
 
@@ -274,6 +378,7 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
             sites.items[j] = sites.items[j - 1];
             sites.items[j - 1] = x;
         }
+    find_enclosing(pass, &s);
     out->regions = NEW(pass, mg_region, sites.n);
     for (int32_t i = 0; i < sites.n; i++) {
         const int32_t site = sites.items[i], ints = g->a[site], low = s.site_time[site];
@@ -293,7 +398,7 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
         for (int32_t r = 0; r < out->n_regions; r++) /* regions within this one are part of it */
             if (!(low <= out->regions[r].low && out->regions[r].high <= high)) out->regions[kept++] = out->regions[r];
         out->n_regions = kept;
-        const int32_t fixed = count_fixed(moved, n_values, high - low);
+        const int32_t fixed = count_fixed(&s, moved, n_values, high - low);
         out->regions[out->n_regions++] = (mg_region){site, ints, low, high, n_values, fixed, moved};
     }
 }

@@ -67,7 +67,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
 typedef struct {
     int32_t site, ints, low, high, n_values;
     int32_t fixed;  /* so many finish first and at the same position whatever the value */
-    int32_t *moved; /* [n_values][high - low] */
+    int32_t *moved; /* [n_values][high - low], without the first `fixed` of each value */
 } mg_region;
 typedef struct {
     int32_t *position; /* by node: when it finishes in the baseline, -1 if it is not reached */

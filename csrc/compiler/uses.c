@@ -105,6 +105,21 @@ static int compare_turns(const void *x, const void *y)
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
+/* From the order for the value before, which mostly is almost the same. */
+static void sort_turns(turn *turns, int32_t n)
+{
+    int64_t left = 8 * (int64_t)n; /* more moves than that are left to qsort */
+    for (int32_t k = 1; k < n; k++) {
+        const turn t = turns[k];
+        int32_t j = k;
+        for (; j > 0 && compare_turns(turns + j - 1, &t) > 0; j--) turns[j] = turns[j - 1];
+        turns[j] = t;
+        if ((left -= k - j) >= 0) continue;
+        qsort(turns, (size_t)n, sizeof *turns, compare_turns);
+        return;
+    }
+}
+
 static int compare_users(const void *x, const void *y) /* by falling node, then by slot */
 {
     const mg_use *a = x, *b = y;
@@ -144,8 +159,10 @@ static void permute(mg_pull *p, const mg_region *r, int32_t node, int32_t from, 
     if (!q->columns) q->columns = NEW(p->pass, int32_t, (size_t)r->n_values * n);
     for (int32_t value = 0; turns && value < r->n_values; value++) {
         const int32_t *moved = r->moved + (size_t)value * size;
-        for (int32_t k = 0; k < n; k++) turns[k] = (turn){moved[position[uses[k].user] - r->low], k};
-        qsort(turns, (size_t)n, sizeof *turns, compare_turns);
+        if (value == 0)
+            for (int32_t k = 0; k < n; k++) turns[k].index = k;
+        for (int32_t k = 0; k < n; k++) turns[k].turn = moved[position[uses[turns[k].index].user] - r->low];
+        sort_turns(turns, n);
         for (int32_t k = 0; k < n; k++) q->columns[(size_t)value * n + k] = turns[k].index;
     }
     for (int32_t k = 0; k < n; k++) { /* 1.0 * g is g: let all of them be products */

@@ -15,5 +15,6 @@ void test_document_errors(const mg_kernels *kernels); /* test_document.c */
 void test_train_errors(const mg_kernels *kernels);    /* test_train.c: rollback */
 uint64_t test_train(const mg_kernels *kernels, uint64_t d);
 void test_decode_errors(const mg_kernels *kernels); /* test_decode.c */
+void test_compile(const mg_kernels *kernels);       /* test_compile.c */
 
 #endif

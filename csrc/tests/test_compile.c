@@ -1,0 +1,198 @@
+/* The compiler's passes and the replay: a small graph with a lookup of inner nodes, compiled, against the graph itself,
+ * sorted and walked as Value.backward does it. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/libm.h"
+#include "compiler/graph.h"
+#include "compiler/program.h"
+#include "kernels/kernels.h"
+#include "tests/check.h"
+#include "tests/tests.h"
+
+enum { WIDTH = 5, CLASSES = 7, LEAVES = WIDTH + CLASSES * WIDTH, MOST_NODES = 512, GRAPHS = 20000 };
+
+/* -log(softmax(w @ x)[k]), w and x leaves, k an int input; the lookup is among the exponentials, and each of them is also a
+ * term of their sum. x is squared first, so that the elements' gradients have terms whose order depends on k. With another
+ * lookup by an input of its own: of the same list, so that the order depends on both. */
+static int32_t record(mg_graph *g, int lookups)
+{
+    const double numbers[] = {-1.0, 2.0};
+    int32_t x[WIDTH], e[CLASSES], total = -1, found = -1, *end = &found;
+    mg_graph_numbers(g, 2, numbers);
+    for (int32_t j = 0; j < WIDTH; j++) x[j] = mg_graph_node(g, MG_POW, mg_graph_node(g, MG_LEAF, j, 0), 1);
+    for (int32_t i = 0; i < CLASSES; i++) {
+        int32_t sum = -1;
+        for (int32_t j = 0; j < WIDTH; j++) {
+            const int32_t leaf = mg_graph_node(g, MG_LEAF, WIDTH + i * WIDTH + j, 0);
+            const int32_t product = mg_graph_node(g, MG_MUL, leaf, x[j]);
+            sum = j ? mg_graph_node(g, MG_ADD, sum, product) : product;
+        }
+        e[i] = mg_graph_node(g, MG_EXP, sum, 0);
+    }
+    for (int32_t k = 0; k < lookups; k++) {
+        const int32_t node = mg_graph_node(g, MG_GATHER, k, mg_graph_list(g, CLASSES, e));
+        *end = k ? mg_graph_node(g, MG_MUL, *end, node) : node;
+    }
+    for (int32_t i = 0; i < CLASSES; i++) total = i ? mg_graph_node(g, MG_ADD, total, e[i]) : e[i];
+    const int32_t inverse = mg_graph_node(g, MG_POW, total, 0);
+    const int32_t log_found = mg_graph_node(g, MG_LOG, mg_graph_node(g, MG_MUL, found, inverse), 0);
+    g->n_leaves = LEAVES;
+    g->n_ints = lookups;
+    return mg_graph_node(g, MG_MUL, log_found, mg_graph_node(g, MG_CONST, 0, 0));
+}
+
+/* Sums and products of earlier nodes, at random; a lookup among some of them, used like any other; and the sum of all. */
+static int32_t record_random(mg_graph *g, mg_mt19937 *random)
+{
+    enum { NODES = 30 };
+#define BELOW(n) ((int32_t)(mg_mt19937_random(random) * (n)))
+    int32_t pool[NODES], found = -1, n = 0, root, at = 8 + BELOW(NODES - 8);
+    for (; n < 4; n++) pool[n] = mg_graph_node(g, MG_LEAF, n, 0);
+    for (; n < NODES; n++) {
+        int32_t list[CLASSES];
+        const int32_t near = n - 4 < 8 ? n - 4 : 8, a = n - 1 - BELOW(n < 6 ? n : 6), b = BELOW(n);
+        if (n != at) {
+            pool[n] = mg_graph_node(g, BELOW(2) ? MG_ADD : MG_MUL, pool[a], pool[b]);
+            continue;
+        }
+        for (int32_t k = 0; k < CLASSES; k++) list[k] = pool[n - 1 - BELOW(near)];
+        found = pool[n] = mg_graph_node(g, MG_GATHER, 0, mg_graph_list(g, CLASSES, list));
+    }
+    root = found;
+    for (int32_t k = 4; k < NODES; k++) {
+        if (pool[k] != found) root = mg_graph_node(g, MG_ADD, root, pool[k]);
+        if (BELOW(3) == 0) root = mg_graph_node(g, MG_ADD, root, pool[k]);
+    }
+    g->n_leaves = LEAVES;
+    g->n_ints = 1;
+    return root;
+}
+
+/* ---- the graph itself ---- */
+
+typedef struct {
+    const mg_graph *g;
+    int32_t k, order[MOST_NODES], n;
+    double number[MOST_NODES], grad[MOST_NODES];
+    uint8_t seen[MOST_NODES];
+} walk;
+
+static int32_t looked_up(const walk *w, int32_t i)
+{
+    return w->g->op[i] == MG_GATHER ? w->g->lists[w->g->b[i] + 1 + w->k] : i;
+}
+
+static void visit(walk *w, int32_t i)
+{
+    if (w->seen[i]) return;
+    w->seen[i] = 1;
+    const int operands = mg_op_operands(w->g->op[i]);
+    if (operands > 0) visit(w, looked_up(w, w->g->a[i]));
+    if (operands > 1) visit(w, looked_up(w, w->g->b[i]));
+    w->order[w->n++] = i;
+}
+
+static void backward(walk *w, const double *leaves, double *grads, int32_t root)
+{
+    const mg_graph *g = w->g;
+    int odd = 0;
+    visit(w, root);
+    for (int32_t p = 0; p < w->n; p++) {
+        const int32_t i = w->order[p], op = g->op[i];
+        const double x = mg_op_operands(op) > 0 ? w->number[looked_up(w, g->a[i])] : 0.0;
+        const double y = mg_op_operands(op) > 1 ? w->number[looked_up(w, g->b[i])] : 0.0;
+        w->number[i] = op == MG_LEAF ? leaves[g->a[i]] : op == MG_CONST ? g->numbers[g->a[i]] : op == MG_ADD ? x + y
+                       : op == MG_MUL ? x * y : op == MG_EXP ? mg_exp(x) : op == MG_LOG ? mg_log(x)
+                       : mg_python_pow(x, g->numbers[g->b[i]], &odd);
+    }
+    w->grad[root] = 1.0;
+    for (int32_t p = w->n - 1; p >= 0; p--) {
+        const int32_t i = w->order[p], op = g->op[i], operands = mg_op_operands(op);
+        const int32_t a = operands > 0 ? looked_up(w, g->a[i]) : 0, b = operands > 1 ? looked_up(w, g->b[i]) : 0;
+        if (op == MG_LEAF) grads[g->a[i]] = 0.0 + w->grad[i];
+        if (!operands) continue;
+        const double x = w->number[a], exponent = op == MG_POW ? g->numbers[g->b[i]] : 0.0;
+        const double local = op == MG_ADD ? 1.0 : op == MG_MUL ? w->number[b] : op == MG_EXP ? w->number[i]
+                             : op == MG_LOG ? 1.0 / x : exponent * mg_python_pow(x, exponent - 1.0, &odd);
+        w->grad[a] += local * w->grad[i];
+        if (operands > 1) w->grad[b] += (op == MG_ADD ? 1.0 : x) * w->grad[i];
+    }
+}
+
+/* ---- */
+
+static void run(const mg_kernels *kernels, const mg_program *p, int32_t k, const double *leaves, double *loss, double *grads)
+{
+    double *frame = doubles(p->frame_size);
+    int32_t ints[2] = {k, 0};
+    memcpy(frame + p->constants, p->constant_data, (size_t)p->n_constants * sizeof *frame);
+    memcpy(frame + p->leaf_data, leaves, LEAVES * sizeof *frame);
+    check(!kernels->replay(p, 0, frame, frame, ints), "an error in the forward pass");
+    *loss = frame[p->out[0]];
+    frame[p->root_grad] = 1.0;
+    kernels->replay(p, 1, frame, frame, ints);
+    memcpy(grads, frame + p->leaf_grad, LEAVES * sizeof *grads);
+    free_doubles(frame);
+}
+
+/* How many of the indices give other gradients than the graph itself. */
+static int compare(const mg_kernels *kernels, const mg_graph *g, const mg_program *p, int32_t root, const double *leaves)
+{
+    int different = 0;
+    for (int32_t k = 0; k < CLASSES; k++) {
+        walk *w = allocate(1, sizeof *w);
+        double grads[LEAVES], expected[LEAVES] = {0.0}, loss;
+        w->g = g;
+        w->k = k;
+        backward(w, leaves, expected, root);
+        run(kernels, p, k, leaves, &loss, grads);
+        different += memcmp(&loss, w->number + root, sizeof loss) || memcmp(grads, expected, sizeof grads);
+        free(w);
+    }
+    return different;
+}
+
+void test_compile(const mg_kernels *kernels)
+{
+    mg_graph g = {0};
+    mg_program p;
+    mg_chunk *memory = NULL;
+    const int32_t root = record(&g, 1), bounds[] = {CLASSES, CLASSES};
+    int compiled = 0, found = 0;
+    double leaves[LEAVES];
+    mg_mt19937 random = seeded(14);
+    for (int i = 0; i < LEAVES; i++) leaves[i] = mg_mt19937_gauss(&random, 0.0, 1.0);
+    begin_case("compile, a lookup");
+    check(mg_compile(&g, 1, &root, 1, bounds, &memory, &p) == MG_OK && !p.dynamic, "not compiled");
+    check(compare(kernels, &g, &p, root, leaves) == 0, "other gradients");
+    mg_program_free(&p);
+    mg_graph_free(&g);
+
+    begin_case("compile, two lookups of one list");
+    const int32_t other_root = record(&g, 2);
+    check(mg_compile(&g, 1, &other_root, 1, bounds, &memory, &p) == MG_OK, "not compiled");
+    check(p.dynamic && !p.n_backward && p.n_forward, "the order depends on two indices, and nothing says so");
+    mg_program_free(&p);
+    mg_graph_free(&g);
+
+    for (int i = 0; i < GRAPHS; i++) {
+        begin_case("compile, random graph %d", i);
+        const int32_t random_root = record_random(&g, &random);
+        check(mg_compile(&g, 1, &random_root, 1, bounds, &memory, &p) == MG_OK, "not compiled");
+        if (!p.dynamic) {
+            const int different = compare(kernels, &g, &p, random_root, leaves);
+            check(different == 0, "other gradients for %d of %d indices", different, CLASSES);
+            compiled++;
+            mg_program_damage(&p, 0);
+            found += compare(kernels, &g, &p, random_root, leaves) > 0;
+        }
+        mg_program_free(&p);
+        mg_graph_free(&g);
+    }
+    begin_case("compile");
+    check(compiled > GRAPHS / 40, "only %d of %d random graphs have an order that is known", compiled, GRAPHS);
+    check(found > 0, "no wrong order of %d has other gradients", compiled);
+    mg_free_chunks(memory);
+}
