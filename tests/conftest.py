@@ -19,6 +19,8 @@ if not list(ROOT.glob("microgpt/core/value.*.so")) and not list(ROOT.glob("micro
 
 # Where the tests are run as a background job, SIGINT is ignored, and children inherit that; some are there to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # ignored under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import oracle  # noqa: E402
 import profiles  # noqa: E402
