@@ -20,6 +20,7 @@ typedef struct {
     int32_t *prefix; /* by value, of the region simulated last: so many nodes finish first, and as in the baseline */
     int32_t prefix_capacity;
     int32_t *site_parent, *site_time, *site_discovered;
+    int32_t *site_visit; /* by lookup: how many lookups were met before this one */
     uint8_t *inner_site; /* by node: it is a lookup with inner nodes among its candidates */
     mg_ints site_uses;   /* pairs (position, int input) of nodes with such a lookup among their children, ascending */
     int32_t *mark, stamp;
@@ -56,7 +57,7 @@ static inline int32_t looked_up(const mg_graph *g, int32_t c, int32_t ints, int3
 static void baseline(mg_pass *pass, search *s, int32_t root)
 {
     const mg_graph *g = s->g;
-    int32_t *position = s->o->position, d = 0, m = 0, discovered = 0;
+    int32_t *position = s->o->position, d = 0, m = 0, discovered = 0, sites_met = 0;
     frame *stack = NEW(pass, frame, g->n + 1);
     for (int32_t i = 0; i < g->n; i++) position[i] = s->discovered[i] = s->site_parent[i] = -1;
     stack[d++] = (frame){root, 0};
@@ -77,6 +78,7 @@ static void baseline(mg_pass *pass, search *s, int32_t root)
             s->site_parent[raw] = i;
             s->site_time[raw] = m;
             s->site_discovered[raw] = discovered;
+            s->site_visit[raw] = sites_met++;
         }
         const int32_t c = looked_up(g, raw, -1, 0);
         if (!mg_op_is_inner(g->op[c]) || position[c] != -1) continue;
@@ -325,10 +327,9 @@ static int32_t count_fixed(const search *s, int32_t *moved, int32_t n_values, in
     return fixed;
 }
 
-static int site_before(const search *s, int32_t x, int32_t y)
-{
-    return s->site_time[x] < s->site_time[y] || (s->site_time[x] == s->site_time[y] && x < y);
-}
+/* By first visit, to the letter: what is below a lookup may be met before any node has finished, and for another value of the
+ * index that way may not be taken at all. So the lookup above must begin the region. */
+static int site_before(const search *s, int32_t x, int32_t y) { return s->site_visit[x] < s->site_visit[y]; }
 
 void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg_order *out)
 {
@@ -343,6 +344,7 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
     s.site_parent = NEW(pass, int32_t, g->n);
     s.site_time = NEW(pass, int32_t, g->n);
     s.site_discovered = NEW(pass, int32_t, g->n);
+    s.site_visit = NEW(pass, int32_t, g->n);
     s.inner_site = NEW_ZEROS(pass, uint8_t, g->n);
     s.mark = NEW_ZEROS(pass, int32_t, g->n);
     s.level = NEW_ZEROS(pass, int32_t, g->n);

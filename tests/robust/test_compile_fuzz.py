@@ -18,3 +18,11 @@ def test_random_functions_on_every_instruction_set(isa):
         warnings.simplefilter("error")
         for seed in range(1000, 1020):
             random_programs.run(seed)
+
+
+@pytest.mark.parametrize("seed", [3109681])
+def test_programs_that_were_wrong_once(seed):
+    """A lookup below another one by the same index, met before any node had finished."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        random_programs.run(seed, calls=40)
