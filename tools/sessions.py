@@ -94,13 +94,15 @@ def last_line(output):
 def copy_of_sources(name):
     """Copy the sources, as they would be committed, into a new folder."""
     target = SCRATCH / name
+    # Without version control: what lies at the top without a suffix is somebody's output, but for the licence.
     if (ROOT / ".git").exists():
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
         files = [file for file in listed.stdout.split("\0") if file and (ROOT / file).is_file()]
     else:
         left_out = {"build", "dist", ".venv", ".nox", "node_modules", "__pycache__"}
         files = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file() and path.suffix not in (".so", ".pyc")
-                 and not left_out & set(path.relative_to(ROOT).parts) and "egg-info" not in str(path)]  # fmt: skip
+                 and not left_out & set(path.relative_to(ROOT).parts) and "egg-info" not in str(path)
+                 and (path.parent != ROOT or path.suffix or path.name == "LICENSE")]  # fmt: skip
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, target / file)
