@@ -113,6 +113,32 @@ static mg_status step_careful(mg_engine *e, const mg_adam_coefs *coefs, int64_t 
     return status ? status : adam_or_rollback(e, coefs, positions_seen, s, grad, negative_v);
 }
 
+/* What holds from step to step of one call. */
+typedef struct {
+    double *saved_grad; /* grad as the caller left it; NULL: all +0.0, as after every step */
+    int grad_has_minus_zero;
+    int negative_v; /* or a -0.0, or a nan with a sign */
+    int64_t positions_seen;
+} run;
+
+static mg_status begin_run(const mg_engine *e, const mg_state *s, const double *grad, run *r)
+{
+    const mg_status status = mg_save_grad(e, grad, &r->saved_grad);
+    if (status) return status;
+    r->grad_has_minus_zero = r->saved_grad && mg_has_minus_zero(e, grad);
+    r->negative_v = e->kernels->or_of_bits(e->at.num_params, s->v) >> 63;
+    r->positions_seen = r->saved_grad ? e->config.block_size : count_positions_seen(e, s->m, s->v);
+    return MG_OK;
+}
+
+/* After a step: grad is all +0.0. */
+static void end_step(run *r)
+{
+    free(r->saved_grad);
+    r->saved_grad = NULL;
+    r->grad_has_minus_zero = 0;
+}
+
 /* Steps on batches of documents: see microgpt.h. Documents are independent until their gradients meet, so each goes forward
  * and backward before the one before it: memory holds the activations of one. */
 mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t step, int64_t batch_size, double *params,
@@ -121,44 +147,39 @@ mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t s
 {
     const mg_state state = {params, m, v};
     const double seed = 1.0 / (double)batch_size; /* the gradient of each document's loss */
-    double *saved_grad;
+    run r;
     *done = 0;
-    mg_status status = mg_save_grad(e, grad, &saved_grad);
+    mg_status status = begin_run(e, &state, grad, &r);
     if (status) return status;
-    int grad_has_minus_zero = saved_grad && mg_has_minus_zero(e, grad);
-    const int negative_v = e->kernels->or_of_bits(e->at.num_params, v) >> 63;
-    int64_t positions_seen = saved_grad ? e->config.block_size : count_positions_seen(e, m, v);
     while (*done < batches) {
         const int64_t first = *done * batch_size;
         for (int64_t d = batch_size - 1; d >= 0 && !status; d--) {
             const int64_t *start = starts + first + d, n = start[1] - start[0] - 1;
             status = mg_document_loss(e, params, tokens + start[0], n, poll, document_losses + d);
             if (status) break;
-            if (positions_seen < n) positions_seen = n;
+            if (r.positions_seen < n) r.positions_seen = n;
             e->ws.doc.inv_n *= seed; /* in the graph, the gradient of a document's sum is 1 / n times that of its loss */
             /* A sum that began with +0.0 is never -0.0, so from the second document on there is none in grad. */
             const mg_backward_args backward = {.params = params,
                                                .grad = grad,
-                                               .grad_has_minus_zero = grad_has_minus_zero,
+                                               .grad_has_minus_zero = r.grad_has_minus_zero,
                                                .poll = mg_is_long(e, n) ? poll : NULL};
             status = mg_backward(e, &backward);
         }
         mg_adam_coefs coefs;
         if (!status) status = mg_adam_prepare(config, step + *done, &coefs);
-        if (!status) status = adam_or_rollback(e, &coefs, positions_seen, &state, grad, negative_v);
+        if (!status) status = adam_or_rollback(e, &coefs, r.positions_seen, &state, grad, r.negative_v);
         if (status) {
-            mg_restore_grad(e, grad, saved_grad);
+            mg_restore_grad(e, grad, r.saved_grad);
             break;
         }
         double total = 0.0; /* sum() begins with 0 */
         for (int64_t d = 0; d < batch_size; d++) total += document_losses[d];
         losses[*done] = total * seed;
-        free(saved_grad);
-        saved_grad = NULL;
-        grad_has_minus_zero = 0;
+        end_step(&r);
         ++*done;
     }
-    free(saved_grad);
+    free(r.saved_grad);
     return status;
 }
 
@@ -167,32 +188,29 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
                    double *losses, int64_t *done)
 {
     const mg_state state = {params, m, v};
-    double *saved_grad; /* grad as the caller left it; NULL: all +0.0, as after every step */
+    run r;
     *done = 0;
-    mg_status status = mg_save_grad(e, grad, &saved_grad);
+    mg_status status = begin_run(e, &state, grad, &r);
     if (status) return status;
-    int grad_has_minus_zero = saved_grad && mg_has_minus_zero(e, grad);
-    const int negative_v = e->kernels->or_of_bits(e->at.num_params, v) >> 63; /* or a -0.0, or a nan with a sign */
-    int64_t positions_seen = saved_grad ? e->config.block_size : count_positions_seen(e, m, v);
     int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS
-                     && !negative_v;
+                     && !r.negative_v;
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];
         const int64_t n = starts[*done + 1] - starts[*done] - 1;
         status = mg_document_loss(e, params, document, n, poll, losses + *done);
         if (status) break;
-        if (positions_seen < n) positions_seen = n;
+        if (r.positions_seen < n) r.positions_seen = n;
         mg_adam_coefs coefs;
         status = mg_adam_prepare(config, step + *done, &coefs);
         if (status) break;
-        const int unchecked = optimistic && !saved_grad && coefs.vectorizable && !mg_is_long(e, n);
+        const int unchecked = optimistic && !r.saved_grad && coefs.vectorizable && !mg_is_long(e, n);
         if (unchecked && snapshot_at < 0) {
             optimistic = take_snapshot(e, &state);
             snapshot_at = *done;
         }
         if (unchecked && optimistic) {
-            if (step_optimistic(e, &coefs, positions_seen, &state, grad)) {
+            if (step_optimistic(e, &coefs, r.positions_seen, &state, grad)) {
                 /* The square of some gradient overflows. Repeat the steps since the snapshot carefully. */
                 rollback(e, &state, grad);
                 *done = snapshot_at;
@@ -200,17 +218,15 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
                 continue;
             }
         } else {
-            status = step_careful(e, &coefs, positions_seen, &state, grad, grad_has_minus_zero, negative_v, poll);
+            status = step_careful(e, &coefs, r.positions_seen, &state, grad, r.grad_has_minus_zero, r.negative_v, poll);
             if (status) {
-                mg_restore_grad(e, grad, saved_grad);
+                mg_restore_grad(e, grad, r.saved_grad);
                 break;
             }
         }
-        free(saved_grad);
-        saved_grad = NULL;
-        grad_has_minus_zero = 0;
+        end_step(&r);
         ++*done;
     }
-    free(saved_grad);
+    free(r.saved_grad);
     return status;
 }

@@ -4,7 +4,6 @@
 A call copies the leaves' numbers into a frame and runs the forward instructions there; backward copies the leaves' grads
 into the frame, runs the backward instructions, and copies them back.
 """
-from libc.math cimport log as c_log
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -109,8 +108,6 @@ cdef void give_frame(Frame *frame) noexcept nogil:
 
 
 # ---- a call on the tape ----
-
-
 
 cdef void release_call(Replay *replay) noexcept nogil:
     cdef Call *call = call_of(replay)

@@ -23,6 +23,7 @@ cdef class FusedEngine:
     cdef bint knows(self, dict ids) noexcept
     cdef int build_char_table(self, dict ids) except -1
     cdef Py_ssize_t encode_text(self, document, Py_ssize_t at) except -1
+    cdef Py_ssize_t encode(self, document, bint is_text, Py_ssize_t at) except -1
     cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1
     cdef raise_status(self, int status)
     cdef int check_adam(self, Adam adam) except -1

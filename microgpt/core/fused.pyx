@@ -206,6 +206,9 @@ parallel. The instruction set is the one in use when the engine is made.
             self.tokens[at + n] = bos
         return n
 
+    cdef Py_ssize_t encode(self, document, bint is_text, Py_ssize_t at) except -1:
+        return self.encode_text(document, at) if is_text else self.encode_document(document, at)
+
     def loss_and_grad(self, tokens):
         """`loss = document_loss(tokens, model); loss.backward()`: the loss, a float; adds to `model.grad`.
 
@@ -280,10 +283,7 @@ parallel. The instruction set is the one in use when the engine is made.
                     document = next(iterator, END)
                     if document is END:
                         break
-                    if ids is None:
-                        n = self.encode_document(document, starts[count])
-                    else:
-                        n = self.encode_text(document, starts[count])
+                    n = self.encode(document, ids is not None, starts[count])
                 except BaseException:
                     self.train_batch(starts, count, adam, losses)  # those before it are sound
                     raise
@@ -322,10 +322,7 @@ parallel. The instruction set is the one in use when the engine is made.
                     document = next(iterator, END)
                     if document is END:
                         return
-                    if ids is None:
-                        starts[i + 1] = starts[i] + self.encode_document(document, starts[i]) + 1
-                    else:
-                        starts[i + 1] = starts[i] + self.encode_text(document, starts[i]) + 1
+                    starts[i + 1] = starts[i] + self.encode(document, ids is not None, starts[i]) + 1
                 config = adam.config
                 with nogil:
                     status = mg_train_batches(self.engine, &config, adam.steps, batch_size, self.model.params_data,

@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 cimport cython
 from cpython.object cimport PyObject
 
-from microgpt.core.recorder cimport Recorder
+from microgpt.core.recorder cimport Recorder, current
 from microgpt.core.symbols cimport SymFloat, SymInt, call_number, extreme_of
 from microgpt.core.traced cimport Traced, custom
-from microgpt.core.tracing cimport data_of_value, linear_rows, look_up, tracing_now
+from microgpt.core.tracing cimport data_of_value, linear_rows, look_up
 from microgpt.core.value cimport Value
 
 from microgpt.core.outside import guard, is_from_outside, is_plain_dataclass, made, made_by, note_read
@@ -42,7 +42,7 @@ def subscript(x, i):
         if isinstance(method, FunctionType):
             return function_for(method)(x, i)
     r = x[i]
-    if isinstance(x, dict) and type(r) is not Traced and type(i) is str and id(x) not in tracing_now().created:
+    if isinstance(x, dict) and type(r) is not Traced and type(i) is str and id(x) not in current().created:
         guard("item", x, i, r)
     return r
 
@@ -59,7 +59,7 @@ def attribute(x, name):
                          "call. Use the Values")
     if type(x) is Traced or type(r) is Traced or type(r) is SymFloat or type(r) is SymInt:
         return r
-    if id(x) not in tracing_now().created:
+    if id(x) not in current().created:
         held = getattr(x, "__dict__", None)
         if held is not None and name in held:
             guard("attribute", x, name, r)
@@ -225,12 +225,12 @@ cdef object method_of(object x, str name):
 
 cdef object traced_leaf(object value):
     """A real leaf as a traced Value."""
-    return tracing_now().traced(value)
+    return current().traced(value)
 
 
 cdef object function_for(object f):
     """A function's twin that records, or the function itself where it is not the user's."""
-    cdef Recorder trace = tracing_now()
+    cdef Recorder trace = current()
     g = trace.functions.get(f)
     if g is None:
         g = trace.functions[f] = rewrite(f) if is_user_code(f) else f
@@ -284,9 +284,9 @@ def called(f):
             return special.get(f, f)
         if isinstance(owner, Random):
             return drawing(f, owner)
-        if isinstance(owner, dict) and f.__name__ == "get" and id(owner) not in tracing_now().created:
+        if isinstance(owner, dict) and f.__name__ == "get" and id(owner) not in current().created:
             return functools.partial(_get, owner, f)
-        if isinstance(owner, dict) and f.__name__ in ("items", "values") and id(owner) not in tracing_now().created:
+        if isinstance(owner, dict) and f.__name__ in ("items", "values") and id(owner) not in current().created:
             for name, value in owner.items():
                 if type(name) is str and type(value) is not Traced:
                     guard("item", owner, name, value)
@@ -303,7 +303,7 @@ def called(f):
 
 cdef object drawing(object f, object generator):
     """A method of random.Random: fine where the function has made the generator itself, from a seed."""
-    if id(generator) in tracing_now().created:
+    if id(generator) in current().created:
         return f
     return _refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
 
@@ -311,8 +311,8 @@ cdef object drawing(object f, object generator):
 def _seeded(*seed):
     generator = Random(*seed)
     if seed and seed[0] is not None:
-        tracing_now().created.add(id(generator))
-        tracing_now().keep.append(generator)
+        current().created.add(id(generator))
+        current().keep.append(generator)
     return generator
 
 
@@ -356,7 +356,7 @@ cdef bint is_user_class(object kind):
 
 def _instance(kind, init, *arguments, **options):
     x = object.__new__(kind)
-    trace = tracing_now()
+    trace = current()
     trace.created.add(id(x))
     trace.keep.append(x)
     init(x, *arguments, **options)

@@ -3,8 +3,7 @@
 from collections import deque
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from microgpt.core.recorder cimport Recorder, Symbol
-from microgpt.core.tracing cimport tracing_now
+from microgpt.core.recorder cimport Recorder, Symbol, current
 from microgpt.core.value cimport Value
 
 from microgpt.core.recorder import TraceError
@@ -12,7 +11,7 @@ from microgpt.core.recorder import TraceError
 
 def guard(kind, holder, name, value):
     """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
-    cdef Recorder trace = tracing_now()
+    cdef Recorder trace = current()
     key = (kind, id(holder), name)
     if key not in trace.guards:
         trace.guards[key] = (kind, holder, name, value)
@@ -24,7 +23,7 @@ def guard(kind, holder, name, value):
 
 def note_read(holder, name, value):
     """Note an attribute that is not watched: one of a class or a module."""
-    cdef Recorder trace = tracing_now()
+    cdef Recorder trace = current()
     if not cannot_change(value):
         trace.reads["class", id(holder), name] = (holder, value)
 
@@ -37,7 +36,7 @@ cdef bint cannot_change(object x):
 
 def made(x):
     """x, which the function has just made: it may change it."""
-    cdef Recorder trace = tracing_now()
+    cdef Recorder trace = current()
     trace.created.add(id(x))
     trace.keep.append(x)  # no other object gets its id
     return x
@@ -49,7 +48,7 @@ def made_by(f, *arguments, **options):
 
 def is_from_outside(x):
     """Whether an object was read from outside, or is within one that was."""
-    cdef Recorder trace = tracing_now()
+    cdef Recorder trace = current()
     if id(x) in trace.created:
         return False
     while True:
@@ -98,7 +97,7 @@ def augmenting(x):
 
 def storing(x):
     """Before x.name = ...: only what this trace has made may be changed."""
-    if id(x) not in tracing_now().created:
+    if id(x) not in current().created:
         raise TraceError(f"an attribute of a {x.__class__.__name__} is set in a compiled function, which would happen when it is "
                          "traced, not in every call: set it outside, or return the value")
     return x

@@ -63,7 +63,8 @@ cdef Traced negative(int32_t i):
     return new_traced(node(MG_MUL, i, constant(-1.0)))  # -x is x * -1
 
 
-cdef object traced_add(object left, object right):
+cdef object traced_binary(int op, object left, object right):
+    """A sum or a product."""
     cdef int32_t a, b
     if not is_value(left):
         left, right = right, left  # 2 + x is x + 2
@@ -71,18 +72,15 @@ cdef object traced_add(object left, object right):
     b = operand(right)
     if b < 0:
         return NotImplemented
-    return new_traced(node(MG_ADD, a, b))
+    return new_traced(node(op, a, b))
 
 
-cdef object traced_multiply(object left, object right):
-    cdef int32_t a, b
-    if not is_value(left):
-        left, right = right, left
-    a = operand(left)
-    b = operand(right)
-    if b < 0:
-        return NotImplemented
-    return new_traced(node(MG_MUL, a, b))
+cdef inline object traced_add(object left, object right):
+    return traced_binary(MG_ADD, left, right)
+
+
+cdef inline object traced_multiply(object left, object right):
+    return traced_binary(MG_MUL, left, right)
 
 
 cdef object traced_subtract(object left, object right):

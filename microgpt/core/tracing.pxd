@@ -8,7 +8,6 @@ cdef class Trace(Recorder):
     pass
 
 
-cdef Recorder tracing_now()
 cdef object look_up(object items, SymInt index)
 cdef SymFloat data_of_value(object value)
 cdef list linear_rows(object x, object w)

@@ -133,10 +133,6 @@ cdef object look_up_fresh(object items, SymInt index):
 
 # ---- for the hooks ----
 
-cdef Recorder tracing_now():
-    return current()
-
-
 cdef SymFloat data_of_value(object value):
     return data_of(node_of_value(value))
 
