@@ -20,10 +20,10 @@ COMMANDS = {
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command that the first argument names; return the exit status."""
     words = sys.argv[1:] if argv is None else argv
-    if argv is None:  # the process is this command's: see train.py
-        import gc
+    if argv is None:  # the process is this command's
+        from .cli import rest_collector
 
-        gc.set_threshold(100_000)
+        rest_collector()
     if words and words[0] == "run":  # stdout and errors are the script's from here on
         from .run import main as run
 

@@ -21,8 +21,7 @@ def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
 
     p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.")
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
-    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
-                   "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
+    cli.add_input(p)
     p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
     p.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     given: dict[str, Any] = vars(p.parse_args(argv))

@@ -37,15 +37,10 @@ def _export(given: "dict[str, Any]") -> None:
     for _, path in outputs:
         check_writable(path)
     state = checkpoint.load(given["model"])
-    made = {"--c": lambda: as_c(state, cli.printable if _steers(state.uchars) else str), "--json": lambda: as_json(state)}
+    made = {"--c": lambda: as_c(state, cli.printable if cli.needs_escapes(state.uchars) else str), "--json": lambda: as_json(state)}
     for kind, path in outputs:
         write_atomically(path, made[kind]().encode("utf-8", "surrogatepass"))
         cli.say(f"wrote {path}")
-
-
-def _steers(uchars: "list[str]") -> bool:
-    """Return whether `microgpt sample` would escape what it writes: see `cli.console.write_samples`."""
-    return not "".join(uchars).isprintable()
 
 
 if __name__ == "__main__":

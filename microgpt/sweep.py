@@ -1,5 +1,6 @@
 """`python -m microgpt.sweep --grid 'learning_rate=0.003,0.01 seed=1..20'`: train a model for each point of a grid."""
 import sys
+from contextlib import contextmanager
 
 from .cli import console as cli
 from .config import DEFAULTS
@@ -7,7 +8,6 @@ from .config import DEFAULTS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
     from typing import Any
 
     from .parallel.sweeps import Ranked, SweepResult
@@ -28,8 +28,7 @@ def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
     p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", required=True, help="settings of microgpt train "
                    "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
     p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
-    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
-                   "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
+    cli.add_input(p)
     p.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, and compare the "
                    "models by their loss on it (without: by the mean loss of the last tenth of the steps)")  # fmt: skip
     p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
@@ -116,49 +115,44 @@ def _sweep(given: "dict[str, Any]") -> None:
     _report(found, given)
 
 
-def make_executor(kind: str, workers: int) -> "AbstractContextManager[Any]":
-    """Return a context that gives the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
-    from contextlib import ExitStack, nullcontext
-
+@contextmanager
+def make_executor(kind: str, workers: int) -> "Iterator[Any]":
+    """A context that gives the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
     if kind == "threads":
-        return nullcontext()
-    if kind == "processes":
+        yield None
+    elif kind == "processes":
         from concurrent.futures import ProcessPoolExecutor
 
-        return ProcessPoolExecutor(workers, initializer=_end_with_parent)
-    if kind == "dask" or "://" in kind:
-        try:
-            from distributed import Client, LocalCluster
-        except ImportError:
-            raise cli.UsageError("--executor dask needs dask.distributed: pip install 'microgpt-exact[dask]'") from None
-        stack = ExitStack()
-        if kind == "dask":
-            kind = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
-        client = stack.enter_context(Client(kind))
-        stack.enter_context(executor := client.get_executor())
-        return _holding(stack, executor)
-    if kind == "mpi":
+        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+            yield pool
+    elif kind == "dask":
+        distributed = _need_dask()
+        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+            with distributed.Client(cluster) as client, client.get_executor() as executor:
+                yield executor
+    elif "://" in kind:
+        with _need_dask().Client(kind) as client, client.get_executor() as executor:
+            yield executor
+    elif kind == "mpi":
         try:
             from mpi4py.futures import MPIPoolExecutor
         except (ImportError, RuntimeError):
             raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
-        pool: AbstractContextManager[Any] = MPIPoolExecutor(workers)
-        return pool
-    found = cli.closest(kind, EXECUTORS)
-    hint = f"; did you mean {found[0]}?" if found else ""
-    raise cli.UsageError(f"--executor must be one of {', '.join(EXECUTORS)} or the address of a dask scheduler, not {kind!r}{hint}")
+        with MPIPoolExecutor(workers) as pool:
+            yield pool
+    else:
+        found = cli.closest(kind, EXECUTORS)
+        hint = f"; did you mean {found[0]}?" if found else ""
+        known = f"{', '.join(EXECUTORS)} or the address of a dask scheduler"
+        raise cli.UsageError(f"--executor must be one of {known}, not {kind!r}{hint}")
 
 
-def _holding(stack: "Any", executor: "Any") -> "AbstractContextManager[Any]":
-    """Return a context that gives executor and closes stack at its end."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def hold() -> "Iterator[Any]":
-        with stack:
-            yield executor
-
-    return hold()
+def _need_dask() -> "Any":
+    try:
+        import distributed
+    except ImportError:
+        raise cli.UsageError("--executor dask needs dask.distributed: pip install 'microgpt-exact[dask]'") from None
+    return distributed
 
 
 def _end_with_parent() -> None:

@@ -2,10 +2,9 @@
 import sys
 
 if __name__ == "__main__":
-    # The process makes few cycles; the collector would spend a fiftieth of a short run on the modules that are imported.
-    import gc
+    from .cli import rest_collector
 
-    gc.set_threshold(100_000)
+    rest_collector()  # before the imports below
 
 from .cli import console as cli
 from .config import DEFAULTS as CONFIG

@@ -94,7 +94,7 @@ def last_line(output):
 def copy_of_sources(name):
     """Copy the sources, as they would be committed, into a new folder."""
     target = SCRATCH / name
-    # Without version control: what lies at the top without a suffix is somebody's output, but for the licence.
+    # Without version control, a file at the top without a suffix is output that was redirected there, except the licence.
     if (ROOT / ".git").exists():
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
         files = [file for file in listed.stdout.split("\0") if file and (ROOT / file).is_file()]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..trainer import Trainer
 
 __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
-           "Terminated", "UsageError", "add_sampling", "check_characters", "check_sampling", "closest", "drop_stdout",
-           "flag", "is_terminal", "owns_process", "parser", "printable", "read_docs",
+           "Terminated", "UsageError", "add_input", "add_sampling", "check_characters", "check_sampling", "closest", "drop_stdout",
+           "flag", "is_terminal", "needs_escapes", "owns_process", "parser", "printable", "read_docs",
            "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
@@ -340,13 +340,18 @@ def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
         f"({beyond / characters:.1%}) are beyond it and {what}")  # fmt: skip
 
 
+def _refuse(message: str) -> "NoReturn":
+    from ..errors import UsageError
+
+    raise UsageError(message)
+
+
 def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None", vocabulary: str) -> None:
     """Raise UsageError, with file, line and character, if docs (of path) have a character that is not in the vocabulary."""
     unknown = set().union(*docs).difference(tokenizer.ids)
     if not unknown:
         return
     from ..data import default_source
-    from ..errors import UsageError
 
     path = default_source() if path is None else path
     with open(path, encoding="utf-8-sig", errors="replace") as file:  # "\r" and "\r\n" end lines, as in load_docs
@@ -354,11 +359,17 @@ def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None"
             doc = line.strip()
             for i, ch in enumerate(doc):
                 if ch in unknown:
-                    raise UsageError(
+                    _refuse(
                         f"{path}, line {number}: character {ch!r} (U+{ord(ch):04X}) at index {i} is not in {vocabulary}"
                     )
     ch = min(unknown)  # the file has changed since
-    raise UsageError(f"{path}: character {ch!r} (U+{ord(ch):04X}) is not in {vocabulary}")
+    _refuse(f"{path}: character {ch!r} (U+{ord(ch):04X}) is not in {vocabulary}")
+
+
+def add_input(parser: "Any") -> None:
+    """Add the flag of the text, which several commands have."""
+    parser.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
+                        "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
 
 
 def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
@@ -370,18 +381,19 @@ def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
 def check_sampling(options: "dict[str, Any]") -> None:
     """Raise UsageError for flags that no sampling can have."""
     if not 0 < options["temperature"] < float("inf"):
-        from ..errors import UsageError
-
-        raise UsageError(f"--temperature must be a number greater than 0, not {options['temperature']}")
+        _refuse(f"--temperature must be a number greater than 0, not {options['temperature']}")
     if options["samples"] < 0:
-        from ..errors import UsageError
+        _refuse(f"--samples must be at least 0, not {options['samples']}")
 
-        raise UsageError(f"--samples must be at least 0, not {options['samples']}")
+
+def needs_escapes(uchars: "Sequence[str]") -> bool:
+    """Return whether a text of these characters may steer a terminal, so that samples are written by `printable`."""
+    return not "".join(uchars).isprintable()
 
 
 def write_samples(trainer: "Trainer", options: "dict[str, Any]", own: "Collection[str]" = ()) -> None:
     """Write the script's line for each sample to stdout; own: characters that are written even if they steer a terminal."""
-    out, special = Output(), not "".join(trainer.tokenizer.uchars).isprintable()
+    out, special = Output(), needs_escapes(trainer.tokenizer.uchars)
     for i in range(options["samples"]):
         cuts = options.get("top_k"), options.get("top_p"), options.get("max_length")
         text = trainer.sample_one(options["temperature"], options.get("prompt", ""), *cuts)

@@ -22,8 +22,7 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    sparse=True)  # fmt: skip
-    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
-                   "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
+    cli.add_input(p)
     p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
         if name != "num_steps":

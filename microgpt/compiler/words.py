@@ -38,9 +38,9 @@ def _of_all(compiled: "Compiled[Any, Any]", entries: "list[Entry]", most: int) -
         yield f"  {n} calls ran as written: {why}"
     if compiled.dropped:
         yield (f"  {compiled.dropped} shapes were dropped, because more than {most} are in use; {compiled.dropped_early} of them "
-               "had cost more to compile than they saved. A shape that comes again begins anew")
+               "had cost more to compile than they saved. A shape that comes again starts over")
     if compiled.made_before >= MANY and not any(entry.replays for entry in entries):
-        yield (f"  compile() was called {compiled.made_before + 1} times with this function, and each time all begins anew: call it "
+        yield (f"  compile() was called {compiled.made_before + 1} times with this function, and each time all of it starts over: call it "
                "once, before the loop")
     kept = [entry.kept for entry in entries]
     for i, name in enumerate(names(compiled.function, max(map(len, kept), default=0))):

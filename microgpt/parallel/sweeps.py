@@ -217,7 +217,8 @@ def _run_sweep(
 ) -> "Iterator[SweepResult]":
     """The generator of `run_sweep`, whose arguments are checked."""
     known = {_key(result.settings, result.engine): result for result in kept if _is_final(result)}
-    stop, own = _Stop(), None
+    own = None
+    stop = Callback()  # ends the runs of threads of our own, which no signal can reach
     try:
         todo: list[Config] = []
         for settings in chosen:
@@ -250,11 +251,7 @@ def _run_sweep(
             file.close()
 
 
-class _Stop(Callback):
-    """Ends the runs of this process's own threads, which no signal can reach, when the sweep ends."""
-
-
-def _results(executor: "Executor", tasks: "list[Task]", stop: "_Stop | None") -> "Iterator[SweepResult]":
+def _results(executor: "Executor", tasks: "list[Task]", stop: "Callback | None") -> "Iterator[SweepResult]":
     """Yield the results of tasks as they end, a few hundred in the executor at a time."""
     from concurrent.futures import FIRST_COMPLETED, wait
 

@@ -48,9 +48,9 @@ def canonical(node: "ast.AST | list[Any]") -> "tuple[str, list[str]]":
     return hashlib.sha256(walk(node).encode()).hexdigest()[:24], list(names)
 
 
-#: By class of node: its fields that may hold nodes. Contexts and operators are nodes without any, which nobody asks for.
+#: By class of node: its fields that may hold nodes, but for contexts and operators, which no analysis needs.
 _fields: "dict[type, tuple[str, ...]]" = {}
-_LEAVES = {"ctx", "op", "ops", "id", "attr", "kind", "type_comment", "lineno"}
+_LEAVES = {"ctx", "op", "ops", "id", "attr", "kind", "type_comment"}
 
 
 def children(node: ast.AST) -> "Iterator[ast.AST]":

@@ -213,6 +213,16 @@ def _rows(items: "Sequence[str]", per_line: int) -> str:
     return "".join(f"    {', '.join(items[i : i + per_line])},\n" for i in range(0, len(items), per_line))
 
 
+def _finite_parameters(state: "State") -> "list[float]":
+    """Return the parameters. Raises ValueError if one is not finite: neither C nor JSON has a literal for it."""
+    from math import isfinite
+
+    numbers: list[float] = state.params.tolist()
+    if not all(map(isfinite, numbers)):
+        raise ValueError("the model has parameters that are not finite: the run has diverged")
+    return numbers
+
+
 def as_c(state: "State", shown: "Callable[[str], str]" = str) -> str:
     """Return a C program that samples from a saved run.
 
@@ -226,14 +236,9 @@ def as_c(state: "State", shown: "Callable[[str], str]" = str) -> str:
     Raises
     ------
     ValueError
-        For a model whose parameters are not finite: C has no literal for them.
+        For a model whose parameters are not finite.
     """
-    from math import isfinite
-
-    numbers = state.params.tolist()
-    if not all(map(isfinite, numbers)):
-        raise ValueError("the model has parameters that are not finite: the run has diverged")
-    config, words = state.config, state.rng[1]
+    numbers, config, words = _finite_parameters(state), state.config, state.rng[1]
     parts = {
         "VOCAB": len(state.uchars) + 1, "N_EMBD": config.n_embd, "N_HEAD": config.n_head, "N_LAYER": config.n_layer,
         "BLOCK": config.block_size, "CHARACTERS": ", ".join([*(_literal(shown(ch)) for ch in state.uchars), '""']),
@@ -251,12 +256,9 @@ def as_json(state: "State") -> str:
 
     Numbers have as many digits as it takes to read the same double back. Raises ValueError as `as_c` does.
     """
-    from math import isfinite
-
     from ..config import split_parameters
 
-    if not all(map(isfinite, state.params.tolist())):
-        raise ValueError("the model has parameters that are not finite: the run has diverged")
+    _finite_parameters(state)
     config = state.config
     matrices = split_parameters(state.params, config.shapes(len(state.uchars) + 1))
     model: dict[str, Any] = {
