@@ -11,6 +11,7 @@ import pytest
 from microgpt import Trainer
 from microgpt.export import main
 from microgpt.sample import main as sample
+from microgpt.viz.activations import forward
 
 SHAPES = {
     "names": (["emma", "olivia", "ava"], dict(n_embd=8, n_head=2, n_layer=1, block_size=6)),
@@ -57,6 +58,35 @@ def test_the_program_prints_what_sample_prints(folder, capfd, name):
         done = run(*words)
         assert (done.returncode, done.stdout, done.stderr) == (0, capfd.readouterr().out, "")
     assert run(1, 0).returncode == run(1, 1, 1, 1).returncode == 2
+
+
+#: The program with another main, which prints the logits of every position of a text.
+LOGITS = """#define main sample_main
+#include "m.c"
+#undef main
+int main(void)
+{
+    const int tokens[] = {%s};
+    double logits[VOCAB];
+    for (int p = 0; p < (int)(sizeof tokens / sizeof *tokens); p++) {
+        gpt(tokens[p], p, logits);
+        for (int i = 0; i < VOCAB; i++) printf("%%a ", logits[i]);
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell, signals and devices of POSIX")
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_programs_logits_have_the_bits_of_the_model(folder, name):
+    """A sample hides a last bit; these do not."""
+    trainer = saved(name)
+    assert main(["m.safetensors", "--c", "m.c"]) == 0
+    tokens = [trainer.tokenizer.BOS, *range(trainer.tokenizer.BOS)][: trainer.config.block_size]
+    (folder / "logits.c").write_text(LOGITS % ", ".join(map(str, tokens)))
+    printed = compiled("logits.c")().stdout.split()
+    assert list(map(float.fromhex, printed)) == forward(trainer, tokens)["logits"].ravel().tolist()
 
 
 def test_json_has_the_numbers(folder):
