@@ -136,6 +136,7 @@ MODULES = {
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
+    "probes": [],
     "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/model/layout.c",
               "csrc/rng/mt19937.c"],
 }
