@@ -303,7 +303,8 @@ def debug(session):
 REFNANNY_TESTS = [f"tests/{name}.py" for name in (
     "exact/test_value", "exact/test_model", "exact/test_model_object", "exact/test_model_numbers", "exact/test_model_rows",
     "exact/test_layers", "exact/test_fused", "exact/test_adam", "exact/test_mt19937",
-    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_threads")]  # fmt: skip
+    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_interrupted_trainer",
+    "robust/test_threads")]  # fmt: skip
 
 
 @proof()
