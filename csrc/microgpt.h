@@ -86,6 +86,16 @@ typedef struct mg_engine mg_engine;
 mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels); /* NULL: out of memory */
 void mg_engine_free(mg_engine *engine);
 
+/* How many threads mg_train_batches and mg_position_losses_of may use, the calling one included; 1 at first. They start when
+ * there is work for them, and anew in a process that was forked. least_work: multiplications of a forward pass from which on
+ * a step is shared, because shorter ones are done sooner alone; MG_LEAST_SHARED_WORK is as measured. MG_OK or
+ * MG_NO_MEMORY. */
+mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work);
+#define MG_LEAST_SHARED_WORK 400000.0
+
+/* Whether a step on documents of so many positions altogether is shared. */
+int mg_engine_shares(const mg_engine *engine, int64_t positions);
+
 /* loss = document_loss(tokens, model); loss.backward(). tokens: [n + 1], each below vocab_size, n from 1 to block_size.
  * grad is added to; on any status but MG_OK it is unchanged.
  * MG_LOG_DOMAIN (a target's probability is 0), MG_INTERRUPTED, MG_NO_MEMORY. */
@@ -98,6 +108,11 @@ mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_
 mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                              double *losses);
 
+/* The losses at each position of some documents, those of document d from losses[starts[d] - d] on. tokens and starts as for
+ * mg_train. On any status but MG_OK, also MG_NO_THREAD, losses are unspecified. */
+mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                int64_t documents, mg_poll *poll, double *losses);
+
 /* Layers of the last document in which zeros of relu were skipped. For tests. */
 int64_t mg_engine_sparse_layers(const mg_engine *engine);
 
@@ -109,7 +124,8 @@ mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step
                    double *losses, int64_t *done);
 
 /* The same with one step of Adam for every batch_size documents: (1 / batch_size) * sum(losses), one backward pass, one
- * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. */
+ * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. The results do
+ * not depend on the number of threads. One status more: MG_NO_THREAD. */
 mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                            double *params, double *grad, double *m, double *v, const int32_t *tokens,
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,

@@ -7,6 +7,7 @@ from microgpt.core.model cimport GPT
 
 cdef class FusedEngine:
     cdef readonly GPT model
+    cdef readonly int threads
     cdef mg_engine *engine
     cdef mg_poll poll
     cdef object lock        # held while the engine works: one call at a time
@@ -27,5 +28,4 @@ cdef class FusedEngine:
     cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1
     cdef raise_status(self, int status)
     cdef int check_adam(self, Adam adam) except -1
-    cdef train_batches(self, documents, Adam adam, list losses, dict ids, int64_t batch_size)
-    cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses)
+    cdef train_steps(self, int64_t *starts, int64_t steps, int64_t size, Adam adam, list losses)
