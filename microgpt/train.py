@@ -9,6 +9,7 @@ if __name__ == "__main__":
 from .cli import console as cli
 from .config import DEFAULTS as CONFIG
 from .config import Config
+from .data import describe_source, load_lines
 from .trainer import Callback, Trainer
 
 TYPE_CHECKING = False
@@ -38,20 +39,27 @@ def _arguments(argv: "list[str]") -> "Given":
 def _train(given: "Given") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
-    val_docs, fraction, is_planned = None, None, False
+    text, val, fraction, is_planned = None, None, None, False
     if given:
         from .cli import options as flags
+        from .cli.texts import read_training_text
 
         flags.check(given)
         is_planned = bool(given.keys() & flags.PLANNED)
-    docs, source = cli.read_docs(given.get("input"), lines=not given)
-    if is_planned:
+        text = read_training_text(given)
+    docs: Any = text.docs if text else load_lines()
+    source = text.source if text else describe_source()
+    if text and is_planned:
         from .cli import plan
 
-        docs, val_docs, fraction = plan.prepare(given, docs, source)
-    trainer = _resume(given, options, docs, source) if "resume" in given else _begin(options, docs)
+        docs, val, fraction = plan.prepare(given, text)
+    trainer = _resume(given, options, docs, text) if "resume" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
-    cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
+    if text:
+        trainer.extra.pop("text_form", None)
+        trainer.extra.update({"text_form": text.notes} if text.notes else {})
+    if "quiet" not in given:
+        cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
     out = cli.Output()
     callbacks: list[Callback] = [StepPrinter(out, "quiet" in given), LossWarning()]
     try:
@@ -62,7 +70,9 @@ def _train(given: "Given") -> None:
             cli.show_progress(progress)
             callbacks.insert(0, progress)
         if is_planned:
-            callbacks = [*plan.callbacks(trainer, given, source, val_docs, fraction), *callbacks]
+            callbacks = [*plan.callbacks(trainer, given, source, val, fraction), *callbacks]
+        if text and "quiet" not in given:
+            text.say_hints(trainer)
         if "save" in given:
             from .cli.signals import EndingSignals
 
@@ -95,7 +105,7 @@ def _begin(options: "Given", docs: "Any") -> Trainer:
     return Trainer(docs, engine=options["engine"], **config.as_dict())
 
 
-def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str) -> Trainer:
+def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any") -> Trainer:
     path, other_text = given["resume"], given.get("allow_other_text", False)
     trainer = Trainer.load(path, docs, options["engine"], other_text)
     saved = {"steps": trainer.num_steps, **trainer.config.as_dict()}
@@ -103,7 +113,7 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str
         if given.get(name, value) != value:
             raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
     if other_text:
-        cli.check_characters(docs, trainer.tokenizer, given.get("input"), f"the vocabulary of {path}")
+        text.check_characters(trainer, f"the vocabulary of {path}")
     if trainer.step_index == trainer.num_steps:
         cli.say(f"{path} is done: all its {trainer.num_steps} steps are behind it, so there is nothing to train, only to sample")
     else:

@@ -4,6 +4,7 @@ import os
 from ..config import DEFAULTS
 from ..engines import ENGINES
 from . import console as cli
+from . import texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    sparse=True)  # fmt: skip
-    cli.add_input(p)
+    texts.add_flags(p.add_argument_group("text"), several=True)
     p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
         if name != "num_steps":
@@ -123,7 +124,7 @@ def best_path(path: str) -> str:
 
 def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
-    from ..data import BUNDLED, default_source
+    from ..data import BUNDLED
 
     outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
     for name, path in outputs:
@@ -135,8 +136,7 @@ def _check_files(given: "Given") -> None:
 
     if "save" in given and "save_best" not in given and _validates(given):
         outputs.append(("the best model of --save", best_path(given["save"])))
-    source = given.get("input") or default_source()
-    inputs = [("--input", source)] if source != BUNDLED else []
+    inputs = texts.input_files(given.get("input"))
     inputs += [(cli.flag(name), given[name]) for name in ("val", "resume") if name in given]
     inputs.append(("the bundled text", BUNDLED))
     for output in outputs:

@@ -64,7 +64,7 @@ def test_command_and_program_write_the_same_files(tmp_path, monkeypatch, capsys)
         assert (tmp_path / f"p{suffix}").read_bytes() == (tmp_path / f"c{suffix}").read_bytes()
     found = compare(read_log("p.jsonl"), read_log("c.jsonl"))
     assert found.same and found.common == found.digests == 12
-    printed = [line.removeprefix("microgpt: ") for line in capsys.readouterr().err.splitlines()[2:]]
+    printed = [line.removeprefix("microgpt: ") for line in capsys.readouterr().err.splitlines()[3:]]
     assert [line.replace("p.", "c.") for line in said] == printed
 
 
