@@ -53,7 +53,10 @@ def _train(given: "Given") -> None:
         from .cli import plan
 
         docs, val, fraction = plan.prepare(given, text)
-    trainer = _resume(given, options, docs, text) if "resume" in given else _begin(options, docs)
+    if "resume" in given:
+        trainer = _resume(given, options, docs, text)
+    else:
+        trainer = _init_from(given, options, docs) if "init_from" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
     if text:
         trainer.extra.pop("text_form", None)
@@ -93,9 +96,9 @@ def _train(given: "Given") -> None:
 def _own_characters(trainer: Trainer, given: "Given") -> str:
     """Return the characters that the script would print, whatever a terminal makes of them: those of the user's text.
 
-    A resumed run may have others, from the file.
+    A run that begins with a file may have others, from there.
     """
-    return "".join(trainer.docs) if "resume" in given else "".join(trainer.tokenizer.uchars)
+    return "".join(trainer.docs) if given.keys() & {"resume", "init_from"} else "".join(trainer.tokenizer.uchars)
 
 
 def _begin(options: "Given", docs: "Any") -> Trainer:
@@ -103,6 +106,26 @@ def _begin(options: "Given", docs: "Any") -> Trainer:
     if not isinstance(docs, list):
         return Trainer.from_lines(docs, config, options["engine"])
     return Trainer(docs, engine=options["engine"], **config.as_dict())
+
+
+def _init_from(given: "Given", options: "Given", docs: "Sequence[str]") -> Trainer:
+    """Begin a new run with the weights of a file."""
+    from .storage import checkpoint
+    from .storage.weights import SIZES
+
+    path = given["init_from"]
+    state = checkpoint.load(path)
+    for name in SIZES:
+        found = getattr(state.config, name)
+        if given.get(name, found) != found:
+            raise cli.UsageError(f"{path} has {name} {found}; a run with {cli.flag(name)} {given[name]} cannot begin with it")
+    settings = {name: options[name] for name in CONFIG if name not in (*SIZES, "num_steps", "seed")}
+    trainer = Trainer.init_from(state, docs, options["steps"], options["seed"], options["engine"], **settings)
+    new = sorted({*trainer.tokenizer.uchars}.difference(state.uchars))
+    shown = "".join(f" {ch!r}" for ch in new[:20]) + (" ..." if len(new) > 20 else "")
+    characters = f"{len(new)} new character{'s' * (len(new) > 1)}:{shown}" if new else "no new characters"
+    cli.say(f"{path}: a new run begins with its weights of step {state.step_index}; {characters}")
+    return trainer
 
 
 def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any") -> Trainer:

@@ -46,7 +46,10 @@ def _add_saving(p: "Any") -> None:
     p.add_argument("--save", metavar="FILE", help="write the run to one .safetensors file at the end, "
                    "and when something else ends it (Ctrl-C, SIGTERM, SIGHUP, divergence, a reader that leaves)")  # fmt: skip
     p.add_argument("--save-every", type=int, metavar="N", help="with --save: every N steps as well")
-    p.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--init-from", metavar="FILE", help="begin a new run with the weights of a saved one, which sets the "
+                       "sizes of the model; characters that it does not have are initialised")  # fmt: skip
+    which.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
                    "never interrupted")  # fmt: skip
     p.add_argument("--allow-other-text", action="store_true", help="with --resume: even if the text has changed")
 
@@ -89,7 +92,7 @@ def check(given: "Given") -> None:
     if not 0 < given.get("val_fraction", 0.5) < 1:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
     _check_files(given)
-    if given.keys() & {"save", "resume", "log", "plot"}:
+    if given.keys() & {"save", "resume", "init_from", "log", "plot"}:
         from ..storage.checkpoint import import_arrays
 
         import_arrays()
@@ -137,7 +140,7 @@ def _check_files(given: "Given") -> None:
     if "save" in given and "save_best" not in given and _validates(given):
         outputs.append(("the best model of --save", best_path(given["save"])))
     inputs = texts.input_files(given.get("input"))
-    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume") if name in given]
+    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume", "init_from") if name in given]
     inputs.append(("the bundled text", BUNDLED))
     for output in outputs:
         # A run may be saved over the checkpoint it continues, which a save replaces as a whole.

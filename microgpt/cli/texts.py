@@ -65,7 +65,10 @@ def input_files(paths: "Sequence[str] | None") -> "list[tuple[str, str | int]]":
 def read_training_text(given: "Given") -> "Text":
     """Return the text to train on; a resumed run reads it as it was read before."""
     if "resume" not in given:
-        return Text(given.get("input"), form_of(given), given.get("block_size", DEFAULTS["block_size"]))
+        block_size = given.get("block_size", DEFAULTS["block_size"])
+        if "init_from" in given:
+            block_size = read_about(given["init_from"])["config"].block_size
+        return Text(given.get("input"), form_of(given), block_size)
     about = read_about(given["resume"])
     saved = saved_form(given["resume"], about["extra"])
     form = form_of(given, saved)
