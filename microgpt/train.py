@@ -1,5 +1,6 @@
 """`python -m microgpt.train`: the original script as a command. Its lines go to stdout, everything else to stderr."""
 import sys
+import time
 
 if __name__ == "__main__":
     from .cli import rest_collector
@@ -76,13 +77,15 @@ def _train(given: "Given") -> None:
             callbacks = [*plan.callbacks(trainer, given, source, val, fraction), *callbacks]
         if text and "quiet" not in given:
             text.say_hints(trainer)
+        started = time.perf_counter()
         if "save" in given:
             from .cli.signals import EndingSignals
 
             with EndingSignals() as signals:
-                trainer.run(callbacks=[signals, *callbacks])
+                losses = trainer.run(callbacks=[signals, *callbacks])
         else:
-            trainer.run(callbacks=callbacks)
+            losses = trainer.run(callbacks=callbacks)
+        _say_result(losses, time.perf_counter() - started, [m for c in callbacks for m in getattr(c, "measured", ())])
         out.write("\n--- inference (new, hallucinated names) ---\n")
         cli.write_samples(trainer, options, _own_characters(trainer, given))
     except (ValueError, ArithmeticError) as error:
@@ -91,6 +94,23 @@ def _train(given: "Given") -> None:
         if isinstance(error, DivergedError) and "save" not in given:
             error.args = (f"{error}; nothing was saved, because there was no --save",)
         raise
+
+
+def _say_result(losses: "list[float]", seconds: float, measured: "list[tuple[int, float]]") -> None:
+    """Say in one line what training has come to. measured: (step, validation loss) of each measurement."""
+    if not losses:
+        return
+    last = losses[-max(1, len(losses) // 10) :]
+    of_last = f"mean loss of the last {len(last)}" if len(last) > 1 else "last loss"
+    found = f"; validation loss {measured[-1][1]:.4f}" if measured else ""
+    cli.say(f"{len(losses)} steps in {_duration(seconds)}; {of_last} {sum(last) / len(last):.4f}{found}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} h" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
 
 
 def _own_characters(trainer: Trainer, given: "Given") -> str:
