@@ -176,19 +176,15 @@ def _end_with_parent() -> None:
 
 def _check_files(given: "dict[str, Any]") -> None:
     """Raise, before anything is trained, for outputs that cannot be written or are the same file as another."""
+    from .cli.outputs import check_outputs
     from .cli.texts import input_files
-    from .files import check_writable, find_overlap
 
     outputs = [(f"--{name}", given[name]) for name in ("out", "plot") if given[name] is not None]
-    overlap = find_overlap(outputs, input_files(given["input"]))
-    if overlap:
-        (one, path), (other, _) = overlap
-        raise cli.UsageError(f"{one} {path} is the file of {other}; give another")
+    check_outputs(outputs, input_files(given["input"]), ["--out"])
     if given["plot"] is not None:
         from .cli.options import check_plot
 
         check_plot(given["plot"])
-        check_writable(given["plot"])
 
 
 def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) -> "Iterator[SweepResult]":

@@ -5,6 +5,7 @@ from ..config import DEFAULTS
 from ..engines import ENGINES
 from . import console as cli
 from . import texts
+from .outputs import check_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,52 +128,16 @@ def best_path(path: str) -> str:
 
 def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
-    from ..data import BUNDLED
-
     outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
-    for name, path in outputs:
-        if not path:
-            raise cli.UsageError(f"{name} needs the name of a file, not ''")
-    if not outputs:
-        return
-    from .. import files
-
-    if "save" in given and "save_best" not in given and _validates(given):
-        outputs.append(("the best model of --save", best_path(given["save"])))
+    best = "the best model of --save"
+    if given.get("save") and "save_best" not in given and _validates(given):
+        outputs.append((best, best_path(given["save"])))
     inputs = texts.input_files(given.get("input"))
     inputs += [(cli.flag(name), given[name]) for name in ("val", "resume", "init_from") if name in given]
-    inputs.append(("the bundled text", BUNDLED))
-    for output in outputs:
-        # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
-        saves = output[0] not in ("--log", "--plot")
-        _refuse(files.find_overlap([output], [entry for entry in inputs if not (saves and entry[0] == "--resume")]))
-    _refuse(files.find_overlap(outputs, _standard_streams()))
-    for name, path in outputs:
-        files.check_writable(path, in_place=name == "--log")
+    # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
+    check_outputs(outputs, inputs, ["--log"], [(name, "--resume") for name in ("--save", "--save-best", best)])
     if "save" in given and not given["save"].endswith(".safetensors") and os.path.splitext(given["save"])[1]:
         cli.say(f"{given['save']} will be a safetensors file, whatever its name ends in")
-
-
-def _refuse(overlap: "tuple[tuple[str, str], tuple[str, str | int]] | None") -> None:
-    if overlap:
-        (name, path), (other, other_path) = overlap
-        if other_path == path or isinstance(other_path, int):
-            raise cli.UsageError(f"{name} {path} would overwrite {other}: it is the same file")
-        raise cli.UsageError(f"{name} {path} would overwrite {other} {other_path}: they are the same file")
-
-
-def _standard_streams() -> "list[tuple[str, str | int]]":
-    """Return the files to which stdout and stderr go, as `find_overlap` takes them."""
-    import stat
-
-    found: list[tuple[str, str | int]] = []
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                found.append((name, descriptor))
-        except OSError:
-            pass
-    return found
 
 
 def _validates(given: "Given") -> bool:
