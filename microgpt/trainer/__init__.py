@@ -447,6 +447,56 @@ class Trainer:
 
         return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
 
+    @classmethod
+    def init_from(
+        cls,
+        source: "Path | State | Trainer",
+        docs: "Sequence[str]",
+        num_steps: int = 1000,
+        seed: int = 42,
+        engine: str = "fused",
+        **settings: "Any",
+    ) -> "Trainer":
+        """Begin a new run with the weights of another, on other documents.
+
+        Nothing but the weights is taken over: seed, shuffle, Adam's moments and the learning rate are those of a new run.
+        The vocabulary is the sorted set of the characters of both texts. A new model with this vocabulary is drawn as
+        `Trainer` draws it; then each weight that the source has takes the place of the drawn one, rows of `wte` and
+        `lm_head` by their character. So the rows of new characters are those of that new model.
+
+        Parameters
+        ----------
+        source : str, path, State or Trainer
+            A file that `save` wrote, or the run itself.
+        docs, num_steps, seed, engine
+            As of `Trainer`.
+        **settings
+            Further settings of `Trainer`. n_embd, n_head, n_layer and block_size are those of the source.
+
+        Raises
+        ------
+        ValueError
+            For sizes that are not the source's, and what `Trainer` raises.
+        CheckpointError, OSError
+            As `Trainer.load`.
+
+        Examples
+        --------
+        >>> trainer = Trainer(["emma", "ava"], num_steps=3)
+        >>> Trainer.init_from(trainer, ["zoë"], num_steps=5).tokenizer.uchars
+        ['a', 'e', 'm', 'o', 'v', 'z', 'ë']
+        """
+        from ..storage import checkpoint
+        from ..storage.weights import begin_config, transfer
+
+        state = source.state() if isinstance(source, Trainer) else source
+        state = state if isinstance(state, checkpoint.State) else checkpoint.load(state)
+        config = begin_config(state, {**settings, "num_steps": num_steps, "seed": seed})
+        docs, self = check_docs(docs, "train on"), cls.__new__(cls)
+        self._set_up(docs, Tokenizer([*docs, *state.uchars]), config, engine)
+        self._engine.set_parameters(transfer(state, self.tokenizer.uchars, self._engine.parameters()))
+        return self
+
     def __reduce_ex__(self, protocol: object) -> "Any":
         raise TypeError("a Trainer cannot be copied or pickled: use save() and Trainer.load()")
 

@@ -46,6 +46,8 @@ def check_same_text(docs: "Sequence[str]", state: State, name: str) -> None:
     if "val_fraction" in state.extra:
         fraction = printable(state.extra["val_fraction"], 50)
         hint = f", without the part that --val-fraction {fraction} holds out"
+    if "text_form" in state.extra:
+        hint = f", read with {printable(state.extra['text_form'], 200)}{hint}"
     raise CheckpointError(
         f"{name} was trained on other text{hint} (--allow-other-text or allow_other_text=True continues all the same)"
     )

@@ -100,7 +100,7 @@ def test_signature_of_trainer_has_the_settings_and_defaults_of_config():
 
 
 DOCUMENTED = ["config", "data", "errors", "evaluation", "generation", "trainer", "callbacks", "storage.runlog",
-              "parallel.sweeps"]  # fmt: skip
+              "parallel.sweeps", "reading.passages", "reading.records"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
