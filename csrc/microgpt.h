@@ -49,6 +49,9 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
 typedef struct {
     double learning_rate, beta1, beta2, eps;
     int64_t num_steps;
+    /* rates[i] is the learning rate of update first_rate + i. NULL: it falls linearly to 0 over num_steps. */
+    const double *rates;
+    int64_t first_rate;
 } mg_adam_config;
 
 /* The numbers of one update that are the same for every parameter, each rounded as the script rounds it. */
@@ -56,14 +59,14 @@ typedef struct {
     double beta1, one_minus_beta1; /* 1 - beta1 */
     double beta2, one_minus_beta2;
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
-    double lr_t;             /* learning_rate * (1 - step / num_steps) */
+    double lr_t;             /* learning_rate * (1 - step / num_steps), or what rates has */
     double eps;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
- * parameter: MG_ZERO_DIVISION (num_steps is 0), MG_POW_RANGE (beta ** t overflows). */
+ * parameter: MG_ZERO_DIVISION (num_steps is 0, no rates), MG_POW_RANGE (beta ** t overflows). */
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
 
 /* Update n parameters: data, m and v change, grad becomes 0. All four are [n] and do not overlap.

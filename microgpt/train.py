@@ -52,6 +52,8 @@ def _train(given: "Given") -> None:
     trainer = _resume(given, options, docs, source) if "resume" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
     cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
+    if given and not given.keys() & {"quiet", "resume"}:
+        flags.hint_rate(trainer.config)
     out = cli.Output()
     callbacks: list[Callback] = [StepPrinter(out, "quiet" in given), LossWarning()]
     try:
@@ -98,10 +100,11 @@ def _begin(options: "Given", docs: "Any") -> Trainer:
 def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str) -> Trainer:
     path, other_text = given["resume"], given.get("allow_other_text", False)
     trainer = Trainer.load(path, docs, options["engine"], other_text)
-    saved = {"steps": trainer.num_steps, **trainer.config.as_dict()}
-    for name, value in saved.items():
+    for name, value in trainer.config.as_dict().items():
         if given.get(name, value) != value:
             raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
+    if "steps" in given:
+        _set_steps(trainer, path, given["steps"])
     if other_text:
         cli.check_characters(docs, trainer.tokenizer, given.get("input"), f"the vocabulary of {path}")
     if trainer.step_index == trainer.num_steps:
@@ -111,6 +114,18 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str
         if "save" not in given:
             cli.say("warning: --resume without --save: what is trained from here on is not saved, not even at Ctrl-C")
     return trainer
+
+
+def _set_steps(trainer: Trainer, path: str, steps: int) -> None:
+    """Let a resumed run have this many steps, if its learning rate does not depend on them."""
+    if steps == trainer.num_steps:
+        return
+    begun = f"{path} was begun with --steps {trainer.num_steps}; it cannot go on with {steps}"
+    if trainer.adam.schedule != "constant":
+        raise cli.UsageError(f"{begun}, because its learning rate falls over them (with --schedule constant it would not)")
+    if steps < trainer.step_index:
+        raise cli.UsageError(f"{begun}, because it is at step {trainer.step_index} already")
+    trainer.num_steps = steps
 
 
 def _instruction_set(trainer: Trainer) -> str:

@@ -17,7 +17,7 @@ static int between(double x, double low, double high) { return low <= x && x <= 
 
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
 {
-    if (config->num_steps == 0) return MG_ZERO_DIVISION;
+    if (!config->rates && config->num_steps == 0) return MG_ZERO_DIVISION;
     const double t = (double)(step + 1);
     const double beta1_t = mg_pow(config->beta1, t), beta2_t = mg_pow(config->beta2, t);
     if ((isinf(beta1_t) && isfinite(config->beta1)) || (isinf(beta2_t) && isfinite(config->beta2))) return MG_POW_RANGE;
@@ -27,7 +27,8 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
     coefs->one_minus_beta2 = 1.0 - config->beta2;
     coefs->m_scale = 1.0 - beta1_t;
     coefs->v_scale = 1.0 - beta2_t;
-    coefs->lr_t = config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
+    coefs->lr_t = config->rates ? config->rates[step - config->first_rate]
+                                : config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
     /* Wide enough for every sensible setting, narrow enough that no intermediate result over- or underflows: the proofs
      * in docs/explain/exactness.md assume these ranges. Other settings go through the script's arithmetic, one by one. */

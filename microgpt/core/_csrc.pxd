@@ -47,6 +47,8 @@ cdef extern from "microgpt.h" nogil:
     ctypedef struct mg_adam_config:
         double learning_rate, beta1, beta2, eps
         int64_t num_steps
+        const double *rates
+        int64_t first_rate
 
     ctypedef struct mg_adam_coefs:
         double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps

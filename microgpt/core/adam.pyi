@@ -12,6 +12,8 @@ class Adam:
     beta2: float
     eps: float
     num_steps: int | None
+    schedule: str
+    warmup: int
     step_index: int
     def __init__(
         self,
@@ -21,6 +23,8 @@ class Adam:
         beta2: float = 0.99,
         eps: float = 1e-8,
         num_steps: int | None = ...,
+        schedule: str = "linear",
+        warmup: int = 0,
     ) -> None: ...
     @property
     def model(self) -> GPT: ...  # None over a sequence of Values
@@ -30,5 +34,6 @@ class Adam:
     def m(self) -> npt.NDArray[np.float64]: ...
     @property
     def v(self) -> npt.NDArray[np.float64]: ...
+    def rate(self, step_index: int) -> float: ...
     def step(self) -> None: ...
     def _squares_are_finite(self) -> bool: ...

@@ -302,7 +302,7 @@ parallel. The instruction set is the one in use when the engine is made.
         cdef int64_t *starts = NULL
         cdef double *document_losses = NULL
         cdef int64_t done, i
-        cdef double loss
+        cdef double loss, rate
         cdef mg_adam_config config
         cdef int status = MG_OK
         if batch_size < 1:
@@ -323,7 +323,7 @@ parallel. The instruction set is the one in use when the engine is made.
                     if document is END:
                         return
                     starts[i + 1] = starts[i] + self.encode(document, ids is not None, starts[i]) + 1
-                config = adam.config
+                adam.plan(&config, &rate, 1)
                 with nogil:
                     status = mg_train_batches(self.engine, &config, adam.steps, batch_size, self.model.params_data,
                                               self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, 1,
@@ -340,16 +340,16 @@ parallel. The instruction set is the one in use when the engine is made.
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:
             raise ValueError("this Adam belongs to another model")
-        if adam.constant:
-            raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
         return 0
 
     cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses):
         """Train on the documents in self.tokens."""
-        cdef mg_adam_config config = adam.config  # as it is now: other threads may set it meanwhile
+        cdef mg_adam_config config
+        cdef double rates[BATCH]
         cdef double batch_losses[BATCH]
         cdef int64_t done, d, step = adam.steps
         cdef int status
+        adam.plan(&config, rates, documents)
         with nogil:
             status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
                               adam.v_data, self.tokens, starts, documents, &self.poll, batch_losses, &done)

@@ -6,7 +6,7 @@ vocabulary as code points, a seed in hexadecimal, an optimizer whose settings we
 import json
 import math
 
-from ..config import DECIMAL_BITS, SETTINGS, Config, seed_text
+from ..config import DECIMAL_BITS, DEFAULTS, OPTIONAL, SETTINGS, Config, check_schedule, seed_text, whole_number
 from ..errors import CheckpointError
 
 TYPE_CHECKING = False
@@ -22,8 +22,8 @@ FORMATS = (1, 2)
 MAX_DEPTH = 100  # of the extra data
 MAX_PLAIN = 2**16  # characters: a longer vocabulary is written as ranges of code points
 
-#: The settings of an Adam, by its names.
-ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps")
+#: The settings of an Adam, by its names. Those that the script does not have are left out of a file where they are off.
+ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps", "schedule", "warmup")
 
 
 def describe(state: "State") -> str:
@@ -59,6 +59,11 @@ def _changed_settings(state: "State") -> "dict[str, str | int]":
     found: dict[str, str | int] = {}
     same, began = True, state.config.adam_arguments
     for name, value in state.adam.items():
+        if name in OPTIONAL:
+            same = same and value == began[name]
+            if value != DEFAULTS[name]:
+                found[name] = value
+            continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
             raise TypeError(f"adam.{name} must be a float or int to be saved, not {type(value).__name__}")
         if name != "num_steps":
@@ -159,7 +164,8 @@ def parse(text: "Any") -> "dict[str, Any]":
         if not isinstance(seed, str):
             raise CheckpointError("its seed is no text")
         about["seed"] = int(seed, 16 if number > 1 and "x" in seed else 10)
-        if {"batch_size", *about["settings"]} != set(SETTINGS) or about["settings"].get("batch_size") == 1:
+        settings = about["settings"]
+        if {*OPTIONAL, *settings} != set(SETTINGS) or any(settings.get(name, ...) == DEFAULTS[name] for name in OPTIONAL):
             raise CheckpointError("its settings are not those of this program")
         about["config"] = Config(about["num_steps"], about["seed"], **about["settings"])
         step_index = about["step_index"]
@@ -188,10 +194,16 @@ def parse(text: "Any") -> "dict[str, Any]":
     return about
 
 
-def _parse_adam(found: "Any") -> "dict[str, float | int]":
-    if set(found) != set(ADAM_SETTINGS):
+def _parse_adam(found: "Any") -> "dict[str, Any]":
+    off = {name: DEFAULTS[name] for name in ADAM_SETTINGS if name in OPTIONAL}
+    if not {*ADAM_SETTINGS} - {*off} <= {*found} <= {*ADAM_SETTINGS}:
         raise CheckpointError("the settings of its optimizer are not those of this program")
     num_steps = found["num_steps"]
     if type(num_steps) is not int or not -(2**63) <= num_steps < 2**63:
         raise CheckpointError("the steps of its optimizer are no whole number")
-    return {name: num_steps if name == "num_steps" else float.fromhex(value) for name, value in found.items()}
+    extra = {**off, **{name: found[name] for name in off if name in found}}
+    check_schedule(extra["schedule"])
+    if whole_number("warmup", extra["warmup"], 0) >= 2**63:
+        raise CheckpointError("the warmup of its optimizer is no number of steps")
+    numbers = {name: float.fromhex(value) for name, value in found.items() if name not in off and name != "num_steps"}
+    return {**numbers, "num_steps": num_steps, **extra}
