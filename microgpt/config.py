@@ -49,6 +49,8 @@ class Config:
         How the learning rate goes on after the warmup: see `microgpt.reference.scheduled_rate`. The script's is linear.
     warmup : int
         Steps over which the learning rate rises, less than num_steps. The script has none.
+    weight_decay : float
+        At least 0: before Adam's own step every parameter is reduced by learning rate * weight_decay of itself, as in AdamW.
 
     Raises
     ------
@@ -65,7 +67,7 @@ class Config:
     """
 
     __slots__ = ("num_steps", "seed", "n_embd", "n_head", "n_layer", "block_size", "learning_rate", "beta1", "beta2",
-                 "eps_adam", "init_std", "batch_size", "schedule", "warmup")  # fmt: skip
+                 "eps_adam", "init_std", "batch_size", "schedule", "warmup", "weight_decay")  # fmt: skip
     num_steps: int
     seed: int
     n_embd: int
@@ -80,6 +82,7 @@ class Config:
     batch_size: int
     schedule: str
     warmup: int
+    weight_decay: float
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class Config:
         batch_size: int = 1,
         schedule: str = "linear",
         warmup: int = 0,
+        weight_decay: float = 0.0,
     ) -> None:
         put = object.__setattr__
         put(self, "num_steps", _size("num_steps", num_steps, 0))
@@ -119,6 +123,9 @@ class Config:
         put(self, "warmup", _size("warmup", warmup, 0))
         if self.warmup and self.warmup >= self.num_steps:
             raise ValueError(f"warmup ({self.warmup}) must be less than num_steps ({self.num_steps})")
+        put(self, "weight_decay", finite_number("weight_decay", weight_decay))
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, not {weight_decay}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
@@ -154,7 +161,8 @@ class Config:
     def adam_arguments(self) -> "dict[str, Any]":
         """The settings that an Adam takes, by Adam's names: eps_adam is its eps."""
         return {"learning_rate": self.learning_rate, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps_adam,
-                "num_steps": self.num_steps, "schedule": self.schedule, "warmup": self.warmup}  # fmt: skip
+                "num_steps": self.num_steps, "schedule": self.schedule, "warmup": self.warmup,
+                "weight_decay": self.weight_decay}  # fmt: skip
 
     def shapes(self, vocab_size: int) -> "dict[str, tuple[int, int]]":
         """Return the shapes of the state dict: see `shapes`."""

@@ -277,8 +277,9 @@ class Adam:
     """The optimizer, by default with a rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
 
     params: a GPT, or a sequence of Values.  num_steps None: the rate is constant, as it is by default for a sequence; for a
-    GPT the default is 1000.  schedule, warmup: see `scheduled_rate`.  m, v: the moments, one each for every parameter.
-    step_index: the updates done so far.
+    GPT the default is 1000.  schedule, warmup: see `scheduled_rate`.  weight_decay: as in AdamW, before Adam's own step every
+    parameter becomes data - lr_t * weight_decay * data.  m, v: the moments, one each for every parameter.  step_index: the
+    updates done so far.
     """
 
     def __init__(
@@ -291,13 +292,14 @@ class Adam:
         num_steps: "Any" = ...,  # int or None
         schedule: str = "linear",
         warmup: int = 0,
+        weight_decay: float = 0.0,
     ) -> None:
         if num_steps is ...:
             num_steps = 1000 if hasattr(params, "params") else None
         self.params: list[Value] = params.params if hasattr(params, "params") else list(params)
         self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
         self.num_steps = None if num_steps is None else operator.index(num_steps)
-        self.schedule, self.warmup = schedule, operator.index(warmup)
+        self.schedule, self.warmup, self.weight_decay = schedule, operator.index(warmup), float(weight_decay)
         if schedule == "cosine" and self.num_steps is None:
             raise ValueError("the cosine schedule needs num_steps")
         self.step_index = 0
@@ -314,6 +316,9 @@ class Adam:
         lr_t = self.rate(self.step_index)
         m_scale = 1 - beta1 ** (self.step_index + 1)
         v_scale = 1 - beta2 ** (self.step_index + 1)
+        if self.weight_decay:
+            for p in self.params:
+                p.data -= lr_t * self.weight_decay * p.data
         for i, p in enumerate(self.params):
             m[i] = beta1 * m[i] + (1 - beta1) * p.grad
             v[i] = beta2 * v[i] + (1 - beta2) * p.grad ** 2

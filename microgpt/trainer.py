@@ -40,7 +40,7 @@ class Trainer:
         Any integer.
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
-    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup : number
+    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
         How the learning rate goes on after the warmup.
@@ -92,9 +92,10 @@ class Trainer:
         batch_size: int = 1,
         schedule: str = "linear",
         warmup: int = 0,
+        weight_decay: float = 0.0,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
-                        init_std, batch_size, schedule, warmup)  # fmt: skip
+                        init_std, batch_size, schedule, warmup, weight_decay)  # fmt: skip
         self._set_up(check_docs(docs, "train on"), None, config, engine)
 
     @classmethod

@@ -2,6 +2,7 @@
  *
  * There are two ways to take a step. Careful: find out before Adam whether it may fail, and if so copy what it changes.
  * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully.
+ * Weight decay is a pass of its own, of careful steps only.
  */
 #include <stdlib.h>
 
@@ -58,11 +59,14 @@ static int64_t count_positions_seen(const mg_engine *e, const double *m, const d
 static mg_status adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen,
                                   const mg_state *s, double *grad, int negative_v)
 {
-    if (!mg_adam_may_fail(e->kernels, coefs, e->at.num_params, grad, negative_v))
+    if (!mg_adam_may_fail(e->kernels, coefs, e->at.num_params, grad, negative_v)) {
+        mg_adam_decay(coefs, e->at.num_params, s->params);
         return adam(e, coefs, positions_seen, s, grad);
+    }
     double *copy = mg_allocate_copy(e);
     if (!copy) return MG_NO_MEMORY;
     mg_copy_state(e, copy, s);
+    mg_adam_decay(coefs, e->at.num_params, s->params);
     const mg_status status = adam(e, coefs, positions_seen, s, grad);
     if (status) mg_restore_state(e, copy, s);
     free(copy);
@@ -193,7 +197,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
     mg_status status = begin_run(e, &state, grad, &r);
     if (status) return status;
     int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS
-                     && !r.negative_v;
+                     && !r.negative_v && config->weight_decay == 0.0;
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];

@@ -22,6 +22,7 @@ WORDS = {
     "batch_size": "documents per step; ",
     "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
     "warmup": "steps over which the learning rate rises at first; ",
+    "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
 }
 
 

@@ -6,6 +6,8 @@ import numpy.typing as npt
 from .model import GPT
 from .value import Value
 
+OFF: dict[str, str | float]
+
 class Adam:
     learning_rate: float
     beta1: float
@@ -14,6 +16,7 @@ class Adam:
     num_steps: int | None
     schedule: str
     warmup: int
+    weight_decay: float
     step_index: int
     def __init__(
         self,
@@ -25,6 +28,7 @@ class Adam:
         num_steps: int | None = ...,
         schedule: str = "linear",
         warmup: int = 0,
+        weight_decay: float = 0.0,
     ) -> None: ...
     @property
     def model(self) -> GPT: ...  # None over a sequence of Values

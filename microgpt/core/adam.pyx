@@ -14,6 +14,7 @@ from microgpt.core._csrc cimport (
     MG_ZERO_DIVISION,
     mg_adam_coefs,
     mg_adam_config,
+    mg_adam_decay,
     mg_adam_prepare,
     mg_adam_update,
 )
@@ -57,13 +58,16 @@ cdef int raise_adam(int status) except -1:
     raise SystemError(f"unknown status {status}")
 
 
+# What the script does not have, as its update is made without it.
+OFF = {"schedule": "linear", "warmup": 0, "weight_decay": 0.0}
+
 cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here never overflows
 
 
 @cython.no_gc_clear  # m_data and v_data point into the moments
 cdef class Adam:
     # The first line is the signature, in the form in which Python reads it: inspect.signature(Adam).
-    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=..., schedule='linear', warmup=0)\n--\n
+    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=..., schedule='linear', warmup=0, weight_decay=0.0)\n--\n
 Adam over a `GPT` or any sequence of Values, with the script's arithmetic.
 
 Parameters
@@ -80,6 +84,8 @@ schedule : {"linear", "constant", "cosine"}
     How it falls, after the warmup.
 warmup : int
     Updates over which the rate rises first: see `reference.scheduled_rate`.
+weight_decay : float
+    As in AdamW: before Adam's own step every parameter becomes data - rate * weight_decay * data.
 
 Attributes
 ----------
@@ -97,7 +103,7 @@ The bits are those of `reference.Adam`.
 """
 
     def __init__(self, params, double learning_rate=0.01, double beta1=0.85, double beta2=0.99, double eps=1e-8,
-                 num_steps=..., schedule="linear", warmup=0):
+                 num_steps=..., schedule="linear", warmup=0, double weight_decay=0.0):
         cdef Py_ssize_t count
         cdef object leaves = None
         if self.ready_is_known():
@@ -118,7 +124,7 @@ The bits are those of `reference.Adam`.
             leaves = Leaves(params)
             count = len(leaves)
         self.config.learning_rate, self.config.beta1, self.config.beta2 = learning_rate, beta1, beta2
-        self.config.eps = eps
+        self.config.eps, self.config.weight_decay = eps, weight_decay
         aligned = 0 if leaves is None else leaves.first_aligned
         self.m_moments, self.v_moments = Moments(count, aligned), Moments(count, aligned)
         self.m_data, self.v_data = self.m_moments.data, self.v_moments.data
@@ -198,6 +204,7 @@ The bits are those of `reference.Adam`.
             return
         self.prepare(&coefs)
         with nogil:
+            mg_adam_decay(&coefs, self.model.num_params, self.model.params_data)
             status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
                                     self.model.params_grad, self.m_data, self.v_data, libm)
         if status != MG_OK:
@@ -310,6 +317,14 @@ The bits are those of `reference.Adam`.
         self.warmup_steps = number
 
     @property
+    def weight_decay(self):
+        return self.config.weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, double value):
+        self.config.weight_decay = value
+
+    @property
     def params(self):
         """The Values that are updated, a list."""
         self.ready()
@@ -331,7 +346,6 @@ The bits are those of `reference.Adam`.
     def __repr__(self):
         if not self.ready_is_known():
             return f"<{type(self).__name__}, not initialised>"
-        more = "".join(f"{name}={value!r}, " for name, value in (("schedule", self.schedule), ("warmup", self.warmup))
-                       if value not in ("linear", 0))
+        more = "".join(f"{name}={getattr(self, name)!r}, " for name, off in OFF.items() if getattr(self, name) != off)
         return (f"Adam(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}, "
                 f"num_steps={self.num_steps}, {more}step_index={self.step_index})")

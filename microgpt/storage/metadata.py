@@ -23,7 +23,7 @@ MAX_DEPTH = 100  # of the extra data
 MAX_PLAIN = 2**16  # characters: a longer vocabulary is written as ranges of code points
 
 #: The settings of an Adam, by its names. Those that the script does not have are left out of a file where they are off.
-ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps", "schedule", "warmup")
+ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps", "schedule", "warmup", "weight_decay")
 
 
 def describe(state: "State") -> str:
@@ -54,27 +54,27 @@ def describe(state: "State") -> str:
     return text
 
 
-def _changed_settings(state: "State") -> "dict[str, str | int]":
+def _changed_settings(state: "State") -> "dict[str, Any]":
     """Return Adam's settings, floats as float.hex, if any differs from what the run began with; else nothing."""
-    found: dict[str, str | int] = {}
-    same, began = True, state.config.adam_arguments
-    for name, value in state.adam.items():
-        if name in OPTIONAL:
-            same = same and value == began[name]
-            if value != DEFAULTS[name]:
-                found[name] = value
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
-            raise TypeError(f"adam.{name} must be a float or int to be saved, not {type(value).__name__}")
-        if name != "num_steps":
-            found[name] = float(value).hex()
-            same = same and found[name] == began[name].hex()
-            continue
-        if isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"adam.{name} must be a whole number to be saved, not {value}")
-        found[name] = int(value)
-        same = same and found[name] == began[name]
-    return {} if same else found
+    began = state.config.adam_arguments
+    found = {name: _encode_setting(name, value) for name, value in state.adam.items()}
+    if all(value == _encode_setting(name, began[name]) for name, value in found.items()):
+        return {}
+    off = {name: _encode_setting(name, DEFAULTS[name]) for name in found if name in OPTIONAL}
+    return {name: value for name, value in found.items() if name not in off or value != off[name]}
+
+
+def _encode_setting(name: str, value: "Any") -> "str | int | None":
+    """Return a setting of an Adam as JSON holds it. Raises TypeError or ValueError for what it cannot hold."""
+    if name in OPTIONAL and (value is None or isinstance(value, str)):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
+        raise TypeError(f"adam.{name} must be a float or int to be saved, not {type(value).__name__}")
+    if name not in ("num_steps", "warmup"):
+        return float(value).hex()
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"adam.{name} must be a whole number to be saved, not {value}")
+    return int(value)
 
 
 def encode_uchars(uchars: "Sequence[str]") -> "str | list[int | list[int]]":
@@ -205,5 +205,5 @@ def _parse_adam(found: "Any") -> "dict[str, Any]":
     check_schedule(extra["schedule"])
     if whole_number("warmup", extra["warmup"], 0) >= 2**63:
         raise CheckpointError("the warmup of its optimizer is no number of steps")
-    numbers = {name: float.fromhex(value) for name, value in found.items() if name not in off and name != "num_steps"}
-    return {**numbers, "num_steps": num_steps, **extra}
+    whole = {"num_steps": num_steps, "schedule": extra["schedule"], "warmup": extra["warmup"]}
+    return {**off, **whole, **{name: float.fromhex(value) for name, value in found.items() if name not in whole}}
