@@ -49,6 +49,10 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
 typedef struct {
     double learning_rate, beta1, beta2, eps;
     int64_t num_steps;
+    /* rates[i] is the learning rate of update first_rate + i. NULL: it falls linearly to 0 over num_steps. */
+    const double *rates;
+    int64_t first_rate;
+    double weight_decay; /* 0.0: none */
 } mg_adam_config;
 
 /* The numbers of one update that are the same for every parameter, each rounded as the script rounds it. */
@@ -56,15 +60,19 @@ typedef struct {
     double beta1, one_minus_beta1; /* 1 - beta1 */
     double beta2, one_minus_beta2;
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
-    double lr_t;             /* learning_rate * (1 - step / num_steps) */
+    double lr_t;             /* learning_rate * (1 - step / num_steps), or what rates has */
     double eps;
+    double weight_decay;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
- * parameter: MG_ZERO_DIVISION (num_steps is 0), MG_POW_RANGE (beta ** t overflows). */
+ * parameter: MG_ZERO_DIVISION (num_steps is 0, no rates), MG_POW_RANGE (beta ** t overflows). */
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
+
+/* AdamW's weight decay, which comes before an update of the same parameters: data -= lr_t * weight_decay * data. */
+void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data);
 
 /* Update n parameters: data, m and v change, grad becomes 0. All four are [n] and do not overlap.
  * MG_OK, or the script's error at the first parameter where it happens: parameters before it are updated, parameters
@@ -73,7 +81,7 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
 mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                          double *m, double *v, int libm);
 
-/* Both of the above. */
+/* All of the above. */
 mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
                        double *grad, double *m, double *v);
 

@@ -3,7 +3,7 @@ import sys
 from contextlib import contextmanager
 
 from .cli import console as cli
-from .config import DEFAULTS
+from .config import DEFAULTS, SCHEDULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
 
 
 def _values(name: str, text: str) -> "Sequence[Any]":
-    """Return the values of one part of a grid: a number, or a..b."""
+    """Return the values of one part of a grid: a number, a word, or a..b."""
+    if isinstance(DEFAULTS[name], str):
+        if text not in SCHEDULES:
+            raise cli.UsageError(f"--grid: the values of {name} are {', '.join(SCHEDULES)}, not {text!r}")
+        return [text]
     first, dots, last = text.partition("..")
     is_whole = isinstance(DEFAULTS[name], int)
     try:

@@ -64,6 +64,8 @@ def _train(given: "Given") -> None:
         trainer.extra.update({"text_form": text.notes} if text.notes else {})
     if "quiet" not in given:
         cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
+    if given and not given.keys() & {"quiet", "resume"}:
+        flags.hint_rate(trainer.config)
     out = cli.Output()
     callbacks: list[Callback] = [StepPrinter(out, "quiet" in given), LossWarning()]
     try:
@@ -151,10 +153,11 @@ def _init_from(given: "Given", options: "Given", docs: "Sequence[str]") -> Train
 def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any") -> Trainer:
     path, other_text = given["resume"], given.get("allow_other_text", False)
     trainer = Trainer.load(path, docs, options["engine"], other_text)
-    saved = {"steps": trainer.num_steps, **trainer.config.as_dict()}
-    for name, value in saved.items():
+    for name, value in trainer.config.as_dict().items():
         if given.get(name, value) != value:
             raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
+    if "steps" in given:
+        _set_steps(trainer, path, given["steps"])
     if other_text:
         text.check_characters(trainer, f"the vocabulary of {path}")
     if trainer.step_index == trainer.num_steps:
@@ -164,6 +167,18 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any"
         if "save" not in given:
             cli.say("warning: --resume without --save: what is trained from here on is not saved, not even at Ctrl-C")
     return trainer
+
+
+def _set_steps(trainer: Trainer, path: str, steps: int) -> None:
+    """Let a resumed run have this many steps, if its learning rate does not depend on them."""
+    if steps == trainer.num_steps:
+        return
+    begun = f"{path} was begun with --steps {trainer.num_steps}; it cannot go on with {steps}"
+    if trainer.adam.schedule != "constant":
+        raise cli.UsageError(f"{begun}, because its learning rate falls over them (with --schedule constant it would not)")
+    if steps < trainer.step_index:
+        raise cli.UsageError(f"{begun}, because it is at step {trainer.step_index} already")
+    trainer.num_steps = steps
 
 
 def _instruction_set(trainer: Trainer) -> str:

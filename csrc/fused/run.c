@@ -37,10 +37,14 @@ static int64_t count_positions_seen(const mg_engine *e, const double *m, const d
 mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int may_fail)
 {
-    if (!may_fail) return mg_adam_unchecked(e, coefs, positions_seen, s, grad);
+    if (!may_fail) {
+        mg_adam_decay(coefs, e->at.num_params, s->params);
+        return mg_adam_unchecked(e, coefs, positions_seen, s, grad);
+    }
     double *copy = mg_allocate_copy(e);
     if (!copy) return MG_NO_MEMORY;
     mg_copy_state(e, copy, s);
+    mg_adam_decay(coefs, e->at.num_params, s->params);
     const mg_status status = mg_adam_unchecked(e, coefs, positions_seen, s, grad);
     if (status) mg_restore_state(e, copy, s);
     free(copy);

@@ -25,11 +25,11 @@ void mg_end_step(mg_run *r);
  * positive: p - 0.0 is p, but -0.0 - -0.0 is not). */
 int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen);
 
-/* Adam over all parameters that it can change. Does not check whether it may fail. */
+/* Adam over all parameters that it can change, after any weight decay. Does not check whether it may fail. */
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad);
 
-/* Adam; on failure the state is unchanged, and grad unspecified. may_fail: see mg_adam_may_fail. */
+/* Weight decay and Adam; on failure the state is unchanged, and grad unspecified. may_fail: see mg_adam_may_fail. */
 mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int may_fail);
 

@@ -67,7 +67,7 @@ static mg_status do_slice(void *context, int worker, int64_t item, mg_poll *poll
     return status;
 }
 
-/* Adam for one slice, of the embeddings as many as can change. */
+/* Weight decay and Adam for one slice; Adam for as many of the embeddings as can change by it. */
 static mg_status do_update(void *context, int worker, int64_t item, mg_poll *poll)
 {
     (void)worker;
@@ -76,6 +76,7 @@ static mg_status do_update(void *context, int worker, int64_t item, mg_poll *pol
     const mg_engine *e = b->e;
     const mg_slice *s = &e->slices[item];
     const int64_t count = item ? s->count : mg_count_embeddings_seen(e, &b->coefs, b->run->positions_seen);
+    mg_adam_decay(&b->coefs, s->count, b->state->params + s->at);
     return e->kernels->adam_update(&b->coefs, 0, count, b->state->params + s->at, b->grad + s->at, b->state->m + s->at,
                                    b->state->v + s->at);
 }

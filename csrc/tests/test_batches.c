@@ -77,7 +77,7 @@ static void test_evaluation(const mg_kernels *kernels, const mg_config *c, const
 
 void test_batches(const mg_kernels *kernels)
 {
-    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, BATCHES}, no_steps = {0.01, 0.85, 0.99, 1e-8, 0};
+    const mg_adam_config adam = ADAM(1e-8, BATCHES), no_steps = ADAM(1e-8, 0);
     for (int i = 0; i < SHAPES; i++) {
         const mg_config *c = shapes + i;
         mg_mt19937 stream = seeded((uint32_t)(100 + i));

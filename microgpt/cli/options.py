@@ -1,7 +1,7 @@
 """The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..config import DEFAULTS
+from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate
 from ..engines import ENGINES
 from . import console as cli
 from . import texts
@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "parse"]
+__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "parse"]
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
 VAL_EVERY = 100
+
+#: What the help says of a setting, beside its default.
+WORDS = {
+    "batch_size": "documents per step; ",
+    "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
+    "warmup": "steps over which the learning rate rises at first; ",
+    "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
+}
 
 
 def parse(argv: "list[str]", defaults: "Given") -> "Given":
@@ -27,10 +35,12 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     texts.add_flags(p.add_argument_group("text"), several=True)
     p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
-        if name != "num_steps":
+        what = f"{WORDS.get(name, '')}default: {default}"
+        if name == "schedule":
+            p.add_argument("--schedule", choices=SCHEDULES, help=what)
+        elif name != "num_steps":
             kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
-            what = "documents per step; " if name == "batch_size" else ""
-            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=f"{what}default: {default}")
+            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=what)
     cli.add_sampling(p, defaults)
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
@@ -99,6 +109,13 @@ def check(given: "Given") -> None:
         import_arrays()
     if "plot" in given:
         check_plot(given["plot"])
+
+
+def hint_rate(config: Config) -> None:
+    """Say so if the learning rate is far above what suits the model's size."""
+    if is_rate_high(config):
+        cli.say(f"hint: --learning-rate {config.learning_rate} is high for --n-embd {config.n_embd}; about "
+                f"{suitable_rate(config.n_embd):.2g} should learn better (microgpt sweep finds out)")  # fmt: skip
 
 
 def _check_needs(given: "Given", needed: str, *names: str) -> None:

@@ -48,12 +48,16 @@ cdef extern from "microgpt.h" nogil:
     ctypedef struct mg_adam_config:
         double learning_rate, beta1, beta2, eps
         int64_t num_steps
+        const double *rates
+        int64_t first_rate
+        double weight_decay
 
     ctypedef struct mg_adam_coefs:
-        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps
+        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps, weight_decay
         int vectorizable, may_have_subnormals
 
     mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+    void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data)
     mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                              double *m, double *v, int libm)
 

@@ -371,16 +371,17 @@ its own: the results are the same.
 
     cdef train_steps(self, int64_t *starts, int64_t steps, int64_t size, Adam adam, list losses):
         """Take these steps, each on `size` of the documents in self.tokens."""
-        cdef mg_adam_config config = adam.config  # as it is now: other threads may set it meanwhile
+        cdef mg_adam_config config
         cdef double *found
         cdef int64_t done = 0, i, step = adam.steps
         cdef int status
         if steps == 0:
             return
-        found = <double *>PyMem_Malloc((steps + size) * sizeof(double))
+        found = <double *>PyMem_Malloc((2 * steps + size) * sizeof(double))  # losses, rates, losses of documents
         if found == NULL:
             raise MemoryError()
         try:
+            adam.plan(&config, found + steps, steps)
             with nogil:
                 if size == 1 and not mg_engine_shares(self.engine, (starts[steps] - starts[0]) // steps - 1):
                     status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
@@ -388,7 +389,7 @@ its own: the results are the same.
                 else:
                     status = mg_train_batches(self.engine, &config, step, size, self.model.params_data,
                                               self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, steps,
-                                              &self.poll, found + steps, found, &done)
+                                              &self.poll, found + 2 * steps, found, &done)
             adam.steps += done
             for i in range(done):
                 losses.append(found[i])
@@ -400,8 +401,6 @@ its own: the results are the same.
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:
             raise ValueError("this Adam belongs to another model")
-        if adam.constant:
-            raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
         return 0
 
     cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1:

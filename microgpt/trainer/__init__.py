@@ -35,13 +35,15 @@ class Trainer:
     docs : sequence of str
         The documents; they are copied and shuffled.
     num_steps : int
-        Length of the whole run, over which the learning rate decays to 0.
+        Length of the whole run, over which the learning rate decays to 0 unless the schedule is constant.
     seed : int
         Any integer.
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
-    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size : number
+    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
+    schedule : {"linear", "constant", "cosine"}
+        How the learning rate goes on after the warmup.
 
     Attributes
     ----------
@@ -88,9 +90,12 @@ class Trainer:
         eps_adam: float = 1e-8,
         init_std: float = 0.08,
         batch_size: int = 1,
+        schedule: str = "linear",
+        warmup: int = 0,
+        weight_decay: float = 0.0,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
-                        init_std, batch_size)  # fmt: skip
+                        init_std, batch_size, schedule, warmup, weight_decay)  # fmt: skip
         self._set_up(check_docs(docs, "train on"), None, config, engine)
 
     @classmethod
@@ -131,12 +136,17 @@ class Trainer:
 
     @property
     def num_steps(self) -> int:
-        """The length of the whole run; setting it leaves Adam's own num_steps, and so the rate, as it is."""
+        """The length of the whole run; setting it leaves the rates as they are.
+
+        So Adam's num_steps stays, unless the schedule is constant, where it is the same number and decides nothing.
+        """
         return self.config.num_steps
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
         self.config = self.config.replace(num_steps=value)
+        if self.adam.schedule == "constant":
+            self.adam.num_steps = self.config.num_steps
 
     @property
     def seed(self) -> int:
