@@ -10,6 +10,7 @@ COMMANDS = {
     "sample": "sample from a saved model",
     "eval": "measure how well a saved model predicts a text",
     "report": "show a logged run, or compare two, as one page",
+    "play": "train in the browser: every change of a setting trains again",
     "sweep": "train a model for each point of a grid of settings",
     "export": "write a saved model as a C program or as JSON",
     "run": "run a script like microgpt.py, unedited, in compiled code",
