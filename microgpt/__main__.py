@@ -9,7 +9,7 @@ COMMANDS = {
     "train": "train on names or on your own text, and sample",
     "sample": "sample from a saved model",
     "eval": "measure how well a saved model predicts a text",
-    "report": "show a logged run, or compare two, as one page",
+    "report": "show a logged run, or compare several, as one page",
     "play": "train in the browser: every change of a setting trains again",
     "sweep": "train a model for each point of a grid of settings",
     "export": "write a saved model as a C program or as JSON",

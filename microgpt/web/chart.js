@@ -77,11 +77,13 @@ const charts = (() => {
     return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(4));
   }
 
-  // Round numbers between low and high, about so many, at least `least` apart.
-  function ticks(low, high, about, least = 0) {
+  // A round distance between about so many ticks, at least `least`.
+  function tickStep(low, high, about, least = 0) {
     const span = high - low || 1, size = 10 ** Math.floor(Math.log10(span / about));
-    let step = size * [1, 2, 5, 10].find((m) => span / (size * m) <= about);
-    if (step < least) step = least;
+    return Math.max(least, size * ([1, 2, 5].find((m) => span / (size * m) <= about) || 10));
+  }
+
+  function ticks(low, high, step) {
     const found = [];
     for (let i = Math.ceil(low / step - 1e-9); i <= Math.floor(high / step + 1e-9); i++) found.push(+(i * step).toPrecision(12));
     return found;
@@ -108,6 +110,10 @@ const charts = (() => {
   function buildCurves(state) {
     state.caption = element("figcaption", { class: "legend" });
     state.svg = element("svg", { class: "plot" });
+    state.frame = element("g");
+    state.inside = element("svg");
+    state.cursor = element("line", { class: "cursor", visibility: "hidden" });
+    state.svg.append(state.frame, state.inside, state.cursor);
     state.host.append(state.caption, state.svg);
     surface(state, state.svg, {
       find: (px) => (state.scale ? Math.round(Math.min(state.scale.x1, Math.max(state.scale.x0, state.scale.stepAt(px)))) : null),
@@ -119,7 +125,7 @@ const charts = (() => {
       },
       show: (x) => showStep(state, x),
       hide: () => {
-        if (state.cursor) state.cursor.setAttribute("visibility", "hidden");
+        state.cursor.setAttribute("visibility", "hidden");
         for (const output of state.outputs || []) output.textContent = "";
         if (state.where) state.where.textContent = "";
       },
@@ -189,13 +195,10 @@ const charts = (() => {
         if (series.noisy) noisy.push(y);
       }
     }
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("height", height);
-    svg.setAttribute("aria-label", spec.label);
-    svg.replaceChildren();
     state.scale = null;
     if (x0 === Infinity) {
-      svg.append(element("text", { class: "tick", x: 8, y: height / 2 }, "There is no finite number to draw."));
+      setFrame(state, "none", width, height, () => [element("text", { class: "tick", x: 8, y: height / 2 }, "There is no finite number to draw.")]);
+      state.inside.replaceChildren();
       return;
     }
     if (spec.xMax > x1) x1 = spec.xMax;
@@ -203,45 +206,73 @@ const charts = (() => {
       noisy.sort((a, b) => a - b);
       high = noisy[Math.floor(0.998 * (noisy.length - 1))];
     }
-    if (spec.fromZero) low = 0;
-    const room = 0.04 * (high - low) || 0.5;
-    if (!spec.fromZero) low -= room;
-    high += room;
-    const left = 46, right = 12, top = 8, bottom = 36, wide = width - left - right, tall = height - top - bottom;
+    if (spec.fromZero) low = Math.min(0, low);
+    // The axis ends at ticks, so that it stays where it is while a slider is dragged.
+    const step = tickStep(low, high, height > 200 ? 5 : 3);
+    low = Math.floor(low / step + 1e-9) * step;
+    high = Math.max(low + step, Math.ceil(high / step - 1e-9) * step);
+    const left = leftOf(ticks(low, high, step)), right = 12, top = 8, bottom = 36, wide = width - left - right, tall = height - top - bottom;
     const px = (x) => left + (wide * (x - x0)) / (x1 - x0 || 1);
     const py = (y) => top + (tall * (high - y)) / (high - low);
     state.scale = { x0, x1, px, stepAt: (at) => x0 + ((at - left) / wide) * (x1 - x0) };
+    setFrame(state, `${low} ${high} ${x0} ${x1}`, width, height, () => {
+      const nodes = ticks(low, high, step).flatMap((y) => [
+        element("line", { class: "grid", x1: left, x2: left + wide, y1: py(y).toFixed(1), y2: py(y).toFixed(1) }),
+        element("text", { class: "tick", x: left - 6, y: (py(y) + 4).toFixed(1), "text-anchor": "end" }, number(y))]);
+      for (const x of ticks(x0, x1, tickStep(x0, x1, Math.max(2, Math.floor(wide / 90)), 1))) {
+        const anchor = px(x) > left + wide - 14 ? "end" : "middle"; // or its half would be cut off
+        const at = anchor === "end" ? width - 1 : px(x);
+        nodes.push(element("text", { class: "tick", x: at.toFixed(1), y: height - 20, "text-anchor": anchor }, x.toLocaleString("en")));
+      }
+      for (const [name, value] of Object.entries({ x: left, y: top, width: wide, height: tall, viewBox: `${left} ${top} ${wide} ${tall}` })) {
+        state.inside.setAttribute(name, value);
+      }
+      state.cursor.setAttribute("y1", top);
+      state.cursor.setAttribute("y2", top + tall);
+      return [...nodes, ...axisNames(spec, left, top, wide, tall, height)];
+    });
     svg.setAttribute("aria-valuemin", x0);
     svg.setAttribute("aria-valuemax", x1);
     svg.setAttribute("aria-valuenow", x1);
     say(svg, shown.filter((series) => series.points.length)
       .map((series) => `${series.name} ends at ${number(series.points[series.points.length - 1][1])}`).join(", "));
-    const lines = [];
-    for (const y of ticks(low, high, height > 200 ? 6 : 3)) {
-      lines.push(element("line", { class: "grid", x1: left, x2: left + wide, y1: py(y).toFixed(1), y2: py(y).toFixed(1) }),
-        element("text", { class: "tick", x: left - 6, y: (py(y) + 4).toFixed(1), "text-anchor": "end" }, number(y)));
-    }
-    for (const x of ticks(x0, x1, Math.max(2, Math.floor(wide / 90)), 1)) {
-      const anchor = px(x) > left + wide - 14 ? "end" : "middle"; // or its half would be cut off
-      const at = anchor === "end" ? width - 1 : px(x);
-      lines.push(element("text", { class: "tick", x: at.toFixed(1), y: height - 20, "text-anchor": anchor }, x.toLocaleString("en")));
-    }
-    lines.push(element("text", { class: "axis", x: left + wide, y: height - 4, "text-anchor": "end" }, spec.xLabel),
-      element("text", { class: "axis", x: 12, y: top + tall / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${top + tall / 2})` },
-        spec.yLabel));
-    const inside = element("svg", { x: left, y: top, width: wide, height: tall, viewBox: `${left} ${top} ${wide} ${tall}` });
+    const paths = [];
     for (const series of shown) {
       const points = thinned(series.points, 2 * wide), few = points.length <= 300 ? " few" : "";
-      const path = points.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
-      inside.append(element("path", { class: `curve ${series.kind}${few}`, d: path }));
+      const places = points.map(([x, y]) => `${Math.round(px(x) * 10) / 10} ${Math.round(py(y) * 10) / 10}`);
+      paths.push([`curve ${series.kind}${few}`, places.length ? `M${places.join("L")}` : ""]);
       if (series.dots || points.length === 1) { // a line needs two ends to be seen
-        for (const [x, y] of points) {
-          inside.append(element("circle", { class: `dot ${series.kind}`, cx: px(x).toFixed(1), cy: py(y).toFixed(1), r: 2.6 }));
-        }
+        paths.push([`curve ${series.kind} dots`, places.map((place) => `M${place}h0`).join("")]);
       }
     }
-    state.cursor = element("line", { class: "cursor", y1: top, y2: top + tall, visibility: "hidden" });
-    svg.append(...lines, inside, state.cursor);
+    while (state.inside.children.length > paths.length) state.inside.lastChild.remove();
+    paths.forEach(([kind, d], i) => {
+      const path = state.inside.children[i] || state.inside.appendChild(element("path"));
+      path.setAttribute("class", kind);
+      path.setAttribute("d", d);
+    });
+  }
+
+  // Axes, grid and labels: made again only if something about them has changed.
+  function setFrame(state, key, width, height, make) {
+    const { svg, spec } = state, whole = [key, width, height, spec.label, spec.xLabel, spec.yLabel].join("\n");
+    if (state.frameKey === whole) return;
+    state.frameKey = whole;
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("height", height);
+    svg.setAttribute("aria-label", spec.label);
+    state.frame.replaceChildren(...make());
+  }
+
+  // Room for the name of the axis and the labels of its ticks.
+  function leftOf(values) {
+    return 26 + Math.ceil(6.4 * Math.max(...values.map((value) => number(value).length)));
+  }
+
+  function axisNames(spec, left, top, wide, tall, height) {
+    const middle = top + tall / 2;
+    return [element("text", { class: "axis", x: left + wide, y: height - 4, "text-anchor": "end" }, spec.xLabel),
+      element("text", { class: "axis", x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, spec.yLabel)];
   }
 
   // ---- heat maps: the lower triangles of attention, all heads on one canvas ----
@@ -292,10 +323,11 @@ const charts = (() => {
     const ink = style.getPropertyValue("--ink"), soft = style.getPropertyValue("--soft"), line = style.getPropertyValue("--line");
     const colour = style.getPropertyValue("--heat"), width = Math.max(160, Math.floor(state.width));
     const left = 18, top = 38, gap = 16;
-    const fitting = Math.max(1, Math.min(spec.maps.length, Math.floor((width + gap) / (150 + gap))));
+    const room = Math.max(1, Math.min(spec.maps.length, Math.floor((width + gap) / (108 + gap))));
+    const fitting = Math.ceil(spec.maps.length / Math.ceil(spec.maps.length / room)); // as many in each row
     const cell = Math.max(5, Math.min(20, Math.floor(((width + gap) / fitting - gap - left) / n)));
     const stepX = left + n * cell + gap, stepY = top + n * cell + 10;
-    const across = Math.max(1, Math.floor((width + gap) / stepX)), down = Math.ceil(spec.maps.length / across);
+    const across = Math.max(1, Math.min(fitting, Math.floor((width + gap) / stepX))), down = Math.ceil(spec.maps.length / across);
     state.grid = { left, top, cell, stepX, stepY, across };
     const ratio = Math.min(3, window.devicePixelRatio || 1), height = Math.max(1, down * stepY), needed = Math.min(width, across * stepX);
     canvas.width = Math.round(needed * ratio);
@@ -346,6 +378,9 @@ const charts = (() => {
 
   function buildPlane(state) {
     state.svg = element("svg", { class: "plot" });
+    state.frame = element("g");
+    state.inside = element("g");
+    state.svg.append(state.frame, state.inside);
     state.output = element("output", { class: "readout" });
     state.host.append(state.svg, state.output);
     surface(state, state.svg, {
@@ -382,34 +417,36 @@ const charts = (() => {
   function drawPlane(state) {
     const { spec, svg } = state, width = Math.max(200, Math.round(state.width)), height = spec.height || Math.min(380, width);
     const xs = spec.points.map((point) => point.x), ys = spec.points.map((point) => point.y);
-    const [x0, x1, y0, y1] = [Math.min(...xs, 0), Math.max(...xs, 0), Math.min(...ys, 0), Math.max(...ys, 0)];
-    const left = 46, right = 16, top = 14, bottom = 38, wide = width - left - right, tall = height - top - bottom;
+    const ends = (values, about) => {
+      const low = Math.min(...values, 0), high = Math.max(...values, 0), step = tickStep(low, high, about) / 2;
+      return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step, 2 * step];
+    };
+    const [y0, y1, stepY] = ends(ys, 5), left = leftOf(ticks(y0, y1, stepY)), right = 16, top = 14, bottom = 38;
+    const wide = width - left - right, tall = height - top - bottom, [x0, x1, stepX] = ends(xs, Math.max(2, Math.floor(wide / 90)));
     const px = (x) => left + (wide * (x - x0)) / (x1 - x0 || 1), py = (y) => top + (tall * (y1 - y)) / (y1 - y0 || 1);
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("height", height);
-    svg.setAttribute("aria-label", spec.label);
     svg.setAttribute("aria-valuenow", 0);
     if (!svg.hasAttribute("aria-valuetext")) say(svg, `${spec.points.length} tokens; arrow keys read them`);
-    const nodes = [];
-    for (const y of ticks(y0, y1, 5)) {
-      nodes.push(element("line", { class: "grid", x1: left, x2: left + wide, y1: py(y).toFixed(1), y2: py(y).toFixed(1) }),
-        element("text", { class: "tick", x: left - 6, y: (py(y) + 4).toFixed(1), "text-anchor": "end" }, number(y)));
-    }
-    for (const x of ticks(x0, x1, Math.max(2, Math.floor(wide / 90)))) {
-      nodes.push(element("line", { class: "grid", y1: top, y2: top + tall, x1: px(x).toFixed(1), x2: px(x).toFixed(1) }),
-        element("text", { class: "tick", x: px(x).toFixed(1), y: height - 22, "text-anchor": "middle" }, number(x)));
-    }
-    nodes.push(element("text", { class: "axis", x: left + wide, y: height - 5, "text-anchor": "end" }, spec.xLabel),
-      element("text", { class: "axis", x: 12, y: top + tall / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${top + tall / 2})` },
-        spec.yLabel));
+    setFrame(state, [x0, x1, y0, y1].join(" "), width, height, () => [
+      ...ticks(y0, y1, stepY).flatMap((y) => [
+        element("line", { class: "grid", x1: left, x2: left + wide, y1: py(y).toFixed(1), y2: py(y).toFixed(1) }),
+        element("text", { class: "tick", x: left - 6, y: (py(y) + 4).toFixed(1), "text-anchor": "end" }, number(y))]),
+      ...ticks(x0, x1, stepX).flatMap((x) => [
+        element("line", { class: "grid", y1: top, y2: top + tall, x1: px(x).toFixed(1), x2: px(x).toFixed(1) }),
+        element("text", { class: "tick", x: px(x).toFixed(1), y: height - 22, "text-anchor": "middle" }, number(x))]),
+      ...axisNames(spec, left, top, wide, tall, height)]);
     state.places = spec.points.map((point) => [px(point.x), py(point.y)]);
+    const { inside } = state;
+    while (inside.children.length > spec.points.length) inside.lastChild.remove();
     spec.points.forEach((point, i) => {
-      const [x, y] = state.places[i], group = element("g", { class: point.marked ? "point marked" : "point" });
-      group.append(element("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 9 }),
-        element("text", { x: x.toFixed(1), y: (y + 4).toFixed(1), "text-anchor": "middle" }, point.label));
-      nodes.push(group);
+      let group = inside.children[i];
+      if (!group) {
+        group = inside.appendChild(element("g"));
+        group.append(element("circle", { r: 9 }), element("text", { y: 4, "text-anchor": "middle" }));
+      }
+      group.setAttribute("class", point.marked ? "point marked" : "point");
+      group.setAttribute("transform", `translate(${state.places[i].map((place) => Math.round(place * 10) / 10)})`);
+      if (group.lastChild.textContent !== point.label) group.lastChild.textContent = point.label;
     });
-    svg.replaceChildren(...nodes);
   }
 
   return {

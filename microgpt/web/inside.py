@@ -121,7 +121,7 @@ def _drawn(logits: "Array", request: "Request") -> "Array":
 
 def val_every(steps: int) -> int:
     """Return the steps between two measurements of the validation loss."""
-    return min(VAL_EVERY, max(1, steps // 10))
+    return max(1, steps // 5)
 
 
 def command(request: "Request", path: "str | None") -> "list[str]":

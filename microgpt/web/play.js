@@ -172,7 +172,8 @@ function lossSeries(losses, average, validation) {
 }
 
 function drawLoss(series, steps) {
-  charts.curves($("loss"), { label: "loss by step, in nats per token", xLabel: "step", yLabel: "loss (nats per token)", height: 270, xMax: steps, series });
+  charts.curves($("loss"), { label: "loss by step, in nats per token", xLabel: "step", yLabel: "loss (nats per token)",
+    height: matchMedia("(max-width: 760px)").matches ? 180 : 270, xMax: steps, series });
 }
 
 function showProgress(found, live) {
@@ -228,7 +229,7 @@ function drawSamples(list, samples, others) {
   samples.forEach((text, i) => {
     const item = list.children[i] || list.appendChild(document.createElement("li"));
     item.textContent = text || "(empty)";
-    item.classList.toggle("other", others !== undefined && others[i] !== text);
+    item.classList.toggle("same", others !== undefined && others[i] === text);
   });
 }
 
@@ -341,6 +342,9 @@ function drawComparison() {
     row.append(charts.element("th", { scope: "row" }, name), ...[a, b].map((run) => charts.element("td", {}, String(run.settings[name] ?? "–"))));
     return row;
   });
+  const head = document.createElement("tr");
+  head.append(document.createElement("td"), ...[nameA, nameB].map((name) => charts.element("th", { scope: "col" }, name)));
+  $("differing").tHead.replaceChildren(head);
   $("differing").tBodies[0].replaceChildren(...rows);
   $("differing").hidden = !rows.length;
   const series = [];
@@ -394,7 +398,7 @@ async function start() {
     const button = event.target.closest("button");
     if (!button) return;
     $("word").value = button.dataset.text;
-    $("position").value = $("position").max = [...button.dataset.text].length;
+    $("position").value = $("position").max; // it stays at the end, and drawWord moves the end
     changed(event);
   });
   for (const name of ["text", "validation"]) {

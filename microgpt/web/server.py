@@ -190,7 +190,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if self.headers.get("Content-Type", "").partition(";")[0].strip().lower() != _JSON:
             raise RequestError(f"a request must be {_JSON}", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        body = self.rfile.read(size)
+        try:
+            body = self.rfile.read(size)
+        except TimeoutError:
+            raise RequestError("the request does not end", HTTPStatus.REQUEST_TIMEOUT) from None
         self.body_is_read = True
         if len(body) < size:
             raise RequestError("the request ends before its Content-Length")
