@@ -8,6 +8,7 @@ import os
 import sys
 
 from .curves import smoothed
+from .plane import plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -282,18 +283,6 @@ def _apart(x: "Array", y: "Array", width: float, height: float, distance: float)
     return found
 
 
-def _plane(rows: "Array") -> "tuple[Array, Array]":
-    """Return the rows' first two principal components, [2, n], and the share of the variance in each, [2]."""
-    import numpy as np
-
-    centred = rows - rows.mean(axis=0)
-    _, values, directions = np.linalg.svd(centred, full_matrices=False)
-    if len(values) < 2:
-        values, directions = np.append(values, 0), np.vstack([directions, np.zeros_like(directions)])
-    directions = directions[:2] * np.sign(directions[:2][[0, 1], np.abs(directions[:2]).argmax(axis=1)])[:, None]
-    return directions @ centred.T, values[:2] ** 2 / ((values**2).sum() or 1)
-
-
 def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name: str = "wte") -> "Figure":
     """Draw the rows of an embedding, projected onto their first two principal components.
 
@@ -324,7 +313,7 @@ def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name:
     if name not in ("wte", "wpe", "lm_head"):
         raise ValueError(f"name must be wte, wpe or lm_head, not {name!r}")
     rows = weights(model)[name]
-    (x, y), share = _plane(rows)
+    (x, y), share = plane(rows)
     with default_settings():
         labels = [str(i) for i in range(len(rows))] if name == "wpe" else _labels(model)
         figure = Picture(6.4, 5.6)
