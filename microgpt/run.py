@@ -112,7 +112,7 @@ def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[An
     from .scripting.runtime import Runtime
 
     try:
-        plan = Plan(tree, "--no-compile" not in flags)
+        plan = Plan(tree, "--no-compile" not in flags, os.path.dirname(path))
         runtime = Runtime(plan.roles, path, plan.tree, plan.updates)
     except Exception as error:
         if "--debug" in flags:

@@ -370,6 +370,19 @@ def _is_nest(loop: ast.For) -> bool:
     return not any(isinstance(n, (ast.For, ast.While)) for s in loop.body for n in walk(s))
 
 
-def sets_data(loop: ast.For) -> bool:
-    """Whether a loop sets more than gradients."""
-    return any(isinstance(n, ast.Attribute) and n.attr == "data" and not isinstance(n.ctx, ast.Load) for n in walk(loop))
+def sets_data(node: ast.AST) -> bool:
+    """Whether more than gradients is set in it."""
+    return any(isinstance(n, ast.Attribute) and n.attr == "data" and not isinstance(n.ctx, ast.Load) for n in walk(node))
+
+
+def sets_data_outside(tree: ast.AST, loops: "set[ast.AST]", repeated: bool = False) -> "ast.stmt | None":
+    """The first statement outside of these loops, but within another one or a function, that sets numbers of Values."""
+    for child in children(tree):
+        if child in loops:
+            continue
+        inside = repeated or isinstance(child, (ast.For, ast.While, ast.FunctionDef))
+        if inside and isinstance(child, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and sets_data(child):
+            return child
+        if (found := sets_data_outside(child, loops, inside)) is not None:
+            return found
+    return None

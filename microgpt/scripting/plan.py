@@ -8,8 +8,9 @@ import copy
 
 from .flow import Flow
 from .loss import extract_loss
+from .modules import user_modules
 from .names import exposed, find_place, is_fresh, names_read, names_set, read_later, read_outside, within
-from .optimizer import Unfit, UpdateLoop, sets_data, update_loops
+from .optimizer import Unfit, UpdateLoop, sets_data, sets_data_outside, update_loops
 from .trees import canonical, walk, without_docstring
 
 #: Digests of the original's parts.
@@ -36,11 +37,14 @@ _TRAIN_LEAVES = {"step", "doc", "tokens", "n", "lr_t", "i", "p", "ch", "_"}
 _SAMPLE_LEAVES = {"sample_idx", "token_id", "pos_id", "sample", "p", "l", "_"}
 _NEEDED = {"sum", "zip", "max", "min", "len", "enumerate", "range", "isinstance", "float", "print", "set", "reversed", "math"}
 _HIDDEN = {"eval", "exec", "globals", "locals", "vars", "dir", "compile", "__import__"}
+_SEEING = ("copy", "pickle", "gc", "weakref", "inspect", "ctypes")
 RUNTIME = "__microgpt__"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .modules import UserModule
 
 
 class Plan:
@@ -50,8 +54,9 @@ class Plan:
     why).  roles: for each mapped loop, what the script calls its parts.  updates: its other optimizer loops.
     """
 
-    def __init__(self, tree: ast.Module, may_compile: bool = True) -> None:
+    def __init__(self, tree: ast.Module, may_compile: bool = True, folder: "str | None" = None) -> None:
         self.tree, self.may_compile = tree, may_compile
+        self.modules = user_modules(tree, folder) if folder is not None else {}
         self.done: list[str] = []
         self.kept: list[tuple[str, str]] = []
         self.roles: dict[str, dict[str, str]] = {}
@@ -77,6 +82,9 @@ class Plan:
             return "its math is another module"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
         if len(classes) != 1:
+            for module in self.modules.values():
+                if not classes and any(isinstance(n, ast.ClassDef) and n.name == "Value" for n in module.tree.body):
+                    return f"its class Value is in another file, {module.file}: only a class in the script itself is replaced"
             return "it has no class Value" if not classes else "it has two classes Value"
         node = classes[0]
         extra, why = self._extra_methods(node)
@@ -87,11 +95,13 @@ class Plan:
         skipped.update(item for item, name in functions.items() if name != "gpt")
         adams = [loop for loop in walk(self.tree) if isinstance(loop, ast.For) and canonical(loop)[0] == ADAM]
         skipped.update(adams)
-        methods = {item.name: item for item in extra}
-        flow = self.flow = Flow(self.tree, skipped, methods)
+        flow = self.flow = Flow(self.tree, skipped, self.modules)
         if flow.sinks:
-            line, text = min(flow.sinks)
-            return f"line {line}: {text}, which could show that the script's class keeps ints"
+            file, line, text = min(flow.sinks)
+            return f"{file and file + ', '}line {line}: {text}, which could show that the script's class keeps ints"
+        for module in self.modules.values():
+            if flow.reaches(module) and (why := self._unfit_module(module, {item.name for item in extra})):
+                return f"Values get into {module.file}, line {why}"
         self._replace_class(node, extra)
         for item, name in functions.items():
             self.functions[name] = item.name
@@ -100,7 +110,7 @@ class Plan:
                 self.done.append(name)
         mapped = self._map_loops(functions)
         if not mapped and self.may_compile:
-            what, why = extract_loss(self.tree, flow, RUNTIME)
+            what, why = extract_loss(self.tree, flow, RUNTIME, self.modules.values())
             if why:
                 self.kept.append(("the loss", why))
             else:
@@ -108,8 +118,40 @@ class Plan:
                 self.done.append("the loss of the training loop (compiled)")
         for loop in adams:
             self._replace_adam(loop)
-        for loop in update_loops(self.tree, {node, *adams}):
+        loops = update_loops(self.tree, {node, *adams})
+        for loop in loops:
             self._replace_update(loop)
+        if alone := sets_data_outside(self.tree, {node, *adams, *loops}):
+            self.kept.append((f"what sets .data, line {alone.lineno}", "it is not in a loop over parameters"))
+        for module in self.modules.values():
+            for loop in update_loops(module.tree, set()):
+                if sets_data(loop) and flow.reaches(module):
+                    which = f"the optimizer's loop, {module.file}, line {loop.lineno}"
+                    self.kept.append((which, "only the script's own file is changed"))
+        return None
+
+    def _unfit_module(self, module: "UserModule", extra: "set[str]") -> "str | None":
+        """Why a file of the user's may not get our Values: line and reason."""
+        for node in walk(module.tree):
+            line, what = getattr(node, "lineno", 1), ""
+            if isinstance(node, ast.Name) and node.id in _HIDDEN | {"setattr", "delattr", "getattr", "type"}:
+                what = f"{node.id}() could see another class"
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                if seen := [name for name in _SEEING if name in names]:
+                    what = f"it imports {seen[0]}, which could see another class"
+                elif "*" in names:
+                    what = "it imports *, so that its names are not known"
+            elif isinstance(node, ast.Attribute):
+                if node.attr in extra:
+                    what = f".{node.attr} is used there, a method that the script adds to Value"
+                elif not isinstance(node.ctx, ast.Load) and node.attr not in ("data", "grad") and not (
+                        isinstance(node.value, ast.Name) and node.value.id == "self"):  # fmt: skip
+                    what = f".{node.attr} is set there, perhaps of a Value, which ours has not"
+            elif isinstance(node, ast.ClassDef) and node.name == "Value":
+                what = "there is another class Value"
+            if what:
+                return f"{line}: {what}"
         return None
 
     # ---- the class ----
@@ -157,7 +199,7 @@ class Plan:
                     return [], f"line {other.lineno}: .{other.attr} is set, perhaps of a Value, which ours has not"
             if isinstance(other, (ast.Import, ast.ImportFrom)):
                 for name in [a.name for a in other.names] + [getattr(other, "module", None)]:
-                    if name in ("copy", "pickle", "gc", "weakref", "inspect", "ctypes"):
+                    if name in _SEEING:
                         return [], f"line {other.lineno}: it imports {name}, which could see another class"
             if isinstance(other, ast.Name) and other.id == "Value" and isinstance(other.ctx, ast.Store):
                 return [], f"line {other.lineno}: Value is assigned"
