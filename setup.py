@@ -127,6 +127,7 @@ MODULES = {
     "model": [],
     "adam": ["csrc/fused/adam.c"],
     "optim": ["csrc/fused/adam.c"],
+    "elementwise": [],
     "recorder": ["csrc/compiler/graph.c"],
     "symbols": [],
     "traced": [],

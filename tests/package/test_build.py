@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "fused",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused",
            "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
            "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
