@@ -326,8 +326,6 @@ class Trainer:
         """Generate one document as `sample` does. rng: the stream to draw from, by default the run's."""
         rng = self.rng if rng is None else rng
         arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
-        if self._engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
-            return self.exclusively(self._sample_one, rng, *arguments)
         return self.exclusively(self._sample, 1, rng, arguments)[0]
 
     def generate(
@@ -379,27 +377,31 @@ class Trainer:
         return tokens
 
     def _sample(self, n: int, rng: "Any", arguments: "Sampling") -> "list[str]":
+        if self._engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
+            return self._texts(n, rng, *arguments)
         before = rng.getstate()
         try:
-            return [self._sample_one(rng, *arguments) for _ in range(n)]
+            return self._texts(n, rng, *arguments)
         except BaseException:
             rng.setstate(before)
             raise
 
-    def _sample_one(
+    def _texts(
         self,
+        n: int,
         rng: "Any",
         temperature: float,
         prompt: str,
         top_k: "int | None",
         top_p: "float | None",
         max_length: "int | None",
-    ) -> str:
+    ) -> "list[str]":
         try:
             if top_k is None and top_p is None and max_length is None:
-                tokens = self._prompt_tokens(prompt)
-                return prompt + self.tokenizer.decode(self._engine.sample(rng, tokens, temperature))
-            return prompt + "".join(self._draw(rng, temperature, prompt, top_k, top_p, max_length))
+                texts = self._engine.sample_texts(rng, n, self._prompt_tokens(prompt), temperature, self.tokenizer)
+                return [prompt + text for text in texts]
+            cuts = top_k, top_p, max_length
+            return [prompt + "".join(self._draw(rng, temperature, prompt, *cuts)) for _ in range(n)]
         except (ValueError, ArithmeticError) as error:
             found = self._sampling_error(error, temperature)
             if found is None:
