@@ -139,12 +139,15 @@ mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int6
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,
                            int64_t *done);
 
-/* Generate tokens after a prompt of n tokens (BOS first; n from 1 to block_size), each by mg_mt19937_choice from
- * softmax(logits * factor). Stops at BOS, which is not kept, at the end of the block, or after max_tokens.
- * out: [block_size]; *count: the tokens in it. On any status but MG_OK the stream is unchanged: MG_NO_MEMORY,
- * MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE. */
+/* Generate texts, one after the other: each the tokens after a prompt of n tokens (BOS first; n from 1 to block_size), drawn
+ * by mg_mt19937_choice from softmax(logits * factor). A text stops at BOS, which is not kept, at the end of the block, or
+ * after max_tokens. out: [texts][block_size]; counts: [texts], the tokens of each. On any status but MG_OK the stream is
+ * unchanged: MG_NO_MEMORY, MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE.
+ *
+ * What was computed is used again by later calls, this one's and the next one's, while the parameters stay the same to the
+ * bit: each call compares them with a copy. */
 mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
-                      int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count);
+                      int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts);
 
 /* probs [vocab_size]: softmax(logits * factor) of what follows the n tokens, n from 1 to block_size. */
 mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens,

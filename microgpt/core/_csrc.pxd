@@ -99,6 +99,6 @@ cdef extern from "microgpt.h" nogil:
                        double *losses, int64_t *done)
 
     mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
-                  int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
+                  int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts)
     mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
                                     mg_poll *poll, double *probs)

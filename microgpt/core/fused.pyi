@@ -32,3 +32,11 @@ class FusedEngine:
         max_tokens: int | None = None,
         prompt: Sequence[int] = (),
     ) -> list[int]: ...
+    def sample_texts(
+        self,
+        stream: MT19937,
+        n: int,
+        uchars: Sequence[str],
+        temperature: float = 0.5,
+        prompt: Sequence[int] = (),
+    ) -> list[str]: ...

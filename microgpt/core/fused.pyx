@@ -66,6 +66,7 @@ cdef int _ask(void *context) noexcept with gil:
 
 cdef enum:
     BATCH = 64  # documents for which the GIL is given up at once, at most, or one step's
+    MOST_DRAWN = 65536  # tokens that are drawn at once, at most
 
 # The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
 cdef double MOST_WORK = 2147483648.0
@@ -458,29 +459,51 @@ its own: the results are the same.
         the block is full, or after max_tokens. If it raises, nothing was drawn from the stream: ZeroDivisionError for a
         temperature of 0, ValueError (random.choices' own) if the probabilities do not add up to a positive number.
         """
-        cdef double factor = inverse(temperature)
-        cdef int64_t count = 0, most
+        return self.draw(stream, 1, inverse(temperature), max_tokens, prompt, None)[0]
+
+    def sample_texts(self, MT19937 stream not None, n, uchars, temperature=0.5, prompt=()):
+        """What n calls of `sample` draw, each as a str: the characters of its tokens, which uchars has in the order of ids.
+
+        If it raises, nothing was drawn from the stream.
+        """
+        return self.draw(stream, n, inverse(temperature), None, prompt, tuple(uchars))
+
+    cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters):
+        """n samples, each of max_tokens at most: lists of token ids, or, given characters, str."""
+        cdef int64_t counts[BATCH]
+        cdef int64_t most
         cdef mg_mt19937 state
         cdef int32_t *drawn
         cdef int status
-        cdef Py_ssize_t n
+        cdef Py_ssize_t length, texts, text, i, block_size
+        cdef list found = []
         self.enter()
         try:
-            most = self.model.block_size
+            if characters is not None and len(characters) < self.model.vocab_size - 1:
+                raise ValueError(f"{len(characters)} characters are too few for {self.model.vocab_size - 1} token ids")
+            most = block_size = self.model.block_size
             if max_tokens is not None:
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
             self.reserve(1)
             self.tokens[0] = <int32_t>(self.model.vocab_size - 1)
-            n = self.encode_prompt(prompt, 1)
-            self.reserve(n + self.model.block_size)
-            drawn = self.tokens + n
+            length = self.encode_prompt(prompt, 1)
+            texts = max(1, min(n, BATCH, MOST_DRAWN // block_size))
+            self.reserve(length + texts * block_size)
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
-            with nogil:
-                status = mg_generate(self.engine, self.model.params_data, &state, factor, self.tokens, n, most, &self.poll,
-                                   drawn, &count)
+            while len(found) < n:
+                texts = min(texts, n - len(found))
+                with nogil:
+                    status = mg_generate(self.engine, self.model.params_data, &state, factor, self.tokens, length, most,
+                                         texts, &self.poll, self.tokens + length, counts)
+                if status != MG_OK:
+                    self.raise_status(status)
+                for text in range(texts):
+                    drawn = self.tokens + length + text * block_size
+                    if characters is None:
+                        found.append([drawn[i] for i in range(counts[text])])
+                    else:
+                        found.append("".join([characters[drawn[i]] for i in range(counts[text])]))
             stream.state = state
-            if status != MG_OK:
-                self.raise_status(status)
-            return [drawn[i] for i in range(count)]
+            return found
         finally:
             self.lock.release()

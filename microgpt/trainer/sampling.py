@@ -47,28 +47,32 @@ class Sampler:
 
     def documents(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
         """Return n documents. After an exception the stream is in the state from before."""
+        if self.engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
+            return self.texts(n, rng, *arguments)
         before = rng.getstate()
         try:
-            return [self.document(rng, *arguments) for _ in range(n)]
+            return self.texts(n, rng, *arguments)
         except BaseException:
             rng.setstate(before)
             raise
 
-    def document(
+    def texts(
         self,
+        n: int,
         rng: "Any",
         temperature: float,
         prompt: str,
         top_k: "int | None",
         top_p: "float | None",
         max_length: "int | None",
-    ) -> str:
-        """Return one document."""
+    ) -> "list[str]":
+        """Return n documents."""
         try:
             if top_k is None and top_p is None and max_length is None:
-                tokens = self.prompt_tokens(prompt)
-                return prompt + self.tokenizer.decode(self.engine.sample(rng, tokens, temperature))
-            return prompt + "".join(self.draw(rng, temperature, prompt, top_k, top_p, max_length))
+                texts = self.engine.sample_texts(rng, n, self.prompt_tokens(prompt), temperature, self.tokenizer)
+                return [prompt + text for text in texts]
+            cuts = top_k, top_p, max_length
+            return [prompt + "".join(self.draw(rng, temperature, prompt, *cuts)) for _ in range(n)]
         except (ValueError, ArithmeticError) as error:
             found = self.error_of(error, temperature)
             if found is None:

@@ -125,6 +125,7 @@ def test_second_interrupt_while_the_first_is_answered_changes_no_bit():
     assert_same_run(trainer)
 
 
+@pytest.mark.parametrize("engine", ["graph", "reference"])  # the fused one: tests/exact/test_sampling_reuse.py
 def test_interrupted_sample_has_drawn_nothing(engine):
     trainer = Trainer(NAMES, num_steps=4, engine=engine, n_embd=4)
     state, decode, count = trainer.rng.getstate(), trainer.tokenizer.decode, [0]
