@@ -62,6 +62,8 @@ def _train(given: "Given") -> None:
     if text:
         trainer.extra.pop("text_form", None)
         trainer.extra.update({"text_form": text.notes} if text.notes else {})
+    if "threads" in given:
+        flags.set_threads(trainer, given["threads"])
     if "quiet" not in given:
         cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
     if given and not given.keys() & {"quiet", "resume"}:

@@ -1,7 +1,7 @@
 """The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate
+from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate, thread_count
 from ..engines import ENGINES
 from . import console as cli
 from . import texts
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "parse"]
+__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "parse", "set_threads"]
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
@@ -45,6 +45,8 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
                    "All three print the same bytes")  # fmt: skip
+    p.add_argument("--threads", type=int, metavar="N", help="threads that share a step, where one is long enough, and a "
+                   "validation; 0: one for each processor. The same bytes for any number (default: 1)")  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="no line for each step")
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))
@@ -102,6 +104,7 @@ def check(given: "Given") -> None:
             raise cli.UsageError(f"{cli.flag(name)} must be at least 1, not {given[name]}")
     if not 0 < given.get("val_fraction", 0.5) < 1:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
+    thread_count(given.get("threads", 1))
     _check_files(given)
     if given.keys() & {"save", "resume", "init_from", "log", "plot"}:
         from ..storage.checkpoint import import_arrays
@@ -116,6 +119,16 @@ def hint_rate(config: Config) -> None:
     if is_rate_high(config):
         cli.say(f"hint: --learning-rate {config.learning_rate} is high for --n-embd {config.n_embd}; about "
                 f"{suitable_rate(config.n_embd):.2g} should learn better (microgpt sweep finds out)")  # fmt: skip
+
+
+def set_threads(trainer: "Any", threads: int) -> None:
+    """Let trainer use so many threads; say so if it uses fewer."""
+    trainer.threads = threads
+    if trainer.engine != "fused" and threads != 1:
+        cli.say(f"--threads {threads}: the {trainer.engine} engine uses one")
+    elif trainer.threads > 1 and not trainer.shares_steps():
+        cli.say(f"--threads {threads}: steps are too short to share, so one thread takes them; a larger --batch-size or "
+                "model has longer ones")  # fmt: skip
 
 
 def _check_needs(given: "Given", needed: str, *names: str) -> None:

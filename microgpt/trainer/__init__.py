@@ -5,7 +5,7 @@ then one number for each sampled token. Callbacks (callbacks.py) observe a run; 
 """
 from _thread import get_ident
 
-from ..config import Config, whole_number
+from ..config import Config, thread_count, whole_number
 from ..data import Tokenizer, check_docs
 from ..engines import ENGINES, engine_class
 from .loop import Callback, CallbackList, run_with
@@ -40,6 +40,9 @@ class Trainer:
         Any integer.
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
+    threads : int
+        Up to how many threads a step and an evaluation use; 0: as many as there are processors. The result does not depend
+        on it, and a file does not hold it. The fused engine alone has a use for more than one.
     n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
@@ -93,10 +96,12 @@ class Trainer:
         schedule: str = "linear",
         warmup: int = 0,
         weight_decay: float = 0.0,
+        threads: int = 1,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
                         init_std, batch_size, schedule, warmup, weight_decay)  # fmt: skip
         self._set_up(check_docs(docs, "train on"), None, config, engine)
+        self.threads = threads
 
     @classmethod
     def from_lines(cls, lines: "TextLines", config: Config, engine: str = "fused") -> "Trainer":
@@ -133,6 +138,23 @@ class Trainer:
     def adam(self) -> "Any":
         """The optimizer that trains; its settings may be changed, and are saved as they are."""
         return self._engine.adam
+
+    @property
+    def threads(self) -> int:
+        """Up to how many threads a step and an evaluation use; may be set, 0 for as many as there are processors."""
+        return self._engine.threads
+
+    @threads.setter
+    def threads(self, value: int) -> None:
+        threads = thread_count(value)
+        if threads != self._engine.threads:
+            self.exclusively(self._engine.set_threads, threads)
+
+    def shares_steps(self) -> bool:
+        """Return whether a step on documents of mean length is long enough for `threads` to share it."""
+        docs, block_size = self.docs or [], self.config.block_size
+        positions = sum(min(len(doc) + 1, block_size) for doc in docs)
+        return self._engine.shares(positions * self.config.batch_size // max(1, len(docs)))
 
     @property
     def num_steps(self) -> int:
@@ -283,7 +305,7 @@ class Trainer:
 
         docs: token ids, BOS on both sides. A probability of 0 costs infinity, where training would raise.
         """
-        return self.exclusively(lambda: [self._engine.position_losses(list(tokens)) for tokens in docs])
+        return self.exclusively(lambda: self._engine.position_losses_of([list(tokens) for tokens in docs]))
 
     def sample(
         self,
@@ -385,6 +407,7 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        threads: int = 1,
     ) -> "Trainer":
         """Continue a run from its state, to the bits of one that was never interrupted.
 
@@ -398,17 +421,25 @@ class Trainer:
             Any, whatever engine the state is from.
         allow_other_text : bool
             Accept docs that are not the text of the run.
+        threads : int
+            As of `Trainer`, and however many the run had.
 
         Raises
         ------
         CheckpointError
             If docs are other text.
         """
-        return cls._from_state(state, docs, engine, allow_other_text, "the run")
+        return cls._from_state(state, docs, engine, allow_other_text, threads, "the run")
 
     @classmethod
     def _from_state(
-        cls, state: "State", docs: "Sequence[str] | None", engine: str, allow_other_text: bool, name: str
+        cls,
+        state: "State",
+        docs: "Sequence[str] | None",
+        engine: str,
+        allow_other_text: bool,
+        threads: int,
+        name: str,
     ) -> "Trainer":
         from .state import check_same_text, restore
 
@@ -420,6 +451,7 @@ class Trainer:
         elif not allow_other_text:
             check_same_text(self.docs, state, name)
         restore(self, self._engine, state)
+        self.threads = threads
         return self
 
     def save(self, path: "Path") -> None:
@@ -443,6 +475,7 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        threads: int = 1,
     ) -> "Trainer":
         """Continue a saved run, to the bits of one that was never interrupted.
 
@@ -453,7 +486,7 @@ class Trainer:
 
         from ..storage import checkpoint
 
-        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
+        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, threads, os.fsdecode(path))
 
     @classmethod
     def init_from(
@@ -463,6 +496,7 @@ class Trainer:
         num_steps: int = 1000,
         seed: int = 42,
         engine: str = "fused",
+        threads: int = 1,
         **settings: "Any",
     ) -> "Trainer":
         """Begin a new run with the weights of another, on other documents.
@@ -476,7 +510,7 @@ class Trainer:
         ----------
         source : str, path, State or Trainer
             A file that `save` wrote, or the run itself.
-        docs, num_steps, seed, engine
+        docs, num_steps, seed, engine, threads
             As of `Trainer`.
         **settings
             Further settings of `Trainer`. n_embd, n_head, n_layer and block_size are those of the source.
@@ -503,6 +537,7 @@ class Trainer:
         docs, self = check_docs(docs, "train on"), cls.__new__(cls)
         self._set_up(docs, Tokenizer([*docs, *state.uchars]), config, engine)
         self._engine.set_parameters(transfer(state, self.tokenizer.uchars, self._engine.parameters()))
+        self.threads = threads
         return self
 
     def __reduce_ex__(self, protocol: object) -> "Any":
