@@ -1,9 +1,9 @@
-/* The backward instructions: gradients of one level, whose sums are made alike, side by side; the leaves' last. */
+/* The backward instructions: gradients of one level with sums of the same form side by side, those of the leaves last. */
 #include "compiler/pull.h"
 
 #include <stdlib.h>
 
-/* Gradients that are computed together: of one level, with the same kinds of terms, and permuted alike. */
+/* Gradients computed together: of one level, with the same kinds of terms and the same permutations. */
 typedef struct {
     int32_t level, node, key, rank; /* node: one of them; key: the least */
 } group;
@@ -106,7 +106,7 @@ static member *find_groups(mg_pull *p, int32_t *n_members)
     return members;
 }
 
-/* ---- terms that depend on what a lookup hits: the gradient goes to the one candidate that it hit ---- */
+/* ---- terms through a lookup: the gradient goes to the one candidate that the index selects ---- */
 
 typedef struct {
     int32_t user, slot, member;
@@ -176,7 +176,7 @@ static void emit_conditional(mg_pull *p, const member *members, int32_t E, int32
         const int32_t from = (int32_t)p->grad[p->alias[u->user]];
         if (is_regular)
             regular[n_regular++] = (scattered){g->a[u->site], to[0], n > 1 ? to[1] - to[0] : 0, from, u->factor};
-        else /* others of the candidates have their turn elsewhere */
+        else /* the other candidates are handled with their own group */
             mg_add(p->e, &p->batch, 0, (mg_instruction){.kind = MG_I_SCATTER_LIST, .R = 1, .accumulate = accumulate, .ints = -1},
                    (mg_tile){0, u->factor, from, g->a[u->site], mg_share_list(p->e, to, n), -1});
     }

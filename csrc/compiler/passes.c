@@ -40,7 +40,7 @@ void *mg_pass_memory(mg_pass *p, size_t size)
     size = (size + 15) & ~(size_t)15;
     if (size > (size_t)(p->end - p->next)) {
         mg_chunk *chunk = new_chunk(p, size);
-        if (size > CHUNK / 2) return chunk->data; /* the current one goes on */
+        if (size > CHUNK / 2) return chunk->data; /* the current chunk stays in use */
         p->next = chunk->data;
         p->end = chunk->data + chunk->size;
     }
@@ -161,7 +161,7 @@ int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int wit
         finish(e, program);
         status = MG_OK;
     } else if (pass->status == MG_OK && forward_done) {
-        /* The order cannot be known before: the forward pass alone. */
+        /* The order is not known in advance: compile the forward pass alone. */
         program->dynamic = pass->why;
         pass->why = NULL;
         e->n = n;
