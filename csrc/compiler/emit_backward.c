@@ -100,10 +100,25 @@ static member *find_groups(mg_pull *p, int32_t *n_members)
     for (int32_t k = 0; k < n_groups; k++) sorted[k] = groups + k;
     qsort(sorted, (size_t)n_groups, sizeof *sorted, compare_groups);
     for (int32_t k = 0; k < n_groups; k++) sorted[k]->rank = k;
-    for (int32_t k = 0; k < n; k++) members[k].group = groups[members[k].group].rank;
-    qsort(members, (size_t)n, sizeof *members, compare_members);
+    /* By group, which keeps their order; then within each group, where most are in order already. */
+    int32_t *end = NEW_ZEROS(p->pass, int32_t, n_groups + 1);
+    member *by_group = NEW(p->pass, member, n + 1);
+    for (int32_t k = 0; k < n; k++) end[members[k].group = groups[members[k].group].rank]++;
+    for (int32_t k = 0, at = 0; k < n_groups; k++) {
+        at += end[k];
+        end[k] = at - end[k];
+    }
+    for (int32_t k = 0; k < n; k++) by_group[end[members[k].group]++] = members[k];
+    for (int32_t k = 0; k < n_groups; k++) {
+        const int32_t from = k ? end[k - 1] : 0;
+        for (int32_t j = from + 1; j < end[k]; j++)
+            if (compare_members(by_group + j - 1, by_group + j) > 0) {
+                qsort(by_group + from, (size_t)(end[k] - from), sizeof *by_group, compare_members);
+                break;
+            }
+    }
     *n_members = n;
-    return members;
+    return by_group;
 }
 
 /* ---- terms through a lookup: the gradient goes to the one candidate that the index selects ---- */

@@ -241,7 +241,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
     const size_t wanted = (size_t)n_values * (size_t)size;
     if (wanted > s->rows_capacity) {
         s->rows_capacity = 2 * wanted;
-        s->rows = NEW(pass, int32_t, s->rows_capacity);
+        s->rows = mg_pass_sparse(pass, s->rows_capacity * sizeof *s->rows);
     }
     if (n_values > s->prefix_capacity) {
         s->prefix_capacity = n_values;

@@ -21,6 +21,7 @@ typedef struct {
 } mg_pass;
 
 void *mg_pass_memory(mg_pass *pass, size_t size); /* not cleared, aligned to 16 */
+void *mg_pass_sparse(mg_pass *pass, size_t size); /* the same, for an array of which little is written to */
 void *mg_pass_zeros(mg_pass *pass, size_t size);
 _Noreturn void mg_pass_unsupported(mg_pass *pass, const char *why);
 

@@ -170,6 +170,20 @@ static void permute(mg_pull *p, const mg_region *r, int32_t node, int32_t from, 
     }
 }
 
+/* By position in a region: the first and the last turn that it has for any value. */
+static void find_turns(const mg_region *r, int32_t *first, int32_t *last)
+{
+    const int32_t size = r->high - r->low;
+    for (int32_t j = r->fixed; j < size; j++) first[j] = last[j] = r->moved[j];
+    for (int32_t value = 1; value < r->n_values; value++) {
+        const int32_t *moved = r->moved + (size_t)value * size;
+        for (int32_t j = r->fixed; j < size; j++) {
+            first[j] = moved[j] < first[j] ? moved[j] : first[j];
+            last[j] = moved[j] > last[j] ? moved[j] : last[j];
+        }
+    }
+}
+
 static void find_permutations(mg_pull *p)
 {
     const mg_graph *g = &p->c->g;
@@ -179,6 +193,8 @@ static void find_permutations(mg_pull *p)
     for (int32_t k = 0; k < p->o->n_regions; k++) {
         const mg_region *r = p->o->regions + k;
         const int32_t size = r->high - r->low;
+        int32_t *first_turn = NEW(p->pass, int32_t, size), *last_turn = NEW(p->pass, int32_t, size);
+        find_turns(r, first_turn, last_turn);
         touched.n = 0;
         /* Each child of the region's nodes once. */
 #define TOUCH_ONE(child)                                                     \
@@ -211,6 +227,7 @@ static void find_permutations(mg_pull *p)
                 if (position[x] < r->low + r->fixed || position[x] >= r->high || position[y] < r->low + r->fixed
                     || position[y] >= r->high)
                     mg_pass_unsupported(p->pass, "a sum whose order depends on two indices");
+                if (first_turn[position[x] - r->low] > last_turn[position[y] - r->low]) continue; /* as mostly */
                 for (int32_t value = 0; value < r->n_values && !moves; value++) {
                     const int32_t *moved = r->moved + (size_t)value * size - r->low;
                     moves = moved[position[x]] <= moved[position[y]];
