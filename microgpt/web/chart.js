@@ -120,7 +120,7 @@ const charts = (() => {
       move: (at, dx, dy) => {
         if (!state.scale) return null;
         const { x0, x1 } = state.scale, unit = Math.max(1, Math.round((x1 - x0) / 100));
-        const next = at === null ? (dx < 0 ? x1 : x0) : at + (dx - dy) * unit;
+        const next = at === null && Number.isFinite(dx) ? (dx < 0 ? x1 : x0) : (at || 0) + (dx - dy) * unit;
         return Math.min(x1, Math.max(x0, next));
       },
       show: (x) => showStep(state, x),
@@ -177,7 +177,7 @@ const charts = (() => {
   }
 
   function drawCurves(state) {
-    const { spec, svg } = state, width = Math.max(200, Math.round(state.width)), height = spec.height || 260;
+    const { spec, svg } = state, width = Math.max(200, Math.round(state.width)), height = typeof spec.height === "function" ? spec.height() : spec.height || 260;
     legend(state);
     const shown = spec.series.map((series) => {
       const points = [];
