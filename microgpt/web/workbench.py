@@ -40,16 +40,13 @@ class Workbench:
     ----------
     path : str, optional
         The one file that requests may ask for. Raises what `load_docs` raises.
-    settings : dict, optional
-        What the page begins with, beside DEFAULTS.
     """
 
-    def __init__(self, path: "str | None" = None, settings: "dict[str, Any] | None" = None) -> None:
+    def __init__(self, path: "str | None" = None) -> None:
         self.path = path
         self._texts = {"names": _Text(load_docs(BUNDLED))}
         if path is not None:
             self._texts["file"] = _Text(load_docs(path))
-        self._start = dict(settings or {})
         self._pasted: tuple[str, _Text] = ("", _Text([]))
         self._counting, self._newest = Lock(), 0
         self._training = Lock()
@@ -67,7 +64,7 @@ class Workbench:
             defaults.update(text="file", word=docs[0][:8].strip())
         texts["lines"] = "lines that you paste"
         documents = {name: len(text.docs) for name, text in self._texts.items()}
-        return {"version": __version__, "defaults": defaults, "start": self._start, "limits": LIMITS, "max_work": MAX_WORK,
+        return {"version": __version__, "defaults": defaults, "limits": LIMITS, "max_work": MAX_WORK,
                 "texts": texts, "documents": documents}  # fmt: skip
 
     def cancel(self) -> None:
