@@ -7,7 +7,8 @@ import os
 import sys
 
 from .cli import console as cli
-from .files import check_writable, find_overlap, write_atomically
+from .cli.outputs import check_outputs
+from .files import write_atomically
 from .storage.runlog import compare, read_log
 
 TYPE_CHECKING = False
@@ -29,12 +30,8 @@ def _report(given: "dict[str, Any]") -> None:
     from .web.report_page import page
 
     logs = given["logs"]
-    output = given["output"] or os.path.splitext(logs[0])[0] + ".html"
-    if given["output"] == "":
-        raise cli.UsageError("--output needs the name of a file, not ''")
-    if find_overlap([("", output)], [("", path) for path in logs]):
-        raise cli.UsageError(f"{output} is the log itself; give another --output")
-    check_writable(output)
+    output = os.path.splitext(logs[0])[0] + ".html" if given["output"] is None else given["output"]
+    check_outputs([("--output", output)], [("the log", path) for path in logs])
     if not given["output"] and os.path.exists(output) and not _is_report(output):
         raise cli.UsageError(f"{output} exists and is no report; give -o {output} to replace it, or another name")
     runs = [read_log(path) for path in logs]

@@ -221,7 +221,7 @@ def test_what_cannot_be_reported(in_process, logs):
         (["nowhere.jsonl"], "nowhere.jsonl: No such file"),
         (["notes.txt", "-o", "x.html"], "notes.txt is no log of a run: line 1 is no step"),
         (["one.jsonl", "-o", "no/folder.html"], "no"),
-        (["one.jsonl", "-o", "one.jsonl"], "is the log itself"),
+        (["one.jsonl", "-o", "one.jsonl"], "would overwrite the log"),
     ]:
         before = {name: (logs / name).read_bytes() for name in os.listdir(logs)}
         done = report(in_process, logs, *arguments, status=2)
@@ -251,9 +251,9 @@ def test_page_that_is_a_log_is_refused_however_it_is_spelled(in_process, logs):
         spellings += ["link.html", "hard.html"]
     before = (logs / "log.html").read_bytes()
     for spelling in spellings:
-        assert "is the log itself" in report(in_process, logs, "log.html", "-o", spelling, status=2).stderr
-        assert "is the log itself" in report(in_process, logs, "one.jsonl", "log.html", "-o", spelling, status=2).stderr
-    assert "is the log itself" in report(in_process, logs, "log.html", status=2).stderr
+        assert "would overwrite the log" in report(in_process, logs, "log.html", "-o", spelling, status=2).stderr
+        assert "would overwrite the log" in report(in_process, logs, "one.jsonl", "log.html", "-o", spelling, status=2).stderr
+    assert "would overwrite the log" in report(in_process, logs, "log.html", status=2).stderr
     for output in ("", "no/", "."):
         report(in_process, logs, "one.jsonl", "-o", output, status=2)
     assert (logs / "log.html").read_bytes() == before
