@@ -11,9 +11,8 @@ from threading import Lock
 
 from ..data import BUNDLED, load_docs, split_docs
 from ..evaluation import Evaluation
-from ..loop import Callback
 from ..storage.runlog import tensor_digests
-from ..trainer import Trainer
+from ..trainer import Callback, Trainer
 from . import inside
 from .requests import DEFAULTS, LIMITS, MAX_WORK, Request, RequestError
 
