@@ -220,6 +220,20 @@ def docs(session):
     return last_line(pytest(session, "", "tests/docs"))
 
 
+@proof()
+def browser(session):
+    """the page of `microgpt play` in a real Chromium: drag, type, cancel, pin, keys, labels, sizes; how long a change takes"""
+    for tool, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
+        if shutil.which(tool) or tool == "chromium" and shutil.which("google-chrome"):
+            continue
+        if shutil.which("apt-get") and os.geteuid() == 0:
+            run(session, "apt-get", "install", "-qy", package)
+        need(session, tool)
+    bin = venv(session, "browser", "selenium>=4.20", "numpy", "safetensors", "tqdm")
+    folder = variant(session, "")
+    return last_line(run(session, bin / "python", "tools/browser.py", *session.posargs, cwd=folder, env={"PYTHONPATH": str(folder)}))
+
+
 # ---- processors, compilers, C libraries ----
 
 
