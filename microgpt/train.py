@@ -32,9 +32,15 @@ def main(argv: "list[str] | None" = None) -> int:
 def _arguments(argv: "list[str]") -> "Given":
     if not argv:
         return {}  # argparse takes a third of the time that Python needs to start
-    from .cli.options import parse
+    given: Given = vars(make_parser().parse_args(argv))
+    return given
 
-    return parse(argv, DEFAULTS)
+
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    from .cli import options
+
+    return options.make_parser(DEFAULTS)
 
 
 def _train(given: "Given") -> None:

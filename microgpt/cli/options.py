@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "parse", "set_threads"]
+__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "set_threads"]
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
@@ -21,6 +21,16 @@ VAL_EVERY = 100
 
 #: What the help says of a setting, beside its default.
 WORDS = {
+    "seed": "of the random stream: shuffle, initial weights, samples; ",
+    "n_embd": "width of the model, numbers per token; ",
+    "n_head": "attention heads per layer, a divisor of n_embd; ",
+    "n_layer": "layers, each of attention and MLP; ",
+    "block_size": "tokens of a document that the model sees; ",
+    "learning_rate": "of the first step; ",
+    "beta1": "Adam: decay of the mean of the gradients; ",
+    "beta2": "Adam: decay of the mean of their squares; ",
+    "eps_adam": "Adam: added to the root that a step is divided by; ",
+    "init_std": "standard deviation of the initial weights; ",
     "batch_size": "documents per step; ",
     "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
     "warmup": "steps over which the learning rate rises at first; ",
@@ -28,12 +38,13 @@ WORDS = {
 }
 
 
-def parse(argv: "list[str]", defaults: "Given") -> "Given":
-    """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
+def make_parser(defaults: "Given") -> "Any":
+    """Return the parser of the command. Flags that are not given are absent, so that a resumed run knows what was asked for."""
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
-                   sparse=True)  # fmt: skip
+                   ["microgpt train --steps 2000 --n-embd 32 --learning-rate 0.005 --save names.safetensors",
+                    "microgpt train --input novel.txt --split chunks --block-size 64 --val-fraction 0.1"], sparse=True)  # fmt: skip
     texts.add_flags(p.add_argument_group("text"), several=True)
-    p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
+    p.add_argument("--steps", type=int, metavar="N", help=f"steps to train; default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
         what = f"{WORDS.get(name, '')}default: {default}"
         if name == "schedule":
@@ -51,8 +62,7 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))
     _add_observation(p.add_argument_group("observation (changes no bit of the training)"))
-    given: Given = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def _add_saving(p: "Any") -> None:
