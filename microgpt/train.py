@@ -44,7 +44,8 @@ def _train(given: "Given") -> None:
 
         flags.check(given)
         is_planned = bool(given.keys() & flags.PLANNED)
-    docs, source = cli.read_docs(given.get("input"), lines=not given)
+    # What plan.py adds needs strings, and so does random.shuffle.
+    docs, source = cli.read_docs(given.get("input"), lines=not is_planned and options["engine"] != "reference")
     if is_planned:
         from .cli import plan
 

@@ -18,8 +18,46 @@ PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
 VAL_EVERY = 100
 
 
+#: The flags that take a value, and its type. Those that are not here are argparse's.
+VALUED: "dict[str, type]" = {
+    **dict.fromkeys(("input", "engine", "save", "resume", "val", "save_best", "log", "plot"), str),
+    **dict.fromkeys(("steps", "samples", "save_every", "val_every", "patience", "look_every", "digest_every"), int),
+    **dict.fromkeys(("temperature", "val_fraction"), float),
+    **{name: type(value) for name, value in DEFAULTS.items() if name != "num_steps" and isinstance(value, (int, float))},
+}
+
+
 def parse(argv: "list[str]", defaults: "Given") -> "Given":
     """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
+    plain = parse_plain(argv)
+    return _parse(argv, defaults) if plain is None else plain
+
+
+def parse_plain(argv: "list[str]") -> "Given | None":
+    """Return what argparse makes of flags that are written out, each followed by its value; None for anything else.
+
+    Python needs as long to import argparse as to start.
+    """
+    given: Given = {}
+    words = iter(argv)
+    for word in words:
+        name = word[2:].replace("-", "_")
+        if word != cli.flag(name):
+            return None
+        if name == "quiet":
+            given[name] = True
+            continue
+        value = next(words, "-")
+        if name not in VALUED or value.startswith("-") or (name == "engine" and value not in ENGINES):
+            return None
+        try:
+            given[name] = VALUED[name](value)
+        except ValueError:
+            return None  # argparse says it
+    return None if "val" in given and "val_fraction" in given else given
+
+
+def _parse(argv: "list[str]", defaults: "Given") -> "Given":
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    sparse=True)  # fmt: skip
     cli.add_input(p)
