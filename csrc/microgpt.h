@@ -49,6 +49,10 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
 typedef struct {
     double learning_rate, beta1, beta2, eps;
     int64_t num_steps;
+    /* rates[i] is the learning rate of update first_rate + i. NULL: it falls linearly to 0 over num_steps. */
+    const double *rates;
+    int64_t first_rate;
+    double weight_decay; /* 0.0: none */
 } mg_adam_config;
 
 /* The numbers of one update that are the same for every parameter, each rounded as the script rounds it. */
@@ -56,15 +60,19 @@ typedef struct {
     double beta1, one_minus_beta1; /* 1 - beta1 */
     double beta2, one_minus_beta2;
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
-    double lr_t;             /* learning_rate * (1 - step / num_steps) */
+    double lr_t;             /* learning_rate * (1 - step / num_steps), or what rates has */
     double eps;
+    double weight_decay;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
- * parameter: MG_ZERO_DIVISION (num_steps is 0), MG_POW_RANGE (beta ** t overflows). */
+ * parameter: MG_ZERO_DIVISION (num_steps is 0, no rates), MG_POW_RANGE (beta ** t overflows). */
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
+
+/* AdamW's weight decay, which comes before an update of the same parameters: data -= lr_t * weight_decay * data. */
+void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data);
 
 /* Update n parameters: data, m and v change, grad becomes 0. All four are [n] and do not overlap.
  * MG_OK, or the script's error at the first parameter where it happens: parameters before it are updated, parameters
@@ -73,7 +81,7 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
 mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                          double *m, double *v, int libm);
 
-/* Both of the above. */
+/* All of the above. */
 mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
                        double *grad, double *m, double *v);
 
@@ -85,6 +93,16 @@ typedef struct mg_engine mg_engine;
 
 mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels); /* NULL: out of memory */
 void mg_engine_free(mg_engine *engine);
+
+/* How many threads mg_train_batches and mg_position_losses_of may use, the calling one included; 1 at first. They start when
+ * there is work for them, and anew in a process that was forked. least_work: multiplications of a forward pass from which on
+ * a step is shared, because shorter ones are done sooner alone; MG_LEAST_SHARED_WORK is as measured. MG_OK or
+ * MG_NO_MEMORY. */
+mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work);
+#define MG_LEAST_SHARED_WORK 400000.0
+
+/* Whether a step on documents of so many positions altogether is shared. */
+int mg_engine_shares(const mg_engine *engine, int64_t positions);
 
 /* loss = document_loss(tokens, model); loss.backward(). tokens: [n + 1], each below vocab_size, n from 1 to block_size.
  * grad is added to; on any status but MG_OK it is unchanged.
@@ -98,6 +116,11 @@ mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_
 mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                              double *losses);
 
+/* The losses at each position of some documents, those of document d from losses[starts[d] - d] on. tokens and starts as for
+ * mg_train. On any status but MG_OK, also MG_NO_THREAD, losses are unspecified. */
+mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                int64_t documents, mg_poll *poll, double *losses);
+
 /* Layers of the last document in which zeros of relu were skipped. For tests. */
 int64_t mg_engine_sparse_layers(const mg_engine *engine);
 
@@ -109,7 +132,8 @@ mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step
                    double *losses, int64_t *done);
 
 /* The same with one step of Adam for every batch_size documents: (1 / batch_size) * sum(losses), one backward pass, one
- * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. */
+ * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. The results do
+ * not depend on the number of threads. One status more: MG_NO_THREAD. */
 mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                            double *params, double *grad, double *m, double *v, const int32_t *tokens,
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,

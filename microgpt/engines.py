@@ -319,7 +319,7 @@ class Graph(_Compiled, _ScriptLoop):
     def update(self) -> None:
         """Do Adam's step, after a copy if the step may fail at one parameter with those before it updated."""
         adam = self.adam
-        if adam._squares_are_finite():
+        if adam._squares_are_finite() and not adam.weight_decay:
             adam.step()  # one call of C, which no interrupt divides
             return
         self.before = self.model.data.copy(), adam.m.copy(), adam.v.copy()

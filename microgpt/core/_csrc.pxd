@@ -15,6 +15,7 @@ cdef extern from "microgpt.h" nogil:
         MG_UNSUPPORTED_ISA
         MG_ZERO_DIVISION
         MG_POW_COMPLEX
+        MG_NO_THREAD
         MG_CHOICE_TOTAL_ZERO
         MG_CHOICE_TOTAL_NOT_FINITE
 
@@ -47,12 +48,16 @@ cdef extern from "microgpt.h" nogil:
     ctypedef struct mg_adam_config:
         double learning_rate, beta1, beta2, eps
         int64_t num_steps
+        const double *rates
+        int64_t first_rate
+        double weight_decay
 
     ctypedef struct mg_adam_coefs:
-        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps
+        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps, weight_decay
         int vectorizable, may_have_subnormals
 
     mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+    void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data)
     mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                              double *m, double *v, int libm)
 
@@ -71,6 +76,9 @@ cdef extern from "microgpt.h" nogil:
     int64_t mg_count_params(const mg_config *config)
     mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     void mg_engine_free(mg_engine *engine)
+    mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work)
+    int mg_engine_shares(const mg_engine *engine, int64_t positions)
+    double MG_LEAST_SHARED_WORK
     int64_t mg_engine_sparse_layers(const mg_engine *engine)
     mg_status mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
                                    mg_poll *poll, double *loss)
@@ -78,6 +86,9 @@ cdef extern from "microgpt.h" nogil:
                                double *loss)
     mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                                  double *losses)
+
+    mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                    int64_t documents, mg_poll *poll, double *losses)
 
     mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                                double *params, double *grad, double *m, double *v, const int32_t *tokens,

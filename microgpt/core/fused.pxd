@@ -8,6 +8,7 @@ from microgpt.core.mt19937 cimport MT19937
 
 cdef class FusedEngine:
     cdef readonly GPT model
+    cdef readonly int threads
     cdef mg_engine *engine
     cdef mg_poll poll
     cdef object lock        # held while the engine works: one call at a time
@@ -29,5 +30,4 @@ cdef class FusedEngine:
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters)
     cdef raise_status(self, int status)
     cdef int check_adam(self, Adam adam) except -1
-    cdef train_batches(self, documents, Adam adam, list losses, dict ids, int64_t batch_size)
-    cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses)
+    cdef train_steps(self, int64_t *starts, int64_t steps, int64_t size, Adam adam, list losses)

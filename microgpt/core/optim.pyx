@@ -7,7 +7,7 @@ is updated in place; single slots are gathered into contiguous numbers, updated,
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t
 
-from microgpt.core._csrc cimport MG_OK, mg_adam_coefs, mg_adam_update
+from microgpt.core._csrc cimport MG_OK, mg_adam_coefs, mg_adam_decay, mg_adam_update
 from microgpt.core.adam cimport Adam, Moments, raise_adam
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
@@ -119,6 +119,9 @@ cdef class Leaves:
         at_rest()
         adam.prepare(&coefs)
         with nogil:
+            if coefs.weight_decay != 0.0:
+                for i in range(self.n):
+                    mg_adam_decay(&coefs, 1, tape.data + self.slots[i])
             for g in range(self.n_groups):
                 group = self.groups[g]
                 slots = self.slots + group.first

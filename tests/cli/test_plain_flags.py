@@ -32,7 +32,9 @@ def by_bits(items):
 
 
 def values_of(name):
-    return ["fused", "graph", "reference"] if name == "engine" else VALUES[options.VALUED[name]]
+    if name == "engine":
+        return ["fused", "graph", "reference"]
+    return VALUES[str if name == "input" else options.VALUED[name]]
 
 
 def agree(argv):
@@ -43,18 +45,18 @@ def agree(argv):
     return plain is not None
 
 
-@pytest.mark.parametrize("name", options.VALUED)
+@pytest.mark.parametrize("name", [*options.VALUED, "input"])
 def test_every_value_of_a_flag(name):
     for value in values_of(name):
         assert agree([flag(name), value])
-    for value in WRONG[options.VALUED[name]]:
+    for value in [] if name == "input" else WRONG[options.VALUED[name]]:
         assert not agree([flag(name), value]) and by_argparse([flag(name), value]) is None
 
 
 def test_many_flags_in_any_order():
     rng = random.Random(1)
     for _ in range(300):
-        names = rng.sample([*options.VALUED, "quiet"], rng.randint(0, 8))
+        names = rng.sample([*options.VALUED, "input", "quiet"], rng.randint(0, 8))
         names += rng.sample(names, rng.randint(0, min(2, len(names))))  # the last one counts
         argv = []
         for name in names:
@@ -66,7 +68,7 @@ def test_many_flags_in_any_order():
     ["--steps"], ["--steps", "-1"], ["--steps", "--quiet"], ["--steps=3"], ["--step", "3"], ["--n_embd", "3"], ["steps", "3"],
     ["-h"], ["--help"], ["--debug"], ["--steps", "3", "--debug"], ["--quiet=1"], ["--quiet", "1"], ["--", "--steps", "3"],
     ["--steps", "3", "4"], ["--engine", "fast"], ["--engine", ""], ["--val", "a", "--val-fraction", "0.5"], [""], ["-"],
-    ["--"], ["--input", "-"], ["--input", "--steps"], ["--input", "-x y"], ["---steps", "3"], ["--Steps", "3"],
+    ["--"], ["--input", "-"], ["--input", "a", "b"], ["--split", "lines"], ["--input", "--steps"], ["--input", "-x y"], ["---steps", "3"], ["--Steps", "3"],
 ])  # fmt: skip
 def test_everything_else_is_left_to_argparse(argv):
     assert options.parse_plain(argv) is None
