@@ -32,8 +32,9 @@ def main(argv: "list[str] | None" = None) -> int:
 def _arguments(argv: "list[str]") -> "Given":
     if not argv:
         return {}  # argparse takes a third of the time that Python needs to start
-    given: Given = vars(make_parser().parse_args(argv))
-    return given
+    from .cli.options import parse
+
+    return parse(argv, DEFAULTS)
 
 
 def make_parser() -> "Any":
@@ -49,11 +50,13 @@ def _train(given: "Given") -> None:
     text, val, fraction, is_planned = None, None, None, False
     if given:
         from .cli import options as flags
-        from .cli.texts import read_training_text
 
         flags.check(given)
         is_planned = bool(given.keys() & flags.PLANNED)
-        text = read_training_text(given)
+        if given.keys() & flags.TEXTUAL or options["engine"] == "reference":  # random.shuffle takes a list
+            from .cli.texts import read_training_text
+
+            text = read_training_text(given)
     docs: Any = text.docs if text else load_lines()
     source = text.source if text else describe_source()
     if text and is_planned:

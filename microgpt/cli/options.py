@@ -4,8 +4,6 @@ import os
 from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate, thread_count
 from ..engines import ENGINES
 from . import console as cli
-from . import texts
-from .outputs import check_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,10 +11,13 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "set_threads"]
+__all__ = ["PLANNED", "TEXTUAL", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
+           "set_threads"]  # fmt: skip
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
+#: Flags for which the text is more than lines to train on.
+TEXTUAL = {"input", "split", "csv_column", "json_field", "init_from", *PLANNED}
 VAL_EVERY = 100
 
 #: What the help says of a setting, beside its default.
@@ -38,8 +39,53 @@ WORDS = {
 }
 
 
+#: The flags that take a value, and its type. Those that are not here are argparse's.
+VALUED: "dict[str, type]" = {
+    **dict.fromkeys(("engine", "save", "resume", "val", "save_best", "log", "plot"), str),
+    **dict.fromkeys(("steps", "samples", "threads", "save_every", "val_every", "patience", "look_every", "digest_every"), int),
+    **dict.fromkeys(("temperature", "val_fraction"), float),
+    **{name: type(value) for name, value in DEFAULTS.items() if name != "num_steps" and isinstance(value, (int, float))},
+}
+
+
+def parse(argv: "list[str]", defaults: "Given") -> "Given":
+    """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
+    plain = parse_plain(argv)
+    given: Given = vars(make_parser(defaults).parse_args(argv)) if plain is None else plain
+    return given
+
+
+def parse_plain(argv: "list[str]") -> "Given | None":
+    """Return what argparse makes of flags that are written out, each followed by its value; None for anything else.
+
+    Python needs as long to import argparse as to start.
+    """
+    given: Given = {}
+    words = iter(argv)
+    for word in words:
+        name = word[2:].replace("-", "_")
+        if word != cli.flag(name):
+            return None
+        if name == "quiet":
+            given[name] = True
+            continue
+        value = next(words, "-")
+        if name == "input" and not value.startswith("-"):
+            given.setdefault(name, []).append(value)
+            continue
+        if name not in VALUED or value.startswith("-") or (name == "engine" and value not in ENGINES):
+            return None
+        try:
+            given[name] = VALUED[name](value)
+        except ValueError:
+            return None  # argparse says it
+    return None if "val" in given and "val_fraction" in given else given
+
+
 def make_parser(defaults: "Given") -> "Any":
     """Return the parser of the command. Flags that are not given are absent, so that a resumed run knows what was asked for."""
+    from . import texts
+
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    ["microgpt train --steps 2000 --n-embd 32 --learning-rate 0.005 --save names.safetensors",
                     "microgpt train --input novel.txt --split chunks --block-size 64 --val-fraction 0.1"], sparse=True)  # fmt: skip
@@ -169,6 +215,11 @@ def best_path(path: str) -> str:
 def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
     outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
+    if not outputs:
+        return
+    from . import texts
+    from .outputs import check_outputs
+
     best = "the best model of --save"
     if given.get("save") and "save_best" not in given and _validates(given):
         outputs.append((best, best_path(given["save"])))
