@@ -22,6 +22,7 @@ WORDS = {
     "batch_size": "documents per step; ",
     "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
     "warmup": "steps over which the learning rate rises at first; ",
+    "clip": "scale the gradient down where its norm is larger than this; ",
     "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
 }
 
@@ -33,7 +34,7 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     cli.add_input(p)
     p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
-        what = f"{WORDS.get(name, '')}default: {default}"
+        what = f"{WORDS.get(name, '')}default: {'off' if default is None else default}"
         if name == "schedule":
             p.add_argument("--schedule", choices=SCHEDULES, help=what)
         elif name != "num_steps":
