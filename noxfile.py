@@ -303,7 +303,8 @@ def debug(session):
 REFNANNY_TESTS = [f"tests/{name}.py" for name in (
     "exact/test_value", "exact/test_model", "exact/test_model_object", "exact/test_model_numbers", "exact/test_model_rows",
     "exact/test_layers", "exact/test_fused", "exact/test_adam", "exact/test_mt19937",
-    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_threads")]  # fmt: skip
+    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_interrupted_trainer",
+    "robust/test_threads")]  # fmt: skip
 
 
 @proof()
@@ -363,14 +364,27 @@ def long(session):
     return f"{len(outputs['fused'].splitlines())} lines printed by all three"
 
 
+#: Report of bench/README.md -> the options that its script takes of those given.
+REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",), "shapes": ("--torch-python",),
+           "value": ("--script",), "sampling": (), "startup": ()}  # fmt: skip
+
+
 @proof()
 def bench(session):
-    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (--quick)"""
-    python, given = test_python(session), session.posargs or ["--quick"]
+    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (no options)"""
+    python, given = test_python(session), dict(zip(session.posargs[::2], session.posargs[1::2]))
+    if given and "--script" not in given:
+        session.error("--script FILE is needed: the tables compare with your copy of the original microgpt.py")
     run(session, python, "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=ROOT)
-    output = run(session, python, "bench/all.py", *given, cwd=ROOT)
-    print(output)
-    return f"{len(re.findall(r': status 0, ', output))} scripts with {' '.join(given)}"
+    names = [name for name in REPORTS if given.get("--only", "") in name]
+    for name in names:
+        options = [word for key in REPORTS[name] if key in given for word in (key, os.path.abspath(given[key]))]
+        script = ROOT / "bench" / (f"{name}.py" if name == "compare" else f"bench_{name}.py")
+        file = (ROOT / "bench/results" if given else SCRATCH) / f"{name}.json"
+        print(run(session, python, script, *(options if given else ["--quick"]), "--json", file, cwd=ROOT), flush=True)
+    if given:
+        print(run(session, python, "bench/render.py", cwd=ROOT))
+    return f"{', '.join(names)}{'' if given else '; quick, nothing written'}"
 
 
 # ---- can each of these fail? ----

@@ -50,7 +50,7 @@ else:
     VARIANT_FLAGS = ["-g", "-fno-omit-frame-pointer"] if VARIANTS else ["-g0"]
     # To link with -Ofast or -ffast-math, which CFLAGS bring along, adds code that makes the whole process flush subnormal
     # numbers to zero as soon as the module is loaded.
-    LINK = ["-O3", *NO_FAST_MATH, "-lm"]
+    LINK = ["-O3", *NO_FAST_MATH, "-lm", "-pthread"]
 if "sanitize" in VARIANTS:
     # Python's own -fwrapv would make overflows of signed integers legal.
     VARIANT_FLAGS += ["-O1", "-fno-wrapv", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -127,6 +127,7 @@ MODULES = {
     "model": [],
     "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
+    "elementwise": [],
     "recorder": ["csrc/compiler/graph.c"],
     "symbols": [],
     "traced": [],
@@ -136,8 +137,9 @@ MODULES = {
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
-    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/model/layout.c",
-              "csrc/rng/mt19937.c"],
+    "probes": [],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/base/pool.c",
+              "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
 EXTENSIONS = [

@@ -97,6 +97,16 @@ typedef struct mg_engine mg_engine;
 mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels); /* NULL: out of memory */
 void mg_engine_free(mg_engine *engine);
 
+/* How many threads mg_train_batches and mg_position_losses_of may use, the calling one included; 1 at first. They start when
+ * there is work for them, and anew in a process that was forked. least_work: multiplications of a forward pass from which on
+ * a step is shared, because shorter ones are done sooner alone; MG_LEAST_SHARED_WORK is as measured. MG_OK or
+ * MG_NO_MEMORY. */
+mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work);
+#define MG_LEAST_SHARED_WORK 400000.0
+
+/* Whether a step on documents of so many positions altogether is shared. */
+int mg_engine_shares(const mg_engine *engine, int64_t positions);
+
 /* loss = document_loss(tokens, model); loss.backward(). tokens: [n + 1], each below vocab_size, n from 1 to block_size.
  * grad is added to; on any status but MG_OK it is unchanged.
  * MG_LOG_DOMAIN (a target's probability is 0), MG_INTERRUPTED, MG_NO_MEMORY. */
@@ -109,6 +119,11 @@ mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_
 mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                              double *losses);
 
+/* The losses at each position of some documents, those of document d from losses[starts[d] - d] on. tokens and starts as for
+ * mg_train. On any status but MG_OK, also MG_NO_THREAD, losses are unspecified. */
+mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                int64_t documents, mg_poll *poll, double *losses);
+
 /* Layers of the last document in which zeros of relu were skipped. For tests. */
 int64_t mg_engine_sparse_layers(const mg_engine *engine);
 
@@ -120,18 +135,22 @@ mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step
                    double *losses, int64_t *done);
 
 /* The same with one step of Adam for every batch_size documents: (1 / batch_size) * sum(losses), one backward pass, one
- * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. */
+ * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. The results do
+ * not depend on the number of threads. One status more: MG_NO_THREAD. */
 mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                            double *params, double *grad, double *m, double *v, const int32_t *tokens,
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,
                            int64_t *done);
 
-/* Generate tokens after a prompt of n tokens (BOS first; n from 1 to block_size), each by mg_mt19937_choice from
- * softmax(logits * factor). Stops at BOS, which is not kept, at the end of the block, or after max_tokens.
- * out: [block_size]; *count: the tokens in it. On any status but MG_OK the stream is unchanged: MG_NO_MEMORY,
- * MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE. */
+/* Generate texts, one after the other: each the tokens after a prompt of n tokens (BOS first; n from 1 to block_size), drawn
+ * by mg_mt19937_choice from softmax(logits * factor). A text stops at BOS, which is not kept, at the end of the block, or
+ * after max_tokens. out: [texts][block_size]; counts: [texts], the tokens of each. On any status but MG_OK the stream is
+ * unchanged: MG_NO_MEMORY, MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE.
+ *
+ * What was computed is used again by later calls, this one's and the next one's, while the parameters stay the same to the
+ * bit: each call compares them with a copy. */
 mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
-                      int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count);
+                      int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts);
 
 /* probs [vocab_size]: softmax(logits * factor) of what follows the n tokens, n from 1 to block_size. */
 mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens,

@@ -43,7 +43,7 @@ class Engine(Protocol):
     model: "Any"
     adam: "Any"
 
-    #: Whether `sample` has drawn nothing from the stream if it raises.
+    #: Whether `sample_texts` has drawn nothing from the stream if it raises.
     draws_all_or_nothing: bool
 
     def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None: ...
@@ -65,8 +65,10 @@ class Engine(Protocol):
     def recover(self) -> None:
         """Undo what a step has left that was interrupted a second time while it was undone."""
 
-    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
-        """Draw the token ids that follow tokens (BOS first), up to BOS or the end of the block."""
+    def sample_texts(
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+    ) -> "list[str]":
+        """Draw n texts that follow tokens (BOS first), each up to BOS or the end of the block."""
 
     def decoder(self) -> "Decoder | FusedDecoder":
         """Return a forward pass that takes one token at a time: see `microgpt.generation.Decoder`."""
@@ -174,6 +176,11 @@ class _ScriptLoop(_Decoding):
             self.undo_update()
             self.clear_grad()
             self.unfinished = False
+
+    def sample_texts(
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+    ) -> "list[str]":
+        return [tokenizer.decode(self.sample(rng, tokens, temperature)) for _ in range(n)]
 
     def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
         model, bos, sampled = self.model, tokens[0], []
@@ -342,8 +349,10 @@ class Fused(_Compiled):
     def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
         self.kernels.train(docs, self.adam, losses, tokenizer.ids, batch_size)
 
-    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
-        return self.kernels.sample(rng, temperature, prompt=tokens[1:])
+    def sample_texts(
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+    ) -> "list[str]":
+        return self.kernels.sample_texts(rng, n, tokenizer.uchars, temperature, tokens[1:])
 
     def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import FusedDecoder

@@ -17,11 +17,12 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 
 def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+    from .cli import texts
     from .engines import ENGINES
 
     p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.")
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
-    cli.add_input(p)
+    texts.add_flags(p, several=False)
     p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
     p.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     given: dict[str, Any] = vars(p.parse_args(argv))
@@ -29,15 +30,17 @@ def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
 
 
 def _eval(given: "dict[str, Any]") -> None:
+    from .cli import texts
     from .trainer import Trainer
 
     trainer = Trainer.load(given["model"], engine=given["engine"])
-    docs, source = cli.read_docs(given["input"])
-    cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {source}")
-    cli.check_characters(docs, trainer.tokenizer, given["input"], f"the vocabulary of {given['model']}")
-    cli.say_beyond_block(docs, trainer.config.block_size, "not measured")
+    saved = {"split": texts.saved_form(given["model"], trainer.extra)["split"]}  # a column has another name elsewhere
+    text = texts.Text(given["input"], texts.form_of(given, saved), trainer.config.block_size)
+    cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {text.source}")
+    text.check_characters(trainer, f"the vocabulary of {given['model']}")
+    cli.say_beyond_block(text.docs, trainer.config.block_size, "not measured")
     started = time.perf_counter()
-    found = trainer.evaluate(docs)
+    found = trainer.evaluate(text.docs)
     rate = found.documents / (time.perf_counter() - started)
     if given["json"]:
         import json

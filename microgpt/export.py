@@ -24,18 +24,15 @@ def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
 
 
 def _export(given: "dict[str, Any]") -> None:
-    from .files import check_writable, find_overlap, write_atomically
+    from .cli.outputs import check_outputs
+    from .files import write_atomically
     from .storage import checkpoint
     from .storage.export import as_c, as_json
 
     outputs = [(f"--{kind}", given[kind]) for kind in ("c", "json") if given[kind] is not None]
     if not outputs:
         raise cli.UsageError("export needs --c FILE.c or --json FILE.json")
-    overlap = find_overlap(outputs, [("the model", given["model"])])
-    if overlap:
-        raise cli.UsageError(f"{overlap[0][0]} {overlap[0][1]} is the file of {overlap[1][0]}; give another")
-    for _, path in outputs:
-        check_writable(path)
+    check_outputs(outputs, [("the model", given["model"])])
     state = checkpoint.load(given["model"])
     made = {"--c": lambda: as_c(state, cli.printable if cli.needs_escapes(state.uchars) else str), "--json": lambda: as_json(state)}
     for kind, path in outputs:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from .cli import texts
     from .parallel.sweeps import Ranked, SweepResult
 
 SHOWN = 10  # configurations in the table
@@ -22,13 +23,14 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 
 def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+    from .cli import texts
     from .engines import ENGINES
 
     p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.")
     p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", required=True, help="settings of microgpt train "
                    "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
     p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
-    cli.add_input(p)
+    texts.add_flags(p, several=True)
     p.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, and compare the "
                    "models by their loss on it (without: by the mean loss of the last tenth of the steps)")  # fmt: skip
     p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
@@ -105,7 +107,8 @@ def _sweep(given: "dict[str, Any]") -> None:
     if given["workers"] is not None and given["workers"] < 1:
         raise cli.UsageError(f"--workers must be at least 1, not {given['workers']}")
     _check_files(given)
-    docs, source = cli.read_docs(given["input"])
+    text = _read_text(given, grid)
+    docs, source = text.docs, text.source
     val_docs = None
     if given["val_fraction"] is not None:
         try:
@@ -119,6 +122,15 @@ def _sweep(given: "dict[str, Any]") -> None:
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))
     _report(found, given)
+
+
+def _read_text(given: "dict[str, Any]", grid: "dict[str, list[Any]]") -> "texts.Text":
+    from .cli import texts
+
+    sizes = grid.get("block_size", [DEFAULTS["block_size"]])
+    if given["split"] == "chunks" and len(set(sizes)) > 1:
+        raise cli.UsageError("--split chunks cuts the text at one block_size, and the grid has several")
+    return texts.Text(given["input"], texts.form_of(given), sizes[0])
 
 
 @contextmanager
@@ -170,19 +182,15 @@ def _end_with_parent() -> None:
 
 def _check_files(given: "dict[str, Any]") -> None:
     """Raise, before anything is trained, for outputs that cannot be written or are the same file as another."""
-    from .data import default_source
-    from .files import check_writable, find_overlap
+    from .cli.outputs import check_outputs
+    from .cli.texts import input_files
 
     outputs = [(f"--{name}", given[name]) for name in ("out", "plot") if given[name] is not None]
-    overlap = find_overlap(outputs, [("--input", given["input"] or default_source())])
-    if overlap:
-        (one, path), (other, _) = overlap
-        raise cli.UsageError(f"{one} {path} is the file of {other}; give another")
+    check_outputs(outputs, input_files(given["input"]), ["--out"])
     if given["plot"] is not None:
         from .cli.options import check_plot
 
         check_plot(given["plot"])
-        check_writable(given["plot"])
 
 
 def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) -> "Iterator[SweepResult]":
@@ -241,7 +249,9 @@ def command(result: "SweepResult", given: "dict[str, Any]") -> str:
     from shlex import quote
 
     words = ["microgpt", "train"]
-    for name in ("input", "val_fraction"):
+    for path in given["input"] or []:
+        words += ["--input", quote(path)]
+    for name in ("split", "csv_column", "json_field", "val_fraction"):
         if given[name] is not None:
             words += [cli.flag(name), quote(f"{given[name]}")]
     for name, value in result.settings.items():

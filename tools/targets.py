@@ -55,17 +55,17 @@ QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 QEMU_S390X = ["qemu-s390x", "-L", "/usr/s390x-linux-gnu"]
 NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usable"}
 TARGETS = [
-    Target("gcc", ["gcc"], build.machine(), [], ["-lm"]),
-    Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm"], NO_FMA),
-    Target("clang", ["clang"], build.machine(), [], ["-lm"]),
-    Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm"]),
-    Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm"]),
-    Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm"]),  # big-endian
+    Target("gcc", ["gcc"], build.machine(), [], ["-lm", "-pthread"]),
+    Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm", "-pthread"], NO_FMA),
+    Target("clang", ["clang"], build.machine(), [], ["-lm", "-pthread"]),
+    Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
+    Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm", "-pthread"]),
+    Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm", "-pthread"]),  # big-endian
     # The wheel table, name for name.
-    Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm"]),
-    Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm"]),
-    Target("musllinux x86_64", [*ZIG, "x86_64-linux-musl"], "x86_64", [], ["-static", "-lm"]),
-    Target("musllinux aarch64", [*ZIG, "aarch64-linux-musl"], "aarch64", ["qemu-aarch64"], ["-static", "-lm"]),
+    Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm", "-pthread"]),
+    Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm", "-pthread"]),
+    Target("musllinux x86_64", [*ZIG, "x86_64-linux-musl"], "x86_64", [], ["-static", "-lm", "-pthread"]),
+    Target("musllinux aarch64", [*ZIG, "aarch64-linux-musl"], "aarch64", ["qemu-aarch64"], ["-static", "-lm", "-pthread"]),
     Target("macosx arm64", [*ZIG, "aarch64-macos"], "aarch64", None),
     Target("macosx x86_64", [*ZIG, "x86_64-macos"], "x86_64", None),
     Target("win amd64", [*ZIG, "x86_64-windows-gnu"], "x86_64", ["wine"]),
@@ -179,7 +179,7 @@ def compilers():
 def flags_matrix(scratch, chosen):
     machine, failed = build.machine(), 0
     for compiler in chosen or compilers():
-        target, results = Target(compiler, compiler.split(), machine, [], ["-lm"]), {}
+        target, results = Target(compiler, compiler.split(), machine, [], ["-lm", "-pthread"]), {}
         for number, name in enumerate(FLAG_SETS):
             if ONLY_X86.search(name) and machine != "x86_64":
                 continue

@@ -80,7 +80,7 @@ uint64_t test_train(const mg_kernels *kernels, uint64_t d)
         double *probs = doubles(c->vocab_size);
         for (int sample = 0; sample < 8; sample++) {
             int64_t count = 0;
-            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, NULL, out, &count);
+            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, 1, NULL, out, &count);
             check(status == MG_OK, "sampling: status %d", status);
             d = digest_tokens(d, count, out);
             status = mg_next_probabilities(engine, ours.params, 2.0, tokens, 1, NULL, probs);

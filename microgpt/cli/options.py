@@ -4,6 +4,8 @@ import os
 from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate
 from ..engines import ENGINES
 from . import console as cli
+from . import texts
+from .outputs import check_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    sparse=True)  # fmt: skip
-    cli.add_input(p)
+    texts.add_flags(p.add_argument_group("text"), several=True)
     p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
         what = f"{WORDS.get(name, '')}default: {'off' if default is None else default}"
@@ -56,7 +58,10 @@ def _add_saving(p: "Any") -> None:
     p.add_argument("--save", metavar="FILE", help="write the run to one .safetensors file at the end, "
                    "and when something else ends it (Ctrl-C, SIGTERM, SIGHUP, divergence, a reader that leaves)")  # fmt: skip
     p.add_argument("--save-every", type=int, metavar="N", help="with --save: every N steps as well")
-    p.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--init-from", metavar="FILE", help="begin a new run with the weights of a saved one, which sets the "
+                       "sizes of the model; characters that it does not have are initialised")  # fmt: skip
+    which.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
                    "never interrupted")  # fmt: skip
     p.add_argument("--allow-other-text", action="store_true", help="with --resume: even if the text has changed")
 
@@ -99,7 +104,7 @@ def check(given: "Given") -> None:
     if not 0 < given.get("val_fraction", 0.5) < 1:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
     _check_files(given)
-    if given.keys() & {"save", "resume", "log", "plot"}:
+    if given.keys() & {"save", "resume", "init_from", "log", "plot"}:
         from ..storage.checkpoint import import_arrays
 
         import_arrays()
@@ -141,53 +146,16 @@ def best_path(path: str) -> str:
 
 def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
-    from ..data import BUNDLED, default_source
-
     outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
-    for name, path in outputs:
-        if not path:
-            raise cli.UsageError(f"{name} needs the name of a file, not ''")
-    if not outputs:
-        return
-    from .. import files
-
-    if "save" in given and "save_best" not in given and _validates(given):
-        outputs.append(("the best model of --save", best_path(given["save"])))
-    source = given.get("input") or default_source()
-    inputs = [("--input", source)] if source != BUNDLED else []
-    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume") if name in given]
-    inputs.append(("the bundled text", BUNDLED))
-    for output in outputs:
-        # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
-        saves = output[0] not in ("--log", "--plot")
-        _refuse(files.find_overlap([output], [entry for entry in inputs if not (saves and entry[0] == "--resume")]))
-    _refuse(files.find_overlap(outputs, _standard_streams()))
-    for name, path in outputs:
-        files.check_writable(path, in_place=name == "--log")
+    best = "the best model of --save"
+    if given.get("save") and "save_best" not in given and _validates(given):
+        outputs.append((best, best_path(given["save"])))
+    inputs = texts.input_files(given.get("input"))
+    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume", "init_from") if name in given]
+    # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
+    check_outputs(outputs, inputs, ["--log"], [(name, "--resume") for name in ("--save", "--save-best", best)])
     if "save" in given and not given["save"].endswith(".safetensors") and os.path.splitext(given["save"])[1]:
         cli.say(f"{given['save']} will be a safetensors file, whatever its name ends in")
-
-
-def _refuse(overlap: "tuple[tuple[str, str], tuple[str, str | int]] | None") -> None:
-    if overlap:
-        (name, path), (other, other_path) = overlap
-        if other_path == path or isinstance(other_path, int):
-            raise cli.UsageError(f"{name} {path} would overwrite {other}: it is the same file")
-        raise cli.UsageError(f"{name} {path} would overwrite {other} {other_path}: they are the same file")
-
-
-def _standard_streams() -> "list[tuple[str, str | int]]":
-    """Return the files to which stdout and stderr go, as `find_overlap` takes them."""
-    import stat
-
-    found: list[tuple[str, str | int]] = []
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                found.append((name, descriptor))
-        except OSError:
-            pass
-    return found
 
 
 def _validates(given: "Given") -> bool:

@@ -15,6 +15,7 @@ cdef extern from "microgpt.h" nogil:
         MG_UNSUPPORTED_ISA
         MG_ZERO_DIVISION
         MG_POW_COMPLEX
+        MG_NO_THREAD
         MG_CHOICE_TOTAL_ZERO
         MG_CHOICE_TOTAL_NOT_FINITE
 
@@ -76,6 +77,9 @@ cdef extern from "microgpt.h" nogil:
     int64_t mg_count_params(const mg_config *config)
     mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     void mg_engine_free(mg_engine *engine)
+    mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work)
+    int mg_engine_shares(const mg_engine *engine, int64_t positions)
+    double MG_LEAST_SHARED_WORK
     int64_t mg_engine_sparse_layers(const mg_engine *engine)
     mg_status mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
                                    mg_poll *poll, double *loss)
@@ -83,6 +87,9 @@ cdef extern from "microgpt.h" nogil:
                                double *loss)
     mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                                  double *losses)
+
+    mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                    int64_t documents, mg_poll *poll, double *losses)
 
     mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                                double *params, double *grad, double *m, double *v, const int32_t *tokens,
@@ -93,6 +100,6 @@ cdef extern from "microgpt.h" nogil:
                        double *losses, int64_t *done)
 
     mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
-                  int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
+                  int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts)
     mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
                                     mg_poll *poll, double *probs)

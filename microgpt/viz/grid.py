@@ -1,7 +1,7 @@
 """A picture of a sweep: the loss over a grid of settings, by matplotlib, which the extra `plot` installs."""
 import math
 
-from .plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, need_matplotlib
+from .plots import BLUE, GREEN, GREY, ORANGE, need_matplotlib, style_axes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,16 +78,10 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
         if len(places) <= 12:
             axes.set_xticks(places, [f"{at:g}" for at in places])
             axes.set_xticks([], minor=True)
-        axes.set_xlabel(x)
         what = "validation loss" if all(r.val_loss is not None for r in drawn) else "loss of the last tenth of the steps"
-        axes.set_ylabel(f"{what} (nats)")
-        axes.grid(True, color=FAINT, alpha=0.4, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes, x, f"{what} (nats)", title)
         if others or any(len(scores) > 1 for line in lines.values() for scores in line.values()):
             axes.legend(frameon=False, fontsize=9, ncols=1 + (len(lines) > 6))
-        if title:
-            axes.set_title(title, loc="left", fontsize=10, color=INK)
         return figure.written_to(path)
 
 
