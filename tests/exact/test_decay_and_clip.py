@@ -8,6 +8,7 @@ from conftest import hexes
 
 import microgpt
 from microgpt import GPT, Adam, DivergedError, Trainer, Value, document_loss, reference
+from microgpt.core.fused import FusedEngine
 from microgpt.train import main
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
@@ -142,6 +143,21 @@ def test_many_steps_in_one_call_are_as_many_calls(kept, shape):
     found = numbers(graph, graph.run())
     assert numbers(fused, fused.run()) == found
     assert numbers(calls, [*calls.run(17), *(calls.step() for _ in range(3)), *calls.run()]) == found
+
+
+@pytest.mark.parametrize("kept", OPTIONS, ids=str)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_threads_share_the_work(kept, batch_size):
+    rng, found = random.Random(4), []
+    documents = [[11, *(rng.randrange(11) for _ in range(9)), 11] for _ in range(12)]
+    for threads in (1, 3):
+        model, losses = GPT(12, rng=random.Random(5), **SHAPES[3]), []
+        adam, engine = Adam(model, num_steps=20, **kept), FusedEngine(model)
+        engine.set_threads(threads, least_work=0.0)
+        engine.train(documents, adam, losses, batch_size=batch_size)
+        found.append([hexes(x) for x in (losses, model.data, adam.m, adam.v)])
+        assert engine.shares(10) == (threads > 1)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
