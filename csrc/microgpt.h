@@ -52,7 +52,7 @@ typedef struct {
     /* rates[i] is the learning rate of update first_rate + i. NULL: it falls linearly to 0 over num_steps. */
     const double *rates;
     int64_t first_rate;
-    double weight_decay; /* 0.0: none */
+    double weight_decay, clip; /* 0.0: none */
 } mg_adam_config;
 
 /* The numbers of one update that are the same for every parameter, each rounded as the script rounds it. */
@@ -62,7 +62,7 @@ typedef struct {
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
     double lr_t;             /* learning_rate * (1 - step / num_steps), or what rates has */
     double eps;
-    double weight_decay;
+    double weight_decay, clip;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
@@ -70,6 +70,9 @@ typedef struct {
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
  * parameter: MG_ZERO_DIVISION (num_steps is 0, no rates), MG_POW_RANGE (beta ** t overflows). */
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
+
+/* Scale the gradient of a whole model to this norm if it is larger; 0.0: leave it. Comes before the weight decay. */
+void mg_clip_gradient(const mg_config *config, double clip, double *grad);
 
 /* AdamW's weight decay, which comes before an update of the same parameters: data -= lr_t * weight_decay * data. */
 void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data);

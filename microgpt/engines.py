@@ -339,7 +339,7 @@ class Graph(_Compiled, _ScriptLoop):
         return total * seed
 
     def update(self) -> None:
-        """Do Adam's step, after a copy if the step may fail at one parameter with those before it updated."""
+        """Do Adam's step, after a copy if it may fail at one parameter with those before it updated or all decayed."""
         adam = self.adam
         if adam._squares_are_finite() and not adam.weight_decay:
             adam.step()  # one call of C, which no interrupt divides

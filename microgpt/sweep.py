@@ -77,6 +77,8 @@ def _values(name: str, text: str) -> "Sequence[Any]":
         if text not in SCHEDULES:
             raise cli.UsageError(f"--grid: the values of {name} are {', '.join(SCHEDULES)}, not {text!r}")
         return [text]
+    if DEFAULTS[name] is None and text == "off":
+        return [None]
     first, dots, last = text.partition("..")
     is_whole = isinstance(DEFAULTS[name], int)
     try:
@@ -240,7 +242,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
     spread = "" if group.spread != group.spread else f"{group.spread:.4f}"
     score = "failed" if group.failed else f"{group.score:.4f}"
-    return [*(f"{group.settings[name]}" for name in names), f"{group.runs}", score, spread]
+    values = [group.settings[name] for name in names]
+    return [*("off" if value is None else f"{value}" for value in values), f"{group.runs}", score, spread]
 
 
 def command(result: "SweepResult", given: "dict[str, Any]") -> str:

@@ -166,7 +166,8 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any"
     trainer = Trainer.load(path, docs, options["engine"], other_text)
     for name, value in trainer.config.as_dict().items():
         if given.get(name, value) != value:
-            raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
+            begun = f"without {cli.flag(name)}" if value is None else f"with {cli.flag(name)} {value}"
+            raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {given[name]}")
     if "steps" in given:
         _set_steps(trainer, path, given["steps"])
     if other_text:

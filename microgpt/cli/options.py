@@ -35,6 +35,7 @@ WORDS = {
     "batch_size": "documents per step; ",
     "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
     "warmup": "steps over which the learning rate rises at first; ",
+    "clip": "scale the gradient down where its norm is larger than this; ",
     "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
 }
 
@@ -92,7 +93,7 @@ def make_parser(defaults: "Given") -> "Any":
     texts.add_flags(p.add_argument_group("text"), several=True)
     p.add_argument("--steps", type=int, metavar="N", help=f"steps to train; default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
-        what = f"{WORDS.get(name, '')}default: {default}"
+        what = f"{WORDS.get(name, '')}default: {'off' if default is None else default}"
         if name == "schedule":
             p.add_argument("--schedule", choices=SCHEDULES, help=what)
         elif name != "num_steps":

@@ -47,6 +47,8 @@ class Trainer:
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
         How the learning rate goes on after the warmup.
+    clip : float or None
+        The largest norm of the gradient.
 
     Attributes
     ----------
@@ -96,10 +98,11 @@ class Trainer:
         schedule: str = "linear",
         warmup: int = 0,
         weight_decay: float = 0.0,
+        clip: "float | None" = None,
         threads: int = 1,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
-                        init_std, batch_size, schedule, warmup, weight_decay)  # fmt: skip
+                        init_std, batch_size, schedule, warmup, weight_decay, clip)  # fmt: skip
         self._set_up(check_docs(docs, "train on"), None, config, engine)
         self.threads = threads
 
