@@ -45,6 +45,8 @@ def parse(argv: "list[str]", defaults: "Given") -> "Given":
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
                    "All three print the same bytes")  # fmt: skip
+    p.add_argument("--mpi", action="store_true", help="share the documents of each step among the ranks that mpiexec has "
+                   "started; prints the same bytes for any number of them (needs mpi4py)")  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="no line for each step")
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .._types import Array, Path
     from ..core.text_lines import TextLines
+    from ..distributed.ranks import Ranks
     from ..engines import Engine, Stream
     from ..evaluation import Evaluation
     from ..generation import Token
@@ -44,6 +45,8 @@ class Trainer:
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
         How the learning rate goes on after the warmup.
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks that train together, each with a Trainer of the same arguments: see `run`. The bits are those of one.
 
     Attributes
     ----------
@@ -93,10 +96,11 @@ class Trainer:
         schedule: str = "linear",
         warmup: int = 0,
         weight_decay: float = 0.0,
+        comm: "Any" = None,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
                         init_std, batch_size, schedule, warmup, weight_decay)  # fmt: skip
-        self._set_up(check_docs(docs, "train on"), None, config, engine)
+        self._set_up(check_docs(docs, "train on"), None, config, engine, comm)
 
     @classmethod
     def from_lines(cls, lines: "TextLines", config: Config, engine: str = "fused") -> "Trainer":
@@ -106,7 +110,12 @@ class Trainer:
         return self
 
     def _set_up(
-        self, docs: "list[str] | TextLines | None", tokenizer: "Tokenizer | None", config: Config, engine: str
+        self,
+        docs: "list[str] | TextLines | None",
+        tokenizer: "Tokenizer | None",
+        config: Config,
+        engine: str,
+        comm: "Any" = None,
     ) -> None:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
         make = engine_class(engine)
@@ -123,6 +132,12 @@ class Trainer:
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
         self._sampler = Sampler(self._engine, self.tokenizer, config.block_size)
+        self._ranks: Ranks | None = None
+        if comm is not None:
+            from ..distributed.ranks import ranks_of
+
+            self._ranks = ranks_of(self._engine, comm)
+            self._engine = self._ranks or self._engine  # type: ignore[assignment]  # what it lacks is the engine's
 
     @property
     def model(self) -> "Any":
@@ -221,6 +236,9 @@ class Trainer:
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
         go on; the losses up to there are in `last_losses`.
 
+        With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
+        that of all.
+
         Parameters
         ----------
         n : int, optional
@@ -249,7 +267,12 @@ class Trainer:
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
-        if callbacks:
+        if self._ranks is None:
+            return self._run(n, callbacks)
+        return self._ranks.run(lambda: self._run(n, callbacks), self.exclusively(self._state), self.engine, n)
+
+    def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
+        if callbacks and (self._ranks is None or self._ranks.rank == 0):
             return run_with(self, n, CallbackList(self, callbacks))
         return self.exclusively(self.train_steps, n, [])
 
@@ -385,6 +408,7 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a run from its state, to the bits of one that was never interrupted.
 
@@ -398,23 +422,31 @@ class Trainer:
             Any, whatever engine the state is from.
         allow_other_text : bool
             Accept docs that are not the text of the run.
+        comm : mpi4py.MPI.Intracomm, optional
+            The ranks that go on together, whatever their number before.
 
         Raises
         ------
         CheckpointError
             If docs are other text.
         """
-        return cls._from_state(state, docs, engine, allow_other_text, "the run")
+        return cls._from_state(state, docs, engine, allow_other_text, "the run", comm)
 
     @classmethod
     def _from_state(
-        cls, state: "State", docs: "Sequence[str] | None", engine: str, allow_other_text: bool, name: str
+        cls,
+        state: "State",
+        docs: "Sequence[str] | None",
+        engine: str,
+        allow_other_text: bool,
+        name: str,
+        comm: "Any",
     ) -> "Trainer":
         from .state import check_same_text, restore
 
         self = cls.__new__(cls)
         tokenizer = Tokenizer.from_uchars(state.uchars)
-        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine)
+        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine, comm)
         if docs is None:
             self._docs_sha256 = state.docs_sha256
         elif not allow_other_text:
@@ -423,7 +455,12 @@ class Trainer:
         return self
 
     def save(self, path: "Path") -> None:
-        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`."""
+        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`.
+
+        With a comm only rank 0 writes: all have the same state.
+        """
+        if self._ranks is not None and self._ranks.rank:
+            return
         from ..storage import checkpoint
 
         checkpoint.import_arrays()  # before the trainer is taken: an interrupt waits for it
@@ -443,6 +480,7 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a saved run, to the bits of one that was never interrupted.
 
@@ -453,7 +491,7 @@ class Trainer:
 
         from ..storage import checkpoint
 
-        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
+        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path), comm)
 
     @classmethod
     def init_from(
