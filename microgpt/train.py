@@ -26,7 +26,16 @@ DEFAULTS = {**CONFIG, "steps": CONFIG["num_steps"], "temperature": 0.5, "samples
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_train, lambda: _arguments(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> int:
+        return cli.run(_train, lambda: _arguments(words), owns_process=argv is None)
+
+    if "--mpi" not in words:
+        return command()
+    from .cli.ranks import run_on_ranks
+
+    return run_on_ranks(command)
 
 
 def _arguments(argv: "list[str]") -> "Given":
@@ -68,6 +77,10 @@ def _train(given: "Given") -> None:
     else:
         trainer = _init_from(given, options, docs) if "init_from" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
+    if "mpi" in given:
+        from .cli.ranks import lead
+
+        trainer = lead(trainer, docs)
     if text:
         trainer.extra.pop("text_form", None)
         trainer.extra.update({"text_form": text.notes} if text.notes else {})

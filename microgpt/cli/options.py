@@ -105,6 +105,8 @@ def make_parser(defaults: "Given") -> "Any":
                    "All three print the same bytes")  # fmt: skip
     p.add_argument("--threads", type=int, metavar="N", help="threads that share a step, where one is long enough, and a "
                    "validation; 0: one for each processor. The same bytes for any number (default: 1)")  # fmt: skip
+    p.add_argument("--mpi", action="store_true", help="share the documents of each step among the ranks that mpiexec has "
+                   "started; prints the same bytes for any number of them (needs mpi4py)")  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="no line for each step")
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .._types import Array, Path
     from ..core.text_lines import TextLines
+    from ..distributed.ranks import Ranks
     from ..engines import Engine, Stream
     from ..evaluation import Evaluation
     from ..generation import Token
@@ -49,6 +50,8 @@ class Trainer:
         How the learning rate goes on after the warmup.
     clip : float or None
         The largest norm of the gradient.
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks that train together, each with a Trainer of the same arguments: see `run`. The bits are those of one.
 
     Attributes
     ----------
@@ -100,10 +103,11 @@ class Trainer:
         weight_decay: float = 0.0,
         clip: "float | None" = None,
         threads: int = 1,
+        comm: "Any" = None,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
                         init_std, batch_size, schedule, warmup, weight_decay, clip)  # fmt: skip
-        self._set_up(check_docs(docs, "train on"), None, config, engine)
+        self._set_up(check_docs(docs, "train on"), None, config, engine, comm)
         self.threads = threads
 
     @classmethod
@@ -114,7 +118,12 @@ class Trainer:
         return self
 
     def _set_up(
-        self, docs: "list[str] | TextLines | None", tokenizer: "Tokenizer | None", config: Config, engine: str
+        self,
+        docs: "list[str] | TextLines | None",
+        tokenizer: "Tokenizer | None",
+        config: Config,
+        engine: str,
+        comm: "Any" = None,
     ) -> None:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
         make = engine_class(engine)
@@ -131,6 +140,12 @@ class Trainer:
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
         self._sampler = Sampler(self._engine, self.tokenizer, config.block_size)
+        self._ranks: Ranks | None = None
+        if comm is not None:
+            from ..distributed.ranks import ranks_of
+
+            self._ranks = ranks_of(self._engine, comm)
+            self._engine = self._ranks or self._engine  # type: ignore[assignment]  # what it lacks is the engine's
 
     @property
     def model(self) -> "Any":
@@ -246,6 +261,9 @@ class Trainer:
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
         go on; the losses up to there are in `last_losses`.
 
+        With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
+        that of all.
+
         Parameters
         ----------
         n : int, optional
@@ -274,7 +292,12 @@ class Trainer:
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
-        if callbacks:
+        if self._ranks is None:
+            return self._run(n, callbacks)
+        return self._ranks.run(lambda: self._run(n, callbacks), self.exclusively(self._state), self.engine, n)
+
+    def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
+        if callbacks and (self._ranks is None or self._ranks.rank == 0):
             return run_with(self, n, CallbackList(self, callbacks))
         return self.exclusively(self.train_steps, n, [])
 
@@ -411,6 +434,7 @@ class Trainer:
         engine: str = "fused",
         allow_other_text: bool = False,
         threads: int = 1,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a run from its state, to the bits of one that was never interrupted.
 
@@ -426,13 +450,15 @@ class Trainer:
             Accept docs that are not the text of the run.
         threads : int
             As of `Trainer`, and however many the run had.
+        comm : mpi4py.MPI.Intracomm, optional
+            The ranks that go on together, whatever their number before.
 
         Raises
         ------
         CheckpointError
             If docs are other text.
         """
-        return cls._from_state(state, docs, engine, allow_other_text, threads, "the run")
+        return cls._from_state(state, docs, engine, allow_other_text, threads, "the run", comm)
 
     @classmethod
     def _from_state(
@@ -443,12 +469,13 @@ class Trainer:
         allow_other_text: bool,
         threads: int,
         name: str,
+        comm: "Any",
     ) -> "Trainer":
         from .state import check_same_text, restore
 
         self = cls.__new__(cls)
         tokenizer = Tokenizer.from_uchars(state.uchars)
-        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine)
+        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine, comm)
         if docs is None:
             self._docs_sha256 = state.docs_sha256
         elif not allow_other_text:
@@ -458,7 +485,12 @@ class Trainer:
         return self
 
     def save(self, path: "Path") -> None:
-        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`."""
+        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`.
+
+        With a comm only rank 0 writes: all have the same state.
+        """
+        if self._ranks is not None and self._ranks.rank:
+            return
         from ..storage import checkpoint
 
         checkpoint.import_arrays()  # before the trainer is taken: an interrupt waits for it
@@ -479,6 +511,7 @@ class Trainer:
         engine: str = "fused",
         allow_other_text: bool = False,
         threads: int = 1,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a saved run, to the bits of one that was never interrupted.
 
@@ -489,7 +522,7 @@ class Trainer:
 
         from ..storage import checkpoint
 
-        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, threads, os.fsdecode(path))
+        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, threads, os.fsdecode(path), comm)
 
     @classmethod
     def init_from(
