@@ -173,7 +173,7 @@ function lossSeries(losses, average, validation) {
 
 function drawLoss(series, steps) {
   charts.curves($("loss"), { label: "loss by step, in nats per token", xLabel: "step", yLabel: "loss (nats per token)",
-    height: matchMedia("(max-width: 760px)").matches ? 180 : 270, xMax: steps, series });
+    height: () => (matchMedia("(max-width: 760px)").matches ? 180 : 270), xMax: steps, series });
 }
 
 function showProgress(found, live) {
@@ -182,7 +182,6 @@ function showProgress(found, live) {
   $("progress").hidden = false;
   $("progress").value = found.step / found.steps;
   $("status").textContent = `step ${found.step.toLocaleString("en")} of ${found.steps.toLocaleString("en")}; a change cancels this run`;
-  $("results").classList.add("training");
   drawLoss(lossSeries(live.losses, null, live.validation), found.steps);
 }
 

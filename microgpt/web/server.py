@@ -217,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Send one object of an answer in several, as a line of its own. Raises OSError if the client has left."""
         if not self.has_begun:
             self._begin(HTTPStatus.OK, _LINES, "Transfer-Encoding: chunked")
-        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
         self.wfile.flush()
 
