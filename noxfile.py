@@ -6,7 +6,7 @@
     nox -s sanitize -- FILES   the same with some tests only
     nox -s mutants -- NAME     one seeded mistake, which a session must detect
 
-At the end a table says what was proved, how long it took, and what was skipped for want of a tool. Every session works in a
+At the end a table says what was proved, how long it took, and what was skipped because a tool is missing. Every session works in a
 copy of the sources in a temporary folder. docs/develop/testing.md explains each.
 """
 import json

@@ -304,7 +304,7 @@ class Trainer:
         max_length : int, optional
             Most characters of a document, those of the prompt included.
         seed : int, optional
-            Draw from a stream of its own. By default the run's stream goes on, as the script's does.
+            Draw from a new stream with this seed; by default from the run's own, as the script does.
 
         Raises
         ------

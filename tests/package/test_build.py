@@ -125,7 +125,7 @@ def test_instruction_of_a_compiler_that_may_fuse_is_found(may_fuse, tmp_path):
     assert bool(FUSED_MULTIPLY_ADD.search(made)) is may_fuse
 
 
-# ---- compilers and flags that a user may bring along ----
+# ---- the user's compilers and flags ----
 
 if sys.platform == "linux" and os.uname().machine == "x86_64":
     BASELINES = ["-march=x86-64-v3", "-march=x86-64-v4", "-march=native"]
