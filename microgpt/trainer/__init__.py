@@ -328,7 +328,7 @@ class Trainer:
         rng = self.rng if rng is None else rng
         arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
         if self._engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
-            return self.exclusively(self._sampler.document, rng, *arguments)
+            return self.exclusively(self._sampler.document, rng, arguments)
         return self.exclusively(self._sampler.documents, 1, rng, arguments)[0]
 
     def generate(

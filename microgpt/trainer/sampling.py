@@ -49,44 +49,30 @@ class Sampler:
         """Return n documents. After an exception the stream is in the state from before."""
         before = rng.getstate()
         try:
-            return [self.document(rng, *arguments) for _ in range(n)]
+            return [self.document(rng, arguments) for _ in range(n)]
         except BaseException:
             rng.setstate(before)
             raise
 
-    def document(
-        self,
-        rng: "Any",
-        temperature: float,
-        prompt: str,
-        top_k: "int | None",
-        top_p: "float | None",
-        max_length: "int | None",
-    ) -> str:
+    def document(self, rng: "Any", arguments: "Arguments") -> str:
         """Return one document."""
+        temperature, prompt, *cuts = arguments
         try:
-            if top_k is None and top_p is None and max_length is None:
+            if cuts == [None, None, None]:
                 tokens = self.prompt_tokens(prompt)
                 return prompt + self.tokenizer.decode(self.engine.sample(rng, tokens, temperature))
-            return prompt + "".join(self.draw(rng, temperature, prompt, top_k, top_p, max_length))
+            return prompt + "".join(self.draw(rng, arguments))
         except (ValueError, ArithmeticError) as error:
             found = self.error_of(error, temperature)
             if found is None:
                 raise
             raise found from error
 
-    def draw(
-        self,
-        rng: "Any",
-        temperature: float,
-        prompt: str,
-        top_k: "int | None",
-        top_p: "float | None",
-        max_length: "int | None",
-    ) -> "Iterator[Token]":
+    def draw(self, rng: "Any", arguments: "Arguments") -> "Iterator[Token]":
         """Return the Tokens of one document, drawn as they are asked for."""
         from ..generation import Token, draw
 
+        temperature, prompt, top_k, top_p, max_length = arguments
         tokens, length = self.prompt_tokens(prompt), self.block_size
         length = length if max_length is None else min(length, max_length)
         engine, text = self.engine, [*self.tokenizer.uchars, ""]
@@ -106,7 +92,7 @@ class Sampler:
             nonlocal tokens, begun
             step_index = self.engine.adam.step_index
             if tokens is None:
-                tokens, begun = self.draw(rng, *arguments), step_index
+                tokens, begun = self.draw(rng, arguments), step_index
             elif begun != step_index:
                 raise RuntimeError("the model was trained while generate() was under way: begin a new one")
             try:
