@@ -253,6 +253,8 @@ LAYERS = ["base", "rng", "model", "microgpt", "compiler", "kernels", "fused", "t
 
 
 def test_c_folders_include_lower_layers_only():
+    table = re.findall(r"^\| `(\w+)(?:/|\.h)` \|", (ROOT / "csrc" / "README.md").read_text(encoding="utf-8"), re.M)
+    assert table == LAYERS and {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()} <= set(LAYERS)
     for unit, included in csrc_includes().items():
         here, *_ = unit.split("/")
         if here in LAYERS:
