@@ -8,8 +8,8 @@ from _thread import get_ident
 from ..config import Config, whole_number
 from ..data import Tokenizer, check_docs
 from ..engines import ENGINES, engine_class
+from .inference import Sampler
 from .loop import Callback, CallbackList, run_with
-from .sampling import Sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
