@@ -403,7 +403,8 @@ def mutants(session):
         if mutant["old"] not in text:
             session.error(f"{mutant['name']}: {mutant['file']} does not hold {mutant['old']!r} any more")
         file.write_text(text.replace(mutant["old"], mutant["new"]), encoding="utf-8")
-        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", Path(session.cache_dir).parent,
+        environments = Path(session.cache_dir).resolve().parent  # those of this run, not new ones in the copy
+        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", environments,
                      "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, succeeds=False)  # fmt: skip
         skipped = re.search(rf"^{mutant['session']} +skipped .*", output, re.M)
         failed = re.search(rf"^{mutant['session']} +FAILED ", output, re.M)
