@@ -39,6 +39,7 @@ _FILES = {
     "page.css": ("page.css", "text/css; charset=utf-8"),
     "play.css": ("play.css", "text/css; charset=utf-8"),
     "chart.js": ("chart.js", "text/javascript; charset=utf-8"),
+    "play_draw.js": ("play_draw.js", "text/javascript; charset=utf-8"),
     "play.js": ("play.js", "text/javascript; charset=utf-8"),
 }
 _JSON = "application/json"

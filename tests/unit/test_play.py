@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import random
 import shlex
 import socket
@@ -81,8 +82,9 @@ def error_of(answer, status):
 
 
 def test_page_and_its_files_are_served_and_load_nothing_else(server):
-    for name, kind in [("", "text/html"), ("play.js", "text/javascript"), ("chart.js", "text/javascript"), ("page.css", "text/css"),
-                       ("play.css", "text/css"), ("about", "application/json")]:  # fmt: skip
+    kinds = {".js": "text/javascript", ".css": "text/css"}
+    for name in ("", "play.js", "play_draw.js", "chart.js", "page.css", "play.css", "about"):
+        kind = kinds.get(os.path.splitext(name)[1], "application/json" if name else "text/html")
         status, headers, body = send(server, "GET", f"/{TOKEN}/{name}")
         assert status == 200 and headers["Content-Type"].startswith(kind) and body
         policy = headers["Content-Security-Policy"]
