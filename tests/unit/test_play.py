@@ -135,6 +135,20 @@ def test_server_listens_on_the_loopback_interface_alone(server):
     assert server.socket.getsockname()[0] == "127.0.0.1" and server.socket.family == socket.AF_INET
 
 
+def test_address_for_the_browser_s_command_line_leads_to_the_page_once(text_file):
+    with PlayServer(Workbench(str(text_file)), TOKEN) as found:
+        thread = threading.Thread(target=found.serve_forever, args=(0.02,))
+        thread.start()
+        path = "/" + found.opening_url.rpartition("/")[2]
+        error_of(send(found, "GET", path, Host="evil.example"), 403)  # and it is not used up
+        error_of(send(found, "POST", path), 404)
+        status, headers, body = send(found, "GET", path)
+        assert (status, headers["Location"], body) == (302, f"/{TOKEN}/", b"")
+        error_of(send(found, "GET", path), 404)
+        found.shutdown()
+        thread.join(30)
+
+
 # ---- what may be asked ----
 
 
