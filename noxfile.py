@@ -385,20 +385,20 @@ REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",)
 
 @proof()
 def bench(session):
-    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (no options)"""
+    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (without a script)"""
     python, given = test_python(session), dict(zip(session.posargs[::2], session.posargs[1::2]))
-    if given and "--script" not in given:
-        session.error("--script FILE is needed: the tables compare with your copy of the original microgpt.py")
+    is_quick = "--script" not in given
     run(session, python, "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=ROOT)
     names = [name for name in REPORTS if given.get("--only", "") in name]
     for name in names:
         options = [word for key in REPORTS[name] if key in given for word in (key, os.path.abspath(given[key]))]
         script = ROOT / "bench" / (f"{name}.py" if name == "compare" else f"bench_{name}.py")
-        file = (ROOT / "bench/results" if given else SCRATCH) / f"{name}.json"
-        print(run(session, python, script, *(options if given else ["--quick"]), "--json", file, cwd=ROOT), flush=True)
-    if given:
+        options += ["--quick"] if is_quick else []
+        file = (SCRATCH if is_quick else ROOT / "bench/results") / f"{name}.json"
+        print(run(session, python, script, *options, "--json", file, cwd=ROOT), flush=True)
+    if not is_quick:
         print(run(session, python, "bench/render.py", cwd=ROOT))
-    return f"{', '.join(names)}{'' if given else '; quick, nothing written'}"
+    return f"{', '.join(names)}{'; quick, nothing written' if is_quick else ''}"
 
 
 # ---- can each of these fail? ----

@@ -125,7 +125,7 @@ MODULES = {
     "functions": [],
     "gpt": [],
     "model": [],
-    "adam": ["csrc/fused/adam.c"],
+    "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
     "elementwise": [],
     "recorder": ["csrc/compiler/graph.c"],

@@ -52,7 +52,7 @@ typedef struct {
     /* rates[i] is the learning rate of update first_rate + i. NULL: it falls linearly to 0 over num_steps. */
     const double *rates;
     int64_t first_rate;
-    double weight_decay; /* 0.0: none */
+    double weight_decay, clip; /* 0.0: none */
 } mg_adam_config;
 
 /* The numbers of one update that are the same for every parameter, each rounded as the script rounds it. */
@@ -62,7 +62,7 @@ typedef struct {
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
     double lr_t;             /* learning_rate * (1 - step / num_steps), or what rates has */
     double eps;
-    double weight_decay;
+    double weight_decay, clip;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
@@ -70,6 +70,9 @@ typedef struct {
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
  * parameter: MG_ZERO_DIVISION (num_steps is 0, no rates), MG_POW_RANGE (beta ** t overflows). */
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
+
+/* Scale the gradient of a whole model to this norm if it is larger; 0.0: leave it. Comes before the weight decay. */
+void mg_clip_gradient(const mg_config *config, double clip, double *grad);
 
 /* AdamW's weight decay, which comes before an update of the same parameters: data -= lr_t * weight_decay * data. */
 void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data);
@@ -138,6 +141,22 @@ mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int6
                            double *params, double *grad, double *m, double *v, const int32_t *tokens,
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,
                            int64_t *done);
+
+/* A step that several processes take together, each with some documents of the batch (fused/part.c).
+ *
+ * mg_part_losses: the losses of this part, and what its gradients are made of, which the engine keeps. grad: as it is before the
+ * step. Statuses as for mg_document_gradient.
+ * mg_part_gradients: the gradients of that part of so many documents, added to grad, for the slices of parameters from first to
+ * end - 1. grad holds the sums of the documents after this part.
+ * mg_part_slices: cut the parameters into slices, for so many processes, and count them. Slice i begins at
+ * mg_part_slice_start(engine, i), for i = count at num_params.
+ * mg_part_capacity: how many documents of so many positions a part may have, for the sake of memory. */
+mg_status mg_part_losses(mg_engine *engine, const double *params, const double *grad, const int32_t *tokens,
+                         const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses);
+mg_status mg_part_gradients(mg_engine *engine, int64_t documents, int64_t first, int64_t end, double *grad);
+mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count);
+int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice);
+int64_t mg_part_capacity(const mg_engine *engine, int64_t positions);
 
 /* Generate texts, one after the other: each the tokens after a prompt of n tokens (BOS first; n from 1 to block_size), drawn
  * by mg_mt19937_choice from softmax(logits * factor). A text stops at BOS, which is not kept, at the end of the block, or

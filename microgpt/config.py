@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         def block_size(self) -> int: ...
 
 
-__all__ = ["Config", "SCHEDULES", "check_cuts", "check_schedule", "finite_number", "is_rate_high", "real_number",
-           "seed_text", "shapes", "split_parameters", "suitable_rate", "whole_number"]  # fmt: skip
+__all__ = ["Config", "SCHEDULES", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high", "real_number",
+           "seed_text", "shapes", "split_parameters", "suitable_rate", "thread_count", "whole_number"]  # fmt: skip
 
 LARGEST_DOUBLE = 1.7976931348623157e308
 SCHEDULES = ("linear", "constant", "cosine")
@@ -51,6 +51,8 @@ class Config:
         Steps over which the learning rate rises, less than num_steps. The script has none.
     weight_decay : float
         At least 0: before Adam's own step every parameter is reduced by learning rate * weight_decay of itself, as in AdamW.
+    clip : float or None
+        The largest norm of the gradient, greater than 0: see `microgpt.reference.clip_gradients`. None: no limit.
 
     Raises
     ------
@@ -67,7 +69,7 @@ class Config:
     """
 
     __slots__ = ("num_steps", "seed", "n_embd", "n_head", "n_layer", "block_size", "learning_rate", "beta1", "beta2",
-                 "eps_adam", "init_std", "batch_size", "schedule", "warmup", "weight_decay")  # fmt: skip
+                 "eps_adam", "init_std", "batch_size", "schedule", "warmup", "weight_decay", "clip")  # fmt: skip
     num_steps: int
     seed: int
     n_embd: int
@@ -83,6 +85,7 @@ class Config:
     schedule: str
     warmup: int
     weight_decay: float
+    clip: "float | None"
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Config:
         schedule: str = "linear",
         warmup: int = 0,
         weight_decay: float = 0.0,
+        clip: "float | None" = None,
     ) -> None:
         put = object.__setattr__
         put(self, "num_steps", _size("num_steps", num_steps, 0))
@@ -126,6 +130,7 @@ class Config:
         put(self, "weight_decay", finite_number("weight_decay", weight_decay))
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be at least 0, not {weight_decay}")
+        put(self, "clip", check_clip(clip))
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
@@ -162,7 +167,7 @@ class Config:
         """The settings that an Adam takes, by Adam's names: eps_adam is its eps."""
         return {"learning_rate": self.learning_rate, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps_adam,
                 "num_steps": self.num_steps, "schedule": self.schedule, "warmup": self.warmup,
-                "weight_decay": self.weight_decay}  # fmt: skip
+                "weight_decay": self.weight_decay, "clip": self.clip}  # fmt: skip
 
     def shapes(self, vocab_size: int) -> "dict[str, tuple[int, int]]":
         """Return the shapes of the state dict: see `shapes`."""
@@ -207,6 +212,21 @@ def split_parameters(flat: "Any", shapes: "dict[str, tuple[int, int]]") -> "dict
         found[name] = flat[first : first + nout * nin].reshape(nout, nin)
         first += nout * nin
     return found
+
+
+def thread_count(threads: "Any") -> int:
+    """Return how many threads are meant. 0: as many as this process has processors.
+
+    Raises ValueError or TypeError for what is no number of threads.
+    """
+    found = whole_number("threads", threads, 0)
+    if found:
+        return found
+    import os
+
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:
@@ -273,6 +293,16 @@ def check_schedule(schedule: "Any") -> str:
     if not isinstance(schedule, str) or schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
     return str.__str__(schedule)
+
+
+def check_clip(clip: "Any") -> "float | None":
+    """Return clip as a float, or None. Raises TypeError or ValueError for what is no norm of a gradient."""
+    if clip is None:
+        return None
+    found = finite_number("clip", clip)
+    if not found > 0:
+        raise ValueError(f"clip must be greater than 0, not {clip}")
+    return found
 
 
 def suitable_rate(n_embd: int) -> float:

@@ -273,12 +273,33 @@ def scheduled_rate(
     raise ValueError(f"there is no schedule {schedule!r}")
 
 
+def clip_gradients(rows: "Sequence[Sequence[Value]]", most: float) -> None:
+    """Multiply every gradient by most / norm if their norm is larger than most.
+
+    norm: the square root of the sum of the rows' sums, from the first row to the last; a row's sum is that of its squared
+    gradients, from left to right. An infinite norm makes finite gradients 0; one that is not a number leaves them.
+    """
+    total = 0.0
+    for row in rows:
+        squares = 0.0
+        for p in row:
+            squares += p.grad * p.grad
+        total += squares
+    norm = math.sqrt(total)
+    if norm > most:
+        scale = most / norm
+        for row in rows:
+            for p in row:
+                p.grad *= scale
+
+
 class Adam:
     """The optimizer, by default with a rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
 
     params: a GPT, or a sequence of Values.  num_steps None: the rate is constant, as it is by default for a sequence; for a
     GPT the default is 1000.  schedule, warmup: see `scheduled_rate`.  weight_decay: as in AdamW, before Adam's own step every
-    parameter becomes data - lr_t * weight_decay * data.  m, v: the moments, one each for every parameter.  step_index: the
+    parameter becomes data - lr_t * weight_decay * data.  clip: the largest norm of the gradient, or None: see `clip_gradients`;
+    its rows are those of the state dict, and a sequence is one row.  m, v: the moments, one each for every parameter.  step_index: the
     updates done so far.
     """
 
@@ -293,6 +314,7 @@ class Adam:
         schedule: str = "linear",
         warmup: int = 0,
         weight_decay: float = 0.0,
+        clip: "float | None" = None,
     ) -> None:
         if num_steps is ...:
             num_steps = 1000 if hasattr(params, "params") else None
@@ -300,6 +322,9 @@ class Adam:
         self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
         self.num_steps = None if num_steps is None else operator.index(num_steps)
         self.schedule, self.warmup, self.weight_decay = schedule, operator.index(warmup), float(weight_decay)
+        self.clip = None if clip is None else float(clip)
+        weights = getattr(params, "state_dict", {"": [self.params]})
+        self.rows: list[Sequence[Value]] = [row for matrix in weights.values() for row in matrix]
         if schedule == "cosine" and self.num_steps is None:
             raise ValueError("the cosine schedule needs num_steps")
         self.step_index = 0
@@ -316,6 +341,8 @@ class Adam:
         lr_t = self.rate(self.step_index)
         m_scale = 1 - beta1 ** (self.step_index + 1)
         v_scale = 1 - beta2 ** (self.step_index + 1)
+        if self.clip is not None:
+            clip_gradients(self.rows, self.clip)
         if self.weight_decay:
             for p in self.params:
                 p.data -= lr_t * self.weight_decay * p.data

@@ -57,6 +57,7 @@ NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usabl
 TARGETS = [
     Target("gcc", ["gcc"], build.machine(), [], ["-lm", "-pthread"]),
     Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm", "-pthread"], NO_FMA),
+    Target("gcc, thread sanitizer", ["gcc", "-fsanitize=thread", "-g"], build.machine(), [], ["-lm", "-pthread"]),
     Target("clang", ["clang"], build.machine(), [], ["-lm", "-pthread"]),
     Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
     Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm", "-pthread"]),

@@ -31,6 +31,7 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
                                 : config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
     coefs->weight_decay = config->weight_decay;
+    coefs->clip = config->clip;
     /* Wide enough for every sensible setting, narrow enough that no intermediate result over- or underflows: the proofs
      * in docs/explain/exactness.md assume these ranges. Other settings go through the script's arithmetic, one by one. */
     coefs->vectorizable = between(coefs->beta1, 0.0, 1.0) && between(coefs->beta2, 0.0, 1.0)

@@ -29,7 +29,8 @@ int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs,
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad);
 
-/* Weight decay and Adam; on failure the state is unchanged, and grad unspecified. may_fail: see mg_adam_may_fail. */
+/* Clipping, weight decay and Adam; on failure the state is unchanged, and grad unspecified. may_fail: see mg_adam_may_fail; a
+ * gradient with which Adam cannot fail is still one when it is clipped. */
 mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int may_fail);
 

@@ -2,7 +2,7 @@
  *
  * There are two ways to take a step. Careful: find out before Adam whether it may fail, and if so copy what it changes.
  * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully.
- * Weight decay is a pass of its own, of careful steps only.
+ * Clipping and weight decay are passes of their own, of careful steps only.
  */
 #include <stdlib.h>
 
@@ -73,7 +73,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
     mg_status status = mg_begin_run(e, &state, grad, &r);
     if (status) return status;
     int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS
-                     && !r.negative_v && config->weight_decay == 0.0;
+                     && !r.negative_v && config->weight_decay == 0.0 && config->clip == 0.0;
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];

@@ -100,6 +100,7 @@ static mg_status step_shared(batch *b)
     }
     if (b->prepared) return b->prepared;
     if (b->may_fail) return mg_adam_or_rollback(e, &b->coefs, b->run->positions_seen, b->state, b->grad, 1);
+    mg_clip_gradient(&e->config, b->coefs.clip, b->grad); /* whatever it makes smaller, Adam still cannot fail */
     return mg_pool_run(e->pool, do_update, b, e->num_slices, NULL);
 }
 

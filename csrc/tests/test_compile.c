@@ -70,6 +70,26 @@ static int32_t record_random(mg_graph *g, mg_mt19937 *random)
     return root;
 }
 
+/* A node below another one, which does not enclose it: a third uses it, or the lookup may lead to it. Where the index is not 0
+ * the lookup leads to what has finished before, or to that node, and `late` finishes only at the end: in the middle there is one
+ * node less than in the baseline. Who counts the shared node twice finds as many. */
+static int32_t record_shared(mg_graph *g, int looked_up_too)
+{
+    const int32_t a = mg_graph_node(g, MG_LEAF, 0, 0), b = mg_graph_node(g, MG_LEAF, 1, 0);
+    const int32_t early = mg_graph_node(g, MG_MUL, b, b), late = mg_graph_node(g, MG_MUL, a, b);
+    const int32_t shared = mg_graph_node(g, MG_MUL, a, a), k1 = looked_up_too ? shared : early;
+    const int32_t list[CLASSES] = {late, k1, early, early, early, early, early};
+    const int32_t found = mg_graph_node(g, MG_GATHER, 0, mg_graph_list(g, CLASSES, list));
+    const int32_t first = mg_graph_node(g, MG_MUL, shared, a);
+    const int32_t second = mg_graph_node(g, MG_ADD, looked_up_too ? a : shared, b);
+    const int32_t both = mg_graph_node(g, MG_ADD, first, second);
+    const int32_t middle = mg_graph_node(g, MG_ADD, mg_graph_node(g, MG_MUL, a, found), both);
+    const int32_t last = mg_graph_node(g, MG_MUL, late, b);
+    g->n_leaves = LEAVES;
+    g->n_ints = 1;
+    return mg_graph_node(g, MG_ADD, mg_graph_node(g, MG_ADD, early, middle), last);
+}
+
 /* ---- the graph itself ---- */
 
 typedef struct {
@@ -176,6 +196,15 @@ void test_compile(const mg_kernels *kernels)
     check(p.dynamic && !p.n_backward && p.n_forward, "the order depends on two indices, and nothing says so");
     mg_program_free(&p);
     mg_graph_free(&g);
+
+    for (int looked_up_too = 0; looked_up_too < 2; looked_up_too++) {
+        begin_case("compile, a node below two others, one of them a lookup: %d", looked_up_too);
+        const int32_t shared_root = record_shared(&g, looked_up_too);
+        check(mg_compile(&g, 1, &shared_root, 1, bounds, &memory, &p) == MG_OK && !p.dynamic, "not compiled");
+        check(compare(kernels, &g, &p, shared_root, leaves) == 0, "other gradients");
+        mg_program_free(&p);
+        mg_graph_free(&g);
+    }
 
     for (int i = 0; i < GRAPHS; i++) {
         begin_case("compile, random graph %d", i);

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from .model import GPT
 from .value import Value
 
-OFF: dict[str, str | float]
+OFF: dict[str, str | float | None]
 
 class Adam:
     learning_rate: float
@@ -17,6 +17,7 @@ class Adam:
     schedule: str
     warmup: int
     weight_decay: float
+    clip: float | None
     step_index: int
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Adam:
         schedule: str = "linear",
         warmup: int = 0,
         weight_decay: float = 0.0,
+        clip: float | None = None,
     ) -> None: ...
     @property
     def model(self) -> GPT: ...  # None over a sequence of Values

@@ -17,6 +17,8 @@ from microgpt.core._csrc cimport (
     mg_adam_decay,
     mg_adam_prepare,
     mg_adam_update,
+    mg_clip_gradient,
+    mg_config,
 )
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
@@ -59,7 +61,7 @@ cdef int raise_adam(int status) except -1:
 
 
 # What the script does not have, as its update is made without it.
-OFF = {"schedule": "linear", "warmup": 0, "weight_decay": 0.0}
+OFF = {"schedule": "linear", "warmup": 0, "weight_decay": 0.0, "clip": None}
 
 cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here never overflows
 
@@ -67,7 +69,7 @@ cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here nev
 @cython.no_gc_clear  # m_data and v_data point into the moments
 cdef class Adam:
     # The first line is the signature, in the form in which Python reads it: inspect.signature(Adam).
-    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=..., schedule='linear', warmup=0, weight_decay=0.0)\n--\n
+    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=..., schedule='linear', warmup=0, weight_decay=0.0, clip=None)\n--\n
 Adam over a `GPT` or any sequence of Values, with the script's arithmetic.
 
 Parameters
@@ -86,6 +88,8 @@ warmup : int
     Updates over which the rate rises first: see `reference.scheduled_rate`.
 weight_decay : float
     As in AdamW: before Adam's own step every parameter becomes data - rate * weight_decay * data.
+clip : float or None
+    The largest norm of the gradient: see `reference.clip_gradients`. None: no limit.
 
 Attributes
 ----------
@@ -103,7 +107,7 @@ The bits are those of `reference.Adam`.
 """
 
     def __init__(self, params, double learning_rate=0.01, double beta1=0.85, double beta2=0.99, double eps=1e-8,
-                 num_steps=..., schedule="linear", warmup=0, double weight_decay=0.0):
+                 num_steps=..., schedule="linear", warmup=0, double weight_decay=0.0, clip=None):
         cdef Py_ssize_t count
         cdef object leaves = None
         if self.ready_is_known():
@@ -112,7 +116,7 @@ The bits are those of `reference.Adam`.
         if num_steps is ...:
             num_steps = 1000 if is_model else None
         self._set_num_steps(num_steps)
-        self.schedule, self.warmup = schedule, warmup
+        self.schedule, self.warmup, self.clip = schedule, warmup, clip
         if self.constant and self.schedule_name == "cosine":
             raise ValueError("the cosine schedule needs num_steps")
         if is_model:
@@ -197,13 +201,17 @@ The bits are those of `reference.Adam`.
     def _step(self, bint libm):
         """libm: ask the C library for every power, as the script does, to compare with."""
         cdef mg_adam_coefs coefs
+        cdef mg_config shape
         cdef int status
         self.ready()
         if self.model is None:
             self.leaves.adam_step(self, libm)
             return
         self.prepare(&coefs)
+        shape.vocab_size, shape.n_embd, shape.n_head = self.model.vocab_size, self.model.n_embd, self.model.n_head
+        shape.n_layer, shape.block_size = self.model.n_layer, self.model.block_size
         with nogil:
+            mg_clip_gradient(&shape, coefs.clip, self.model.params_grad)
             mg_adam_decay(&coefs, self.model.num_params, self.model.params_data)
             status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
                                     self.model.params_grad, self.m_data, self.v_data, libm)
@@ -323,6 +331,18 @@ The bits are those of `reference.Adam`.
     @weight_decay.setter
     def weight_decay(self, double value):
         self.config.weight_decay = value
+
+    @property
+    def clip(self):
+        return self.config.clip or None
+
+    @clip.setter
+    def clip(self, value):
+        if value is not None:
+            from microgpt.config import check_clip
+
+            value = check_clip(value)
+        self.config.clip = value or 0.0
 
     @property
     def params(self):

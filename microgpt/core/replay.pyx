@@ -18,7 +18,7 @@ from microgpt.core.tracing cimport Trace
 from microgpt.core.value cimport Value, handle
 
 
-cdef mg_chunk *compiler_memory = NULL  # the compiler's scratch memory, up to 32 MiB
+cdef mg_chunk *compiler_memory = NULL  # the compiler's scratch memory, up to 48 MiB
 cdef uint64_t n_shapes = 0
 
 

@@ -6,7 +6,17 @@ vocabulary as code points, a seed in hexadecimal, an optimizer whose settings we
 import json
 import math
 
-from ..config import DECIMAL_BITS, DEFAULTS, OPTIONAL, SETTINGS, Config, check_schedule, seed_text, whole_number
+from ..config import (
+    DECIMAL_BITS,
+    DEFAULTS,
+    OPTIONAL,
+    SETTINGS,
+    Config,
+    check_clip,
+    check_schedule,
+    seed_text,
+    whole_number,
+)
 from ..errors import CheckpointError
 
 TYPE_CHECKING = False
@@ -23,7 +33,7 @@ MAX_DEPTH = 100  # of the extra data
 MAX_PLAIN = 2**16  # characters: a longer vocabulary is written as ranges of code points
 
 #: The settings of an Adam, by its names. Those that the script does not have are left out of a file where they are off.
-ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps", "schedule", "warmup", "weight_decay")
+ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps", "schedule", "warmup", "weight_decay", "clip")
 
 
 def describe(state: "State") -> str:
@@ -205,5 +215,6 @@ def _parse_adam(found: "Any") -> "dict[str, Any]":
     check_schedule(extra["schedule"])
     if whole_number("warmup", extra["warmup"], 0) >= 2**63:
         raise CheckpointError("the warmup of its optimizer is no number of steps")
+    check_clip(float.fromhex(found["clip"]) if "clip" in found else None)
     whole = {"num_steps": num_steps, "schedule": extra["schedule"], "warmup": extra["warmup"]}
     return {**off, **whole, **{name: float.fromhex(value) for name, value in found.items() if name not in whole}}

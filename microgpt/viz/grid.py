@@ -50,13 +50,13 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
         raise ValueError("there is no run to draw: all of them failed or diverged")
     varied = _varied(drawn)
     if x is None:
-        numbers = [name for name, values in varied.items() if not any(isinstance(value, str) for value in values)]
+        numbers = [name for name, values in varied.items() if all(isinstance(value, (int, float)) for value in values)]
         x = max(numbers, key=lambda name: len(varied[name])) if numbers else "seed"
     if not all(isinstance(r.settings.get(x), (int, float)) for r in drawn):
         raise ValueError(f"x must be a setting that is a number, not {x!r}")
     others = [name for name in varied if name != x]
     lines: dict[tuple[Any, ...], dict[float, list[float]]] = {}
-    for result in sorted(drawn, key=lambda r: [r.settings[name] for name in [*others, x]]):
+    for result in sorted(drawn, key=lambda r: [(v is not None, v) for v in map(r.settings.get, [*others, x])]):
         line = lines.setdefault(tuple(result.settings[name] for name in others), {})
         line.setdefault(float(result.settings[x]), []).append(result.score)
     with default_settings():
@@ -64,7 +64,7 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
         axes = figure.add_subplot()
         for i, (values, line) in enumerate(lines.items()):
             color, style = COLORS[i % len(COLORS)], ("-", "--", ":", "-.")[i // len(COLORS) % 4]
-            parts = [f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}" for name, value in zip(others, values)]
+            parts = [f"{name} {_words(value)}" for name, value in zip(others, values)]
             label = ", ".join(parts) or "mean over the seeds"
             means = [math.fsum(scores) / len(scores) for scores in line.values()]
             axes.plot([*line], means, color=color, linestyle=style, marker="o", markersize=4, linewidth=1.6, label=label)
@@ -83,6 +83,11 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
         if others or any(len(scores) > 1 for line in lines.values() for scores in line.values()):
             axes.legend(frameon=False, fontsize=9, ncols=1 + (len(lines) > 6))
         return figure.written_to(path)
+
+
+def _words(value: "str | float | None") -> str:
+    """Return the value of a setting as a legend shows it."""
+    return "off" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def _varied(results: "Sequence[Any]") -> "dict[str, set[Any]]":

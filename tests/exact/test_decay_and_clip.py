@@ -1,4 +1,5 @@
-"""Weight decay: every engine, instruction set and batch size has the bits of the reference, which says what it is."""
+"""Weight decay and clipped gradients: every engine, instruction set and batch size has the bits of the reference."""
+import math
 import random
 
 import oracle
@@ -6,13 +7,15 @@ import pytest
 from conftest import hexes
 
 import microgpt
-from microgpt import GPT, Adam, DivergedError, Trainer, Value, reference
+from microgpt import GPT, Adam, DivergedError, Trainer, Value, document_loss, reference
+from microgpt.core.fused import FusedEngine
 from microgpt.train import main
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
 SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
           dict(n_embd=4, n_head=1, n_layer=0, block_size=3), dict(n_embd=20, n_head=2, n_layer=1, block_size=12)]  # fmt: skip
-OPTIONS = [dict(weight_decay=0.1), dict(weight_decay=3.0, schedule="cosine", warmup=1)]
+OPTIONS = [dict(weight_decay=0.1), dict(weight_decay=3.0, schedule="cosine", warmup=1), dict(clip=0.3),
+           dict(clip=1e-3, weight_decay=0.5, schedule="constant", warmup=2)]  # fmt: skip
 
 
 def numbers(trainer, losses):
@@ -29,6 +32,9 @@ def expected(num_steps, **settings):
 
 def updated(params, grads, lr_t, adam):
     """One update, written out: the parameters after it. adam has its moments of before."""
+    if adam.clip is not None:
+        norm = math.sqrt(norm_squared(grads, [len(row) for row in adam.rows]))
+        grads = [grad * (adam.clip / norm) for grad in grads] if norm > adam.clip else grads
     m_scale, v_scale = 1 - adam.beta1 ** (adam.step_index + 1), 1 - adam.beta2 ** (adam.step_index + 1)
     found = []
     for data, grad, m, v in zip(params, grads, adam.m, adam.v):
@@ -37,6 +43,18 @@ def updated(params, grads, lr_t, adam):
         v = adam.beta2 * v + (1 - adam.beta2) * grad**2
         found.append(data - lr_t * (m / m_scale) / ((v / v_scale) ** 0.5 + adam.eps))
     return found
+
+
+def norm_squared(grads, widths):
+    total, grads = 0.0, iter(grads)
+    for width in widths:
+        row = 0.0
+        for _ in range(width):
+            grad = next(grads)
+            row += grad * grad
+        total += row
+    assert next(grads, None) is None
+    return total
 
 
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
@@ -52,6 +70,24 @@ def test_what_is_documented_is_what_the_reference_does(kept):
         assert hexes(p.data for p in model.params) == hexes(after)
 
 
+def test_rows_are_those_of_the_state_dict():
+    model = reference.GPT(5, n_embd=4, n_head=2, block_size=3)
+    assert [len(row) for row in reference.Adam(model).rows] == [4] * (5 + 3 + 5 + 4 * 4 + 16) + [16] * 4
+    assert [len(row) for row in reference.Adam(model.params).rows] == [len(model.params)]
+
+
+def test_a_norm_that_is_not_larger_changes_nothing():
+    for module, Leaf in ((microgpt, Value), (reference, reference.Value)):
+        for grads, clip, found in (([3.0, 4.0], 5.0, [3.0, 4.0]), ([3.0, -4.0], 2.5, [1.5, -2.0]), ([0.0, -0.0], 1.0, [0.0, 0.0])):
+            leaves = [Leaf(0.0), Leaf(0.0)]
+            for p, grad in zip(leaves, grads):
+                p.grad = grad
+            # Without moments, and with an eps that outweighs the root, a step is the gradient.
+            adam = module.Adam(leaves, 1e20, 0.0, 0.0, 1e20, clip=clip)
+            adam.step()
+            assert hexes(adam.m) == hexes(found)
+
+
 # ---- the engines ----
 
 
@@ -62,6 +98,31 @@ def test_every_engine_has_the_bits_of_the_reference(compiled_engine, kept, batch
     settings = dict(batch_size=batch_size, **SHAPES[shape], **kept)
     trainer = Trainer(DOCS, 4, engine=compiled_engine, **settings)
     assert numbers(trainer, trainer.run()) == expected(4, **settings) != expected(4, batch_size=batch_size, **SHAPES[shape])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_limit_that_no_gradient_reaches_is_none(engine, batch_size):
+    found = []
+    for kept in ({}, dict(clip=1e6)):
+        trainer = Trainer(DOCS, 4, engine=engine, batch_size=batch_size, **SHAPES[0], **kept)
+        found.append(numbers(trainer, trainer.run()))
+    assert found[0] == found[1]
+
+
+def test_a_limit_that_some_gradients_reach():
+    """Between the norms that the steps have, so that both ways are taken in one run."""
+    shape, steps = SHAPES[0], 40
+    runs = [Trainer(DOCS, steps, engine=name, **shape, clip=1.9) for name in ("fused", "graph")]
+    found = [numbers(run, run.run()) for run in runs]
+    assert found[0] == found[1]
+    free, reached = Trainer(DOCS, steps, engine="graph", **shape, clip=1.9), 0
+    adam = free.adam
+    for step in range(steps):
+        document_loss(free.tokenizer.encode(free.docs[step % len(DOCS)]), free.model).backward()
+        reached += float((free.model.grad**2).sum()) ** 0.5 > adam.clip
+        adam.step()
+    assert 5 < reached < steps - 5
+    assert hexes(free.parameters) == found[0][1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -85,6 +146,21 @@ def test_many_steps_in_one_call_are_as_many_calls(kept, shape):
 
 
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_threads_share_the_work(kept, batch_size):
+    rng, found = random.Random(4), []
+    documents = [[11, *(rng.randrange(11) for _ in range(9)), 11] for _ in range(12)]
+    for threads in (1, 3):
+        model, losses = GPT(12, rng=random.Random(5), **SHAPES[3]), []
+        adam, engine = Adam(model, num_steps=20, **kept), FusedEngine(model)
+        engine.set_threads(threads, least_work=0.0)
+        engine.train(documents, adam, losses, batch_size=batch_size)
+        found.append([hexes(x) for x in (losses, model.data, adam.m, adam.v)])
+        assert engine.shares(10) == (threads > 1)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kept", OPTIONS, ids=str)
 def test_gradients_that_were_there_are_added_to(compiled_engine, kept):
     found = []
     for name in (compiled_engine, "reference"):
@@ -100,7 +176,7 @@ SPECIAL = [0.0, -0.0, 5e-324, -1e-310, 1e-200, 1.0, -1e300, float("inf"), -float
 
 
 @pytest.mark.parametrize("kept", [*OPTIONS, dict(weight_decay=1.0, learning_rate=0.0), dict(weight_decay=-1e-3),
-                                  dict(weight_decay=1e300, learning_rate=1e10)], ids=str)  # fmt: skip
+                                  dict(weight_decay=1e300, learning_rate=1e10), dict(clip=1e-310), dict(clip=1e300)], ids=str)  # fmt: skip
 def test_special_numbers(isa, kept):
     """Signed zeros, subnormal numbers, infinities and nan, in an Adam over a model and over a list of Values."""
     rng = random.Random(2)
@@ -114,16 +190,26 @@ def test_special_numbers(isa, kept):
     adams = [module.Adam(params, num_steps=9, **kept)
              for module, params in ((microgpt, ours), (reference, theirs), (microgpt, values),
                                     (reference, others))]  # fmt: skip
-    for _ in range(3):
-        grads = [rng.choice(SPECIAL[:6]) if rng.random() < 0.2 else rng.gauss(0, 1) for _ in theirs.params]
+    for step in range(4):
+        # Squares that overflow, and in the last step what is not finite, can only be where they are clipped away.
+        special = [*SPECIAL[:6], *([1e200, -1e308] if "clip" in kept else []), *(SPECIAL[7:] if kept.get("clip") and step == 3 else [])]
+        grads = [rng.choice(special) if rng.random() < 0.2 else rng.gauss(0, 1) for _ in theirs.params]
         ours.grad[:] = grads
         for params in (theirs.params, values, others):
             for p, grad in zip(params, grads):
                 p.grad = grad
-        for adam in adams:
-            adam.step()
+        errors = [error_of(adam.step) for adam in adams]
+        assert errors[0] == errors[1] and errors[2] == errors[3]
         assert hexes(ours.data) == hexes(p.data for p in theirs.params)
         assert hexes(p.data for p in values) == hexes(p.data for p in others)
+
+
+def error_of(step):
+    try:
+        step()
+    except ArithmeticError as error:
+        return type(error), error.args
+    return None
 
 
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
@@ -190,18 +276,23 @@ def test_a_lone_adam_stops_where_the_reference_stops():
 # ---- settings, files, the command ----
 
 
-@pytest.mark.parametrize("kept, error", [(dict(weight_decay=-0.1), ValueError), (dict(weight_decay=float("inf")), ValueError),
-                                         (dict(weight_decay="x"), TypeError)])  # fmt: skip
-def test_settings_that_no_run_has(kept, error):
-    with pytest.raises(error, match="weight_decay must be"):
+@pytest.mark.parametrize("name, value, error", [
+    ("weight_decay", -0.1, ValueError), ("weight_decay", float("inf"), ValueError), ("weight_decay", "x", TypeError),
+    ("clip", 0, ValueError), ("clip", -1.0, ValueError), ("clip", float("nan"), ValueError), ("clip", "off", TypeError),
+])  # fmt: skip
+def test_settings_that_no_run_has(name, value, error):
+    kept = {name: value}
+    with pytest.raises(error, match=f"{name} must be"):
         Trainer(DOCS, **kept)
 
 
 def test_settings_of_adam():
-    adam = Adam(GPT(3), weight_decay=0.25)
-    assert adam.weight_decay == 0.25 and "weight_decay=0.25, step_index=0" in repr(adam)
-    adam.weight_decay = 0
-    assert adam.weight_decay == 0.0 and "weight_decay" not in repr(adam)
+    adam = Adam(GPT(3), weight_decay=0.25, clip=2)
+    assert (adam.weight_decay, adam.clip) == (0.25, 2.0) and "weight_decay=0.25, clip=2.0, step_index=0" in repr(adam)
+    adam.weight_decay, adam.clip = 0, None
+    assert (adam.weight_decay, adam.clip) == (0.0, None) and "weight_decay" not in repr(adam) and "clip" not in repr(adam)
+    with pytest.raises(ValueError, match="clip must be greater than 0, not -1"):
+        adam.clip = -1
 
 
 @pytest.mark.parametrize("first, second", [("fused", "graph"), ("graph", "reference"), ("reference", "fused")])
@@ -215,8 +306,8 @@ def test_a_run_resumes_in_another_engine(tmp_path, first, second):
     assert numbers(resumed, losses + resumed.run()) == expected(4, **settings)
 
 
-@pytest.mark.parametrize("began", [{}, OPTIONS[0]], ids=str)
-@pytest.mark.parametrize("changed", [dict(weight_decay=0.0), dict(weight_decay=1 / 3)], ids=str)
+@pytest.mark.parametrize("began", [{}, OPTIONS[-1]], ids=str)
+@pytest.mark.parametrize("changed", [dict(weight_decay=0.0), dict(weight_decay=1 / 3), dict(clip=None), dict(clip=1 / 3)], ids=str)
 def test_what_was_changed_on_adam_is_saved(tmp_path, engine, began, changed):
     trainer = Trainer(DOCS, 6, engine=engine, **SHAPES[2], **began)
     for name, value in changed.items():
@@ -234,7 +325,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-FLAGS = ["--steps", "4", "--n-embd", "8", "--n-head", "2", "--block-size", "6", "--samples", "2", "--weight-decay", "0.5"]
+FLAGS = ["--steps", "4", "--n-embd", "8", "--n-head", "2", "--block-size", "6", "--samples", "2", "--weight-decay", "0.5", "--clip", "1e-8"]
 
 
 def test_every_engine_prints_the_same(folder, capfd):
@@ -242,22 +333,36 @@ def test_every_engine_prints_the_same(folder, capfd):
     for name in ("fused", "graph", "reference"):
         assert main([*FLAGS, "--engine", name]) == 0
         printed.add(capfd.readouterr().out)
-    assert main(FLAGS[:-2]) == 0
-    assert len(printed) == 1 and capfd.readouterr().out not in printed
+    assert len(printed) == 1
+    for fewer in (FLAGS[:-2], FLAGS[:-4], [*FLAGS[:-4], *FLAGS[-2:]]):
+        assert main(fewer) == 0
+        printed.add(capfd.readouterr().out)
+    assert len(printed) == 4
 
 
 def test_a_resumed_run_must_agree(folder, capfd):
     assert main([*FLAGS, "--save", "run"]) == 0
     assert main(["--resume", "run", "--weight-decay", "0.1"]) == 2
     assert "run was begun with --weight-decay 0.5; it cannot go on with 0.1" in capfd.readouterr().err
-    assert main(["--resume", "run", "--weight-decay", "0.5"]) == 0
+    assert main(["--resume", "run", "--clip", "1"]) == 2
+    assert "run was begun with --clip 1e-08; it cannot go on with 1.0" in capfd.readouterr().err
+    assert main(["--resume", "run", "--weight-decay", "0.5", "--clip", "1e-8"]) == 0
+    assert main([*FLAGS[:-2], "--save", "other"]) == 0
+    capfd.readouterr()
+    assert main(["--resume", "other", "--clip", "1"]) == 2
+    assert "other was begun without --clip; it cannot go on with 1.0" in capfd.readouterr().err
 
 
 def test_a_sweep_over_them(folder, capfd):
     from microgpt.parallel.sweeps import read_results
     from microgpt.sweep import main as sweep
 
-    assert sweep(["--grid", "num_steps=6 n_embd=4 n_layer=0 weight_decay=0.5,5", "--out", "runs.jsonl"]) == 0
-    assert "--weight-decay " in capfd.readouterr().out.splitlines()[-1]
-    for result in read_results("runs.jsonl"):
+    assert sweep(["--grid", "num_steps=6 n_embd=4 n_layer=0 weight_decay=0.5,5 clip=off,0.2", "--out", "runs.jsonl",
+                  "--plot", "loss.png"]) == 0  # fmt: skip
+    said, results = capfd.readouterr().out, read_results("runs.jsonl")
+    assert "--weight-decay " in said.splitlines()[-1] and len(results) == 4
+    assert sorted(line.split()[1] for line in said.splitlines()[1:5]) == ["0.2", "0.2", "off", "off"]
+    for result in results:
         assert Trainer(DOCS, **result.settings).run()[-1] == result.final_loss
+    assert sweep(["--grid", "num_steps=6 n_embd=4 n_layer=0 clip=off,0.2", "--plot", "clip.png"]) == 0
+    assert sweep(["--grid", "clip=none"]) == 2
