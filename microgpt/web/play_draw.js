@@ -59,7 +59,7 @@ function showResult(result, at) {
   $("save-lines").hidden = asked.text !== "lines";
   drawComparison();
   const said = `${result.losses.length.toLocaleString("en")} steps on ${result.docs.toLocaleString("en")} documents, `
-    + `${result.num_params.toLocaleString("en")} parameters: ${(1000 * result.seconds).toFixed(0)} ms`;
+    + `${result.num_params.toLocaleString("en")} parameters: ${result.is_new ? `${(1000 * result.seconds).toFixed(0)} ms` : "trained before"}`;
   $("status").textContent = said;
   requestAnimationFrame(() => setTimeout(() => { // the picture is on the screen
     const took = performance.now() - at;

@@ -311,6 +311,7 @@ def test_another_word_or_temperature_has_the_bits_of_a_new_run(server):
         new = json.loads(json.dumps(lines[-1]))
         for name in ("losses", "samples", "digests", "word", "command"):
             assert kept[name] == new[name]
+        assert new["is_new"] and not kept["is_new"]
     assert kept["samples"] == first["samples"]
 
 
