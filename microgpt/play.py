@@ -38,12 +38,12 @@ def _play(given: "dict[str, Any]") -> None:
     workbench = Workbench(given["input"])
     fragment = quote((given["settings"] or "").rpartition("#")[2], safe="=&%+-._~*")
     with PlayServer(workbench, token_urlsafe(18), given["port"], given["show_errors"]) as server:
-        url = f"{server.url}#{fragment}" if fragment else server.url
-        cli.write(f"{url}\n")
+        end = f"#{fragment}" if fragment else ""
+        cli.write(f"{server.url}{end}\n")
         cli.Output().flush()
         cli.say("open this address in a browser of this machine; Ctrl-C ends the server")
         if not given["no_browser"]:
-            _open(url)
+            _open(server.opening_url + end)
         try:
             server.serve_forever()
         finally:

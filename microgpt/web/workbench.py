@@ -96,6 +96,7 @@ class Workbench:
         started = time.perf_counter()
         with self._training:
             try:
+                kept = self._kept
                 run = self._run(request, text, is_newest, send_progress)
                 result = run.result(request)
             except _Cancelled:
@@ -103,6 +104,7 @@ class Workbench:
                     raise RequestError("a newer request has come", HTTPStatus.CONFLICT) from None
                 send({"kind": "cancelled"})
                 return
+        result["is_new"] = run is not kept
         result["seconds"] = time.perf_counter() - started
         result["command"] = inside.command(request, self.path)
         send({"kind": "result", **result})

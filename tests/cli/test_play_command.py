@@ -94,7 +94,9 @@ def test_browser_is_opened_at_the_address(monkeypatch, capsys):
     opened.url = []
     monkeypatch.setattr(PlayServer, "serve_forever", lambda self: opened.wait(30))
     assert play.main([]) == 0
-    assert opened.url == [capsys.readouterr().out.strip()]
+    (url,), written = opened.url, capsys.readouterr().out.strip()
+    assert url.startswith("http://127.0.0.1:") and url.split("/")[2] == written.split("/")[2]
+    assert written.split("/")[3] not in url  # the list of processes shows it
 
 
 def test_other_commands_do_without_it(command):
