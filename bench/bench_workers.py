@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import tables
 from bench_shapes import text_documents
@@ -39,15 +40,15 @@ def main():
     progress = cli.progress("workers", len(WORK) * 3 * pace.rounds)
     for name in WORK:
         trainers = {threads: trainer(name, threads) for threads in (1, args.threads)}
-        count = max(1, round(pace.least / timed(trainers[1], 1)))
-        runs = {threads: lambda t=t: timed(t, count) / count for threads, t in trainers.items()}
+        count = max(1, round(pace.least / [timed(one, 1) for one in trainers.values()][0]))  # both have done as many
+        runs = {threads: partial(timed, one, count) for threads, one in trainers.items()}
         times = measure.interleave(runs, pace.rounds, lambda threads, name=name: progress(f"{name}, {threads} threads"))
         same = trainers[1].parameters.tobytes() == trainers[args.threads].parameters.tobytes()
         progress(f"{name}: ceiling")
         rows.append({
             "name": name, "bits": same, "ceiling": ceiling(name, args.threads),
             "documents": WORK[name].get("batch_size", 1), "spread": measure.spread(times[args.threads]),
-            "seconds": {str(threads): measure.median(found) for threads, found in times.items()},
+            "seconds": {str(threads): measure.median(found) / count for threads, found in times.items()},
             "speedup": measure.ratio(times[1], times[args.threads]),
         })  # fmt: skip
     progress(None)
