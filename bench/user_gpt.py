@@ -5,6 +5,7 @@ The program is microgpt/reference.py, the script's classes and functions, with s
 eager      the class Value alone
 functions  linear, softmax, rmsnorm and Adam as well
 compiled   Value and Adam, and the loss of a document is under @microgpt.compile
+as written nothing is replaced
 """
 import importlib.util
 from pathlib import Path
@@ -21,9 +22,27 @@ IMPORTED = {
 }
 
 
-def program(folder, way):
+#: A change of the architecture -> what it replaces in reference.py by what.
+CHANGES = {
+    "GELU": ("[xi.relu() for xi in x]", "[xi * (1 / (1 + (xi * -1.702).exp())) for xi in x]"),
+    "LayerNorm": ("        x_residual = x\n", "        mean = sum(x) / len(x)\n        x_residual = x = [xi - mean for xi in x]\n"),
+    "tied embeddings": ('weights["lm_head"]', 'weights["wte"]'),
+    "label smoothing": ("        losses.append(-probs[tokens[pos_id + 1]].log())",
+                        "        smooth = sum(p.log() for p in probs) * (-0.1 / len(probs))\n"
+                        "        losses.append(smooth - 0.9 * probs[tokens[pos_id + 1]].log())"),
+}  # fmt: skip
+
+
+def program(folder, way, change=None):
     """Write the user's program into a folder, and return it as a module."""
-    path = edited.with_imports(reference.__file__, IMPORTED[way], Path(folder, f"user_{way}.py"))
+    source, path = reference.__file__, Path(folder, f"user_{way}.py")
+    if change:
+        text = Path(source).read_text(encoding="utf-8")
+        if text.count(CHANGES[change][0]) == 0:
+            raise SystemExit(f"reference.py has nothing to change for {change}")
+        source = Path(folder, "changed.py")
+        source.write_text(text.replace(*CHANGES[change]), encoding="utf-8")
+    path = edited.with_imports(source, IMPORTED[way], path) if way in IMPORTED else source
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -33,8 +52,8 @@ def program(folder, way):
 class User:
     """A model, its optimizer and its documents."""
 
-    def __init__(self, task, way):
-        self.task, self.program = task, program(task.folder, way)
+    def __init__(self, task, way, change):
+        self.task, self.program = task, program(task.folder, way, change)
         self.model = self.program.GPT(task.vocab_size, **task.settings)
         self.loss = self.program.document_loss
         if way == "compiled":  # two calls of a length run as written; the third is replayed
@@ -61,13 +80,13 @@ class User:
         return loss.data
 
 
-#: (the task's folder, way) -> its User: a new run in a process goes on with what is compiled.
+#: (the task's folder, way, change) -> its User: a new run in a process goes on with what is compiled.
 _users = {}
 
 
-def make(task, way):
+def make(task, way, change=None):
     """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
-    key = task.folder, way
-    user = _users.get(key) or _users.setdefault(key, User(task, way))
+    key = task.folder, way, change
+    user = _users.get(key) or _users.setdefault(key, User(task, way, change))
     user.restart()
     return user
