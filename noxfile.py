@@ -6,7 +6,7 @@
     nox -s sanitize -- FILES   the same with some tests only
     nox -s mutants -- NAME     one seeded mistake, which a session must detect
 
-At the end a table says what was proved, how long it took, and what was skipped for want of a tool. Every session works in a
+At the end a table says what was proved, how long it took, and what was skipped because a tool is missing. Every session works in a
 copy of the sources in a temporary folder. docs/develop/testing.md explains each.
 """
 import json
@@ -417,7 +417,8 @@ def mutants(session):
         if mutant["old"] not in text:
             session.error(f"{mutant['name']}: {mutant['file']} does not hold {mutant['old']!r} any more")
         file.write_text(text.replace(mutant["old"], mutant["new"]), encoding="utf-8")
-        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", Path(session.cache_dir).parent,
+        environments = Path(session.cache_dir).resolve().parent  # those of this run, not new ones in the copy
+        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", environments,
                      "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, succeeds=False)  # fmt: skip
         skipped = re.search(rf"^{mutant['session']} +skipped .*", output, re.M)
         failed = re.search(rf"^{mutant['session']} +FAILED ", output, re.M)

@@ -1,6 +1,7 @@
 """Any number of threads gives the bits of one: batches, long documents, evaluation, errors, files."""
 import os
 import random
+import signal
 import threading
 
 import pytest
@@ -42,7 +43,10 @@ def long_documents(count, length):
     return ["".join(rng.choices("abcdefgh", k=length)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("shape", [dict(n_embd=64, n_head=4, n_layer=2, block_size=70), dict(n_embd=72, n_head=3, n_layer=1, block_size=33)], ids=str)  # fmt: skip
+LONG = [dict(n_embd=64, n_head=4, n_layer=2, block_size=70), dict(n_embd=72, n_head=3, n_layer=1, block_size=33)]
+
+
+@pytest.mark.parametrize("shape", LONG, ids=str)
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_long_document_is_shared(shape, batch_size):
     docs = long_documents(6, 80)
@@ -65,7 +69,10 @@ def test_relu_that_skips_zeros_is_shared():
     assert alone._engine.kernels._sparse_layers() == 1
 
 
-@pytest.mark.parametrize("settings", [dict(weight_decay=0.1), dict(schedule="cosine", warmup=2), dict(eps_adam=1e-300)], ids=str)  # fmt: skip
+SETTINGS = [dict(weight_decay=0.1), dict(schedule="cosine", warmup=2), dict(eps_adam=1e-300), dict(clip=0.5)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_settings_of_adam_are_those_of_one_thread(settings):
     alone = Trainer(DOCS, num_steps=5, batch_size=4, **SHAPES[0], **settings)
     other = shared(Trainer(DOCS, num_steps=5, batch_size=4, **SHAPES[0], **settings), 3)
@@ -119,9 +126,7 @@ def test_a_step_that_fails_has_no_effect():
     assert states[1] == states[0] and states[2] == states[0]
 
 
-def test_an_interrupt_ends_all_threads(tmp_path):
-    import signal
-
+def test_an_interrupt_ends_all_threads():
     docs = long_documents(40, 60)
     trainer = Trainer(docs, num_steps=10**6, batch_size=8, threads=2, n_embd=64, n_head=4, n_layer=2, block_size=64)
     assert trainer.shares_steps()
