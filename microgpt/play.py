@@ -13,8 +13,8 @@ def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
     p = cli.parser("play", "Open a page in the browser on which every change of a setting trains the whole run again. "
                    "Its address is for this machine alone and holds a random token; Ctrl-C ends the server.")  # fmt: skip
-    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line, to choose on the page beside the "
-                   "bundled names and lines that are pasted; no other file is read")  # fmt: skip
+    p.add_argument("--input", metavar="FILE", help="UTF-8 text, to choose on the page beside the bundled "
+                   "names and text that is pasted; no other file is read")  # fmt: skip
     p.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any that is free)")
     p.add_argument("--no-browser", action="store_true", help="write the address, and open no browser")
     p.add_argument("--settings", metavar="LINK", help="begin with the settings of a link that the page gave")

@@ -137,12 +137,15 @@ def types(page):
 
 
 def pastes(page):
-    """lines that are pasted are trained on"""
+    """text that is pasted is trained on, as lines and as running text"""
     page.js("document.getElementById('text').value = 'lines'; document.getElementById('text').dispatchEvent(new Event('change'))")
-    page.until("document.getElementById('error').textContent.includes('paste some')", "no line is said")
+    page.until("document.getElementById('error').textContent.includes('paste some')", "no text is said")
     page.find("#lines").send_keys("hello\nworld\n")
     page.until("shown.settings.lines === 'hello\\nworld\\n' && !running", "the lines are trained on")
     assert page.js("return [shown.docs, shown.vocab_size]") == [2, 8] and page.js("return document.getElementById('error').hidden")
+    page.js("document.getElementById('split').value = 'chunks'; document.getElementById('split').dispatchEvent(new Event('change'))")
+    page.until("shown.settings.split === 'chunks' && shown.command[0].includes('--split chunks')", "chunks of the text")
+    assert page.js("return [shown.docs, shown.vocab_size]") == [1, 9]
     page.until("document.getElementById('save-lines').href.startsWith('blob:')", "the lines can be saved")
 
 

@@ -56,19 +56,9 @@ function keepDivisible(name) {
   placeSlider(name === "n_head" ? "n_embd" : "n_head");
 }
 
-function lineCount() {
-  return $("lines").value.split(/\r\n|\r|\n/).filter((line) => line.trim()).length;
-}
-
-function validationFraction() {
-  const chosen = $("validation").value;
-  if (chosen !== "auto") return chosen === "" ? null : +chosen;
-  const documents = $("text").value === "lines" ? lineCount() : about.documents[$("text").value];
-  return documents < 10 ? null : Math.min(0.1, +(100 / documents).toPrecision(1));
-}
-
 function settings() {
-  const found = { text: $("text").value, word: $("word").value, val_fraction: validationFraction() };
+  const found = { text: $("text").value, split: $("split").value, word: $("word").value };
+  found.val_fraction = $("validation").value === "auto" ? "auto" : +$("validation").value || null;
   for (const [name] of CONTROLS) found[name] = +$(name).value;
   if (!found.top_k) found.top_k = null;
   if (found.text === "lines") found.lines = $("lines").value;
@@ -83,9 +73,16 @@ function apply(values) {
   }
   $("text").value = [...$("text").options].some((option) => option.value === values.text) ? values.text : "names";
   $("lines").value = values.lines;
-  $("pasting").hidden = $("text").value !== "lines";
+  $("split").value = ["paragraphs", "chunks"].includes(values.split) ? values.split : "lines";
+  fitText();
   $("word").value = values.word;
   $("validation").value = [...$("validation").options].some((option) => option.value === values.validation) ? values.validation : "auto";
+}
+
+// What belongs to the chosen text: a field to paste into, and how it is split.
+function fitText() {
+  $("pasting").hidden = $("text").value !== "lines";
+  $("split").disabled = $("text").value === "names";
 }
 
 // Settings as the part of a link after #; those that are the page's own are left out.
@@ -205,9 +202,9 @@ async function start() {
     $("position").value = $("position").max; // it stays at the end, and drawWord moves the end
     changed(event);
   });
-  for (const name of ["text", "validation"]) {
+  for (const name of ["text", "split", "validation"]) {
     $(name).addEventListener("change", (event) => {
-      $("pasting").hidden = $("text").value !== "lines";
+      fitText();
       if ($("text").value === "lines" && !$("lines").value.trim()) $("lines").focus();
       changed(event);
     });

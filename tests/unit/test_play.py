@@ -211,8 +211,8 @@ def test_body_that_is_no_object_of_json_is_refused(server, body):
     ({"learning_rate": -1}, "between"), ({"learning_rate": 1e400}, "JSON"), ({"learning_rate": "x" * 1000}, "must be a number"),
     ({"temperature": 0}, "between"), ({"temperature": None}, "must be a number"), ({"top_k": 0}, "between"), ({"top_k": 2.5}, "whole"),
        ({"n_embd": 10, "n_head": 3}, "n_embd (10) must be a multiple of n_head (3)"), ({"val_fraction": 1}, "between"),
-    ({"text": "passwd"}, "text must be one of"), ({"text": "lines", "lines": " \n\t\n"}, "no line to train on"),
-    ({"lines": 5}, "must be text"),
+    ({"text": "passwd"}, "text must be one of"), ({"text": "lines", "lines": " \n\t\n"}, "no text to train on"),
+    ({"lines": 5}, "must be text"), ({"split": "words"}, "split must be one of"), ({"val_fraction": "all"}, "must be a number"),
     ({"word": None}, "must be text"), ({"word": "\ud800"}, "surrogate"), ({"no\nsuch": 1}, "there is no setting"),
     ({"text": "lines", "lines": "ab\ncd", "val_fraction": 0.5}, "leaves none"),
     ({"n_embd": 256, "n_head": 1, "n_layer": 8, "block_size": 256}, "too large"),
@@ -313,6 +313,28 @@ def test_another_word_or_temperature_has_the_bits_of_a_new_run(server):
             assert kept[name] == new[name]
         assert new["is_new"] and not kept["is_new"]
     assert kept["samples"] == first["samples"]
+
+
+POEM = "Roses are red,\nviolets are blue.\n\nSugar is sweet\nand so are you.\n" * 4
+
+
+@pytest.mark.parametrize("split", ["lines", "paragraphs", "chunks"])
+def test_text_may_be_split_as_the_command_splits_it(server, in_process, tmp_path, split):
+    found = run(server, text="lines", lines=POEM, split=split, val_fraction=None)
+    (tmp_path / "lines.txt").write_text(POEM, encoding="utf-8")
+    losses, _ = printed_by(in_process, found["command"], tmp_path)
+    assert losses == [f"{loss:.4f}" for loss in found["losses"]]
+    assert ("--split" in found["command"][0]) == (split != "lines")
+    assert found["docs"] == {"lines": 16, "paragraphs": 5, "chunks": -(-len(POEM.strip()) // 8)}[split]
+    assert split == "lines" or "⏎" in found["embeddings"]["labels"]
+
+
+@pytest.mark.parametrize("text, expected", [
+    ({"text": "names"}, 0.003), ({"text": "lines", "lines": TEXT}, None), ({"text": "lines", "lines": "ab\nba\n" * 10}, 0.1),
+])  # fmt: skip
+def test_automatic_fraction_depends_on_the_number_of_documents(server, text, expected):
+    command = run(server, val_fraction="auto", **text)["command"][0]
+    assert (f"--val-fraction {expected}" in command) if expected else "--val" not in command
 
 
 @pytest.mark.parametrize("settings, part", [({"word": "emmañ"}, "'ñ'"), ({"word": "emmaemmaemma"}, "block_size 8"), ({"word": ""}, None),
