@@ -1,4 +1,4 @@
-"""How much sooner do several threads end a step than one, beside what independent processes reach here?
+"""How much faster is a step on several threads than on one, beside what independent processes reach here?
 
     python bench/bench_workers.py --threads 2 --json bench/results/workers.json
 

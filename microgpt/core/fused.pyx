@@ -272,7 +272,7 @@ its own: the results are the same.
     def set_threads(self, int threads, least_work=None):
         """Let `train` and `position_losses_of` use up to this many threads, the calling one included: 1 at first.
 
-        They start when there is work for them, and sleep when there is none. A step that would be done sooner alone is not
+        They start when there is work for them, and sleep when there is none. A step that is faster on one thread is not
         shared; least_work: from how many multiplications of a forward pass on it is (for tests).
         """
         cdef double least = MG_LEAST_SHARED_WORK if least_work is None else least_work

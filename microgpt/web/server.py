@@ -1,4 +1,4 @@
-"""The server of `microgpt play`: one page on the loopback interface, for the browser of whoever started it.
+"""The server of `microgpt play`: one page on the loopback interface, for the browser of the user who started it.
 
 Another program of this machine, and any page that a browser shows, may send requests to the port. So each request must
 have the random token in its address, the server's own name in `Host` (a name that a foreign DNS server points to

@@ -112,7 +112,7 @@ def test_shapes_that_do_not_come_again_are_compiled_a_few_times_only():
             assert f([0.5] * n).data == (sum([0.5] * n) * W[0]).data
         traced += list(f.entries.values())[-1].traced
     assert traced < 100, traced
-    assert "335 shapes were dropped" in f.explain() and "compiling was often in vain" in f.explain()
+    assert "335 shapes were dropped" in f.explain() and "compiling was often of no use" in f.explain()
     assert "the argument xs has 64 of these shapes" in f.explain()
 
 
