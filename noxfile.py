@@ -6,7 +6,7 @@
     nox -s sanitize -- FILES   the same with some tests only
     nox -s mutants -- NAME     one seeded mistake, which a session must detect
 
-At the end a table says what was proved, how long it took, and what was skipped for want of a tool. Every session works in a
+At the end a table says what was proved, how long it took, and what was skipped because a tool is missing. Every session works in a
 copy of the sources in a temporary folder. docs/develop/testing.md explains each.
 """
 import json
@@ -220,6 +220,20 @@ def docs(session):
     return last_line(pytest(session, "", "tests/docs"))
 
 
+@proof()
+def browser(session):
+    """the page of `microgpt play` in a real Chromium: drag, type, cancel, pin, keys, labels, sizes; how long a change takes"""
+    for tool, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
+        if shutil.which(tool) or tool == "chromium" and shutil.which("google-chrome"):
+            continue
+        if shutil.which("apt-get") and os.geteuid() == 0:
+            run(session, "apt-get", "install", "-qy", package)
+        need(session, tool)
+    bin = venv(session, "browser", "selenium>=4.20", "numpy", "safetensors", "tqdm")
+    folder = variant(session, "")
+    return last_line(run(session, bin / "python", "tools/browser.py", *session.posargs, cwd=folder, env={"PYTHONPATH": str(folder)}))
+
+
 # ---- processors, compilers, C libraries ----
 
 
@@ -371,20 +385,20 @@ REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",)
 
 @proof()
 def bench(session):
-    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (no options)"""
+    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (without a script)"""
     python, given = test_python(session), dict(zip(session.posargs[::2], session.posargs[1::2]))
-    if given and "--script" not in given:
-        session.error("--script FILE is needed: the tables compare with your copy of the original microgpt.py")
+    is_quick = "--script" not in given
     run(session, python, "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=ROOT)
     names = [name for name in REPORTS if given.get("--only", "") in name]
     for name in names:
         options = [word for key in REPORTS[name] if key in given for word in (key, os.path.abspath(given[key]))]
         script = ROOT / "bench" / (f"{name}.py" if name == "compare" else f"bench_{name}.py")
-        file = (ROOT / "bench/results" if given else SCRATCH) / f"{name}.json"
-        print(run(session, python, script, *(options if given else ["--quick"]), "--json", file, cwd=ROOT), flush=True)
-    if given:
+        options += ["--quick"] if is_quick else []
+        file = (SCRATCH if is_quick else ROOT / "bench/results") / f"{name}.json"
+        print(run(session, python, script, *options, "--json", file, cwd=ROOT), flush=True)
+    if not is_quick:
         print(run(session, python, "bench/render.py", cwd=ROOT))
-    return f"{', '.join(names)}{'' if given else '; quick, nothing written'}"
+    return f"{', '.join(names)}{'; quick, nothing written' if is_quick else ''}"
 
 
 # ---- can each of these fail? ----
@@ -403,7 +417,8 @@ def mutants(session):
         if mutant["old"] not in text:
             session.error(f"{mutant['name']}: {mutant['file']} does not hold {mutant['old']!r} any more")
         file.write_text(text.replace(mutant["old"], mutant["new"]), encoding="utf-8")
-        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", Path(session.cache_dir).parent,
+        environments = Path(session.cache_dir).resolve().parent  # those of this run, not new ones in the copy
+        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", environments,
                      "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, succeeds=False)  # fmt: skip
         skipped = re.search(rf"^{mutant['session']} +skipped .*", output, re.M)
         failed = re.search(rf"^{mutant['session']} +FAILED ", output, re.M)

@@ -142,6 +142,22 @@ mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int6
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,
                            int64_t *done);
 
+/* A step that several processes take together, each with some documents of the batch (fused/part.c).
+ *
+ * mg_part_losses: the losses of this part, and what its gradients are made of, which the engine keeps. grad: as it is before the
+ * step. Statuses as for mg_document_gradient.
+ * mg_part_gradients: the gradients of that part of so many documents, added to grad, for the slices of parameters from first to
+ * end - 1. grad holds the sums of the documents after this part.
+ * mg_part_slices: cut the parameters into slices, for so many processes, and count them. Slice i begins at
+ * mg_part_slice_start(engine, i), for i = count at num_params.
+ * mg_part_capacity: how many documents of so many positions a part may have, for the sake of memory. */
+mg_status mg_part_losses(mg_engine *engine, const double *params, const double *grad, const int32_t *tokens,
+                         const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses);
+mg_status mg_part_gradients(mg_engine *engine, int64_t documents, int64_t first, int64_t end, double *grad);
+mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count);
+int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice);
+int64_t mg_part_capacity(const mg_engine *engine, int64_t positions);
+
 /* Generate texts, one after the other: each the tokens after a prompt of n tokens (BOS first; n from 1 to block_size), drawn
  * by mg_mt19937_choice from softmax(logits * factor). A text stops at BOS, which is not kept, at the end of the block, or
  * after max_tokens. out: [texts][block_size]; counts: [texts], the tokens of each. On any status but MG_OK the stream is

@@ -41,6 +41,9 @@ def _dispatch(words: "list[str]") -> None:
     if words[0] == "--version":
         cli.write(f"microgpt {__version__}\n")
         return
+    if words[0] == "--completion":
+        _write_completion(words[1:])
+        return
     if words[0] not in COMMANDS:
         found = cli.closest(words[0], COMMANDS)
         hint = f"; did you mean {found[0]}?" if found else ""
@@ -52,12 +55,24 @@ def _dispatch(words: "list[str]") -> None:
     raise SystemExit(module.main([*words[1:], *["--debug"] * debug]))
 
 
+def _write_completion(words: "list[str]") -> None:
+    from importlib import import_module
+
+    from .cli.completion import completion
+
+    if len(words) != 1:
+        raise cli.UsageError("--completion needs the name of a shell: bash, zsh, fish or tcsh")
+    modules = {name: import_module(f".{name}", __package__) for name in COMMANDS}
+    commands = {name: (COMMANDS[name], module.make_parser()) for name, module in modules.items() if hasattr(module, "make_parser")}
+    cli.write(completion(words[0], commands))
+
+
 def _usage() -> str:
     lines = [f"    {name:8}{what}\n" for name, what in COMMANDS.items()]
     return (
         "usage: microgpt COMMAND [FLAGS]        (or python -m microgpt COMMAND, or python -m microgpt.COMMAND)\n\n"
         f"{''.join(lines)}\nEach command takes --help, and --debug to show the traceback of an error.\n"
-        "microgpt --version writes the version.\n"
+        "microgpt --version writes the version, microgpt --completion SHELL a script that completes words in bash, zsh, fish or tcsh.\n"
     )
 
 

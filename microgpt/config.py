@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Config", "SCHEDULES", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high", "real_number",
-           "seed_text", "shapes", "split_parameters", "suitable_rate", "whole_number"]  # fmt: skip
+           "seed_text", "shapes", "split_parameters", "suitable_rate", "thread_count", "whole_number"]  # fmt: skip
 
 LARGEST_DOUBLE = 1.7976931348623157e308
 SCHEDULES = ("linear", "constant", "cosine")
@@ -212,6 +212,21 @@ def split_parameters(flat: "Any", shapes: "dict[str, tuple[int, int]]") -> "dict
         found[name] = flat[first : first + nout * nin].reshape(nout, nin)
         first += nout * nin
     return found
+
+
+def thread_count(threads: "Any") -> int:
+    """Return how many threads are meant. 0: as many as this process has processors.
+
+    Raises ValueError or TypeError for what is no number of threads.
+    """
+    found = whole_number("threads", threads, 0)
+    if found:
+        return found
+    import os
+
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:

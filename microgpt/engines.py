@@ -79,6 +79,18 @@ class Engine(Protocol):
         A probability of 0 costs infinity where training would raise.
         """
 
+    def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
+        """Return `position_losses` of each document."""
+
+    #: How many threads the engine may use; 1 at first, and always 1 if it has no use for more.
+    threads: int
+
+    def set_threads(self, threads: int) -> None:
+        """Let the engine use up to so many threads. They change no bit."""
+
+    def shares(self, positions: int) -> bool:
+        """Return whether a step on documents of so many positions altogether is shared among the threads."""
+
     def parameters(self) -> "Array":
         """Return the parameters, float64 [num_params]: a view of the model where there is one, or a copy."""
 
@@ -109,9 +121,19 @@ class _Decoding:
 
     model: "Any"
     draws_all_or_nothing = False
+    threads = 1
 
     def recover(self) -> None:
         pass
+
+    def set_threads(self, threads: int) -> None:
+        pass
+
+    def shares(self, positions: int) -> bool:
+        return False
+
+    def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
+        return [self.position_losses(tokens) for tokens in documents]
 
     def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import Decoder
@@ -364,3 +386,21 @@ class Fused(_Compiled):
             return self.kernels.position_losses(tokens)
         except ValueError:  # a probability of 0, or a token that is not in the vocabulary: the decoder says which
             return super().position_losses(tokens)
+
+    def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
+        if self.threads > 1:
+            try:
+                return self.kernels.position_losses_of(documents)
+            except ValueError:  # as above, in one of them
+                pass
+        return super().position_losses_of(documents)
+
+    @property
+    def threads(self) -> int:  # type: ignore[override]  # of a class where it is always 1
+        return self.kernels.threads
+
+    def set_threads(self, threads: int) -> None:
+        self.kernels.set_threads(threads)
+
+    def shares(self, positions: int) -> bool:
+        return self.kernels.shares(positions)

@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_export, lambda: _arguments(argv), owns_process=argv is None)
+    return cli.run(_export, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
 
 
-def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
-    p = cli.parser("export", "Write a saved model for other programs.")
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    p = cli.parser("export", "Write a saved model for other programs.",
+                   ["microgpt export names.safetensors --c names.c", "microgpt export names.safetensors --json names.json"])
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt train --save")
     p.add_argument("--c", metavar="FILE.c", help="one C file that samples with the bits of microgpt sample")
     p.add_argument("--json", metavar="FILE.json", help="sizes, characters and weights, for a web page for example")
-    given: dict[str, Any] = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def _export(given: "dict[str, Any]") -> None:

@@ -28,6 +28,7 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def _play(given: "dict[str, Any]") -> None:
     from secrets import token_urlsafe
+    from urllib.parse import quote
 
     from .web.server import PlayServer
     from .web.workbench import Workbench
@@ -35,14 +36,14 @@ def _play(given: "dict[str, Any]") -> None:
     if not 0 <= given["port"] < 65536:
         raise cli.UsageError(f"--port must be between 0 and 65535, not {given['port']}")
     workbench = Workbench(given["input"])
-    fragment = (given["settings"] or "").rpartition("#")[2]
+    fragment = quote((given["settings"] or "").rpartition("#")[2], safe="=&%+-._~*")
     with PlayServer(workbench, token_urlsafe(18), given["port"], given["show_errors"]) as server:
-        url = f"{server.url}#{fragment}" if fragment else server.url
-        cli.write(f"{url}\n")
+        end = f"#{fragment}" if fragment else ""
+        cli.write(f"{server.url}{end}\n")
         cli.Output().flush()
         cli.say("open this address in a browser of this machine; Ctrl-C ends the server")
         if not given["no_browser"]:
-            _open(url)
+            _open(server.opening_url + end)
         try:
             server.serve_forever()
         finally:

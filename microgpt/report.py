@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
+    return cli.run(_report, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
+
+
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
     p = cli.parser("report", "Show a run, or several side by side, as one page that needs nothing else; "
-                   "the first is compared with the others bit by bit as well.")  # fmt: skip
+                   "the first is compared with the others bit by bit as well.",
+                   ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
     p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt.train --log")
-    p.add_argument("-o", "--output", metavar="PAGE.html", help="default: the first log's name with .html, "
+    p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html, "
                    "which is written over no file but an earlier report")  # fmt: skip
-    return cli.run(_report, lambda: vars(p.parse_args(argv)), owns_process=argv is None)
+    return p
 
 
 def _report(given: "dict[str, Any]") -> None:

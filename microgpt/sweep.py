@@ -19,21 +19,24 @@ EXECUTORS = ("threads", "processes", "dask", "mpi")
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_sweep, lambda: _arguments(argv), owns_process=argv is None)
+    return cli.run(_sweep, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
 
 
-def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
     from .cli import texts
     from .engines import ENGINES
 
-    p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.")
+    p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.",
+                   ["microgpt sweep --grid 'learning_rate=0.003,0.01,0.03 seed=1..5' --val-fraction 0.1",
+                    "microgpt sweep --input my.txt --grid n_embd=16,32 --steps 500 --out sweep.jsonl --plot sweep.png"])  # fmt: skip
     p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", required=True, help="settings of microgpt train "
                    "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
     p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
     texts.add_flags(p, several=True)
     p.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, and compare the "
                    "models by their loss on it (without: by the mean loss of the last tenth of the steps)")  # fmt: skip
-    p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
+    p.add_argument("--engine", choices=ENGINES, default="fused", help="what computes, to the same bits; default: fused")
     p.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: the cores that are available)")
     p.add_argument("--executor", default="threads", metavar="KIND", help="threads (default), processes, dask (on this "
                    "machine), tcp://HOST:PORT of a dask scheduler, or mpi (with mpiexec python -m mpi4py.futures)")  # fmt: skip
@@ -42,8 +45,7 @@ def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
     p.add_argument("--save-dir", metavar="FOLDER", help="save the model of every run in this folder")
     p.add_argument("--plot", metavar="FILE", help="draw the loss over the grid as .png, .svg or .pdf (needs matplotlib)")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
-    given: dict[str, Any] = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":

@@ -26,7 +26,16 @@ DEFAULTS = {**CONFIG, "steps": CONFIG["num_steps"], "temperature": 0.5, "samples
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_train, lambda: _arguments(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> int:
+        return cli.run(_train, lambda: _arguments(words), owns_process=argv is None)
+
+    if "--mpi" not in words:
+        return command()
+    from .cli.ranks import run_on_ranks
+
+    return run_on_ranks(command)
 
 
 def _arguments(argv: "list[str]") -> "Given":
@@ -37,17 +46,26 @@ def _arguments(argv: "list[str]") -> "Given":
     return parse(argv, DEFAULTS)
 
 
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    from .cli import options
+
+    return options.make_parser(DEFAULTS)
+
+
 def _train(given: "Given") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
     text, val, fraction, is_planned = None, None, None, False
     if given:
         from .cli import options as flags
-        from .cli.texts import read_training_text
 
         flags.check(given)
         is_planned = bool(given.keys() & flags.PLANNED)
-        text = read_training_text(given)
+        if given.keys() & flags.TEXTUAL or options["engine"] == "reference":  # random.shuffle takes a list
+            from .cli.texts import read_training_text
+
+            text = read_training_text(given)
     docs: Any = text.docs if text else load_lines()
     source = text.source if text else describe_source()
     if text and is_planned:
@@ -59,9 +77,15 @@ def _train(given: "Given") -> None:
     else:
         trainer = _init_from(given, options, docs) if "init_from" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
+    if "mpi" in given:
+        from .cli.ranks import lead
+
+        trainer = lead(trainer, docs)
     if text:
         trainer.extra.pop("text_form", None)
         trainer.extra.update({"text_form": text.notes} if text.notes else {})
+    if "threads" in given:
+        flags.set_threads(trainer, given["threads"])
     if "quiet" not in given:
         cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
     if given and not given.keys() & {"quiet", "resume"}:

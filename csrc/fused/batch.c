@@ -15,7 +15,8 @@ enum { LEAST_SLICE = 4096, MOST_SLICE = 65536, SLICES_OF_A_THREAD = 8 };
 /* Rows of a matrix in a slice: a multiple of 8, which kernels take together. */
 static int64_t rows_of_slice(const mg_engine *e, const mg_matrix *m)
 {
-    int64_t size = e->at.num_params / (SLICES_OF_A_THREAD * mg_pool_threads(e->pool));
+    const int64_t sharers = e->processes ? e->processes : mg_pool_threads(e->pool);
+    int64_t size = e->at.num_params / (SLICES_OF_A_THREAD * sharers);
     size = size < LEAST_SLICE ? LEAST_SLICE : size > MOST_SLICE ? MOST_SLICE : size;
     return size / m->nin / 8 * 8 + 8;
 }

@@ -29,6 +29,7 @@ struct mg_engine {
     int64_t members_capacity;
     struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
     int64_t num_slices;
+    int64_t processes; /* that share each batch: slices depend on them, not on threads (part.c); 0: this one alone */
     /* Parameters and moments, [3][num_params], for a rollback; NULL until mg_train needs it. */
     double *snapshot;
     /* The state of decode.c, one block of memory; NULL until something is sampled. */

@@ -155,6 +155,10 @@ def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool =
             return _interrupted()
     finally:
         _owns_process = before
+        if owns_process:
+            from . import spare_collector
+
+            spare_collector()
 
 
 def _interrupted() -> int:
@@ -271,15 +275,17 @@ def _drop(stream: "Any", original: "Any") -> None:
         pass
 
 
-def parser(command: str, description: str, sparse: bool = False) -> "Any":
+def parser(command: str, description: str, examples: "Sequence[str]" = (), sparse: bool = False) -> "Any":
     """The argparse.ArgumentParser of `microgpt COMMAND`, whose errors are one line.
 
-    sparse: flags that are not given are absent from what it returns.
+    examples: command lines that the help ends with. sparse: flags that are not given are absent from what it returns.
     """
-    from argparse import SUPPRESS, ArgumentParser
+    from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+    from textwrap import fill
 
-    p = ArgumentParser(prog=f"microgpt {command}", description=description, allow_abbrev=False,
-                       argument_default=SUPPRESS if sparse else None)  # fmt: skip
+    p = ArgumentParser(prog=f"microgpt {command}", description=fill(description, 78), allow_abbrev=False,
+                       formatter_class=RawDescriptionHelpFormatter, argument_default=SUPPRESS if sparse else None,
+                       epilog="\n  ".join(["examples:", *examples]) if examples else None)  # fmt: skip
 
     def error(message: str) -> "NoReturn":
         say(f"error: {message} ({p.prog} --help lists the flags)")
@@ -341,8 +347,9 @@ def _refuse(message: str) -> "NoReturn":
 
 def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
     """Add the flags of sampling, which two commands have."""
-    parser.add_argument("--temperature", type=float, metavar="X", help=f"default: {defaults['temperature']}")
-    parser.add_argument("--samples", type=int, metavar="N", help=f"default: {defaults['samples']}")
+    parser.add_argument("--temperature", type=float, metavar="X", help="below 1 the samples are more probable, above it more "
+                        f"varied; default: {defaults['temperature']}")  # fmt: skip
+    parser.add_argument("--samples", type=int, metavar="N", help=f"documents to sample; default: {defaults['samples']}")
 
 
 def check_sampling(options: "dict[str, Any]") -> None:

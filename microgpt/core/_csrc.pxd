@@ -95,6 +95,12 @@ cdef extern from "microgpt.h" nogil:
                                double *params, double *grad, double *m, double *v, const int32_t *tokens,
                                const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses,
                                double *losses, int64_t *done)
+    mg_status mg_part_losses(mg_engine *engine, const double *params, const double *grad, const int32_t *tokens,
+                             const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses)
+    mg_status mg_part_gradients(mg_engine *engine, int64_t documents, int64_t first, int64_t end, double *grad)
+    mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count)
+    int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice)
+    int64_t mg_part_capacity(const mg_engine *engine, int64_t positions)
     mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
                        double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                        double *losses, int64_t *done)

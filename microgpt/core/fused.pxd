@@ -13,6 +13,9 @@ cdef class FusedEngine:
     cdef mg_poll poll
     cdef object lock        # held while the engine works: one call at a time
     cdef object interrupt   # the exception that a signal handler raised meanwhile
+    cdef object check       # what to call now and then beside signal handlers, or None
+    cdef int64_t part       # documents of which part_losses has kept what gradients are made of
+    cdef int64_t num_slices # that part_slices has made
     cdef int32_t *tokens    # documents in hand
     cdef Py_ssize_t tokens_capacity
     cdef dict ids           # the token ids of characters: a copy of what the last call that was given any was given

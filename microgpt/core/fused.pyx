@@ -33,6 +33,11 @@ from microgpt.core._csrc cimport (
     mg_engine_shares,
     mg_engine_sparse_layers,
     mg_next_probabilities,
+    mg_part_capacity,
+    mg_part_gradients,
+    mg_part_losses,
+    mg_part_slice_start,
+    mg_part_slices,
     mg_position_losses,
     mg_position_losses_of,
     mg_generate,
@@ -58,6 +63,8 @@ cdef int _ask(void *context) noexcept with gil:
     cdef FusedEngine self = <FusedEngine>context
     try:
         PyErr_CheckSignals()
+        if self.check is not None:
+            self.check()
     except BaseException as error:
         self.interrupt = error
         return 1
@@ -398,6 +405,73 @@ its own: the results are the same.
                 self.raise_status(status)
         finally:
             PyMem_Free(found)
+
+    def part_losses(self, documents, dict ids not None, int64_t batch_size, check=None):
+        """The losses of some documents of a batch, of which other processes have the rest: a list of floats.
+
+        documents, ids: as for `train`. check: called now and then; what it raises ends the call.
+        """
+        cdef int64_t count = len(documents), i
+        cdef int64_t *starts = NULL
+        cdef double *losses = NULL
+        cdef int status
+        self.enter()
+        try:
+            self.build_char_table(ids)
+            starts = <int64_t *>PyMem_Malloc((count + 1) * sizeof(int64_t))
+            losses = <double *>PyMem_Malloc((count + 1) * sizeof(double))
+            if starts == NULL or losses == NULL:
+                raise MemoryError()
+            starts[0], self.part = 0, 0
+            for i in range(count):
+                starts[i + 1] = starts[i] + self.encode_text(documents[i], starts[i]) + 1
+            self.check = check
+            with nogil:
+                status = mg_part_losses(self.engine, self.model.params_data, self.model.params_grad, self.tokens, starts, count,
+                                        batch_size, &self.poll, losses)
+            if status != MG_OK:
+                self.raise_status(status)
+            self.part = count
+            return [losses[i] for i in range(count)]
+        finally:
+            self.check = None
+            PyMem_Free(starts)
+            PyMem_Free(losses)
+            self.lock.release()
+
+    def part_gradients(self, int64_t first, int64_t end):
+        """Add the gradients of the documents of `part_losses`, the last first, to `model.grad`, for some slices of parameters.
+
+        Cannot be interrupted.
+        """
+        cdef int status
+        self.enter()
+        try:
+            if not 0 <= first <= end <= self.num_slices:
+                raise ValueError(f"first and end must be from 0 to {self.num_slices}, not {first} and {end}")
+            with nogil:
+                status = mg_part_gradients(self.engine, self.part, first, end, self.model.params_grad)
+            if status != MG_OK:
+                self.raise_status(status)
+        finally:
+            self.lock.release()
+
+    def part_slices(self, int64_t processes):
+        """Cut the parameters into slices for so many processes; the indices at which they begin, and the number of parameters."""
+        cdef int64_t i
+        cdef int status
+        self.enter()
+        try:
+            status = mg_part_slices(self.engine, processes, &self.num_slices)
+            if status != MG_OK:
+                self.raise_status(status)
+            return [mg_part_slice_start(self.engine, i) for i in range(self.num_slices + 1)]
+        finally:
+            self.lock.release()
+
+    def part_capacity(self):
+        """How many documents as long as the block one call of `part_losses` should have at most, for the sake of memory."""
+        return mg_part_capacity(self.engine, self.model.block_size)
 
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:

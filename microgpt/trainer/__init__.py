@@ -5,11 +5,11 @@ then one number for each sampled token. Callbacks (callbacks.py) observe a run; 
 """
 from _thread import get_ident
 
-from ..config import Config, whole_number
+from ..config import Config, thread_count, whole_number
 from ..data import Tokenizer, check_docs
 from ..engines import ENGINES, engine_class
+from .inference import Sampler
 from .loop import Callback, CallbackList, run_with
-from .sampling import Sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .._types import Array, Path
     from ..core.text_lines import TextLines
+    from ..distributed.ranks import Ranks
     from ..engines import Engine, Stream
     from ..evaluation import Evaluation
     from ..generation import Token
@@ -40,12 +41,17 @@ class Trainer:
         Any integer.
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
+    threads : int
+        Up to how many threads a step and an evaluation use; 0: as many as there are processors. The result does not depend
+        on it, and a file does not hold it. The fused engine alone has a use for more than one.
     n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
         How the learning rate goes on after the warmup.
     clip : float or None
         The largest norm of the gradient.
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks that train together, each with a Trainer of the same arguments: see `run`. The bits are those of one.
 
     Attributes
     ----------
@@ -96,10 +102,13 @@ class Trainer:
         warmup: int = 0,
         weight_decay: float = 0.0,
         clip: "float | None" = None,
+        threads: int = 1,
+        comm: "Any" = None,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
                         init_std, batch_size, schedule, warmup, weight_decay, clip)  # fmt: skip
-        self._set_up(check_docs(docs, "train on"), None, config, engine)
+        self._set_up(check_docs(docs, "train on"), None, config, engine, comm)
+        self.threads = threads
 
     @classmethod
     def from_lines(cls, lines: "TextLines", config: Config, engine: str = "fused") -> "Trainer":
@@ -109,7 +118,12 @@ class Trainer:
         return self
 
     def _set_up(
-        self, docs: "list[str] | TextLines | None", tokenizer: "Tokenizer | None", config: Config, engine: str
+        self,
+        docs: "list[str] | TextLines | None",
+        tokenizer: "Tokenizer | None",
+        config: Config,
+        engine: str,
+        comm: "Any" = None,
     ) -> None:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
         make = engine_class(engine)
@@ -126,6 +140,12 @@ class Trainer:
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
         self._sampler = Sampler(self._engine, self.tokenizer, config.block_size)
+        self._ranks: Ranks | None = None
+        if comm is not None:
+            from ..distributed.ranks import ranks_of
+
+            self._ranks = ranks_of(self._engine, comm)
+            self._engine = self._ranks or self._engine  # type: ignore[assignment]  # what it lacks is the engine's
 
     @property
     def model(self) -> "Any":
@@ -136,6 +156,23 @@ class Trainer:
     def adam(self) -> "Any":
         """The optimizer that trains; its settings may be changed, and are saved as they are."""
         return self._engine.adam
+
+    @property
+    def threads(self) -> int:
+        """Up to how many threads a step and an evaluation use; may be set, 0 for as many as there are processors."""
+        return self._engine.threads
+
+    @threads.setter
+    def threads(self, value: int) -> None:
+        threads = thread_count(value)
+        if threads != self._engine.threads:
+            self.exclusively(self._engine.set_threads, threads)
+
+    def shares_steps(self) -> bool:
+        """Return whether a step on documents of mean length is long enough for `threads` to share it."""
+        docs, block_size = self.docs or [], self.config.block_size
+        positions = sum(min(len(doc) + 1, block_size) for doc in docs)
+        return self._engine.shares(positions * self.config.batch_size // max(1, len(docs)))
 
     @property
     def num_steps(self) -> int:
@@ -224,6 +261,9 @@ class Trainer:
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
         go on; the losses up to there are in `last_losses`.
 
+        With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
+        that of all.
+
         Parameters
         ----------
         n : int, optional
@@ -252,7 +292,12 @@ class Trainer:
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
-        if callbacks:
+        if self._ranks is None:
+            return self._run(n, callbacks)
+        return self._ranks.run(lambda: self._run(n, callbacks), self.exclusively(self._state), self.engine, n)
+
+    def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
+        if callbacks and (self._ranks is None or self._ranks.rank == 0):
             return run_with(self, n, CallbackList(self, callbacks))
         return self.exclusively(self.train_steps, n, [])
 
@@ -286,7 +331,7 @@ class Trainer:
 
         docs: token ids, BOS on both sides. A probability of 0 costs infinity, where training would raise.
         """
-        return self.exclusively(lambda: [self._engine.position_losses(list(tokens)) for tokens in docs])
+        return self.exclusively(lambda: self._engine.position_losses_of([list(tokens) for tokens in docs]))
 
     def sample(
         self,
@@ -317,7 +362,7 @@ class Trainer:
         max_length : int, optional
             Most characters of a document, those of the prompt included.
         seed : int, optional
-            Draw from a stream of its own. By default the run's stream goes on, as the script's does.
+            Draw from a new stream with this seed; by default from the run's own, as the script does.
 
         Raises
         ------
@@ -388,6 +433,8 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        threads: int = 1,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a run from its state, to the bits of one that was never interrupted.
 
@@ -401,32 +448,49 @@ class Trainer:
             Any, whatever engine the state is from.
         allow_other_text : bool
             Accept docs that are not the text of the run.
+        threads : int
+            As of `Trainer`, and however many the run had.
+        comm : mpi4py.MPI.Intracomm, optional
+            The ranks that go on together, whatever their number before.
 
         Raises
         ------
         CheckpointError
             If docs are other text.
         """
-        return cls._from_state(state, docs, engine, allow_other_text, "the run")
+        return cls._from_state(state, docs, engine, allow_other_text, threads, "the run", comm)
 
     @classmethod
     def _from_state(
-        cls, state: "State", docs: "Sequence[str] | None", engine: str, allow_other_text: bool, name: str
+        cls,
+        state: "State",
+        docs: "Sequence[str] | None",
+        engine: str,
+        allow_other_text: bool,
+        threads: int,
+        name: str,
+        comm: "Any",
     ) -> "Trainer":
         from .state import check_same_text, restore
 
         self = cls.__new__(cls)
         tokenizer = Tokenizer.from_uchars(state.uchars)
-        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine)
+        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine, comm)
         if docs is None:
             self._docs_sha256 = state.docs_sha256
         elif not allow_other_text:
             check_same_text(self.docs, state, name)
         restore(self, self._engine, state)
+        self.threads = threads
         return self
 
     def save(self, path: "Path") -> None:
-        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`."""
+        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`.
+
+        With a comm only rank 0 writes: all have the same state.
+        """
+        if self._ranks is not None and self._ranks.rank:
+            return
         from ..storage import checkpoint
 
         checkpoint.import_arrays()  # before the trainer is taken: an interrupt waits for it
@@ -446,6 +510,8 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        threads: int = 1,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a saved run, to the bits of one that was never interrupted.
 
@@ -456,7 +522,7 @@ class Trainer:
 
         from ..storage import checkpoint
 
-        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
+        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, threads, os.fsdecode(path), comm)
 
     @classmethod
     def init_from(
@@ -466,6 +532,7 @@ class Trainer:
         num_steps: int = 1000,
         seed: int = 42,
         engine: str = "fused",
+        threads: int = 1,
         **settings: "Any",
     ) -> "Trainer":
         """Begin a new run with the weights of another, on other documents.
@@ -479,7 +546,7 @@ class Trainer:
         ----------
         source : str, path, State or Trainer
             A file that `save` wrote, or the run itself.
-        docs, num_steps, seed, engine
+        docs, num_steps, seed, engine, threads
             As of `Trainer`.
         **settings
             Further settings of `Trainer`. n_embd, n_head, n_layer and block_size are those of the source.
@@ -506,6 +573,7 @@ class Trainer:
         docs, self = check_docs(docs, "train on"), cls.__new__(cls)
         self._set_up(docs, Tokenizer([*docs, *state.uchars]), config, engine)
         self._engine.set_parameters(transfer(state, self.tokenizer.uchars, self._engine.parameters()))
+        self.threads = threads
         return self
 
     def __reduce_ex__(self, protocol: object) -> "Any":

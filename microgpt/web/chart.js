@@ -120,7 +120,7 @@ const charts = (() => {
       move: (at, dx, dy) => {
         if (!state.scale) return null;
         const { x0, x1 } = state.scale, unit = Math.max(1, Math.round((x1 - x0) / 100));
-        const next = at === null ? (dx < 0 ? x1 : x0) : at + (dx - dy) * unit;
+        const next = at === null && Number.isFinite(dx) ? (dx < 0 ? x1 : x0) : (at || 0) + (dx - dy) * unit;
         return Math.min(x1, Math.max(x0, next));
       },
       show: (x) => showStep(state, x),
@@ -177,7 +177,7 @@ const charts = (() => {
   }
 
   function drawCurves(state) {
-    const { spec, svg } = state, width = Math.max(200, Math.round(state.width)), height = spec.height || 260;
+    const { spec, svg } = state, width = Math.max(200, Math.round(state.width)), height = typeof spec.height === "function" ? spec.height() : spec.height || 260;
     legend(state);
     const shown = spec.series.map((series) => {
       const points = [];
@@ -434,7 +434,7 @@ const charts = (() => {
         element("line", { class: "grid", y1: top, y2: top + tall, x1: px(x).toFixed(1), x2: px(x).toFixed(1) }),
         element("text", { class: "tick", x: px(x).toFixed(1), y: height - 22, "text-anchor": "middle" }, number(x))]),
       ...axisNames(spec, left, top, wide, tall, height)]);
-    state.places = spec.points.map((point) => [px(point.x), py(point.y)]);
+    state.places = apart(spec.points.map((point) => [px(point.x), py(point.y)]), 17, [left, width - right, top, top + tall]);
     const { inside } = state;
     while (inside.children.length > spec.points.length) inside.lastChild.remove();
     spec.points.forEach((point, i) => {
@@ -447,6 +447,26 @@ const charts = (() => {
       group.setAttribute("transform", `translate(${state.places[i].map((place) => Math.round(place * 10) / 10)})`);
       if (group.lastChild.textContent !== point.label) group.lastChild.textContent = point.label;
     });
+  }
+
+  // Places for labels, moved until they are about so far apart, within [x0, x1, y0, y1].
+  function apart(places, distance, [x0, x1, y0, y1]) {
+    if (places.length > 200) return places; // more would not fit anyway
+    for (let round = 0; round < 20; round++) {
+      let moved = false;
+      for (let i = 0; i < places.length; i++) {
+        for (let j = 0; j < i; j++) {
+          const dx = places[i][0] - places[j][0] || 0.01, dy = places[i][1] - places[j][1], far = Math.hypot(dx, dy);
+          if (far >= distance) continue;
+          const push = (distance - far) / far / 2;
+          moved = true;
+          places[i] = [places[i][0] + dx * push, places[i][1] + dy * push];
+          places[j] = [places[j][0] - dx * push, places[j][1] - dy * push];
+        }
+      }
+      if (!moved) break;
+    }
+    return places.map(([x, y]) => [Math.min(x1, Math.max(x0, x)), Math.min(y1, Math.max(y0, y))]);
   }
 
   return {

@@ -9,11 +9,11 @@ import time
 from http import HTTPStatus
 from threading import Lock
 
+from ..core.text_lines import TextLines
 from ..data import BUNDLED, load_docs, split_docs
 from ..evaluation import Evaluation
-from ..loop import Callback
 from ..storage.runlog import tensor_digests
-from ..trainer import Trainer
+from ..trainer import Callback, Trainer
 from . import inside
 from .requests import DEFAULTS, LIMITS, MAX_WORK, Request, RequestError
 
@@ -40,16 +40,13 @@ class Workbench:
     ----------
     path : str, optional
         The one file that requests may ask for. Raises what `load_docs` raises.
-    settings : dict, optional
-        What the page begins with, beside DEFAULTS.
     """
 
-    def __init__(self, path: "str | None" = None, settings: "dict[str, Any] | None" = None) -> None:
+    def __init__(self, path: "str | None" = None) -> None:
         self.path = path
         self._texts = {"names": _Text(load_docs(BUNDLED))}
         if path is not None:
             self._texts["file"] = _Text(load_docs(path))
-        self._start = dict(settings or {})
         self._pasted: tuple[str, _Text] = ("", _Text([]))
         self._counting, self._newest = Lock(), 0
         self._training = Lock()
@@ -67,7 +64,7 @@ class Workbench:
             defaults.update(text="file", word=docs[0][:8].strip())
         texts["lines"] = "lines that you paste"
         documents = {name: len(text.docs) for name, text in self._texts.items()}
-        return {"version": __version__, "defaults": defaults, "start": self._start, "limits": LIMITS, "max_work": MAX_WORK,
+        return {"version": __version__, "defaults": defaults, "limits": LIMITS, "max_work": MAX_WORK,
                 "texts": texts, "documents": documents}  # fmt: skip
 
     def cancel(self) -> None:
@@ -99,6 +96,7 @@ class Workbench:
         started = time.perf_counter()
         with self._training:
             try:
+                kept = self._kept
                 run = self._run(request, text, is_newest, send_progress)
                 result = run.result(request)
             except _Cancelled:
@@ -106,6 +104,7 @@ class Workbench:
                     raise RequestError("a newer request has come", HTTPStatus.CONFLICT) from None
                 send({"kind": "cancelled"})
                 return
+        result["is_new"] = run is not kept
         result["seconds"] = time.perf_counter() - started
         result["command"] = inside.command(request, self.path)
         send({"kind": "result", **result})
@@ -133,7 +132,7 @@ class Workbench:
         docs, val_docs = text.split(request.val_fraction)
         request.check_size(text.vocab_size)
         self._kept = None  # not two in memory
-        run = _Run(key, docs, val_docs)
+        run = _Run(key, docs.trainer(request.config), val_docs.docs)
         run.train(is_newest, send)
         self._kept = run
         return run
@@ -149,18 +148,35 @@ class _Text:
     def __init__(self, docs: "list[str]") -> None:
         self.docs = docs
         self.vocab_size = len(set().union(*docs)) + 1
-        self._split: tuple[float | None, list[str], list[str]] = (None, docs, [])
+        self._fraction: float | None = None
+        self._parts = _Part(docs), _Part([])
 
-    def split(self, fraction: "float | None") -> "tuple[list[str], list[str]]":
+    def split(self, fraction: "float | None") -> "tuple[_Part, _Part]":
         """Return documents to train on and documents held out. Raises RequestError if either would be none."""
-        if fraction is None:
-            return self.docs, []
-        if self._split[0] != fraction:
-            try:
-                self._split = (fraction, *split_docs(self.docs, fraction))
-            except ValueError as error:
-                raise RequestError(str(error)) from None
-        return self._split[1:]
+        if self._fraction != fraction:
+            parts: tuple[list[str], list[str]] = self.docs, []
+            if fraction is not None:
+                try:
+                    parts = split_docs(self.docs, fraction)
+                except ValueError as error:
+                    raise RequestError(str(error)) from None
+            self._fraction, self._parts = fraction, (_Part(parts[0]), _Part(parts[1]))
+        return self._parts
+
+
+class _Part:
+    """Documents of a split; as one text as well, if a Trainer can take it without making strings of its lines."""
+
+    def __init__(self, docs: "list[str]") -> None:
+        self.docs, text = docs, "\n".join(docs)
+        # Split at all white space, it is the documents again: none is within them.
+        self.text = text if text.isascii() and text.split() == docs else None
+
+    def trainer(self, config: "Config") -> Trainer:
+        """Return a new Trainer of these documents."""
+        if self.text is None:
+            return Trainer(self.docs, **config.as_dict())
+        return Trainer.from_lines(TextLines(self.text), config)
 
 
 class _Watch(Callback):
@@ -202,11 +218,9 @@ class _Watch(Callback):
 class _Run:
     """A run, as it is after its last step."""
 
-    def __init__(self, key: "tuple[Config, _Text, float | None]", docs: "list[str]", val_docs: "list[str]") -> None:
-        self.key, self.val_docs = key, val_docs
-        config = key[0]
-        self.trainer = Trainer(docs, **config.as_dict())
-        self.val_every = inside.val_every(config.num_steps) if val_docs else None
+    def __init__(self, key: "tuple[Config, _Text, float | None]", trainer: Trainer, val_docs: "list[str]") -> None:
+        self.key, self.trainer, self.val_docs = key, trainer, val_docs
+        self.val_every = inside.val_every(trainer.num_steps) if val_docs else None
         self.losses: list[float] = []
         self.validation: list[tuple[int, float]] = []
         self.diverged: str | None = None

@@ -125,7 +125,7 @@ def test_instruction_of_a_compiler_that_may_fuse_is_found(may_fuse, tmp_path):
     assert bool(FUSED_MULTIPLY_ADD.search(made)) is may_fuse
 
 
-# ---- compilers and flags that a user may bring along ----
+# ---- the user's compilers and flags ----
 
 if sys.platform == "linux" and os.uname().machine == "x86_64":
     BASELINES = ["-march=x86-64-v3", "-march=x86-64-v4", "-march=native"]
@@ -253,6 +253,8 @@ LAYERS = ["base", "rng", "model", "microgpt", "compiler", "kernels", "fused", "t
 
 
 def test_c_folders_include_lower_layers_only():
+    table = re.findall(r"^\| `(\w+)(?:/|\.h)` \|", (ROOT / "csrc" / "README.md").read_text(encoding="utf-8"), re.M)
+    assert table == LAYERS and {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()} <= set(LAYERS)
     for unit, included in csrc_includes().items():
         here, *_ = unit.split("/")
         if here in LAYERS:

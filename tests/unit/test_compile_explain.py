@@ -2,10 +2,10 @@
 import dataclasses
 import fractions
 import types
-import warnings
 
 import numpy
 import pytest
+from compiled_functions import only
 
 import microgpt
 from microgpt import Value
@@ -18,18 +18,6 @@ W = [Value(0.5 + i / 8) for i in range(6)]
 class State:
     h: object = None
     items: list = dataclasses.field(default_factory=list)
-
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def only(compiled):
-    (entry,) = compiled.entries.values()
-    return entry
 
 
 # ---- calls that run as written although there is a program ----

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import random
 import shlex
 import socket
@@ -81,8 +82,9 @@ def error_of(answer, status):
 
 
 def test_page_and_its_files_are_served_and_load_nothing_else(server):
-    for name, kind in [("", "text/html"), ("play.js", "text/javascript"), ("chart.js", "text/javascript"), ("page.css", "text/css"),
-                       ("play.css", "text/css"), ("about", "application/json")]:  # fmt: skip
+    kinds = {".js": "text/javascript", ".css": "text/css"}
+    for name in ("", "play.js", "play_draw.js", "chart.js", "page.css", "play.css", "about"):
+        kind = kinds.get(os.path.splitext(name)[1], "application/json" if name else "text/html")
         status, headers, body = send(server, "GET", f"/{TOKEN}/{name}")
         assert status == 200 and headers["Content-Type"].startswith(kind) and body
         policy = headers["Content-Security-Policy"]
@@ -131,6 +133,20 @@ def test_localhost_is_this_server_too(server):
 
 def test_server_listens_on_the_loopback_interface_alone(server):
     assert server.socket.getsockname()[0] == "127.0.0.1" and server.socket.family == socket.AF_INET
+
+
+def test_address_for_the_browser_s_command_line_leads_to_the_page_once(text_file):
+    with PlayServer(Workbench(str(text_file)), TOKEN) as found:
+        thread = threading.Thread(target=found.serve_forever, args=(0.02,))
+        thread.start()
+        path = "/" + found.opening_url.rpartition("/")[2]
+        error_of(send(found, "GET", path, Host="evil.example"), 403)  # and it is not used up
+        error_of(send(found, "POST", path), 404)
+        status, headers, body = send(found, "GET", path)
+        assert (status, headers["Location"], body) == (302, f"/{TOKEN}/", b"")
+        error_of(send(found, "GET", path), 404)
+        found.shutdown()
+        thread.join(30)
 
 
 # ---- what may be asked ----
@@ -295,6 +311,7 @@ def test_another_word_or_temperature_has_the_bits_of_a_new_run(server):
         new = json.loads(json.dumps(lines[-1]))
         for name in ("losses", "samples", "digests", "word", "command"):
             assert kept[name] == new[name]
+        assert new["is_new"] and not kept["is_new"]
     assert kept["samples"] == first["samples"]
 
 

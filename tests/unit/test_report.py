@@ -310,7 +310,8 @@ PROBE = """<script>
   const chart = pick("#loss .plot", 0.5, 9);
   Object.assign(found, {looked: document.getElementById("looked").textContent, at: document.querySelector("#loss .where").textContent,
     loss: document.querySelector("#loss output").textContent, said: chart.getAttribute("aria-valuetext"),
-    curves: document.querySelectorAll("#loss .plot path").length, axes: [...document.querySelectorAll("#loss .axis")].map((n) => n.textContent),
+    curves: document.querySelectorAll("#loss .plot path").length,
+    axes: [...document.querySelectorAll("#loss .axis")].map((n) => n.textContent),
     ticks: [...document.querySelectorAll("#loss .tick")].map((n) => n.textContent),
     wide: document.documentElement.scrollWidth <= window.innerWidth, height: chart.getBoundingClientRect().height});
   const out = document.createElement("pre"); out.id = "found"; out.textContent = JSON.stringify(found);
