@@ -1,7 +1,7 @@
-"""`python -m microgpt.report RUN.jsonl [OTHER.jsonl] -o PAGE.html`: show a run, or two side by side, as one page.
+"""`python -m microgpt.report RUN.jsonl [OTHER.jsonl ...] -o PAGE.html`: show a run, or several, as one page.
 
-The page holds everything it shows: no network, no other file. For two logs the command also says on stdout whether the
-runs are the same to the last bit, and else at which step, and in which tensor, they first differ.
+The page holds everything it shows: no network, no other file. For several logs the command also says on stdout whether the
+first and each other are the same to the last bit, and else at which step, and in which tensor, they first differ.
 """
 import os
 import sys
@@ -23,10 +23,10 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def make_parser() -> "Any":
     """Return the argparse.ArgumentParser of the command."""
-    p = cli.parser("report", "Show a run, or two side by side, as one page that needs nothing else; "
-                   "two runs are compared bit by bit as well.",
+    p = cli.parser("report", "Show a run, or several side by side, as one page that needs nothing else; "
+                   "the first is compared with the others bit by bit as well.",
                    ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
-    p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="one or two files written by microgpt.train --log")
+    p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt.train --log")
     p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html, "
                    "which is written over no file but an earlier report")  # fmt: skip
     return p
@@ -36,18 +36,17 @@ def _report(given: "dict[str, Any]") -> None:
     from .web.report_page import page
 
     logs = given["logs"]
-    if len(logs) > 2:
-        raise cli.UsageError(f"a report shows one log or compares two, not {len(logs)}")
     output = os.path.splitext(logs[0])[0] + ".html" if given["output"] is None else given["output"]
     check_outputs([("--output", output)], [("the log", path) for path in logs])
     if not given["output"] and os.path.exists(output) and not _is_report(output):
         raise cli.UsageError(f"{output} exists and is no report; give -o {output} to replace it, or another name")
     runs = [read_log(path) for path in logs]
-    comparison = compare(*runs) if len(runs) == 2 else None
-    html = page([os.path.basename(path) for path in logs], runs, comparison)
+    comparisons = [compare(runs[0], other) for other in runs[1:]]
+    html = page([os.path.basename(path) for path in logs], runs, comparisons)
     write_atomically(output, html.encode("utf-8", "backslashreplace"))
-    if comparison:
-        cli.write(f"{cli.printable(str(comparison))}\n")
+    for path, comparison in zip(logs[1:], comparisons):
+        which = f"{logs[0]} and {path}: " if len(logs) > 2 else ""
+        cli.write(f"{cli.printable(which + str(comparison))}\n")
     cli.say(f"wrote {output}")
 
 

@@ -131,8 +131,8 @@ def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[An
     from .scripting.runtime import Runtime
 
     try:
-        plan = Plan(tree, "--no-compile" not in flags)
-        runtime = Runtime(plan.roles, path, plan.tree)
+        plan = Plan(tree, "--no-compile" not in flags, os.path.dirname(path))
+        runtime = Runtime(plan.roles, path, plan.tree, plan.updates)
     except Exception as error:
         if "--debug" in flags:
             raise
@@ -153,8 +153,8 @@ def _announce(name: str, plan: "Any") -> None:
 
 def _report(plan: "Any", runtime: "Any", in_full: bool) -> None:
     """What turned out while the script ran."""
-    for what, why in runtime.kept:
-        _say(f"{what} ran as written: {why}")
+    for said in runtime.say_kept():
+        _say(said)
     if runtime.loss is None:
         return
     if in_full:

@@ -3,7 +3,7 @@ import sys
 from contextlib import contextmanager
 
 from .cli import console as cli
-from .config import DEFAULTS
+from .config import DEFAULTS, SCHEDULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,13 @@ def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
 
 
 def _values(name: str, text: str) -> "Sequence[Any]":
-    """Return the values of one part of a grid: a number, or a..b."""
+    """Return the values of one part of a grid: a number, a word, or a..b."""
+    if isinstance(DEFAULTS[name], str):
+        if text not in SCHEDULES:
+            raise cli.UsageError(f"--grid: the values of {name} are {', '.join(SCHEDULES)}, not {text!r}")
+        return [text]
+    if DEFAULTS[name] is None and text == "off":
+        return [None]
     first, dots, last = text.partition("..")
     is_whole = isinstance(DEFAULTS[name], int)
     try:
@@ -236,7 +242,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
     spread = "" if group.spread != group.spread else f"{group.spread:.4f}"
     score = "failed" if group.failed else f"{group.score:.4f}"
-    return [*(f"{group.settings[name]}" for name in names), f"{group.runs}", score, spread]
+    values = [group.settings[name] for name in names]
+    return [*("off" if value is None else f"{value}" for value in values), f"{group.runs}", score, spread]
 
 
 def command(result: "SweepResult", given: "dict[str, Any]") -> str:

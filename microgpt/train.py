@@ -26,14 +26,24 @@ DEFAULTS = {**CONFIG, "steps": CONFIG["num_steps"], "temperature": 0.5, "samples
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_train, lambda: _arguments(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> int:
+        return cli.run(_train, lambda: _arguments(words), owns_process=argv is None)
+
+    if "--mpi" not in words:
+        return command()
+    from .cli.ranks import run_on_ranks
+
+    return run_on_ranks(command)
 
 
 def _arguments(argv: "list[str]") -> "Given":
     if not argv:
         return {}  # argparse takes a third of the time that Python needs to start
-    given: Given = vars(make_parser().parse_args(argv))
-    return given
+    from .cli.options import parse
+
+    return parse(argv, DEFAULTS)
 
 
 def make_parser() -> "Any":
@@ -49,11 +59,13 @@ def _train(given: "Given") -> None:
     text, val, fraction, is_planned = None, None, None, False
     if given:
         from .cli import options as flags
-        from .cli.texts import read_training_text
 
         flags.check(given)
         is_planned = bool(given.keys() & flags.PLANNED)
-        text = read_training_text(given)
+        if given.keys() & flags.TEXTUAL or options["engine"] == "reference":  # random.shuffle takes a list
+            from .cli.texts import read_training_text
+
+            text = read_training_text(given)
     docs: Any = text.docs if text else load_lines()
     source = text.source if text else describe_source()
     if text and is_planned:
@@ -65,11 +77,19 @@ def _train(given: "Given") -> None:
     else:
         trainer = _init_from(given, options, docs) if "init_from" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
+    if "mpi" in given:
+        from .cli.ranks import lead
+
+        trainer = lead(trainer, docs)
     if text:
         trainer.extra.pop("text_form", None)
         trainer.extra.update({"text_form": text.notes} if text.notes else {})
+    if "threads" in given:
+        flags.set_threads(trainer, given["threads"])
     if "quiet" not in given:
         cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
+    if given and not given.keys() & {"quiet", "resume"}:
+        flags.hint_rate(trainer.config)
     out = cli.Output()
     callbacks: list[Callback] = [StepPrinter(out, "quiet" in given), LossWarning()]
     try:
@@ -157,10 +177,12 @@ def _init_from(given: "Given", options: "Given", docs: "Sequence[str]") -> Train
 def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any") -> Trainer:
     path, other_text = given["resume"], given.get("allow_other_text", False)
     trainer = Trainer.load(path, docs, options["engine"], other_text)
-    saved = {"steps": trainer.num_steps, **trainer.config.as_dict()}
-    for name, value in saved.items():
+    for name, value in trainer.config.as_dict().items():
         if given.get(name, value) != value:
-            raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
+            begun = f"without {cli.flag(name)}" if value is None else f"with {cli.flag(name)} {value}"
+            raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {given[name]}")
+    if "steps" in given:
+        _set_steps(trainer, path, given["steps"])
     if other_text:
         text.check_characters(trainer, f"the vocabulary of {path}")
     if trainer.step_index == trainer.num_steps:
@@ -170,6 +192,18 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any"
         if "save" not in given:
             cli.say("warning: --resume without --save: what is trained from here on is not saved, not even at Ctrl-C")
     return trainer
+
+
+def _set_steps(trainer: Trainer, path: str, steps: int) -> None:
+    """Let a resumed run have this many steps, if its learning rate does not depend on them."""
+    if steps == trainer.num_steps:
+        return
+    begun = f"{path} was begun with --steps {trainer.num_steps}; it cannot go on with {steps}"
+    if trainer.adam.schedule != "constant":
+        raise cli.UsageError(f"{begun}, because its learning rate falls over them (with --schedule constant it would not)")
+    if steps < trainer.step_index:
+        raise cli.UsageError(f"{begun}, because it is at step {trainer.step_index} already")
+    trainer.num_steps = steps
 
 
 def _instruction_set(trainer: Trainer) -> str:

@@ -155,6 +155,10 @@ def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool =
             return _interrupted()
     finally:
         _owns_process = before
+        if owns_process:
+            from . import spare_collector
+
+            spare_collector()
 
 
 def _interrupted() -> int:

@@ -1,11 +1,9 @@
 """The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..config import DEFAULTS
+from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate, thread_count
 from ..engines import ENGINES
 from . import console as cli
-from . import texts
-from .outputs import check_outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,10 +11,13 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "make_parser"]
+__all__ = ["PLANNED", "TEXTUAL", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
+           "set_threads"]  # fmt: skip
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
+#: Flags for which the text is more than lines to train on.
+TEXTUAL = {"input", "split", "csv_column", "json_field", "init_from", *PLANNED}
 VAL_EVERY = 100
 
 #: What the help says of a setting, beside its default.
@@ -32,25 +33,80 @@ WORDS = {
     "eps_adam": "Adam: added to the root that a step is divided by; ",
     "init_std": "standard deviation of the initial weights; ",
     "batch_size": "documents per step; ",
+    "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
+    "warmup": "steps over which the learning rate rises at first; ",
+    "clip": "scale the gradient down where its norm is larger than this; ",
+    "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
 }
+
+
+#: The flags that take a value, and its type. Those that are not here are argparse's.
+VALUED: "dict[str, type]" = {
+    **dict.fromkeys(("engine", "save", "resume", "val", "save_best", "log", "plot"), str),
+    **dict.fromkeys(("steps", "samples", "threads", "save_every", "val_every", "patience", "look_every", "digest_every"), int),
+    **dict.fromkeys(("temperature", "val_fraction"), float),
+    **{name: type(value) for name, value in DEFAULTS.items() if name != "num_steps" and isinstance(value, (int, float))},
+}
+
+
+def parse(argv: "list[str]", defaults: "Given") -> "Given":
+    """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
+    plain = parse_plain(argv)
+    given: Given = vars(make_parser(defaults).parse_args(argv)) if plain is None else plain
+    return given
+
+
+def parse_plain(argv: "list[str]") -> "Given | None":
+    """Return what argparse makes of flags that are written out, each followed by its value; None for anything else.
+
+    Python needs as long to import argparse as to start.
+    """
+    given: Given = {}
+    words = iter(argv)
+    for word in words:
+        name = word[2:].replace("-", "_")
+        if word != cli.flag(name):
+            return None
+        if name == "quiet":
+            given[name] = True
+            continue
+        value = next(words, "-")
+        if name == "input" and not value.startswith("-"):
+            given.setdefault(name, []).append(value)
+            continue
+        if name not in VALUED or value.startswith("-") or (name == "engine" and value not in ENGINES):
+            return None
+        try:
+            given[name] = VALUED[name](value)
+        except ValueError:
+            return None  # argparse says it
+    return None if "val" in given and "val_fraction" in given else given
 
 
 def make_parser(defaults: "Given") -> "Any":
     """Return the parser of the command. Flags that are not given are absent, so that a resumed run knows what was asked for."""
+    from . import texts
+
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
                    ["microgpt train --steps 2000 --n-embd 32 --learning-rate 0.005 --save names.safetensors",
                     "microgpt train --input novel.txt --split chunks --block-size 64 --val-fraction 0.1"], sparse=True)  # fmt: skip
     texts.add_flags(p.add_argument_group("text"), several=True)
-    p.add_argument("--steps", type=int, metavar="N", help=f"steps to train, during which the rate falls to 0; default: {defaults['steps']}")
+    p.add_argument("--steps", type=int, metavar="N", help=f"steps to train; default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
-        if name != "num_steps":
+        what = f"{WORDS.get(name, '')}default: {'off' if default is None else default}"
+        if name == "schedule":
+            p.add_argument("--schedule", choices=SCHEDULES, help=what)
+        elif name != "num_steps":
             kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
-            what = f"{WORDS.get(name, '')}default: {default}"
             p.add_argument(cli.flag(name), type=kind, metavar=letter, help=what)
     cli.add_sampling(p, defaults)
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
                    "All three print the same bytes")  # fmt: skip
+    p.add_argument("--threads", type=int, metavar="N", help="threads that share a step, where one is long enough, and a "
+                   "validation; 0: one for each processor. The same bytes for any number (default: 1)")  # fmt: skip
+    p.add_argument("--mpi", action="store_true", help="share the documents of each step among the ranks that mpiexec has "
+                   "started; prints the same bytes for any number of them (needs mpi4py)")  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="no line for each step")
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))
@@ -107,6 +163,7 @@ def check(given: "Given") -> None:
             raise cli.UsageError(f"{cli.flag(name)} must be at least 1, not {given[name]}")
     if not 0 < given.get("val_fraction", 0.5) < 1:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
+    thread_count(given.get("threads", 1))
     _check_files(given)
     if given.keys() & {"save", "resume", "init_from", "log", "plot"}:
         from ..storage.checkpoint import import_arrays
@@ -114,6 +171,23 @@ def check(given: "Given") -> None:
         import_arrays()
     if "plot" in given:
         check_plot(given["plot"])
+
+
+def hint_rate(config: Config) -> None:
+    """Say so if the learning rate is far above what suits the model's size."""
+    if is_rate_high(config):
+        cli.say(f"hint: --learning-rate {config.learning_rate} is high for --n-embd {config.n_embd}; about "
+                f"{suitable_rate(config.n_embd):.2g} should learn better (microgpt sweep finds out)")  # fmt: skip
+
+
+def set_threads(trainer: "Any", threads: int) -> None:
+    """Let trainer use so many threads; say so if it uses fewer."""
+    trainer.threads = threads
+    if trainer.engine != "fused" and threads != 1:
+        cli.say(f"--threads {threads}: the {trainer.engine} engine uses one")
+    elif trainer.threads > 1 and not trainer.shares_steps():
+        cli.say(f"--threads {threads}: steps are too short to share, so one thread takes them; a larger --batch-size or "
+                "model has longer ones")  # fmt: skip
 
 
 def _check_needs(given: "Given", needed: str, *names: str) -> None:
@@ -144,6 +218,11 @@ def best_path(path: str) -> str:
 def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
     outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
+    if not outputs:
+        return
+    from . import texts
+    from .outputs import check_outputs
+
     best = "the best model of --save"
     if given.get("save") and "save_best" not in given and _validates(given):
         outputs.append((best, best_path(given["save"])))
