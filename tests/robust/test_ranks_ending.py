@@ -202,7 +202,7 @@ def test_the_command_prints_the_same_on_any_number_of_ranks(tmp_path, command):
     alone = command("-m", "microgpt.train", *flags, "--save", "0.safetensors", "--log", "0.jsonl")
     assert alone.returncode == 0, alone.stderr
     for ranks in (1, 2, 3):
-        done = run_ranks(ranks, "-m", "microgpt.train", "--mpi", *flags, "--save", f"{ranks}.safetensors", "--log",
+        done = run_ranks(ranks, "-m", "microgpt.train", "--mpi", *flags, "--threads", str(ranks), "--save", f"{ranks}.safetensors", "--log",
                          f"{ranks}.jsonl", cwd=tmp_path)  # fmt: skip
         assert (done.returncode, done.stdout) == (0, alone.stdout), done.stderr
         assert done.stderr.count("saved step") == 1

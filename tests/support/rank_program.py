@@ -40,6 +40,7 @@ def run(task, comm):
             trainer = Trainer.load(task["load"], task["docs"], engine, comm=comm)
         else:
             trainer = Trainer(task["docs"], engine=engine, comm=comm, **settings)
+        trainer.threads = task.get("threads", 1)
         for i, value in task.get("grad", {}).items():
             trainer.model.params[int(i)].grad = float.fromhex(value)
         if "scale" in task:
