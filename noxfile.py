@@ -6,7 +6,7 @@
     nox -s sanitize -- FILES   the same with some tests only
     nox -s mutants -- NAME     one seeded mistake, which a session must detect
 
-At the end a table says what was proved, how long it took, and what was skipped for want of a tool. Every session works in a
+At the end a table says what was proved, how long it took, and what was skipped because a tool is missing. Every session works in a
 copy of the sources in a temporary folder. docs/develop/testing.md explains each.
 """
 import json
@@ -220,6 +220,20 @@ def docs(session):
     return last_line(pytest(session, "", "tests/docs"))
 
 
+@proof()
+def browser(session):
+    """the page of `microgpt play` in a real Chromium: drag, type, cancel, pin, keys, labels, sizes; how long a change takes"""
+    for tool, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
+        if shutil.which(tool) or tool == "chromium" and shutil.which("google-chrome"):
+            continue
+        if shutil.which("apt-get") and os.geteuid() == 0:
+            run(session, "apt-get", "install", "-qy", package)
+        need(session, tool)
+    bin = venv(session, "browser", "selenium>=4.20", "numpy", "safetensors", "tqdm")
+    folder = variant(session, "")
+    return last_line(run(session, bin / "python", "tools/browser.py", *session.posargs, cwd=folder, env={"PYTHONPATH": str(folder)}))
+
+
 # ---- processors, compilers, C libraries ----
 
 
@@ -303,7 +317,8 @@ def debug(session):
 REFNANNY_TESTS = [f"tests/{name}.py" for name in (
     "exact/test_value", "exact/test_model", "exact/test_model_object", "exact/test_model_numbers", "exact/test_model_rows",
     "exact/test_layers", "exact/test_fused", "exact/test_adam", "exact/test_mt19937",
-    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_threads")]  # fmt: skip
+    "unit/test_value_errors", "unit/test_simd", "unit/test_trainer", "robust/test_interrupted_trainer",
+    "robust/test_threads")]  # fmt: skip
 
 
 @proof()
@@ -363,14 +378,27 @@ def long(session):
     return f"{len(outputs['fused'].splitlines())} lines printed by all three"
 
 
+#: Report of bench/README.md -> the options that its script takes of those given.
+REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",), "shapes": ("--torch-python",),
+           "value": ("--script",), "sampling": (), "startup": ()}  # fmt: skip
+
+
 @proof()
 def bench(session):
-    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (--quick)"""
-    python, given = test_python(session), session.posargs or ["--quick"]
+    """every table of bench/README.md is measured again and written (-- --script FILE: an hour), or tried (without a script)"""
+    python, given = test_python(session), dict(zip(session.posargs[::2], session.posargs[1::2]))
+    is_quick = "--script" not in given
     run(session, python, "setup.py", "-q", "build_clib", "build_ext", "--inplace", cwd=ROOT)
-    output = run(session, python, "bench/all.py", *given, cwd=ROOT)
-    print(output)
-    return f"{len(re.findall(r': status 0, ', output))} scripts with {' '.join(given)}"
+    names = [name for name in REPORTS if given.get("--only", "") in name]
+    for name in names:
+        options = [word for key in REPORTS[name] if key in given for word in (key, os.path.abspath(given[key]))]
+        script = ROOT / "bench" / (f"{name}.py" if name == "compare" else f"bench_{name}.py")
+        options += ["--quick"] if is_quick else []
+        file = (SCRATCH if is_quick else ROOT / "bench/results") / f"{name}.json"
+        print(run(session, python, script, *options, "--json", file, cwd=ROOT), flush=True)
+    if not is_quick:
+        print(run(session, python, "bench/render.py", cwd=ROOT))
+    return f"{', '.join(names)}{'; quick, nothing written' if is_quick else ''}"
 
 
 # ---- can each of these fail? ----
@@ -389,7 +417,8 @@ def mutants(session):
         if mutant["old"] not in text:
             session.error(f"{mutant['name']}: {mutant['file']} does not hold {mutant['old']!r} any more")
         file.write_text(text.replace(mutant["old"], mutant["new"]), encoding="utf-8")
-        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", Path(session.cache_dir).parent,
+        environments = Path(session.cache_dir).resolve().parent  # those of this run, not new ones in the copy
+        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", environments,
                      "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, succeeds=False)  # fmt: skip
         skipped = re.search(rf"^{mutant['session']} +skipped .*", output, re.M)
         failed = re.search(rf"^{mutant['session']} +FAILED ", output, re.M)

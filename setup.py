@@ -1,6 +1,6 @@
 """Builds the C kernels, once per instruction set, and the Cython modules over them. All metadata is in pyproject.toml.
 
-Everything about compilation stands in the tables below; tests/package/test_build.py inspects what comes out of it.
+Everything about compilation is in the tables below; tests/package/test_build.py inspects what comes out of it.
 
 MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/develop/testing.md), comma separated:
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
@@ -48,9 +48,9 @@ if WINDOWS:
     VARIANT_FLAGS, LINK = [], ["/Brepro"]
 else:
     VARIANT_FLAGS = ["-g", "-fno-omit-frame-pointer"] if VARIANTS else ["-g0"]
-    # To link with -Ofast or -ffast-math, which CFLAGS bring along, adds code that makes the whole process flush subnormal
+    # Linking with -Ofast or -ffast-math, which CFLAGS may hold, adds code that makes the whole process flush subnormal
     # numbers to zero as soon as the module is loaded.
-    LINK = ["-O3", *NO_FAST_MATH, "-lm"]
+    LINK = ["-O3", *NO_FAST_MATH, "-lm", "-pthread"]
 if "sanitize" in VARIANTS:
     # Python's own -fwrapv would make overflows of signed integers legal.
     VARIANT_FLAGS += ["-O1", "-fno-wrapv", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -125,8 +125,9 @@ MODULES = {
     "functions": [],
     "gpt": [],
     "model": [],
-    "adam": ["csrc/fused/adam.c"],
+    "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
+    "elementwise": [],
     "recorder": ["csrc/compiler/graph.c"],
     "symbols": [],
     "traced": [],
@@ -136,8 +137,9 @@ MODULES = {
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
-    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/model/layout.c",
-              "csrc/rng/mt19937.c"],
+    "probes": [],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/base/pool.c",
+              "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
 EXTENSIONS = [

@@ -9,7 +9,8 @@ import os
 import tempfile
 from time import perf_counter
 
-from harness import cli, machine, measure, micro
+import tables
+from harness import cli, machine, micro
 
 machine.find_package()
 
@@ -33,23 +34,11 @@ def main():
         if args.worker:
             return
         texts = {engine: Trainer.load(args.model, engine=engine).sample(COMPARED) for engine in ENGINES}
-    values = {engine: bench.get_values() for engine, bench in made.items()}
-    slowest = measure.median(values["reference"])
-    rows = [
-        {
-            "name": engine,
-            "tokens_per_second": 1 / measure.median(seconds),
-            "spread": measure.spread(seconds),
-            "times_reference": slowest / measure.median(seconds),
-            "compared": COMPARED,
-            "same_text": texts[engine] == texts["reference"],
-        }
-        for engine, seconds in values.items()
-    ]
-    from tables import sampling
-
+    rows = micro.rows(made, "reference")
+    for row in rows:
+        row |= {"compared": COMPARED, "same_text": texts[row["name"]] == texts["reference"]}
     notes = [f"The default model after {STEPS} steps; temperature 0.5."]
-    micro.finish("sampling", args, [sampling], notes, load, rows, steps=STEPS)
+    micro.finish("sampling", args, [tables.sampling], notes, load, rows, steps=STEPS)
 
 
 def sample(n, engine, path):

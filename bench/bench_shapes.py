@@ -9,17 +9,14 @@ import argparse
 import random
 import re
 import statistics
-import tempfile
 
-from harness import arithmetic, cli, contest, field, machine, peak, report, task
+import tables
+from harness import cli, contest, field, machine, peak, task
 
 machine.find_package()
 
 SHAPES = {
-    "n_embd 16": {"n_embd": 16},
-    "n_embd 64": {"n_embd": 64},
-    "n_embd 128": {"n_embd": 128},
-    "n_embd 256": {"n_embd": 256},
+    **{f"n_embd {n}": {"n_embd": n} for n in (16, 64, 128, 256)},
     "16 layers": {"n_layer": 16},
     "256 positions": {"block_size": 256, "length": 255},
     "block 4,096": {"block_size": 4096},
@@ -32,44 +29,33 @@ ROUNDS, DOCUMENTS = 5, 64
 MOST_OPERATIONS = 6e7
 
 
-def main(argv=None):
+def main():
     p = argparse.ArgumentParser(prog="python bench/bench_shapes.py", description=__doc__.splitlines()[0])
     p.add_argument("--only", metavar="WORD", help="only the models whose names contain this word")
     field.add_field_options(p)
     cli.add_options(p, ROUNDS)
-    args = p.parse_args(argv)
-    core, warnings = cli.choose_core(args)
+    args = p.parse_args()
+    core, warnings = cli.choose_core()
     shapes = {name: shape for name, shape in SHAPES.items() if not args.only or args.only in name}
     if args.quick:
         shapes = dict(list(shapes.items())[:2])
-    rounds, rows, absent = args.repeats or (2 if args.quick else ROUNDS), [], {}
-    the_peak = peak.measure(core)
-    progress = cli.progress("shapes", len(shapes) * (1 + (6 + len(args.other)) * (1 + rounds)))
-    for name, shape in shapes.items():
-        with tempfile.TemporaryDirectory() as folder:
-            row, missing, more = play(name, shape, args, folder, core, rounds, progress)
-        rows.append(row)
-        absent |= missing
-        warnings += [f"{name}: {sentence}" for sentence in more]
-    progress(None)
+    pace, the_peak = cli.pace(args, ROUNDS), peak.measure(core)
+    rows, absent, more = contest.each("shapes", shapes, 6 + len(args.other), pace, lambda *of: play(args, core, pace, *of))
     described = machine.describe(core, [c for row in rows for c in row["contenders"]])
-    new = report.build("shapes", described, warnings, rows=rows, others=[name for name, _ in args.other],
-                       peak=the_peak, absent=absent)  # fmt: skip
-    from tables import shapes as layout
-
     notes = [
         "One thread, medians, the same documents for all. Operations are counted from the shape. float32 is other work than",
         "float64, and a batch of 16 is other work than 16 steps. Same bits: all losses and the final parameters of the fused",
         "engine, compared with the graph engine's where its graph fits into memory.",
     ]
-    cli.finish(new, args, [layout(new)], notes)
+    cli.finish("shapes", args, described, warnings + more, [tables.shapes], notes, absent, rows=rows,
+               others=[name for name, _ in args.other], peak=the_peak)  # fmt: skip
 
 
-def play(name, shape, args, folder, core, rounds, progress):
-    """Return the row of one model, {name: why it was not run}, and warnings."""
+def play(args, core, pace, name, folder, progress):
+    """Return [the row of one model], {name: why it was not run}, and warnings."""
     from microgpt.data import BUNDLED, load_docs
 
-    shape = dict(shape)
+    shape = dict(SHAPES[name])
     length, letters = shape.pop("length", None), shape.pop("letters", None)
     if length or letters:
         docs = synthetic_documents(length or 7, letters or 26)
@@ -80,26 +66,43 @@ def play(name, shape, args, folder, core, rounds, progress):
     positions = the_task.positions(documents)
     # Position embeddings that no document reaches take no work.
     reached = {**the_task.shape, "block_size": max(positions)}
-    flops = statistics.fmean(arithmetic.flops(n, **reached) for n in positions)
+    operations = statistics.fmean(flops(n, **reached) for n in positions)
     contenders = [
         field.trainer("fused", "fused", folder, core),
         *field.others(args, folder, core, folder),
-        field.numpy("NumPy", folder, core),
+        field.module("NumPy", machine.BENCH / "numpy_gpt.py", folder, core),
         *field.pytorch("PyTorch {dtype}", folder, core, args.torch_python, (1, field.BATCH)),
     ]
-    judge = field.trainer("graph", "graph", folder, core) if flops <= MOST_OPERATIONS else None
-    least = 0.05 if args.quick else 0.3
-    rows, absent, warnings = contest.play(contenders, judge, the_task, documents, rounds, least, args.clock, progress)
+    judge = field.trainer("graph", "graph", folder, core) if operations <= MOST_OPERATIONS else None
+    rows, absent, warnings = contest.play(contenders, judge, the_task, documents, pace, progress)
     row = {
         "name": name,
         **the_task.shape,
         "positions": statistics.fmean(positions),
         "documents": documents,
-        "num_params": arithmetic.num_params(**the_task.shape),
-        "flops": flops,
+        "num_params": num_params(**the_task.shape),
+        "flops": operations,
         "contenders": rows,
     }
-    return row, absent, warnings
+    return [row], absent, warnings
+
+
+def num_params(vocab_size, n_embd, n_layer, block_size):
+    """Return the number of parameters."""
+    return (2 * vocab_size + block_size) * n_embd + 12 * n_layer * n_embd * n_embd
+
+
+def flops(positions, vocab_size, n_embd, n_layer, block_size):
+    """Return the additions, multiplications and divisions of one document: forward, backward and Adam.
+
+    Each weight is multiplied and added once forward and twice backward per position; so is each pair of positions
+    that attend to one another, for each of n_embd, in the scores and in the weighted sum. Adam takes 14 operations
+    per parameter, a square root counted as one. Softmax and rmsnorm, a few per cent, are left out.
+    """
+    weights = 12 * n_layer * n_embd * n_embd + vocab_size * n_embd
+    pairs = positions * (positions + 1) // 2
+    forward = 2 * positions * weights + 4 * n_layer * n_embd * pairs
+    return 3 * forward + 14 * num_params(vocab_size, n_embd, n_layer, block_size)
 
 
 def synthetic_documents(length, count, seed=1):

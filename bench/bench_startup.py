@@ -9,7 +9,8 @@ import os
 import sys
 import tempfile
 
-from harness import cli, machine, measure, micro
+import tables
+from harness import cli, machine, micro
 
 machine.find_package()
 
@@ -36,21 +37,8 @@ def main():
         if args.worker:
             return
         os.chdir(machine.ROOT)
-    values = {name: bench.get_values() for name, bench in made.items()}
-    alone = measure.median(values["python -c pass"])
-    rows = [
-        {
-            "name": name,
-            "seconds": measure.median(seconds),
-            "spread": measure.spread(seconds),
-            "times_python": measure.median(seconds) / alone,
-        }
-        for name, seconds in values.items()
-    ]
-    from tables import startup
-
     notes = [f"Medians of {args.processes} × {args.values} processes."]
-    micro.finish("startup", args, [startup], notes, load, rows)
+    micro.finish("startup", args, [tables.startup], notes, load, micro.rows(made, "python -c pass"))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,14 @@ turns with the graph and the fused engine and with the original, at n_embd 16 an
 included: each length of document has been compiled before the first step.
 """
 import argparse
-import tempfile
-from pathlib import Path
 
-from harness import cli, contest, edited, field, machine, measure, report, task
+import tables
+from harness import cli, contest, edited, field, machine, measure, task
 from harness.contender import Script
 
 machine.find_package()
 
-SIZES, STEPS, ROUNDS = (16, 64), 12, 3
-WAYS = {
-    "eager": "user code: Value",
-    "functions": "user code: Value, linear, softmax, rmsnorm, Adam",
-    "compiled": "user code: @microgpt.compile, Adam",
-}
+SIZES, STEPS, ROUNDS = {"n_embd 16": 16, "n_embd 64": 64}, 12, 3
 
 
 def main():
@@ -29,37 +23,29 @@ def main():
     cli.add_options(p, ROUNDS)
     args = p.parse_args()
     cli.check_files(p, args.script)
-    core, warnings = cli.choose_core(args)
-    sizes, rounds = SIZES[: 1 if args.quick else None], args.repeats or (2 if args.quick else ROUNDS)
-    progress, rows, absent = cli.progress("user code", len(sizes) * (1 + 6 * (1 + rounds))), [], {}
-    for n_embd in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            found, missing, more = play(n_embd, args, Path(folder), core, rounds, progress)
-        rows += found
-        absent |= {f"{name}, n_embd {n_embd}": why for name, why in missing.items()}
-        warnings += [f"n_embd {n_embd}: {sentence}" for sentence in more]
-    progress(None)
-    new = report.build("user_code", machine.describe(core), warnings, sizes=sizes, steps=STEPS, rounds=rounds,
-                       rows=rows, absent=absent)  # fmt: skip
-    from tables import user_code
-
-    notes = [f"{STEPS} steps per round after a first one, {rounds} rounds in turns, medians. Bits: against the first row's."]
-    cli.finish(new, args, [user_code(new)], notes)
+    core, warnings = cli.choose_core()
+    pace, sizes = cli.pace(args, ROUNDS), list(SIZES)[: 1 if args.quick else None]
+    rows, absent, more = contest.each("user code", sizes, 6, pace, lambda *of: play(args, core, pace, *of))
+    notes = [f"{STEPS} steps per round after a first one, {pace.rounds} rounds in turns, medians. Bits: against the first row's."]
+    cli.finish("user_code", args, machine.describe(core), warnings + more, [tables.user_code], notes, absent, rows=rows,
+               sizes=[SIZES[name] for name in sizes], steps=STEPS, rounds=pace.rounds)  # fmt: skip
 
 
-def play(n_embd, args, folder, core, rounds, progress):
+def play(args, core, pace, size, folder, progress):
     """Return the rows of one size, {name: why it was not run}, and warnings."""
+    import user_gpt
+
     from microgpt.data import BUNDLED, load_docs
 
+    n_embd = SIZES[size]
     the_task = task.write(folder, load_docs(BUNDLED), STEPS + 1, n_embd=n_embd)
     if args.script:
         original = Script("microgpt.py", edited.with_n_embd(args.script, n_embd, folder / "script.py"), folder, core)
     else:
         original = field.trainer("reference", "reference", folder, core)
-    users = [field.module(name, machine.BENCH / "user_gpt.py", folder, core, {"way": way}) for way, name in WAYS.items()]
+    users = [field.module(f"user code: {way}", user_gpt.__file__, folder, core, {"way": way}) for way in user_gpt.WAYS]
     engines = [field.trainer(engine, engine, folder, core) for engine in ("graph", "fused")]
-    contenders, least = [original, *users, *engines], 0.05 if args.quick else 0.3
-    rows, absent, warnings = contest.play(contenders, original, the_task, STEPS, rounds, least, args.clock, progress)
+    rows, absent, warnings = contest.play([original, *users, *engines], original, the_task, STEPS, pace, progress)
     for row in rows:
         row["n_embd"], row["times_original"] = n_embd, measure.ratio(rows[0]["rounds"], row["rounds"])
     return rows, absent, warnings

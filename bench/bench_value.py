@@ -1,4 +1,4 @@
-"""What does one `Value` cost? Nanoseconds and bytes per node, by operator and in graphs like the script's.
+"""What does one `Value` cost? Nanoseconds per node, by operator and in graphs like the script's.
 
     python bench/bench_value.py --script microgpt.py --json bench/results/value.json
 
@@ -8,10 +8,10 @@ with its class swapped is a contender of compare.py.
 import ast
 import gc
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import pkgutil
 from time import perf_counter
 
+import tables
 from harness import cli, machine, measure, micro
 
 machine.find_package()
@@ -35,9 +35,6 @@ def main():
     p.add_argument("--operator", action="append", default=[], metavar="WORD", help="only operators that contain this")
     args, load = runner.parse_args(), machine.load_warning()
     cli.check_files(p, args.script)
-    for value in args.value:
-        if not all(value.partition(":")):
-            p.error(f"--value {value!r} is not of the form MODULE:CLASS")
     first = {"microgpt.py": os.path.abspath(args.script)} if args.script else {"reference": "microgpt.reference:Value"}
     classes = {**first, "microgpt.Value": "microgpt:Value", **{value: value for value in args.value}}
     names = [name for name in OPERATORS if not args.operator or any(word in name for word in args.operator)]
@@ -58,23 +55,20 @@ def main():
         for key, collector in (("graph_shipped", True), ("graph_collector_off", False)):
             row[key] = bench(key, graphs, Value, collector, inner_loops=NODES)
         if not args.worker:
-            for op, size in bytes_of(value, names).items():
-                times[op] |= {"backward": max(0.0, times[op]["backward"] - bare), "bytes": size}
+            for phases in times.values():
+                phases["backward"] = max(0.0, phases["backward"] - bare)
         rows.append(row)
     if args.worker:
         return
-    from tables import value_graph, value_operators
-
     notes = ["Medians per node; operators with the garbage collector off. Graphs: built, differentiated and freed."]
     nodes = {name: OPERATORS[name] for name in names}
-    micro.finish("value", args, [value_operators, value_graph], notes, load, rows, spreads, nodes=nodes)
+    micro.finish("value", args, [tables.value_operators, tables.value_graph], notes, load, rows, spreads, nodes=nodes)
 
 
 def load_class(value):
     """Return the class of "module:Class", or of a script: only its imports, functions and classes are executed."""
     if not os.path.isfile(value):
-        module, _, name = value.partition(":")
-        return getattr(__import__(module, fromlist=[name]), name)
+        return pkgutil.resolve_name(value)
     with open(value, encoding="utf-8") as file:
         tree = ast.parse(file.read(), value)
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
@@ -132,30 +126,6 @@ def graphs(n, Value, collector):
         summed(x).backward()
         del x
     return perf_counter() - started
-
-
-def bytes_of(value, names):
-    """Return {operator: bytes of its result once only a chain of additions holds it}, measured in a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        # The first chain takes the memory that was free already, the second is the addition alone.
-        _, addition, *found = pool.submit(grown, value, ["a", "a", *names]).result()
-    return {name: both - addition for name, both in zip(names, found)}
-
-
-def grown(value, names, n=50_000):
-    """Return the bytes per node of chains of additions of each operator. All chains are kept: no memory is reused."""
-    gc.disable()
-    Value, chains, sizes = load_class(value), [], []
-    a, b = Value(1.5), Value(0.75)
-    for name in names:
-        step = eval(f"lambda total, a, b, Value: total + ({name})")
-        total = step(Value(0.0), a, b, Value)
-        before = machine.memory()
-        for _ in range(n):
-            total = step(total, a, b, Value)
-        sizes.append((machine.memory() - before) / n)
-        chains.append(total)
-    return sizes
 
 
 if __name__ == "__main__":

@@ -11,28 +11,37 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import cli, contest, edited, field, machine, measure, report, task
+import tables
+from harness import cli, contest, edited, field, machine, measure, task
 from harness.contender import Script
 
 machine.find_package()
 
-QUICK = {"steps": 6, "rounds": 2, "least": 0.05}
-FULL = {"steps": 96, "rounds": 5, "least": 0.3}  # least: seconds per contender and round
+STEPS, QUICK_STEPS, ROUNDS = 96, 6, 5
 
 
-def main(argv=None):
-    args = arguments(argv)
+def main():
+    p = argparse.ArgumentParser(prog="python bench/compare.py", description=__doc__.splitlines()[0])
+    p.add_argument("--script", metavar="PATH", help="your copy of the original microgpt.py; it is run, never changed")
+    p.add_argument("--input", metavar="FILE", help="the text (default: the bundled names)")
+    p.add_argument("--steps", type=cli.positive, metavar="N", help=f"steps per round (default {STEPS})")
+    cli.add_options(p, ROUNDS)
+    field.add_field_options(p)
+    p.add_argument("--only", metavar="WORD,...", help="of our contenders, only those whose names contain one of these")
+    p.add_argument("--contender", action="append", default=[], type=cli.pair, metavar="NAME=FILE.py",
+                   help="a Python file with make(task), like bench/numpy_gpt.py")  # fmt: skip
+    args = p.parse_args()
+    cli.check_files(p, args.script, args.input, *(path for _, path in args.contender))
     from microgpt.data import BUNDLED, load_docs
 
-    pace = QUICK if args.quick else FULL
-    steps, rounds = args.steps or pace["steps"], args.repeats or pace["rounds"]
-    core, warnings = cli.choose_core(args)
+    pace, steps = cli.pace(args, ROUNDS), args.steps or (QUICK_STEPS if args.quick else STEPS)
+    core, warnings = cli.choose_core()
     with tempfile.TemporaryDirectory() as folder:
         the_task = task.write(folder, load_docs(args.input or BUNDLED), steps + 4 * field.BATCH)
         contenders, baseline = field_of(args, folder, core)
-        progress = cli.progress("compare", 1 + len(contenders) * (1 + rounds))
+        progress = cli.progress("compare", 1 + len(contenders) * (1 + pace.rounds))
         judge = next(c for c in contenders if c.name == baseline[0])
-        rows, absent, more = contest.play(contenders, judge, the_task, steps, rounds, pace["least"], args.clock, progress)
+        rows, absent, more = contest.play(contenders, judge, the_task, steps, pace, progress)
         progress(None)
     seconds = {row["name"]: row["rounds"] for row in rows}
     for name in baseline:
@@ -41,42 +50,15 @@ def main(argv=None):
     for row in rows:
         row["times_original"], row["times_collector_off"] = (measure.ratio(seconds[n], row["rounds"]) for n in baseline)
         row["times_other"] = {n: measure.ratio(seconds[n], row["rounds"]) for n, _ in args.other if n in seconds}
-    new = report.build(
-        "compare",
-        machine.describe(core, rows),
-        warnings + more,
-        original="microgpt.py" if args.script else "the readable reference (no --script was given)",
-        text="the bundled names" if args.input is None else os.path.basename(args.input),
-        clock=args.clock,
-        steps=steps,
-        rounds=rounds,
-        losses_checked_against=baseline[0],
-        rows=rows,
-        absent=absent,
-    )
-    from tables import compare
-
+    original = "microgpt.py" if args.script else "the readable reference (no --script was given)"
     notes = [
-        f"{steps} steps per round after a first one to warm up, {rounds} rounds in turns, medians.",
-        f"×: times faster than {new['original']}, as shipped and with its garbage collector off.",
+        f"{steps} steps per round after a first one to warm up, {pace.rounds} rounds in turns, medians.",
+        f"×: times faster than {original}, as shipped and with its garbage collector off.",
         f"Same bits: the losses compared and all parameters after the last step equal those of {baseline[0]}, bit for bit.",
     ]
-    cli.finish(new, args, [compare(new)], notes)
-
-
-def arguments(argv):
-    p = argparse.ArgumentParser(prog="python bench/compare.py", description=__doc__.splitlines()[0])
-    p.add_argument("--script", metavar="PATH", help="your copy of the original microgpt.py; it is run, never changed")
-    p.add_argument("--input", metavar="FILE", help="the text (default: the bundled names)")
-    p.add_argument("--steps", type=cli.positive, metavar="N", help=f"steps per round (default {FULL['steps']})")
-    cli.add_options(p, FULL["rounds"])
-    field.add_field_options(p)
-    p.add_argument("--only", metavar="WORD,...", help="of our contenders, only those whose names contain one of these")
-    p.add_argument("--contender", action="append", default=[], type=cli.pair, metavar="NAME=FILE.py",
-                   help="a Python file with make(task), like bench/numpy_gpt.py")  # fmt: skip
-    args = p.parse_args(argv)
-    cli.check_files(p, args.script, args.input, *(path for _, path in args.contender))
-    return args
+    cli.finish("compare", args, machine.describe(core, rows), warnings + more, [tables.compare], notes, absent, rows=rows,
+               original=original, text="the bundled names" if args.input is None else os.path.basename(args.input),
+               steps=steps, **pace._asdict(), losses_checked_against=baseline[0])  # fmt: skip
 
 
 def field_of(args, folder, core):
@@ -95,7 +77,7 @@ def field_of(args, folder, core):
     base, contenders = (base, reference + contenders) if base else (reference, contenders)
     contenders.append(field.trainer("graph", "graph", folder, core))
     contenders += [field.trainer(name, "fused", folder, core, env) for name, env in fused_variants()]
-    contenders.append(field.numpy("NumPy, explicit backward", folder, core))
+    contenders.append(field.module("NumPy, explicit backward", machine.BENCH / "numpy_gpt.py", folder, core))
     batches = (1,) if args.quick else (1, field.BATCH)
     contenders += field.pytorch("PyTorch, eager, {precision}", folder, core, args.torch_python, batches)
     if args.only:
@@ -113,9 +95,8 @@ def fused_variants():
     """Return [(name, environment)]: the instruction set chosen by default, then each other one, forced."""
     from microgpt import simd_info
 
-    info = simd_info()
-    chosen = info["in_use"]
-    others = [isa for isa in reversed(info["supported"]) if isa != chosen]
+    chosen, supported = simd_info()["in_use"], simd_info()["supported"]
+    others = [isa for isa in reversed(supported) if isa != chosen]
     return [(f"fused ({chosen})", {})] + [(f"fused ({isa} forced)", {"MICROGPT_SIMD": isa}) for isa in others]
 
 

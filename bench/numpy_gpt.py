@@ -6,6 +6,8 @@ V = vocab_size. A gradient is named d + name.
 """
 import numpy as np
 
+from microgpt.config import split_parameters
+
 
 def make(task):
     """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
@@ -20,11 +22,8 @@ class Run:
         weights = task.state_dict()
         self.params = np.concatenate([np.array(flat) for _, _, flat in weights.values()])
         self.grads = np.zeros_like(self.params)
-        self.w, self.dw, at = {}, {}, 0
-        for name, (nout, nin, flat) in weights.items():
-            self.w[name] = self.params[at : at + len(flat)].reshape(nout, nin)
-            self.dw[name] = self.grads[at : at + len(flat)].reshape(nout, nin)
-            at += len(flat)
+        shapes = {name: (nout, nin) for name, (nout, nin, _) in weights.items()}
+        self.w, self.dw = split_parameters(self.params, shapes), split_parameters(self.grads, shapes)
         self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
         self.adam = task.adam
 

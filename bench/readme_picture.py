@@ -19,25 +19,17 @@ STYLE = """
   text { font: 15px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
   .card { fill: #ffffff; stroke: #d1d9e0 }
   .title { font-weight: 600 }
-  .note, .tick { font-size: 12.5px; fill: #59636e }
-  .grid { stroke: #d1d9e0 }
+  .note { font-size: 12.5px; fill: #59636e }
   .same { fill: #0072b2 }
   .other { fill: #b4b9c0 }
   @media (prefers-color-scheme: dark) {
     text { fill: #f0f6fc }
     .card { fill: #151b23; stroke: #3d444d }
-    .note, .tick { fill: #9198a1 }
-    .grid { stroke: #3d444d }
+    .note { fill: #9198a1 }
     .same { fill: #4aa8e0 }
     .other { fill: #656c76 }
   }
 """
-
-
-def step_of(largest):
-    """Return a round distance between ticks that gives three to six of them."""
-    power = 10 ** (len(str(int(largest))) - 1)
-    return next(power * f // 10 for f in (2, 5, 10, 20, 50) if largest / (power * f / 10) <= 5)
 
 
 def draw(report):
@@ -45,7 +37,7 @@ def draw(report):
     rows = [(label, next(r for r in report["rows"] if r["name"].startswith(name))) for name, label in CONTENDERS.items()]
     largest, machine = max(1 / row["seconds_per_document"] for _, row in rows), report["machine"]
     scale, bottom = (WIDTH - LEFT - RIGHT) / largest, TOP + ROW * len(rows)
-    height = bottom + 66
+    height = bottom + 48
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
         "<title>Documents trained on per second: " + escape(
@@ -55,10 +47,6 @@ def draw(report):
         '<text class="title" x="20" y="30">Training speed, documents per second</text>',
         '<text class="note" x="20" y="49">One document per step, float64, one core. Linear scale; longer is faster.</text>',
     ]  # fmt: skip
-    for value in range(0, int(largest) + 1, step_of(largest)):
-        x = LEFT + value * scale
-        out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom + 4}"/>')
-        out.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,}</text>')
     for i, (label, row) in enumerate(rows):
         y, per_second = TOP + ROW * i + (ROW - BAR) / 2, 1 / row["seconds_per_document"]
         kind = "same" if row["bits"] else "other"
@@ -67,7 +55,7 @@ def draw(report):
         out.append(f'<rect class="{kind}" x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{BAR}"/>')
         out.append(f'<text x="{LEFT + width + 8:.1f}" y="{y + 16:.1f}">{number(per_second)}'
                    f'<tspan class="note" dx="8">{duration(row["seconds_per_document"])} each</tspan></text>')  # fmt: skip
-    y = bottom + 38
+    y = bottom + 20
     out += [
         f'<rect class="same" x="20" y="{y - 10}" width="12" height="12"/>',
         f'<text class="note" x="38" y="{y}">same bits as the original</text>',

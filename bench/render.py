@@ -28,9 +28,9 @@ TABLES = {
     "value-graph": ("value", tables.value_graph),
     "shapes": ("shapes", tables.shapes),
     "user-code": ("user_code", tables.user_code),
+    "workers": ("workers", tables.workers),
     "sampling": ("sampling", tables.sampling),
     "startup": ("startup", tables.startup),
-    "breakdown": ("breakdown", tables.breakdown),
 }
 
 
@@ -65,11 +65,11 @@ def rendered(page, results=RESULTS):
         if name not in kind:
             raise ValueError(f"there is no table or figure {name!r}; there are {', '.join(kind)}")
         file, layout = kind[name]
-        made = report.read(results / f"{file}.json")
-        if made is None:
-            raise ValueError(f"{name} needs bench/results/{file}.json")
         try:
+            made = report.read(results / f"{file}.json")
             return made, layout(made)
+        except FileNotFoundError:
+            raise ValueError(f"{name} needs bench/results/{file}.json") from None
         except (KeyError, StopIteration) as error:
             raise ValueError(f"bench/results/{file}.json has nothing for {name}: {error!r}") from None
 

@@ -58,13 +58,12 @@ def value_operators(report):
     """bench_value.py: each operator of each class."""
     columns = [("operator", "<"), ("nodes", ">")]
     for row in report["rows"]:
-        columns += [(f"{row['name']}: forward", ">"), ("backward", ">"), ("free", ">"), ("bytes", ">")]
+        columns += [(f"{row['name']}: forward", ">"), ("backward", ">"), ("free", ">")]
     rows = []
     for operator, nodes in report["nodes"].items():
         cells = [f"`{operator}`", nodes]
         for row in report["rows"]:
-            found = row["operators"][operator]
-            cells += [number(found[phase], scale=1e9) for phase in ("forward", "backward", "free")] + [number(found["bytes"])]
+            cells += [number(row["operators"][operator][phase], scale=1e9) for phase in ("forward", "backward", "free")]
         rows.append(cells)
     return columns, rows
 
@@ -105,6 +104,20 @@ def shapes(report):
     return columns, rows
 
 
+def workers(report):
+    """bench_workers.py: a row for each work."""
+    threads = str(report["threads"])
+    return _layout(
+        report["rows"],
+        ("one training step", "<", lambda row: row["name"]),
+        ("1 thread", ">", lambda row: duration(row["seconds"]["1"])),
+        (f"{threads} threads", ">", lambda row: duration(row["seconds"][threads])),
+        ("× 1 thread", ">", lambda row: number(row["speedup"])),
+        (f"{threads} processes × 1", ">", lambda row: number(row["ceiling"])),
+        ("same bits", "<", lambda row: yes_no(row["bits"])),
+    )
+
+
 def user_code(report):
     """bench_user_code.py: the same model as user code and by the engines, at every size."""
     found = {(row["name"], row["n_embd"]): row for row in report["rows"]}
@@ -126,9 +139,9 @@ def sampling(report):
     return _layout(
         report["rows"],
         ("engine", "<", lambda row: row["name"]),
-        ("tokens/s", ">", lambda row: number(row["tokens_per_second"])),
+        ("tokens/s", ">", lambda row: number(1 / row["seconds"])),
         ("spread", ">", lambda row: percent(row["spread"])),
-        ("× reference", ">", lambda row: number(row["times_reference"])),
+        ("× reference", ">", lambda row: number(1 / row["times"])),
         ("texts compared", ">", lambda row: row["compared"]),
         ("same text", "<", lambda row: yes_no(row["same_text"])),
     )
@@ -141,24 +154,5 @@ def startup(report):
         ("process", "<", lambda row: row["name"]),
         ("ms", ">", lambda row: number(row["seconds"], scale=1e3)),
         ("spread", ">", lambda row: percent(row["spread"])),
-        ("× python -c pass", ">", lambda row: number(row["times_python"])),
+        ("× python -c pass", ">", lambda row: number(row["times"])),
     )
-
-
-def breakdown(report):
-    """bench_breakdown.py: a row for each part of a step."""
-    exact = (report["peak"] or {}).get("exact_flops")
-    columns = [("part of a step", "<"), ("µs", ">"), ("share", ">"), ("operations", ">")]
-    columns += [("limit, µs", ">")] if exact else []
-    rows, parts = [], report["parts"]
-    total = {key: sum(p[key] or 0 for p in parts) or None for key in ("seconds", "flops")}
-    for part in [*parts, {"name": "all", **total}]:
-        seconds, flops = part["seconds"], part["flops"]
-        rows.append([
-            part["name"],
-            microseconds(seconds),
-            percent(seconds and seconds / report["seconds"]),
-            number(flops),
-            *([number(flops and flops / exact, 2, 1e6)] if exact else []),
-        ])  # fmt: skip
-    return columns, rows

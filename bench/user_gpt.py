@@ -1,12 +1,9 @@
 """The script's architecture as a user of the package would write it, in three ways.
 
-The program is microgpt/reference.py, the script's classes and functions, with some of them replaced by imports:
-
-eager      the class Value alone
-functions  linear, softmax, rmsnorm and Adam as well
-compiled   Value and Adam, and the loss of a document is under @microgpt.compile
+The program is microgpt/reference.py, the script's classes and functions, with some of them replaced by imports. In the last
+way the loss of a document is under @microgpt.compile.
 """
-import importlib.util
+import functools
 from pathlib import Path
 
 from harness import edited
@@ -14,30 +11,24 @@ from harness import edited
 import microgpt
 from microgpt import reference
 
-IMPORTED = {
-    "eager": ("Value",),
-    "functions": ("Value", "linear", "softmax", "rmsnorm", "Adam"),
-    "compiled": ("Value", "Adam"),
+COMPILED = "@microgpt.compile, Adam"
+#: Way -> what is imported.
+WAYS = {
+    "Value": ("Value",),
+    "Value, linear, softmax, rmsnorm, Adam": ("Value", "linear", "softmax", "rmsnorm", "Adam"),
+    COMPILED: ("Value", "Adam"),
 }
-
-
-def program(folder, way):
-    """Write the user's program into a folder, and return it as a module."""
-    path = edited.with_imports(reference.__file__, IMPORTED[way], Path(folder, f"user_{way}.py"))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class User:
     """A model, its optimizer and its documents."""
 
     def __init__(self, task, way):
-        self.task, self.program = task, program(task.folder, way)
+        copy = Path(task.folder, f"user_{list(WAYS).index(way)}.py")
+        self.task, self.program = task, edited.load(edited.with_imports(reference.__file__, WAYS[way], copy))
         self.model = self.program.GPT(task.vocab_size, **task.settings)
         self.loss = self.program.document_loss
-        if way == "compiled":  # two calls of a length run as written; the third is replayed
+        if way == COMPILED:  # two calls of a length run as written; the third is replayed
             self.loss = microgpt.compile(self.loss)
             for tokens in {len(tokens): tokens for tokens in task.tokens}.values():
                 for _ in range(3):
@@ -61,13 +52,11 @@ class User:
         return loss.data
 
 
-#: (the task's folder, way) -> its User: a new run in a process goes on with what is compiled.
-_users = {}
+user_of = functools.cache(User)  # of one task in one process, so that a new run goes on with what is compiled
 
 
 def make(task, way):
     """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
-    key = task.folder, way
-    user = _users.get(key) or _users.setdefault(key, User(task, way))
+    user = user_of(task, way)
     user.restart()
     return user

@@ -49,6 +49,10 @@ const char *mg_kernel(const mg_kernels *kernels, int index, const void **address
 typedef struct {
     double learning_rate, beta1, beta2, eps;
     int64_t num_steps;
+    /* rates[i] is the learning rate of update first_rate + i. NULL: it falls linearly to 0 over num_steps. */
+    const double *rates;
+    int64_t first_rate;
+    double weight_decay, clip; /* 0.0: none */
 } mg_adam_config;
 
 /* The numbers of one update that are the same for every parameter, each rounded as the script rounds it. */
@@ -56,15 +60,22 @@ typedef struct {
     double beta1, one_minus_beta1; /* 1 - beta1 */
     double beta2, one_minus_beta2;
     double m_scale, v_scale; /* 1 - beta1 ** t, 1 - beta2 ** t, t = step + 1 */
-    double lr_t;             /* learning_rate * (1 - step / num_steps) */
+    double lr_t;             /* learning_rate * (1 - step / num_steps), or what rates has */
     double eps;
+    double weight_decay, clip;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a
- * parameter: MG_ZERO_DIVISION (num_steps is 0), MG_POW_RANGE (beta ** t overflows). */
+ * parameter: MG_ZERO_DIVISION (num_steps is 0, no rates), MG_POW_RANGE (beta ** t overflows). */
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
+
+/* Scale the gradient of a whole model to this norm if it is larger; 0.0: leave it. Comes before the weight decay. */
+void mg_clip_gradient(const mg_config *config, double clip, double *grad);
+
+/* AdamW's weight decay, which comes before an update of the same parameters: data -= lr_t * weight_decay * data. */
+void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data);
 
 /* Update n parameters: data, m and v change, grad becomes 0. All four are [n] and do not overlap.
  * MG_OK, or the script's error at the first parameter where it happens: parameters before it are updated, parameters
@@ -73,7 +84,7 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
 mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                          double *m, double *v, int libm);
 
-/* Both of the above. */
+/* All of the above. */
 mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
                        double *grad, double *m, double *v);
 
@@ -85,6 +96,16 @@ typedef struct mg_engine mg_engine;
 
 mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels); /* NULL: out of memory */
 void mg_engine_free(mg_engine *engine);
+
+/* How many threads mg_train_batches and mg_position_losses_of may use, the calling one included; 1 at first. They start when
+ * there is work for them, and anew in a process that was forked. least_work: multiplications of a forward pass from which on
+ * a step is shared, because shorter ones are done sooner alone; MG_LEAST_SHARED_WORK is as measured. MG_OK or
+ * MG_NO_MEMORY. */
+mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work);
+#define MG_LEAST_SHARED_WORK 400000.0
+
+/* Whether a step on documents of so many positions altogether is shared. */
+int mg_engine_shares(const mg_engine *engine, int64_t positions);
 
 /* loss = document_loss(tokens, model); loss.backward(). tokens: [n + 1], each below vocab_size, n from 1 to block_size.
  * grad is added to; on any status but MG_OK it is unchanged.
@@ -98,6 +119,11 @@ mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_
 mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                              double *losses);
 
+/* The losses at each position of some documents, those of document d from losses[starts[d] - d] on. tokens and starts as for
+ * mg_train. On any status but MG_OK, also MG_NO_THREAD, losses are unspecified. */
+mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                int64_t documents, mg_poll *poll, double *losses);
+
 /* Layers of the last document in which zeros of relu were skipped. For tests. */
 int64_t mg_engine_sparse_layers(const mg_engine *engine);
 
@@ -109,18 +135,38 @@ mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step
                    double *losses, int64_t *done);
 
 /* The same with one step of Adam for every batch_size documents: (1 / batch_size) * sum(losses), one backward pass, one
- * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. */
+ * update. There are batches * batch_size documents. document_losses: [batch_size], scratch; losses: [batches]. The results do
+ * not depend on the number of threads. One status more: MG_NO_THREAD. */
 mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                            double *params, double *grad, double *m, double *v, const int32_t *tokens,
                            const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses, double *losses,
                            int64_t *done);
 
-/* Generate tokens after a prompt of n tokens (BOS first; n from 1 to block_size), each by mg_mt19937_choice from
- * softmax(logits * factor). Stops at BOS, which is not kept, at the end of the block, or after max_tokens.
- * out: [block_size]; *count: the tokens in it. On any status but MG_OK the stream is unchanged: MG_NO_MEMORY,
- * MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE. */
+/* A step that several processes take together, each with some documents of the batch (fused/part.c).
+ *
+ * mg_part_losses: the losses of this part, and what its gradients are made of, which the engine keeps. grad: as it is before the
+ * step. Statuses as for mg_document_gradient.
+ * mg_part_gradients: the gradients of that part of so many documents, added to grad, for the slices of parameters from first to
+ * end - 1. grad holds the sums of the documents after this part.
+ * mg_part_slices: cut the parameters into slices, for so many processes, and count them. Slice i begins at
+ * mg_part_slice_start(engine, i), for i = count at num_params.
+ * mg_part_capacity: how many documents of so many positions a part may have, for the sake of memory. */
+mg_status mg_part_losses(mg_engine *engine, const double *params, const double *grad, const int32_t *tokens,
+                         const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses);
+mg_status mg_part_gradients(mg_engine *engine, int64_t documents, int64_t first, int64_t end, double *grad);
+mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count);
+int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice);
+int64_t mg_part_capacity(const mg_engine *engine, int64_t positions);
+
+/* Generate texts, one after the other: each the tokens after a prompt of n tokens (BOS first; n from 1 to block_size), drawn
+ * by mg_mt19937_choice from softmax(logits * factor). A text stops at BOS, which is not kept, at the end of the block, or
+ * after max_tokens. out: [texts][block_size]; counts: [texts], the tokens of each. On any status but MG_OK the stream is
+ * unchanged: MG_NO_MEMORY, MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE.
+ *
+ * What was computed is used again by later calls, this one's and the next one's, while the parameters stay the same to the
+ * bit: each call compares them with a copy. */
 mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
-                      int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count);
+                      int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts);
 
 /* probs [vocab_size]: softmax(logits * factor) of what follows the n tokens, n from 1 to block_size. */
 mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens,

@@ -9,7 +9,8 @@ COMMANDS = {
     "train": "train on names or on your own text, and sample",
     "sample": "sample from a saved model",
     "eval": "measure how well a saved model predicts a text",
-    "report": "show a logged run, or compare two, as one page",
+    "report": "show a logged run, or compare several, as one page",
+    "play": "train in the browser: every change of a setting trains again",
     "sweep": "train a model for each point of a grid of settings",
     "export": "write a saved model as a C program or as JSON",
     "run": "run a script like microgpt.py, unedited, in compiled code",
@@ -40,6 +41,9 @@ def _dispatch(words: "list[str]") -> None:
     if words[0] == "--version":
         cli.write(f"microgpt {__version__}\n")
         return
+    if words[0] == "--completion":
+        _write_completion(words[1:])
+        return
     if words[0] not in COMMANDS:
         found = cli.closest(words[0], COMMANDS)
         hint = f"; did you mean {found[0]}?" if found else ""
@@ -51,12 +55,24 @@ def _dispatch(words: "list[str]") -> None:
     raise SystemExit(module.main([*words[1:], *["--debug"] * debug]))
 
 
+def _write_completion(words: "list[str]") -> None:
+    from importlib import import_module
+
+    from .cli.completion import completion
+
+    if len(words) != 1:
+        raise cli.UsageError("--completion needs the name of a shell: bash, zsh, fish or tcsh")
+    modules = {name: import_module(f".{name}", __package__) for name in COMMANDS}
+    commands = {name: (COMMANDS[name], module.make_parser()) for name, module in modules.items() if hasattr(module, "make_parser")}
+    cli.write(completion(words[0], commands))
+
+
 def _usage() -> str:
     lines = [f"    {name:8}{what}\n" for name, what in COMMANDS.items()]
     return (
         "usage: microgpt COMMAND [FLAGS]        (or python -m microgpt COMMAND, or python -m microgpt.COMMAND)\n\n"
         f"{''.join(lines)}\nEach command takes --help, and --debug to show the traceback of an error.\n"
-        "microgpt --version writes the version.\n"
+        "microgpt --version writes the version, microgpt --completion SHELL a script that completes words in bash, zsh, fish or tcsh.\n"
     )
 
 

@@ -29,6 +29,7 @@ __all__ = ["Callback", "Checkpointer", "LossPlot", "Progress", "RunLogger", "Val
 VAL_EVERY = 100
 SAMPLES, ATTENTION_TOKENS, ATTENTION_HEADS = 5, 24, 64  # most that a log keeps of each
 _SECONDS_DIGITS = 6
+RECENT = 100  # steps whose mean loss a progress bar shows
 
 
 def _silent(message: str) -> None:
@@ -266,6 +267,7 @@ class RunLogger(Callback):
         self.about = describe_run(trainer, self.source, machine(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         self.first = trainer.step_index + 1
         self.record: tuple[int, dict[str, Any]] = (0, {})  # what a step's line says beside its loss
+        self.word = ""  # whose attention is logged
         kept = length_until(self.path, trainer.step_index) if trainer.step_index and os.path.exists(self.path) else 0
         self.file = open(open_in_place(self.path), "a", encoding="utf-8", newline="\n")
         self.file.truncate(kept)
@@ -311,7 +313,9 @@ class RunLogger(Callback):
         config = trainer.config
         if config.n_layer * config.n_head > ATTENTION_HEADS:
             return None
-        text = trainer.docs[0][: min(ATTENTION_TOKENS, config.block_size) - 1]
+        # The same in every run on this text, whatever its seed: a document of a middling length.
+        self.word = self.word or min(trainer.docs, key=lambda doc: (abs(len(doc) - 6), doc))
+        text = self.word[: min(ATTENTION_TOKENS, config.block_size) - 1]
         with np.errstate(all="ignore"):
             found = attention(trainer, text)
         if not np.isfinite(found).all():
@@ -410,17 +414,25 @@ class LossPlot(Callback):
 
 
 class Progress(Callback):
-    """Shows a progress bar (tqdm) while a run trains.
+    """Shows a progress bar (tqdm) while a run trains: in a terminal, or in a notebook as a widget where there are widgets.
+
+    Beside the steps it shows the mean loss of the last 100 steps, the tokens trained on per second, and the time that is
+    left. With a batch_size above 1 it counts documents.
 
     Parameters
     ----------
     file : text file, optional
-        By default stderr.
+        Write the bar there, as text; by default to stderr or the notebook.
 
     Attributes
     ----------
     bar : tqdm or None
         The bar while a run trains.
+
+    Messages of other callbacks stay above the bar if they go through its `say`:
+
+        progress = Progress()
+        trainer.run(callbacks=[progress, Validator(held_out, say=progress.say)])
     """
 
     bar: "Any" = None
@@ -429,17 +441,40 @@ class Progress(Callback):
         self.file = file
 
     def on_train_begin(self, trainer: "Trainer") -> None:
-        from tqdm import tqdm
-
+        if self.file is None and "ipykernel" in sys.modules:
+            from tqdm.auto import tqdm  # imports much more
+        else:
+            from tqdm import tqdm
+        size = self.batch_size = trainer.config.batch_size
+        self.recent: list[float] = []
+        self.tokens, self.started = 0, time.perf_counter()
         file = sys.stderr if self.file is None else self.file
-        self.bar = tqdm(total=trainer.num_steps, initial=trainer.step_index, unit="step", file=file)
+        self.bar = tqdm(total=trainer.num_steps * size, initial=trainer.step_index * size, file=file, dynamic_ncols=True,
+                        unit="step" if size == 1 else "doc")  # fmt: skip
 
     def on_steps(self, trainer: "Trainer", first: int, losses: "list[float]") -> None:
-        self.bar.update(len(losses))
+        if not losses:
+            return
+        size, docs, block_size = self.batch_size, trainer.docs, trainer.config.block_size
+        for i in range(first * size, (first + len(losses)) * size):
+            self.tokens += min(len(docs[i % len(docs)]) + 1, block_size)
+        self.recent = [*self.recent, *losses][-RECENT:]
+        rate = self.tokens / max(time.perf_counter() - self.started, 1e-9)
+        shown = f"loss {sum(self.recent) / len(self.recent):.4f}, {self.bar.format_sizeof(rate)} tokens/s"
+        self.bar.set_postfix_str(shown, refresh=False)
+        self.bar.update(len(losses) * size)
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if self.bar is None:
+            print(message)
+        else:
+            self.bar.write(message)
 
     def on_train_end(self, trainer: "Trainer") -> None:
         bar, self.bar = self.bar, None
         if bar is not None:
+            bar.refresh()
             bar.close()
 
     def on_exception(self, trainer: "Trainer", error: BaseException) -> None:

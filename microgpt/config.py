@@ -20,9 +20,11 @@ if TYPE_CHECKING:
         def block_size(self) -> int: ...
 
 
-__all__ = ["Config", "check_cuts", "finite_number", "real_number", "seed_text", "shapes", "split_parameters", "whole_number"]
+__all__ = ["Config", "SCHEDULES", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high", "real_number",
+           "seed_text", "shapes", "split_parameters", "suitable_rate", "thread_count", "whole_number"]  # fmt: skip
 
 LARGEST_DOUBLE = 1.7976931348623157e308
+SCHEDULES = ("linear", "constant", "cosine")
 DECIMAL_BITS = 2000  # Python's lowest limit on decimal digits is 640, which is 2126 bits
 
 
@@ -32,7 +34,7 @@ class Config:
     Parameters
     ----------
     num_steps : int
-        Length of the whole run, over which the learning rate decays to 0.
+        Length of the whole run, over which the learning rate decays to 0 unless the schedule is constant.
     seed : int
         Any integer.
     n_embd, n_head, n_layer, block_size : int
@@ -43,6 +45,14 @@ class Config:
         Standard deviation of the initial parameters.
     batch_size : int
         Documents per step, at least 1. The script has one.
+    schedule : {"linear", "constant", "cosine"}
+        How the learning rate goes on after the warmup: see `microgpt.reference.scheduled_rate`. The script's is linear.
+    warmup : int
+        Steps over which the learning rate rises, less than num_steps. The script has none.
+    weight_decay : float
+        At least 0: before Adam's own step every parameter is reduced by learning rate * weight_decay of itself, as in AdamW.
+    clip : float or None
+        The largest norm of the gradient, greater than 0: see `microgpt.reference.clip_gradients`. None: no limit.
 
     Raises
     ------
@@ -59,7 +69,7 @@ class Config:
     """
 
     __slots__ = ("num_steps", "seed", "n_embd", "n_head", "n_layer", "block_size", "learning_rate", "beta1", "beta2",
-                 "eps_adam", "init_std", "batch_size")  # fmt: skip
+                 "eps_adam", "init_std", "batch_size", "schedule", "warmup", "weight_decay", "clip")  # fmt: skip
     num_steps: int
     seed: int
     n_embd: int
@@ -72,6 +82,10 @@ class Config:
     eps_adam: float
     init_std: float
     batch_size: int
+    schedule: str
+    warmup: int
+    weight_decay: float
+    clip: "float | None"
 
     def __init__(
         self,
@@ -87,6 +101,10 @@ class Config:
         eps_adam: float = 1e-8,
         init_std: float = 0.08,
         batch_size: int = 1,
+        schedule: str = "linear",
+        warmup: int = 0,
+        weight_decay: float = 0.0,
+        clip: "float | None" = None,
     ) -> None:
         put = object.__setattr__
         put(self, "num_steps", _size("num_steps", num_steps, 0))
@@ -105,6 +123,14 @@ class Config:
             raise ValueError(f"eps_adam must be greater than 0, not {eps_adam}")
         put(self, "init_std", finite_number("init_std", init_std))
         put(self, "batch_size", _size("batch_size", batch_size, 1))
+        put(self, "schedule", check_schedule(schedule))
+        put(self, "warmup", _size("warmup", warmup, 0))
+        if self.warmup and self.warmup >= self.num_steps:
+            raise ValueError(f"warmup ({self.warmup}) must be less than num_steps ({self.num_steps})")
+        put(self, "weight_decay", finite_number("weight_decay", weight_decay))
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, not {weight_decay}")
+        put(self, "clip", check_clip(clip))
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
@@ -126,9 +152,10 @@ class Config:
     def settings(self) -> "dict[str, Any]":
         """The settings beside num_steps and seed, by name: a new dict, as files and logs have it.
 
-        A batch_size of 1, which the script has and the first files do not name, is left out.
+        Those of OPTIONAL, which the script and the first files do not have, are left out where they are off.
         """
-        return {name: getattr(self, name) for name in SETTINGS if name != "batch_size" or self.batch_size != 1}
+        found = {name: getattr(self, name) for name in SETTINGS}
+        return {name: value for name, value in found.items() if name not in OPTIONAL or value != DEFAULTS[name]}
 
     @property
     def model_arguments(self) -> "dict[str, Any]":
@@ -139,7 +166,8 @@ class Config:
     def adam_arguments(self) -> "dict[str, Any]":
         """The settings that an Adam takes, by Adam's names: eps_adam is its eps."""
         return {"learning_rate": self.learning_rate, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps_adam,
-                "num_steps": self.num_steps}  # fmt: skip
+                "num_steps": self.num_steps, "schedule": self.schedule, "warmup": self.warmup,
+                "weight_decay": self.weight_decay, "clip": self.clip}  # fmt: skip
 
     def shapes(self, vocab_size: int) -> "dict[str, tuple[int, int]]":
         """Return the shapes of the state dict: see `shapes`."""
@@ -184,6 +212,21 @@ def split_parameters(flat: "Any", shapes: "dict[str, tuple[int, int]]") -> "dict
         found[name] = flat[first : first + nout * nin].reshape(nout, nin)
         first += nout * nin
     return found
+
+
+def thread_count(threads: "Any") -> int:
+    """Return how many threads are meant. 0: as many as this process has processors.
+
+    Raises ValueError or TypeError for what is no number of threads.
+    """
+    found = whole_number("threads", threads, 0)
+    if found:
+        return found
+    import os
+
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:
@@ -245,6 +288,37 @@ def _decay(name: str, value: "Any") -> float:
     return found
 
 
+def check_schedule(schedule: "Any") -> str:
+    """Return schedule as a plain str. Raises ValueError for one that is not in SCHEDULES."""
+    if not isinstance(schedule, str) or schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
+    return str.__str__(schedule)
+
+
+def check_clip(clip: "Any") -> "float | None":
+    """Return clip as a float, or None. Raises TypeError or ValueError for what is no norm of a gradient."""
+    if clip is None:
+        return None
+    found = finite_number("clip", clip)
+    if not found > 0:
+        raise ValueError(f"clip must be greater than 0, not {clip}")
+    return found
+
+
+def suitable_rate(n_embd: int) -> float:
+    """Return about the learning rate that suits a model of this size, by the measurements in docs/howto/sweeps.md."""
+    return 0.16 / n_embd
+
+
+def is_rate_high(config: Config) -> bool:
+    """Return whether the learning rate is far above what suits the model's size.
+
+    By the same measurements three times as much learns worse than the smallest model does. They are of one document per
+    step; larger batches bear more.
+    """
+    return config.batch_size == 1 and config.learning_rate > 3 * suitable_rate(config.n_embd)
+
+
 def check_cuts(top_k: "Any", top_p: "Any") -> "tuple[int | None, float | None]":
     """Return top_k and top_p as an int and a float; None stays None.
 
@@ -264,6 +338,8 @@ def seed_text(seed: int) -> str:
     return str(seed) if seed.bit_length() <= DECIMAL_BITS else hex(seed)
 
 
-#: Every setting with the script's value, and the names of those beside num_steps and seed.
+#: Every setting with the script's value; the names of those beside num_steps and seed; and of those, what the script does
+#: not have.
 DEFAULTS = Config().as_dict()
 SETTINGS = Config.__slots__[2:]
+OPTIONAL = SETTINGS[SETTINGS.index("batch_size") :]

@@ -10,10 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ._types import Docs
+    from ._types import Docs, Path
     from .core.text_lines import TextLines
 
-__all__ = ["Tokenizer", "default_source", "describe_source", "docs_digest", "load_docs", "split_docs"]
+__all__ = ["Tokenizer", "default_source", "describe_source", "docs_digest", "load_docs", "read_text", "split_docs",
+           "split_text"]  # fmt: skip
 
 BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "names.txt")
 
@@ -23,27 +24,99 @@ def default_source() -> str:
     return "input.txt" if os.path.exists("input.txt") else BUNDLED
 
 
-def describe_source(path: "str | os.PathLike[str] | None" = None) -> str:
-    """Return, in words, what `load_docs(path)` reads: the file's name, or that it is the bundled names."""
-    path = default_source() if path is None else path
-    return "the names bundled with microgpt" if path == BUNDLED else os.fsdecode(path)
+def describe_source(path: "Path | Sequence[Path] | None" = None) -> str:
+    """Return, in words, what `load_docs(path)` reads: the files' names, or that it is the bundled names."""
+    names = [_name(part) for part in _paths(path)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
 
 
-def load_docs(path: "str | os.PathLike[str] | None" = None) -> "list[str]":
-    """Return the documents of a text file, one per line (`microgpt.py`, `docs = ...`).
+def _paths(path: "Path | Sequence[Path] | None") -> "list[Path]":
+    if path is None:
+        return [default_source()]
+    if isinstance(path, (str, bytes)) or hasattr(path, "__fspath__"):
+        return [path]
+    paths = list(path)
+    if not paths:
+        raise ValueError("no file to read documents from")
+    return paths
 
-    path: a UTF-8 text; without one `./input.txt` if it exists, else the bundled names. As in the script, lines end
-    with a newline of any system and nothing else, lose the white space around them, and are left out if nothing
-    remains. Unlike the script, the encoding is UTF-8 whatever the locale, and a byte-order mark is dropped.
 
-    Raises OSError if the file cannot be read, ValueError if it is not UTF-8 or holds no documents.
+def _name(path: "Path") -> str:
+    """Return what messages call a file."""
+    return "the names bundled with microgpt" if path == BUNDLED else "standard input" if path == "-" else os.fsdecode(path)
+
+
+def load_docs(
+    path: "Path | Sequence[Path] | None" = None,
+    *,
+    split: str = "lines",
+    block_size: int = 16,
+    csv_column: "str | None" = None,
+    json_field: "str | None" = None,
+) -> "list[str]":
+    r"""Return the documents of a text, by default one per line of a file (`microgpt.py`, `docs = ...`).
+
+    Unlike the script, the encoding is UTF-8 whatever the locale, and a byte-order mark is dropped.
+
+    Parameters
+    ----------
+    path : str, path, or sequence of them, optional
+        A UTF-8 text, or several, whose documents follow each other; "-" is standard input. Without one `./input.txt`
+        if it exists, else the bundled names.
+    split : {"lines", "paragraphs", "chunks"}
+        What a document is. A line ends, as in the script, with a newline of any system and nothing else, loses the white
+        space around it, and is left out if nothing remains. A paragraph ends at a blank line, and keeps its line ends as
+        "\n". Chunks are windows of block_size characters, one after the other.
+    block_size : int
+        Length of a chunk: the block_size of the model that trains on them.
+    csv_column, json_field : str, optional
+        Take the documents from a column of a CSV file, or a field of JSON objects: see `microgpt.reading.records`.
+        `split` divides each cell or field.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    ValueError
+        If it is not UTF-8 or not of its format, with the file and the line; or if there are no documents.
     """
-    return _not_none(_split(_read(path)), path)
+    docs: list[str] = []
+    for part in _paths(path):
+        text = read_text(part)
+        if split == "lines" and csv_column is json_field is None:
+            docs += _split(text)
+        else:
+            docs += split_text(text, _name(part), split, block_size, csv_column, json_field)
+    return _not_none(docs, path)
 
 
-def load_lines(path: "str | os.PathLike[str] | None" = None) -> "list[str] | TextLines":
+def split_text(
+    text: str,
+    name: str = "the text",
+    split: str = "lines",
+    block_size: int = 16,
+    csv_column: "str | None" = None,
+    json_field: "str | None" = None,
+) -> "list[str]":
+    """Return the documents of one text, which may be none. Arguments are those of `load_docs`; name: for messages."""
+    from .config import whole_number
+    from .reading.passages import SPLITS, chunks, paragraphs
+    from .reading.records import records
+
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    if csv_column is not None and json_field is not None:
+        raise ValueError("csv_column and json_field exclude each other")
+    block_size = whole_number("block_size", block_size, 1)
+    docs: list[str] = []
+    for _, piece in records(text, name, csv_column, json_field):
+        docs += _split(piece) if split == "lines" else paragraphs(piece) if split == "paragraphs" else chunks(piece, block_size)
+    return docs
+
+
+def load_lines(path: "Path | None" = None) -> "list[str] | TextLines":
     """Return `load_docs(path)`, as `microgpt.core.text_lines.TextLines` if the text is plain: then no strings are made yet."""
-    text = _read(path)
+    text = read_text(path)
     if not _is_plain(text) or len(text) >= 2**31 - 1:
         return _not_none(_split(text), path)
     from .core.text_lines import TextLines
@@ -51,20 +124,33 @@ def load_lines(path: "str | os.PathLike[str] | None" = None) -> "list[str] | Tex
     return _not_none(TextLines(text), path)
 
 
-def _read(path: "str | os.PathLike[str] | None") -> str:
+def read_text(path: "Path | None" = None) -> str:
+    """Return the text of one file, as `load_docs` reads it. Raises OSError, or ValueError if it is not UTF-8."""
     path = default_source() if path is None else path
-    with open(path, "rb") as file:
-        content = file.read()
+    content = _standard_input() if path == "-" else None
+    if content is None:
+        with open(path, "rb") as file:
+            content = file.read()
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         # The line number is what an editor shows; the offset is exact.
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{os.fsdecode(path)} is not UTF-8 text: byte 0x{content[error.start]:02x} "
-            f"at offset {error.start} (line {line})"
+            f"{_name(path)} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset {error.start} (line {line})"
         ) from None
     return text.removeprefix("\ufeff")
+
+
+def _standard_input() -> bytes:
+    import sys
+
+    stream = sys.stdin
+    if stream is None:
+        raise ValueError("there is no standard input")
+    if hasattr(stream, "buffer"):
+        return stream.buffer.read()
+    return stream.read().encode("utf-8", "surrogatepass")  # put there by a program
 
 
 def _split(text: str) -> list[str]:
@@ -82,9 +168,9 @@ def _is_plain(text: str) -> bool:
     return text.isascii() and not any(ch in text for ch in " \t\x0b\x0c\x1c\x1d\x1e\x1f")
 
 
-def _not_none(docs: "Docs", path: "str | os.PathLike[str] | None") -> "Docs":
+def _not_none(docs: "Docs", path: "Path | Sequence[Path] | None") -> "Docs":
     if not docs:
-        raise ValueError(f"{os.fsdecode(default_source() if path is None else path)} holds no documents")
+        raise ValueError(f"{describe_source(path)} {'holds' if len(_paths(path)) == 1 else 'hold'} no documents")
     return docs
 
 

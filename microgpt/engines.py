@@ -43,7 +43,7 @@ class Engine(Protocol):
     model: "Any"
     adam: "Any"
 
-    #: Whether `sample` has drawn nothing from the stream if it raises.
+    #: Whether `sample_texts` has drawn nothing from the stream if it raises.
     draws_all_or_nothing: bool
 
     def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None: ...
@@ -65,8 +65,10 @@ class Engine(Protocol):
     def recover(self) -> None:
         """Undo what a step has left that was interrupted a second time while it was undone."""
 
-    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
-        """Draw the token ids that follow tokens (BOS first), up to BOS or the end of the block."""
+    def sample_texts(
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+    ) -> "list[str]":
+        """Draw n texts that follow tokens (BOS first), each up to BOS or the end of the block."""
 
     def decoder(self) -> "Decoder | FusedDecoder":
         """Return a forward pass that takes one token at a time: see `microgpt.generation.Decoder`."""
@@ -76,6 +78,18 @@ class Engine(Protocol):
 
         A probability of 0 costs infinity where training would raise.
         """
+
+    def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
+        """Return `position_losses` of each document."""
+
+    #: How many threads the engine may use; 1 at first, and always 1 if it has no use for more.
+    threads: int
+
+    def set_threads(self, threads: int) -> None:
+        """Let the engine use up to so many threads. They change no bit."""
+
+    def shares(self, positions: int) -> bool:
+        """Return whether a step on documents of so many positions altogether is shared among the threads."""
 
     def parameters(self) -> "Array":
         """Return the parameters, float64 [num_params]: a view of the model where there is one, or a copy."""
@@ -107,9 +121,19 @@ class _Decoding:
 
     model: "Any"
     draws_all_or_nothing = False
+    threads = 1
 
     def recover(self) -> None:
         pass
+
+    def set_threads(self, threads: int) -> None:
+        pass
+
+    def shares(self, positions: int) -> bool:
+        return False
+
+    def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
+        return [self.position_losses(tokens) for tokens in documents]
 
     def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import Decoder
@@ -174,6 +198,11 @@ class _ScriptLoop(_Decoding):
             self.undo_update()
             self.clear_grad()
             self.unfinished = False
+
+    def sample_texts(
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+    ) -> "list[str]":
+        return [tokenizer.decode(self.sample(rng, tokens, temperature)) for _ in range(n)]
 
     def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
         model, bos, sampled = self.model, tokens[0], []
@@ -310,9 +339,9 @@ class Graph(_Compiled, _ScriptLoop):
         return total * seed
 
     def update(self) -> None:
-        """Do Adam's step, after a copy if the step may fail at one parameter with those before it updated."""
+        """Do Adam's step, after a copy if it may fail at one parameter with those before it updated or all decayed."""
         adam = self.adam
-        if adam._squares_are_finite():
+        if adam._squares_are_finite() and not adam.weight_decay:
             adam.step()  # one call of C, which no interrupt divides
             return
         self.before = self.model.data.copy(), adam.m.copy(), adam.v.copy()
@@ -342,8 +371,10 @@ class Fused(_Compiled):
     def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
         self.kernels.train(docs, self.adam, losses, tokenizer.ids, batch_size)
 
-    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
-        return self.kernels.sample(rng, temperature, prompt=tokens[1:])
+    def sample_texts(
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+    ) -> "list[str]":
+        return self.kernels.sample_texts(rng, n, tokenizer.uchars, temperature, tokens[1:])
 
     def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import FusedDecoder
@@ -355,3 +386,21 @@ class Fused(_Compiled):
             return self.kernels.position_losses(tokens)
         except ValueError:  # a probability of 0, or a token that is not in the vocabulary: the decoder says which
             return super().position_losses(tokens)
+
+    def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
+        if self.threads > 1:
+            try:
+                return self.kernels.position_losses_of(documents)
+            except ValueError:  # as above, in one of them
+                pass
+        return super().position_losses_of(documents)
+
+    @property
+    def threads(self) -> int:  # type: ignore[override]  # of a class where it is always 1
+        return self.kernels.threads
+
+    def set_threads(self, threads: int) -> None:
+        self.kernels.set_threads(threads)
+
+    def shares(self, positions: int) -> bool:
+        return self.kernels.shares(positions)

@@ -13,31 +13,36 @@ if TYPE_CHECKING:
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_eval, lambda: _arguments(argv), owns_process=argv is None)
+    return cli.run(_eval, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
 
 
-def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    from .cli import texts
     from .engines import ENGINES
 
-    p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.")
+    p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.",
+                   ["microgpt eval names.safetensors --input other.txt",
+                    "microgpt eval novel.safetensors --input other.csv --csv-column text --json"])  # fmt: skip
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
-    cli.add_input(p)
-    p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
+    texts.add_flags(p, several=False)
+    p.add_argument("--engine", choices=ENGINES, default="fused", help="what computes, to the same bits; default: fused")
     p.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    given: dict[str, Any] = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def _eval(given: "dict[str, Any]") -> None:
+    from .cli import texts
     from .trainer import Trainer
 
     trainer = Trainer.load(given["model"], engine=given["engine"])
-    docs, source = cli.read_docs(given["input"])
-    cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {source}")
-    cli.check_characters(docs, trainer.tokenizer, given["input"], f"the vocabulary of {given['model']}")
-    cli.say_beyond_block(docs, trainer.config.block_size, "not measured")
+    saved = {"split": texts.saved_form(given["model"], trainer.extra)["split"]}  # a column has another name elsewhere
+    text = texts.Text(given["input"], texts.form_of(given, saved), trainer.config.block_size)
+    cli.say(f"{trainer.engine} engine, step {trainer.step_index} of {given['model']}, {text.source}")
+    text.check_characters(trainer, f"the vocabulary of {given['model']}")
+    cli.say_beyond_block(text.docs, trainer.config.block_size, "not measured")
     started = time.perf_counter()
-    found = trainer.evaluate(docs)
+    found = trainer.evaluate(text.docs)
     rate = found.documents / (time.perf_counter() - started)
     if given["json"]:
         import json

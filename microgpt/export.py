@@ -11,31 +11,29 @@ if TYPE_CHECKING:
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_export, lambda: _arguments(argv), owns_process=argv is None)
+    return cli.run(_export, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
 
 
-def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
-    p = cli.parser("export", "Write a saved model for other programs.")
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    p = cli.parser("export", "Write a saved model for other programs.",
+                   ["microgpt export names.safetensors --c names.c", "microgpt export names.safetensors --json names.json"])
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt train --save")
     p.add_argument("--c", metavar="FILE.c", help="one C file that samples with the bits of microgpt sample")
     p.add_argument("--json", metavar="FILE.json", help="sizes, characters and weights, for a web page for example")
-    given: dict[str, Any] = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def _export(given: "dict[str, Any]") -> None:
-    from .files import check_writable, find_overlap, write_atomically
+    from .cli.outputs import check_outputs
+    from .files import write_atomically
     from .storage import checkpoint
     from .storage.export import as_c, as_json
 
     outputs = [(f"--{kind}", given[kind]) for kind in ("c", "json") if given[kind] is not None]
     if not outputs:
         raise cli.UsageError("export needs --c FILE.c or --json FILE.json")
-    overlap = find_overlap(outputs, [("the model", given["model"])])
-    if overlap:
-        raise cli.UsageError(f"{overlap[0][0]} {overlap[0][1]} is the file of {overlap[1][0]}; give another")
-    for _, path in outputs:
-        check_writable(path)
+    check_outputs(outputs, [("the model", given["model"])])
     state = checkpoint.load(given["model"])
     made = {"--c": lambda: as_c(state, cli.printable if cli.needs_escapes(state.uchars) else str), "--json": lambda: as_json(state)}
     for kind, path in outputs:

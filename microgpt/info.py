@@ -3,13 +3,22 @@ import sys
 
 from .cli import console as cli
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["main", "show_versions"]
 
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    p = cli.parser("info", "Say what was built and what runs here: worth adding to a report.")
-    return cli.run(lambda _: show_versions(), lambda: vars(p.parse_args(argv)), owns_process=argv is None)
+    return cli.run(lambda _: show_versions(), lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
+
+
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    return cli.parser("info", "Say what was built and what runs here: worth adding to a report.",
+                      ["microgpt info", "MICROGPT_SIMD=scalar microgpt info"])  # fmt: skip
 
 
 def show_versions() -> None:

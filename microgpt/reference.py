@@ -253,11 +253,54 @@ def batch_loss(batch: "Sequence[Sequence[int]]", model: GPT) -> Value:
     return (1 / len(losses)) * sum(losses)
 
 
+def scheduled_rate(
+    step: int, learning_rate: float, num_steps: "int | None", schedule: str = "linear", warmup: int = 0
+) -> float:
+    """The learning rate of an update, counted from 0. The script's is linear without warmup, and has its bits here.
+
+    The first warmup updates have learning_rate * (step + 1) / (warmup + 1). After them, `constant` stays at learning_rate,
+    and `linear` and `cosine` (half a period) fall to 0 over the steps that are left of num_steps. num_steps None is constant.
+    """
+    if step < warmup:
+        return learning_rate * ((step + 1) / (warmup + 1))
+    if schedule == "constant" or num_steps is None:
+        return learning_rate
+    done = (step - warmup) / (num_steps - warmup)
+    if schedule == "cosine":
+        return learning_rate * (0.5 * (1 + math.cos(math.pi * done)))
+    if schedule == "linear":
+        return learning_rate * (1 - done)
+    raise ValueError(f"there is no schedule {schedule!r}")
+
+
+def clip_gradients(rows: "Sequence[Sequence[Value]]", most: float) -> None:
+    """Multiply every gradient by most / norm if their norm is larger than most.
+
+    norm: the square root of the sum of the rows' sums, from the first row to the last; a row's sum is that of its squared
+    gradients, from left to right. An infinite norm makes finite gradients 0; one that is not a number leaves them.
+    """
+    total = 0.0
+    for row in rows:
+        squares = 0.0
+        for p in row:
+            squares += p.grad * p.grad
+        total += squares
+    norm = math.sqrt(total)
+    if norm > most:
+        scale = most / norm
+        for row in rows:
+            for p in row:
+                p.grad *= scale
+
+
 class Adam:
-    """The optimizer, with a learning rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
+    """The optimizer, by default with a rate that falls linearly to 0 over num_steps (`microgpt.py`, "Adam").
 
     params: a GPT, or a sequence of Values.  num_steps None: the rate is constant, as it is by default for a sequence; for a
-    GPT the default is 1000.  m, v: the moments, one each for every parameter.  step_index: the updates done so far.
+    GPT the default is 1000.  schedule, warmup: see `scheduled_rate`.  weight_decay: as in AdamW, before Adam's own step every
+    parameter becomes data - lr_t * weight_decay * data.  clip: the largest norm of the gradient, or None: see `clip_gradients`;
+    its rows are those of the state dict, and a sequence is one row.  m, v: the moments, one each for every parameter.  step_index: the
+    updates done so far.
     """
 
     def __init__(
@@ -268,24 +311,41 @@ class Adam:
         beta2: float = 0.99,
         eps: float = 1e-8,
         num_steps: "Any" = ...,  # int or None
+        schedule: str = "linear",
+        warmup: int = 0,
+        weight_decay: float = 0.0,
+        clip: "float | None" = None,
     ) -> None:
         if num_steps is ...:
             num_steps = 1000 if hasattr(params, "params") else None
         self.params: list[Value] = params.params if hasattr(params, "params") else list(params)
         self.learning_rate, self.beta1, self.beta2, self.eps = map(float, (learning_rate, beta1, beta2, eps))
         self.num_steps = None if num_steps is None else operator.index(num_steps)
+        self.schedule, self.warmup, self.weight_decay = schedule, operator.index(warmup), float(weight_decay)
+        self.clip = None if clip is None else float(clip)
+        weights = getattr(params, "state_dict", {"": [self.params]})
+        self.rows: list[Sequence[Value]] = [row for matrix in weights.values() for row in matrix]
+        if schedule == "cosine" and self.num_steps is None:
+            raise ValueError("the cosine schedule needs num_steps")
         self.step_index = 0
         self.m = [0.0] * len(self.params)
         self.v = [0.0] * len(self.params)
 
+    def rate(self, step_index: int) -> float:
+        """The learning rate of an update, counted from 0."""
+        return scheduled_rate(step_index, self.learning_rate, self.num_steps, self.schedule, self.warmup)
+
     def step(self) -> None:
         """Move every parameter against its gradient, and clear the gradients."""
         beta1, beta2, eps, m, v = self.beta1, self.beta2, self.eps, self.m, self.v
-        lr_t = self.learning_rate
-        if self.num_steps is not None:
-            lr_t = self.learning_rate * (1 - self.step_index / self.num_steps)
+        lr_t = self.rate(self.step_index)
         m_scale = 1 - beta1 ** (self.step_index + 1)
         v_scale = 1 - beta2 ** (self.step_index + 1)
+        if self.clip is not None:
+            clip_gradients(self.rows, self.clip)
+        if self.weight_decay:
+            for p in self.params:
+                p.data -= lr_t * self.weight_decay * p.data
         for i, p in enumerate(self.params):
             m[i] = beta1 * m[i] + (1 - beta1) * p.grad
             v[i] = beta2 * v[i] + (1 - beta2) * p.grad ** 2

@@ -1,13 +1,14 @@
-"""`python -m microgpt.report RUN.jsonl [OTHER.jsonl] -o PAGE.html`: show a run, or two side by side, as one page.
+"""`python -m microgpt.report RUN.jsonl [OTHER.jsonl ...] -o PAGE.html`: show a run, or several, as one page.
 
-The page holds everything it shows: no network, no other file. For two logs the command also says on stdout whether the
-runs are the same to the last bit, and else at which step, and in which tensor, they first differ.
+The page holds everything it shows: no network, no other file. For several logs the command also says on stdout whether the
+first and each other are the same to the last bit, and else at which step, and in which tensor, they first differ.
 """
 import os
 import sys
 
 from .cli import console as cli
-from .files import check_writable, find_overlap, write_atomically
+from .cli.outputs import check_outputs
+from .files import write_atomically
 from .storage.runlog import compare, read_log
 
 TYPE_CHECKING = False
@@ -17,34 +18,35 @@ if TYPE_CHECKING:
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    p = cli.parser("report", "Show a run, or two side by side, as one page that needs nothing else; "
-                   "two runs are compared bit by bit as well.")  # fmt: skip
-    p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="one or two files written by microgpt.train --log")
-    p.add_argument("-o", "--output", metavar="PAGE.html", help="default: the first log's name with .html, "
+    return cli.run(_report, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
+
+
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    p = cli.parser("report", "Show a run, or several side by side, as one page that needs nothing else; "
+                   "the first is compared with the others bit by bit as well.",
+                   ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
+    p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt.train --log")
+    p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html, "
                    "which is written over no file but an earlier report")  # fmt: skip
-    return cli.run(_report, lambda: vars(p.parse_args(argv)), owns_process=argv is None)
+    return p
 
 
 def _report(given: "dict[str, Any]") -> None:
     from .web.report_page import page
 
     logs = given["logs"]
-    if len(logs) > 2:
-        raise cli.UsageError(f"a report shows one log or compares two, not {len(logs)}")
-    output = given["output"] or os.path.splitext(logs[0])[0] + ".html"
-    if given["output"] == "":
-        raise cli.UsageError("--output needs the name of a file, not ''")
-    if find_overlap([("", output)], [("", path) for path in logs]):
-        raise cli.UsageError(f"{output} is the log itself; give another --output")
-    check_writable(output)
+    output = os.path.splitext(logs[0])[0] + ".html" if given["output"] is None else given["output"]
+    check_outputs([("--output", output)], [("the log", path) for path in logs])
     if not given["output"] and os.path.exists(output) and not _is_report(output):
         raise cli.UsageError(f"{output} exists and is no report; give -o {output} to replace it, or another name")
     runs = [read_log(path) for path in logs]
-    comparison = compare(*runs) if len(runs) == 2 else None
-    html = page([os.path.basename(path) for path in logs], runs, comparison)
+    comparisons = [compare(runs[0], other) for other in runs[1:]]
+    html = page([os.path.basename(path) for path in logs], runs, comparisons)
     write_atomically(output, html.encode("utf-8", "backslashreplace"))
-    if comparison:
-        cli.write(f"{cli.printable(str(comparison))}\n")
+    for path, comparison in zip(logs[1:], comparisons):
+        which = f"{logs[0]} and {path}: " if len(logs) > 2 else ""
+        cli.write(f"{cli.printable(which + str(comparison))}\n")
     cli.say(f"wrote {output}")
 
 

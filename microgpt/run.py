@@ -19,6 +19,10 @@ Run a script like microgpt.py unedited: its Value, its functions and its loops i
   --no-compile   leave the loss of the training loop as it is written
   --plain        replace nothing
   --debug        show tracebacks with the frames of this package
+
+examples:
+  microgpt run microgpt.py
+  microgpt run --explain microgpt.py
 """
 
 
@@ -48,6 +52,21 @@ def main(argv: "list[str] | None" = None) -> int:
         _say(f"error: {path}: {getattr(error, 'strerror', None) or error}")
         return 2
     return _run(os.path.abspath(path), source, words, flags)
+
+
+def make_parser() -> "Any":
+    """Return an argparse.ArgumentParser with the flags that the usage lists: `main` reads them without one."""
+    import argparse
+    import re
+
+    what, examples = _USAGE.split("\n\n")[1], _USAGE[_USAGE.index("examples:") :].rstrip()
+    parser = argparse.ArgumentParser(prog="microgpt run", description=what.replace("\n", " "), epilog=examples,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    for flag, text in re.findall(r"^  (--[\w-]+) +(.+)$", _USAGE, re.M):
+        parser.add_argument(flag, action="store_true", help=text)
+    parser.add_argument("script", metavar="SCRIPT.py", help="the script")
+    parser.add_argument("args", metavar="ARGS", nargs="*", help="its arguments")
+    return parser
 
 
 def _say(text: str) -> None:
@@ -112,8 +131,8 @@ def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[An
     from .scripting.runtime import Runtime
 
     try:
-        plan = Plan(tree, "--no-compile" not in flags)
-        runtime = Runtime(plan.roles, path, plan.tree)
+        plan = Plan(tree, "--no-compile" not in flags, os.path.dirname(path))
+        runtime = Runtime(plan.roles, path, plan.tree, plan.updates)
     except Exception as error:
         if "--debug" in flags:
             raise
@@ -134,8 +153,8 @@ def _announce(name: str, plan: "Any") -> None:
 
 def _report(plan: "Any", runtime: "Any", in_full: bool) -> None:
     """What turned out while the script ran."""
-    for what, why in runtime.kept:
-        _say(f"{what} ran as written: {why}")
+    for said in runtime.say_kept():
+        _say(said)
     if runtime.loss is None:
         return
     if in_full:

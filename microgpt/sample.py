@@ -15,11 +15,14 @@ CUTS = ("top_k", "top_p", "max_length")
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_sample, lambda: _arguments(argv), owns_process=argv is None)
+    return cli.run(_sample, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
 
 
-def _arguments(argv: "list[str] | None") -> "dict[str, Any]":
-    p = cli.parser("sample", "Let a saved model write new documents, drawn as the script draws them.", sparse=True)
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    p = cli.parser("sample", "Let a saved model write new documents, drawn as the script draws them.",
+                   ["microgpt sample names.safetensors --samples 5 --prompt em",
+                    "microgpt sample names.safetensors --temperature 0.8 --top-k 5 --seed 1 --logprobs"], sparse=True)  # fmt: skip
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     cli.add_sampling(p, DEFAULTS)
     p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: go on with the saved run's stream, "
@@ -33,9 +36,8 @@ def _arguments(argv: "list[str] | None") -> "dict[str, Any]":
     p.add_argument("--logprobs", action="store_true", help="below each sample: the natural logarithm of the "
                    "probability that the model gives each token (at temperature 1, with nothing cut), and the "
                    "perplexity of the sample")  # fmt: skip
-    p.add_argument("--engine", choices=ENGINES, help=f"default: {DEFAULTS['engine']}")
-    given: dict[str, Any] = vars(p.parse_args(argv))
-    return given
+    p.add_argument("--engine", choices=ENGINES, help=f"what computes, to the same bits; default: {DEFAULTS['engine']}")
+    return p
 
 
 def _sample(given: "dict[str, Any]") -> None:

@@ -3,13 +3,14 @@ import sys
 from contextlib import contextmanager
 
 from .cli import console as cli
-from .config import DEFAULTS
+from .config import DEFAULTS, SCHEDULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from .cli import texts
     from .parallel.sweeps import Ranked, SweepResult
 
 SHOWN = 10  # configurations in the table
@@ -18,20 +19,24 @@ EXECUTORS = ("threads", "processes", "dask", "mpi")
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_sweep, lambda: _arguments(argv), owns_process=argv is None)
+    return cli.run(_sweep, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
 
 
-def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    from .cli import texts
     from .engines import ENGINES
 
-    p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.")
+    p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.",
+                   ["microgpt sweep --grid 'learning_rate=0.003,0.01,0.03 seed=1..5' --val-fraction 0.1",
+                    "microgpt sweep --input my.txt --grid n_embd=16,32 --steps 500 --out sweep.jsonl --plot sweep.png"])  # fmt: skip
     p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", required=True, help="settings of microgpt train "
                    "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
     p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
-    cli.add_input(p)
+    texts.add_flags(p, several=True)
     p.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, and compare the "
                    "models by their loss on it (without: by the mean loss of the last tenth of the steps)")  # fmt: skip
-    p.add_argument("--engine", choices=ENGINES, default="fused", help="default: fused")
+    p.add_argument("--engine", choices=ENGINES, default="fused", help="what computes, to the same bits; default: fused")
     p.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: the cores that are available)")
     p.add_argument("--executor", default="threads", metavar="KIND", help="threads (default), processes, dask (on this "
                    "machine), tcp://HOST:PORT of a dask scheduler, or mpi (with mpiexec python -m mpi4py.futures)")  # fmt: skip
@@ -40,8 +45,7 @@ def _arguments(argv: "Sequence[str] | None") -> "dict[str, Any]":
     p.add_argument("--save-dir", metavar="FOLDER", help="save the model of every run in this folder")
     p.add_argument("--plot", metavar="FILE", help="draw the loss over the grid as .png, .svg or .pdf (needs matplotlib)")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
-    given: dict[str, Any] = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
@@ -68,7 +72,13 @@ def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
 
 
 def _values(name: str, text: str) -> "Sequence[Any]":
-    """Return the values of one part of a grid: a number, or a..b."""
+    """Return the values of one part of a grid: a number, a word, or a..b."""
+    if isinstance(DEFAULTS[name], str):
+        if text not in SCHEDULES:
+            raise cli.UsageError(f"--grid: the values of {name} are {', '.join(SCHEDULES)}, not {text!r}")
+        return [text]
+    if DEFAULTS[name] is None and text == "off":
+        return [None]
     first, dots, last = text.partition("..")
     is_whole = isinstance(DEFAULTS[name], int)
     try:
@@ -99,7 +109,8 @@ def _sweep(given: "dict[str, Any]") -> None:
     if given["workers"] is not None and given["workers"] < 1:
         raise cli.UsageError(f"--workers must be at least 1, not {given['workers']}")
     _check_files(given)
-    docs, source = cli.read_docs(given["input"])
+    text = _read_text(given, grid)
+    docs, source = text.docs, text.source
     val_docs = None
     if given["val_fraction"] is not None:
         try:
@@ -113,6 +124,15 @@ def _sweep(given: "dict[str, Any]") -> None:
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))
     _report(found, given)
+
+
+def _read_text(given: "dict[str, Any]", grid: "dict[str, list[Any]]") -> "texts.Text":
+    from .cli import texts
+
+    sizes = grid.get("block_size", [DEFAULTS["block_size"]])
+    if given["split"] == "chunks" and len(set(sizes)) > 1:
+        raise cli.UsageError("--split chunks cuts the text at one block_size, and the grid has several")
+    return texts.Text(given["input"], texts.form_of(given), sizes[0])
 
 
 @contextmanager
@@ -164,19 +184,15 @@ def _end_with_parent() -> None:
 
 def _check_files(given: "dict[str, Any]") -> None:
     """Raise, before anything is trained, for outputs that cannot be written or are the same file as another."""
-    from .data import default_source
-    from .files import check_writable, find_overlap
+    from .cli.outputs import check_outputs
+    from .cli.texts import input_files
 
     outputs = [(f"--{name}", given[name]) for name in ("out", "plot") if given[name] is not None]
-    overlap = find_overlap(outputs, [("--input", given["input"] or default_source())])
-    if overlap:
-        (one, path), (other, _) = overlap
-        raise cli.UsageError(f"{one} {path} is the file of {other}; give another")
+    check_outputs(outputs, input_files(given["input"]), ["--out"])
     if given["plot"] is not None:
         from .cli.options import check_plot
 
         check_plot(given["plot"])
-        check_writable(given["plot"])
 
 
 def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) -> "Iterator[SweepResult]":
@@ -226,7 +242,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
     spread = "" if group.spread != group.spread else f"{group.spread:.4f}"
     score = "failed" if group.failed else f"{group.score:.4f}"
-    return [*(f"{group.settings[name]}" for name in names), f"{group.runs}", score, spread]
+    values = [group.settings[name] for name in names]
+    return [*("off" if value is None else f"{value}" for value in values), f"{group.runs}", score, spread]
 
 
 def command(result: "SweepResult", given: "dict[str, Any]") -> str:
@@ -234,7 +251,9 @@ def command(result: "SweepResult", given: "dict[str, Any]") -> str:
     from shlex import quote
 
     words = ["microgpt", "train"]
-    for name in ("input", "val_fraction"):
+    for path in given["input"] or []:
+        words += ["--input", quote(path)]
+    for name in ("split", "csv_column", "json_field", "val_fraction"):
         if given[name] is not None:
             words += [cli.flag(name), quote(f"{given[name]}")]
     for name, value in result.settings.items():

@@ -1,5 +1,6 @@
 """`python -m microgpt.train`: the original script as a command. Its lines go to stdout, everything else to stderr."""
 import sys
+import time
 
 if __name__ == "__main__":
     from .cli import rest_collector
@@ -9,6 +10,7 @@ if __name__ == "__main__":
 from .cli import console as cli
 from .config import DEFAULTS as CONFIG
 from .config import Config
+from .data import describe_source, load_lines
 from .trainer import Callback, Trainer
 
 TYPE_CHECKING = False
@@ -24,7 +26,16 @@ DEFAULTS = {**CONFIG, "steps": CONFIG["num_steps"], "temperature": 0.5, "samples
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_train, lambda: _arguments(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> int:
+        return cli.run(_train, lambda: _arguments(words), owns_process=argv is None)
+
+    if "--mpi" not in words:
+        return command()
+    from .cli.ranks import run_on_ranks
+
+    return run_on_ranks(command)
 
 
 def _arguments(argv: "list[str]") -> "Given":
@@ -35,23 +46,50 @@ def _arguments(argv: "list[str]") -> "Given":
     return parse(argv, DEFAULTS)
 
 
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    from .cli import options
+
+    return options.make_parser(DEFAULTS)
+
+
 def _train(given: "Given") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
-    val_docs, fraction, is_planned = None, None, False
+    text, val, fraction, is_planned = None, None, None, False
     if given:
         from .cli import options as flags
 
         flags.check(given)
         is_planned = bool(given.keys() & flags.PLANNED)
-    docs, source = cli.read_docs(given.get("input"), lines=not given)
-    if is_planned:
+        if given.keys() & flags.TEXTUAL or options["engine"] == "reference":  # random.shuffle takes a list
+            from .cli.texts import read_training_text
+
+            text = read_training_text(given)
+    docs: Any = text.docs if text else load_lines()
+    source = text.source if text else describe_source()
+    if text and is_planned:
         from .cli import plan
 
-        docs, val_docs, fraction = plan.prepare(given, docs, source)
-    trainer = _resume(given, options, docs, source) if "resume" in given else _begin(options, docs)
+        docs, val, fraction = plan.prepare(given, text)
+    if "resume" in given:
+        trainer = _resume(given, options, docs, text)
+    else:
+        trainer = _init_from(given, options, docs) if "init_from" in given else _begin(options, docs)
     cli.say(f"{trainer.engine} engine{_instruction_set(trainer)}, {source}")
-    cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
+    if "mpi" in given:
+        from .cli.ranks import lead
+
+        trainer = lead(trainer, docs)
+    if text:
+        trainer.extra.pop("text_form", None)
+        trainer.extra.update({"text_form": text.notes} if text.notes else {})
+    if "threads" in given:
+        flags.set_threads(trainer, given["threads"])
+    if "quiet" not in given:
+        cli.say_beyond_block(trainer.docs, trainer.config.block_size, "not trained on")
+    if given and not given.keys() & {"quiet", "resume"}:
+        flags.hint_rate(trainer.config)
     out = cli.Output()
     callbacks: list[Callback] = [StepPrinter(out, "quiet" in given), LossWarning()]
     try:
@@ -62,14 +100,18 @@ def _train(given: "Given") -> None:
             cli.show_progress(progress)
             callbacks.insert(0, progress)
         if is_planned:
-            callbacks = [*plan.callbacks(trainer, given, source, val_docs, fraction), *callbacks]
+            callbacks = [*plan.callbacks(trainer, given, source, val, fraction), *callbacks]
+        if text and "quiet" not in given:
+            text.say_hints(trainer)
+        started = time.perf_counter()
         if "save" in given:
             from .cli.signals import EndingSignals
 
             with EndingSignals() as signals:
-                trainer.run(callbacks=[signals, *callbacks])
+                losses = trainer.run(callbacks=[signals, *callbacks])
         else:
-            trainer.run(callbacks=callbacks)
+            losses = trainer.run(callbacks=callbacks)
+        _say_result(losses, time.perf_counter() - started, [m for c in callbacks for m in getattr(c, "measured", ())])
         out.write("\n--- inference (new, hallucinated names) ---\n")
         cli.write_samples(trainer, options, _own_characters(trainer, given))
     except (ValueError, ArithmeticError) as error:
@@ -80,12 +122,29 @@ def _train(given: "Given") -> None:
         raise
 
 
+def _say_result(losses: "list[float]", seconds: float, measured: "list[tuple[int, float]]") -> None:
+    """Say in one line what training has come to. measured: (step, validation loss) of each measurement."""
+    if not losses:
+        return
+    last = losses[-max(1, len(losses) // 10) :]
+    of_last = f"mean loss of the last {len(last)}" if len(last) > 1 else "last loss"
+    found = f"; validation loss {measured[-1][1]:.4f}" if measured else ""
+    cli.say(f"{len(losses)} steps in {_duration(seconds)}; {of_last} {sum(last) / len(last):.4f}{found}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} h" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
+
+
 def _own_characters(trainer: Trainer, given: "Given") -> str:
     """Return the characters that the script would print, whatever a terminal makes of them: those of the user's text.
 
-    A resumed run may have others, from the file.
+    A run that begins with a file may have others, from there.
     """
-    return "".join(trainer.docs) if "resume" in given else "".join(trainer.tokenizer.uchars)
+    return "".join(trainer.docs) if given.keys() & {"resume", "init_from"} else "".join(trainer.tokenizer.uchars)
 
 
 def _begin(options: "Given", docs: "Any") -> Trainer:
@@ -95,15 +154,37 @@ def _begin(options: "Given", docs: "Any") -> Trainer:
     return Trainer(docs, engine=options["engine"], **config.as_dict())
 
 
-def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str) -> Trainer:
+def _init_from(given: "Given", options: "Given", docs: "Sequence[str]") -> Trainer:
+    """Begin a new run with the weights of a file."""
+    from .storage import checkpoint
+    from .storage.weights import SIZES
+
+    path = given["init_from"]
+    state = checkpoint.load(path)
+    for name in SIZES:
+        found = getattr(state.config, name)
+        if given.get(name, found) != found:
+            raise cli.UsageError(f"{path} has {name} {found}; a run with {cli.flag(name)} {given[name]} cannot begin with it")
+    settings = {name: options[name] for name in CONFIG if name not in (*SIZES, "num_steps", "seed")}
+    trainer = Trainer.init_from(state, docs, options["steps"], options["seed"], options["engine"], **settings)
+    new = sorted({*trainer.tokenizer.uchars}.difference(state.uchars))
+    shown = "".join(f" {ch!r}" for ch in new[:20]) + (" ..." if len(new) > 20 else "")
+    characters = f"{len(new)} new character{'s' * (len(new) > 1)}:{shown}" if new else "no new characters"
+    cli.say(f"{path}: a new run begins with its weights of step {state.step_index}; {characters}")
+    return trainer
+
+
+def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any") -> Trainer:
     path, other_text = given["resume"], given.get("allow_other_text", False)
     trainer = Trainer.load(path, docs, options["engine"], other_text)
-    saved = {"steps": trainer.num_steps, **trainer.config.as_dict()}
-    for name, value in saved.items():
+    for name, value in trainer.config.as_dict().items():
         if given.get(name, value) != value:
-            raise cli.UsageError(f"{path} was begun with {cli.flag(name)} {value}; it cannot go on with {given[name]}")
+            begun = f"without {cli.flag(name)}" if value is None else f"with {cli.flag(name)} {value}"
+            raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {given[name]}")
+    if "steps" in given:
+        _set_steps(trainer, path, given["steps"])
     if other_text:
-        cli.check_characters(docs, trainer.tokenizer, given.get("input"), f"the vocabulary of {path}")
+        text.check_characters(trainer, f"the vocabulary of {path}")
     if trainer.step_index == trainer.num_steps:
         cli.say(f"{path} is done: all its {trainer.num_steps} steps are behind it, so there is nothing to train, only to sample")
     else:
@@ -111,6 +192,18 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", source: str
         if "save" not in given:
             cli.say("warning: --resume without --save: what is trained from here on is not saved, not even at Ctrl-C")
     return trainer
+
+
+def _set_steps(trainer: Trainer, path: str, steps: int) -> None:
+    """Let a resumed run have this many steps, if its learning rate does not depend on them."""
+    if steps == trainer.num_steps:
+        return
+    begun = f"{path} was begun with --steps {trainer.num_steps}; it cannot go on with {steps}"
+    if trainer.adam.schedule != "constant":
+        raise cli.UsageError(f"{begun}, because its learning rate falls over them (with --schedule constant it would not)")
+    if steps < trainer.step_index:
+        raise cli.UsageError(f"{begun}, because it is at step {trainer.step_index} already")
+    trainer.num_steps = steps
 
 
 def _instruction_set(trainer: Trainer) -> str:

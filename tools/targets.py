@@ -55,17 +55,18 @@ QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 QEMU_S390X = ["qemu-s390x", "-L", "/usr/s390x-linux-gnu"]
 NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usable"}
 TARGETS = [
-    Target("gcc", ["gcc"], build.machine(), [], ["-lm"]),
-    Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm"], NO_FMA),
-    Target("clang", ["clang"], build.machine(), [], ["-lm"]),
-    Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm"]),
-    Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm"]),
-    Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm"]),  # big-endian
+    Target("gcc", ["gcc"], build.machine(), [], ["-lm", "-pthread"]),
+    Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm", "-pthread"], NO_FMA),
+    Target("gcc, thread sanitizer", ["gcc", "-fsanitize=thread", "-g"], build.machine(), [], ["-lm", "-pthread"]),
+    Target("clang", ["clang"], build.machine(), [], ["-lm", "-pthread"]),
+    Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
+    Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm", "-pthread"]),
+    Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm", "-pthread"]),  # big-endian
     # The wheel table, name for name.
-    Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm"]),
-    Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm"]),
-    Target("musllinux x86_64", [*ZIG, "x86_64-linux-musl"], "x86_64", [], ["-static", "-lm"]),
-    Target("musllinux aarch64", [*ZIG, "aarch64-linux-musl"], "aarch64", ["qemu-aarch64"], ["-static", "-lm"]),
+    Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm", "-pthread"]),
+    Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm", "-pthread"]),
+    Target("musllinux x86_64", [*ZIG, "x86_64-linux-musl"], "x86_64", [], ["-static", "-lm", "-pthread"]),
+    Target("musllinux aarch64", [*ZIG, "aarch64-linux-musl"], "aarch64", ["qemu-aarch64"], ["-static", "-lm", "-pthread"]),
     Target("macosx arm64", [*ZIG, "aarch64-macos"], "aarch64", None),
     Target("macosx x86_64", [*ZIG, "x86_64-macos"], "x86_64", None),
     Target("win amd64", [*ZIG, "x86_64-windows-gnu"], "x86_64", ["wine"]),
@@ -121,7 +122,7 @@ CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\
 def compile_all(target, folder, before=(), after=(), warn=WARN):
     """Objects of every C file. before, after: more flags, in front of ours and behind them."""
     isas = build.isas(target.machine)
-    macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
+    macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
     kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
     objects, calls = [], set()
     for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:
@@ -179,7 +180,7 @@ def compilers():
 def flags_matrix(scratch, chosen):
     machine, failed = build.machine(), 0
     for compiler in chosen or compilers():
-        target, results = Target(compiler, compiler.split(), machine, [], ["-lm"]), {}
+        target, results = Target(compiler, compiler.split(), machine, [], ["-lm", "-pthread"]), {}
         for number, name in enumerate(FLAG_SETS):
             if ONLY_X86.search(name) and machine != "x86_64":
                 continue

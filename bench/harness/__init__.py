@@ -4,7 +4,7 @@ machine    which package is measured, on which machine, pinned to which core
 task       the text, the documents' tokens and the initial parameters, written once for every contender
 worker     the child process of one contender;  run_script: the same for an unedited microgpt.py
 contender  the parent's side of such a process;  field: the contenders of each benchmark
-edited     programs with a part replaced
+edited     programs with a part replaced, and as modules
 contest    contenders in turns on one task, judged by their bits;  bits: the verdicts
 measure    interleaved rounds, medians, spread, ratios, noise;  peak: what the core can do at most
 table      plain text and Markdown;  report: JSON files;  cli: common options, the end of each script

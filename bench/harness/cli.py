@@ -1,34 +1,35 @@
 """Common command-line options, progress on stderr, and the end of each script."""
 import os
 import sys
+from collections import namedtuple
 
 from . import machine, report, table
 
+#: How a contest runs: its rounds, the seconds to spend on a contender per round at least, and "wall" or "cpu".
+Pace = namedtuple("Pace", "rounds least clock")
+
 
 def run(main):
-    """Run a script's main() and exit. Ctrl-C and a closed stdout end it without a traceback."""
+    """Run a script's main() and exit; Ctrl-C ends it without a traceback."""
     sys.stdout.reconfigure(errors="replace")  # a terminal without µ and × still gets the table
     try:
-        status = main()
-        sys.stdout.flush()
+        sys.exit(main())
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    sys.exit(status)
+        sys.exit(130)
 
 
-def add_options(p, rounds, clock=True):
-    """Add --quick, --repeats, --core, --json and, if wanted, --clock."""
+def add_options(p, rounds):
+    """Add --quick, --repeats, --json and --clock."""
     p.add_argument("--quick", action="store_true", help="less of everything: about half a minute")
     p.add_argument("--repeats", type=positive, metavar="N", help=f"rounds (default {rounds}; quick: 2)")
-    p.add_argument("--core", type=int, metavar="N", help="the core to run on (default: the last one)")
     p.add_argument("--json", metavar="FILE", help="write the report to this file")
-    if clock:
-        p.add_argument("--clock", choices=("wall", "cpu"), default="wall",
-                       help="cpu: processor time, for a machine that other work shares (default: wall)")  # fmt: skip
+    p.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                   help="cpu: processor time, for a machine that other work shares (default: wall)")  # fmt: skip
+
+
+def pace(args, rounds):
+    """Return the Pace of a contest that takes `rounds` rounds by default."""
+    return Pace(args.repeats or (2 if args.quick else rounds), 0.05 if args.quick else 0.3, args.clock)
 
 
 def positive(text):
@@ -56,9 +57,9 @@ def pair(text):
 positive.__name__, pair.__name__ = "positive whole number", "NAME=VALUE"  # argparse reports "invalid ... value"
 
 
-def choose_core(args):
+def choose_core():
     """Return the core for all contenders, and warnings that are known before anything is measured."""
-    core = machine.choose_core(args.core)
+    core = machine.choose_core()
     warnings = [machine.load_warning()]
     if core is None:
         warnings.append("this system does not let a process choose its core: contenders were not pinned")
@@ -80,15 +81,19 @@ def progress(label, total):
     return at
 
 
-def finish(new, args, tables, notes=()):
-    """Write the JSON file; print the tables, the notes, what did not run, and the warnings."""
+def finish(name, args, described, warnings, layouts, notes, absent, **content):
+    """Build the report and write it to the JSON file; print its tables, the notes, what did not run, and the warnings.
+
+    layouts: functions of the report, of tables.py.
+    """
+    new = report.build(name, described, warnings, absent=absent, **content)
     if args.json:
         report.write(args.json, new)
-    for columns_and_rows in tables:
-        print(f"\n{table.text(*columns_and_rows)}")
+    for layout in layouts:
+        print(f"\n{table.text(*layout(new))}")
     print()
-    for line in (*notes, *(f"not run: {name}: {why}" for name, why in new["absent"].items())):
+    for line in (*notes, *(f"not run: {name}: {why}" for name, why in absent.items())):
         print(line)
     print(report.caption(new).replace("`", ""))
-    for sentence in new["warnings"]:
+    for sentence in warnings:
         print(f"WARNING: {sentence}")

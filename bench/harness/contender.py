@@ -25,7 +25,7 @@ class Result:
 
 
 class Contender:
-    """A name, and the state of its process.
+    """A name, and the state of its process. run(steps) returns the Result of `steps` steps after a first, untimed one.
 
     precision: "f64", "f32" or "?"; batch: documents per step; tolerance: how far its losses may be from the
     original's, in the check before the timing; repeat: runs per round.
@@ -40,8 +40,6 @@ class Contender:
 
     def stop(self):
         """Stop."""
-
-    # run(steps) returns the Result of `steps` steps after a first one that is not timed, from the initial parameters.
 
 
 class Worker(Contender):

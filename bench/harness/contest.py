@@ -1,20 +1,37 @@
 """Run contenders in turns on one task, and compare losses and parameters with a judge's."""
 import math
-import statistics
 import sys
+import tempfile
+from pathlib import Path
 
-from . import bits, measure
+from . import bits, cli, measure
 from .contender import Unavailable
 
 #: Steps on which every contender is checked before it is timed.
 CHECK = 2
 
 
-def play(field, judge, the_task, steps, rounds, least, clock, progress):
+def each(title, models, most, pace, play):
+    """Run one contest for each name in models; return (rows, absent, warnings) of all of them.
+
+    most: contenders of a contest, at most; play(name, folder, progress) returns what `play` below does.
+    """
+    progress, rows, absent, warnings = cli.progress(title, len(models) * (1 + most * (1 + pace.rounds))), [], {}, []
+    for name in models:
+        with tempfile.TemporaryDirectory() as folder:
+            found, missing, more = play(name, Path(folder), progress)
+        rows += found
+        absent |= {f"{contender}, {name}": why for contender, why in missing.items()}
+        warnings += [f"{name}: {sentence}" for sentence in more]
+    progress(None)
+    return rows, absent, warnings
+
+
+def play(field, judge, the_task, steps, pace, progress):
     """Check and time every contender of a field.
 
     judge: the Contender whose losses and parameters are right, or None; it may be in the field. steps: documents per
-    run; least: seconds to spend on a contender per round; clock: "wall" or "cpu".
+    run; pace: a cli.Pace.
 
     Returns (rows, absent, warnings): a dict for each contender, with its verdict and the seconds per document of every
     round; {name: why it was not run}; sentences. Exits if the judge cannot run.
@@ -28,7 +45,7 @@ def play(field, judge, the_task, steps, rounds, least, clock, progress):
             judge.stop()
         except Unavailable as why:
             sys.exit(f"{judge.name}: {why}")
-    ready = _check(field, truth, the_task, steps, least, absent, progress)
+    ready = _check(field, truth, the_task, steps, pace.least, absent, progress)
     results, shared = {c.name: [] for c in ready}, set()
 
     def runner(contender):
@@ -39,13 +56,13 @@ def play(field, judge, the_task, steps, rounds, least, clock, progress):
                 absent[contender.name] = str(why)
                 return None
             results[contender.name].append(result)
-            if clock == "wall" and result.by_clock["cpu"] < (1 - measure.NOISY) * result.by_clock["wall"]:
+            if pace.clock == "wall" and result.by_clock["cpu"] < (1 - measure.NOISY) * result.by_clock["wall"]:
                 shared.add(contender.name)
-            return result.by_clock[clock] / result.steps / contender.batch
+            return result.by_clock[pace.clock] / result.steps / contender.batch
 
         return once
 
-    times = measure.interleave({c.name: runner(c) for c in ready}, rounds, progress)
+    times = measure.interleave({c.name: runner(c) for c in ready}, pace.rounds, progress)
     rows, warnings = [], []
     for contender in ready:
         contender.stop()
@@ -82,11 +99,10 @@ def _check(field, truth, the_task, steps, least, absent, progress):
 
 
 def batch_loss(the_task, batch):
-    """Return the mean loss of the first documents under the initial parameters: a learning rate of 0 keeps them."""
+    """Return the mean loss of the first documents under the initial parameters."""
     from microgpt import Trainer
 
-    trainer = Trainer(the_task.docs, seed=the_task.seed, learning_rate=0.0, **the_task.settings)
-    return statistics.fmean(trainer.run(batch))
+    return Trainer(the_task.docs, seed=the_task.seed, batch_size=batch, **the_task.settings).step()
 
 
 def _row(contender, seconds, results, truth, warnings):

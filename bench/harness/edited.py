@@ -1,6 +1,15 @@
-"""A program with a part of it replaced, as its user would edit it."""
+"""A program with a part of it replaced, as its user would edit it; and a program as a module."""
 import ast
+import importlib.util
 from pathlib import Path
+
+
+def load(path):
+    """Run a Python file as a module of its own, and return it."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def with_imports(path, names, copy):

@@ -21,11 +21,6 @@ def module(name, file, folder, core, options=None, **kwargs):
     return Worker(name, specification, **kwargs)
 
 
-def numpy(name, folder, core):
-    """Return the NumPy contender."""
-    return module(name, machine.BENCH / "numpy_gpt.py", folder, core)
-
-
 def pytorch(name, folder, core, python, batches):
     """Return the PyTorch contenders in both precisions; name has the places {dtype} and {precision}."""
     contenders = []

@@ -24,19 +24,15 @@ def build(benchmark, machine, warnings, **content):
 
 def write(path, report):
     """Write the report completely or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    from microgpt.files import write_atomically
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read(path):
-    """Return the report in a file, or None if there is none."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    """Return the report in a file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def caption(report):

@@ -33,7 +33,7 @@ class Task:
 
     @property
     def shape(self):
-        """The arguments of arithmetic.num_params."""
+        """The sizes that the arithmetic is counted from, by name."""
         return {"vocab_size": self.vocab_size, **{k: self.settings[k] for k in ("n_embd", "n_layer", "block_size")}}
 
     def positions(self, documents):
@@ -51,26 +51,18 @@ class Task:
         return weights
 
 
-def shapes(vocab_size, n_embd, n_head, n_layer, block_size):
-    """Return [(name, nout, nin)] of the script's state_dict, in its order."""
-    rows = [("wte", vocab_size, n_embd), ("wpe", block_size, n_embd), ("lm_head", vocab_size, n_embd)]
-    for i in range(n_layer):
-        rows += [(f"layer{i}.attn_w{w}", n_embd, n_embd) for w in "qkvo"]
-        rows += [(f"layer{i}.mlp_fc1", 4 * n_embd, n_embd), (f"layer{i}.mlp_fc2", n_embd, 4 * n_embd)]
-    return rows
-
-
 def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
     """Write the task of training on `documents` documents and return it. Parameters are drawn as in the script."""
     import random
 
+    from microgpt.config import Config
     from microgpt.data import Tokenizer
 
     folder, settings = Path(folder), {**SETTINGS, **settings}
     rng, shuffled = random.Random(seed), list(docs)
     rng.shuffle(shuffled)
     tokenizer = Tokenizer(shuffled)
-    rows = shapes(tokenizer.vocab_size, **settings)
+    rows = [(name, *shape) for name, shape in Config(**settings).shapes(tokenizer.vocab_size).items()]
     params = array("d", [rng.gauss(0, 0.08) for _, nout, nin in rows for _ in range(nout * nin)])
     (folder / "params.f64").write_bytes(params.tobytes())
     (folder / "input.txt").write_text("\n".join(docs), encoding="utf-8", newline="\n")

@@ -8,7 +8,6 @@ Output of a contender is discarded: stdout belongs to the answers. Only the publ
 another version of it may run here.
 """
 import gc
-import importlib.util
 import json
 import os
 import sys
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from harness import bits, machine, task  # noqa: E402
+from harness import bits, edited, machine, task  # noqa: E402
 
 
 def main():
@@ -87,10 +86,7 @@ def prepare_trainer(specification):
 
 def prepare_module(specification):
     """A Python file with a function make(task, **options); its result has run(n) -> n losses, and parameters()."""
-    the, path = task.Task(specification["task"]), specification["file"]
-    spec = importlib.util.spec_from_file_location("contender_module", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    the, module = task.Task(specification["task"]), edited.load(specification["file"])
     versions = module.versions() if hasattr(module, "versions") else {}
     return lambda: module.make(the, **specification["options"]), versions
 

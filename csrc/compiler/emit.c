@@ -1,4 +1,4 @@
-/* From sums over lists of addresses to instructions: regular steps are recognised, neighbours done side by side. */
+/* Turn sums over lists of addresses into instructions: find regular steps, and compute neighbours side by side. */
 #include "compiler/passes.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@ int64_t mg_frame_take(mg_emitter *e, int64_t n)
     return at;
 }
 
-/* ---- lists of offsets, equal ones once ---- */
+/* ---- lists of offsets, equal ones shared ---- */
 
 int32_t mg_share_list(mg_emitter *e, const int32_t *items, int32_t n)
 {
@@ -46,7 +46,7 @@ int32_t mg_share_list(mg_emitter *e, const int32_t *items, int32_t n)
     return at;
 }
 
-/* ---- batches: what may be done in any order, collected until it is flushed ---- */
+/* ---- batches: instructions that may run in any order, collected until they are flushed ---- */
 
 void mg_add(mg_emitter *e, mg_batch *batch, int32_t seq, mg_instruction i, mg_tile tile)
 {
@@ -65,12 +65,12 @@ static int compare_pending(const void *p, const void *q)
     const mg_pending *x = p, *y = q;
     if (x->seq != y->seq) return x->seq < y->seq ? -1 : 1;
     if (x->key != y->key) return x->key < y->key ? -1 : 1;
-    return x->tile.n < y->tile.n ? -1 : x->tile.n > y->tile.n; /* of one instruction: equal lengths together */
+    return x->tile.n < y->tile.n ? -1 : x->tile.n > y->tile.n; /* within an instruction: equal lengths together */
 }
 
 void mg_flush(mg_emitter *e, mg_batch *batch)
 {
-    /* key: the first one that is like this one; its number orders them. */
+    /* key: the index of the first item with the same instruction; items are sorted by it. */
     const int32_t n = batch->n;
     if (!n) return;
     uint32_t mask = 63;
@@ -97,7 +97,7 @@ void mg_flush(mg_emitter *e, mg_batch *batch)
             }
         }
     }
-    /* Stable for tiles that compare equal, so that neighbours stay neighbours: the index breaks ties. */
+    /* The sort is stable, so that neighbours stay neighbours. */
     mg_pending *sorted = batch->items;
     int in_order = 1;
     for (int32_t k = 1; k < n; k++) in_order &= compare_pending(sorted + k - 1, sorted + k) <= 0;
@@ -149,7 +149,7 @@ int32_t mg_find_runs(int32_t E, const int32_t *a, const int32_t *b, const int32_
 #define DB(i) (b ? b[(i) + 1] - b[i] : 0)
 #define OK(i) (out[(i) + 1] - out[i] == 1 && (!same_as_next || same_as_next[i]))
 #define LIKE_LAST(i) (OK(i) && OK((i) - 1) && DA(i) == DA((i) - 1) && DB(i) == DB((i) - 1))
-    for (int32_t start = 0, end; start < E - 1; start = end) { /* steps start to end - 1 are alike */
+    for (int32_t start = 0, end; start < E - 1; start = end) { /* steps start to end - 1 are equal */
         for (end = start + 1; end < E - 1 && LIKE_LAST(end); end++)
             ;
         int32_t i = start > s ? start : s;
@@ -361,7 +361,7 @@ static void emit_columns(mg_emitter *e, mg_batch *batch, mg_batch *before, int32
 void mg_emit_sums(mg_emitter *e, mg_batch *batch, mg_batch *before, int32_t E, int32_t n,
                   const int32_t *a, const int32_t *b, const int32_t *out, int accumulate, const mg_permuted *permuted)
 {
-    if (!permuted && n > 1 && n <= 3 && E > 1) { /* a short sum is better done a column at a time, over all elements */
+    if (!permuted && n > 1 && n <= 3 && E > 1) { /* a short sum is faster a column at a time, over all elements */
         for (int32_t k = 0; k < n; k++)
             emit_columns(e, batch, before, k, E, 1, n, a + k, b ? b + k : NULL, out,
                          k && !accumulate ? 1 : accumulate, NULL);

@@ -1,9 +1,9 @@
-/* The backward instructions: gradients of one level, whose sums are made alike, side by side; the leaves' last. */
+/* The backward instructions: gradients of one level with sums of the same form side by side, those of the leaves last. */
 #include "compiler/pull.h"
 
 #include <stdlib.h>
 
-/* Gradients that are computed together: of one level, with the same kinds of terms, and permuted alike. */
+/* Gradients computed together: of one level, with the same kinds of terms and the same permutations. */
 typedef struct {
     int32_t level, node, key, rank; /* node: one of them; key: the least */
 } group;
@@ -100,13 +100,28 @@ static member *find_groups(mg_pull *p, int32_t *n_members)
     for (int32_t k = 0; k < n_groups; k++) sorted[k] = groups + k;
     qsort(sorted, (size_t)n_groups, sizeof *sorted, compare_groups);
     for (int32_t k = 0; k < n_groups; k++) sorted[k]->rank = k;
-    for (int32_t k = 0; k < n; k++) members[k].group = groups[members[k].group].rank;
-    qsort(members, (size_t)n, sizeof *members, compare_members);
+    /* By group, which keeps their order; then within each group, where most are in order already. */
+    int32_t *end = NEW_ZEROS(p->pass, int32_t, n_groups + 1);
+    member *by_group = NEW(p->pass, member, n + 1);
+    for (int32_t k = 0; k < n; k++) end[members[k].group = groups[members[k].group].rank]++;
+    for (int32_t k = 0, at = 0; k < n_groups; k++) {
+        at += end[k];
+        end[k] = at - end[k];
+    }
+    for (int32_t k = 0; k < n; k++) by_group[end[members[k].group]++] = members[k];
+    for (int32_t k = 0; k < n_groups; k++) {
+        const int32_t from = k ? end[k - 1] : 0;
+        for (int32_t j = from + 1; j < end[k]; j++)
+            if (compare_members(by_group + j - 1, by_group + j) > 0) {
+                qsort(by_group + from, (size_t)(end[k] - from), sizeof *by_group, compare_members);
+                break;
+            }
+    }
     *n_members = n;
-    return members;
+    return by_group;
 }
 
-/* ---- terms that depend on what a lookup hits: the gradient goes to the one candidate that it hit ---- */
+/* ---- terms through a lookup: the gradient goes to the one candidate that the index selects ---- */
 
 typedef struct {
     int32_t user, slot, member;
@@ -176,7 +191,7 @@ static void emit_conditional(mg_pull *p, const member *members, int32_t E, int32
         const int32_t from = (int32_t)p->grad[p->alias[u->user]];
         if (is_regular)
             regular[n_regular++] = (scattered){g->a[u->site], to[0], n > 1 ? to[1] - to[0] : 0, from, u->factor};
-        else /* others of the candidates have their turn elsewhere */
+        else /* the other candidates are handled with their own group */
             mg_add(p->e, &p->batch, 0, (mg_instruction){.kind = MG_I_SCATTER_LIST, .R = 1, .accumulate = accumulate, .ints = -1},
                    (mg_tile){0, u->factor, from, g->a[u->site], mg_share_list(p->e, to, n), -1});
     }

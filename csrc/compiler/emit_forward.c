@@ -1,10 +1,12 @@
-/* Where each number is in the frame, and the instructions that compute them, level by level.
+/* The place of each number in the frame, and the instructions that compute them, level by level.
  *
- * Values of one level, operation and length are neighbours, in the order in which the program made them: their operands
- * mostly move by constant steps, so that whole groups become one instruction. */
+ * Values of one level, operation and length are neighbours, in the order in which the program made them. Their operands
+ * usually advance by constant steps, so a whole group becomes one instruction. */
 #include "compiler/passes.h"
 
 #include <stdlib.h>
+
+#include "compiler/memory.h"
 
 #include "microgpt.h"
 
@@ -40,9 +42,9 @@ typedef struct {
     mg_emitter *e;
     const mg_values *v;
     int32_t *slot;               /* by value */
-    int32_t E, *out, *a, *b;     /* of the group at hand */
+    int32_t E, *out, *a, *b;     /* of the current group */
     const entry *group;
-    mg_batch before, batch, local; /* what must come before the group; the group; local gradients */
+    mg_batch before, batch, local; /* instructions before the group; the group; local gradients */
 } emission;
 
 static const mg_value *value_at(const emission *m, int32_t k) { return m->v->items + m->group[k].value; }
@@ -139,7 +141,7 @@ static void emit_group(emission *m, int64_t tables)
     }
 }
 
-/* Everything that is in the frame from the beginning: the graph's numbers (constants, tables), and 1.0. */
+/* The initial contents of the frame: the graph's numbers (constants, tables), and 1.0. */
 static void lay_out_constants(mg_emitter *e, const mg_graph *g, mg_frame_layout *layout, mg_program *program)
 {
     program->n_constants = g->n_numbers + 1;

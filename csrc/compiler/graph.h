@@ -1,6 +1,6 @@
 /* A traced computation: the operations of one call of a user's function, in the order in which they were made.
  *
- * Nodes are numbers from 0 on. Until a pass renumbers them, operands stand before the nodes that use them. */
+ * Nodes are numbers from 0 on. Until a pass renumbers them, operands come before the nodes that use them. */
 #ifndef MG_GRAPH_H
 #define MG_GRAPH_H
 
@@ -48,7 +48,7 @@ typedef struct {
     int32_t n, capacity;
     uint8_t *op;
     int32_t *a, *b;
-    int32_t *key; /* where a node stood in the trace, NULL in the trace itself */
+    int32_t *key; /* the index of a node in the trace; NULL in the trace itself */
     int32_t *lists;
     int32_t n_lists, lists_capacity;
     double *numbers;
@@ -81,8 +81,8 @@ int32_t mg_graph_list(mg_graph *graph, int32_t n, const int32_t *items); /* item
 int32_t mg_graph_numbers(mg_graph *graph, int32_t n, const double *items);
 void mg_graph_free(mg_graph *graph); /* what it points to */
 
-/* A number as CPython's math functions and operators give it, and in *odd whether Python might raise an error or return
- * something else than a float: the caller then leaves the computation to Python. */
+/* A number as computed by CPython's math functions and operators. *odd is set where Python might raise an error or return
+ * something other than a float; then the caller leaves the computation to Python. */
 double mg_call_function(int function, double x, int *odd);
 double mg_python_pow(double x, double y, int *odd);
 

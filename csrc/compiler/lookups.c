@@ -1,7 +1,7 @@
-/* The first pass: what is dead is left out, equal lookups become one, and lookups move towards the leaves.
+/* The first pass: drop dead nodes, merge equal lookups, and move lookups towards the leaves.
  *
- * probs[target], where each candidate is the same operation and nothing else uses it, becomes that operation on looked-up
- * operands. The script's graph has one such node, too, whichever it is: this renames nodes, it changes no order. */
+ * If all candidates of probs[target] are the same operation and have no other user, it becomes that operation on looked-up
+ * operands. The script's graph has exactly one such node per call as well, so this renames nodes and changes no order. */
 #include "compiler/passes.h"
 
 static int32_t resolve(int32_t *to, int32_t x)
@@ -89,7 +89,7 @@ static void table_grow(mg_pass *pass, mg_table *t, sinker *s)
         }
 }
 
-/* The lookup with these candidates that was seen before, or -1; then node takes its place for later ones. */
+/* An earlier lookup with these candidates, or -1; then node is recorded for later ones. */
 static int32_t find_lookup(sinker *s, int32_t ints, const int32_t *list, int32_t node)
 {
     mg_table *t = &s->seen;
@@ -110,7 +110,7 @@ static int32_t find_lookup(sinker *s, int32_t ints, const int32_t *list, int32_t
     return -1;
 }
 
-/* The node that looks up one of items (a list), perhaps one that exists. */
+/* A node that looks up one of items (a list); an existing one if there is one. */
 static int32_t look(sinker *s, int32_t ints, int32_t *list, int32_t key)
 {
     int same = 1;
@@ -130,7 +130,7 @@ static int32_t look(sinker *s, int32_t ints, int32_t *list, int32_t key)
     return found;
 }
 
-/* Whether the candidates are one operation that nothing else uses. count: zeros, by node. */
+/* Whether the candidates are all the same operation and have no other user. count: zeros, by node. */
 static int sinkable(sinker *s, const int32_t *list, int32_t *count)
 {
     const mg_graph *g = &s->g;
@@ -174,7 +174,7 @@ static void sink(sinker *s)
             const int32_t x = g->lists[at + k];
             operand[k] = resolve(s->to, g->a[x]);
             other[k] = two ? resolve(s->to, g->b[x]) : 0;
-            if (!count[x]) { /* it dies */
+            if (!count[x]) { /* now dead */
                 count[x] = 1;
                 s->uses[operand[k]]--;
                 if (two) s->uses[other[k]]--;
@@ -261,7 +261,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
     if (trace->n_lists) memcpy(s.g.lists, trace->lists, (size_t)trace->n_lists * 4);
     for (int32_t i = 0; i < n; i++) s.g.key[i] = s.to[i] = i;
     count_uses(&s.g, n_roots, roots, s.uses);
-    for (int32_t r = 0; r < n_roots; r++) s.uses[roots[r]] += 1 << 24; /* roots stay what they are */
+    for (int32_t r = 0; r < n_roots; r++) s.uses[roots[r]] += 1 << 24; /* roots are never rewritten */
     sink(&s);
 
     uint8_t *seen = NEW_ZEROS(pass, uint8_t, s.g.n);
@@ -301,7 +301,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
     out->roots = NEW(pass, int32_t, n_roots);
     for (int32_t r = 0; r < n_roots; r++) out->roots[r] = renamed[resolve(s.to, roots[r])];
     out->uses = NEW_ZEROS(pass, int32_t, m);
-    for (int32_t i = 0; i < m; i++) { /* by all that is left, unused values included */
+    for (int32_t i = 0; i < m; i++) { /* by every node that is left, unused ones included */
         const int k = mg_op_operands(g->op[i]);
         if (k > 0) out->uses[g->a[i]]++;
         if (k > 1) out->uses[g->b[i]]++;

@@ -1,10 +1,10 @@
-/* Where each node stands in the order of the uncompiled backward pass, and how int inputs change that.
+/* The position of each node in the order of the uncompiled backward pass, and how int inputs change it.
  *
- * That order is depth first: children from left to right, each node after all that is below it. A lookup of inner nodes
- * makes it depend on an index. Let s be where the search first meets such a lookup. Until then nothing depends on the
- * index. From there it is simulated for every value of the index until an ancestor of s has finished. If the same nodes
- * have finished by then whatever the value, the search goes on from the same state, and all that depends on this index
- * is the order among those nodes: a region. No region may contain a lookup by another index. */
+ * The order is depth first: children from left to right, each node after everything below it. A lookup of inner nodes
+ * makes it depend on an index. Let s be the site where the search first meets such a lookup: nothing before s depends on
+ * the index. From s on, the search is simulated for each value of the index until an ancestor of s finishes. If the same
+ * nodes have finished by then for all values, the search continues from the same state, and only the order among those
+ * nodes depends on the index: they are a region. No region may contain a lookup by another index. */
 #include "compiler/passes.h"
 
 typedef struct {
@@ -17,7 +17,7 @@ typedef struct {
     uint8_t *encloses; /* by node: see find_enclosing */
     mg_ints outside; /* lists of find_outside, */
     int32_t *outside_of; /* by node: where its list begins + 1, 0: none yet */
-    int32_t *prefix; /* by value, of the region simulated last: so many nodes finish first, and as in the baseline */
+    int32_t *prefix; /* by value, of the region simulated last: how many nodes finish first, in the order of the baseline */
     int32_t prefix_capacity;
     int32_t *site_parent, *site_time, *site_discovered;
     int32_t *site_visit; /* by lookup: how many lookups were met before this one */
@@ -34,7 +34,7 @@ typedef struct search_frame {
     int32_t node, next;
 } frame;
 
-enum { MOST_VISITS = 100000000 }; /* of nodes, over all simulations: some seconds */
+enum { MOST_VISITS = 100000000 }; /* of nodes, in all simulations together: a few seconds */
 
 static inline int32_t child(const mg_graph *g, int32_t i, int32_t k) /* -1: no more */
 {
@@ -115,8 +115,8 @@ static int has_site(const search *s, int32_t low, int32_t high)
 
 enum { SAME_NODES, OTHER_NODES, OTHER_LOOKUP };
 
-/* What is below a node c is visited as in the baseline if the nodes below c that have finished are the same ones. That is
- * certain where all nodes that have finished here but not there, or there but not here, are on levels no lower than c's. */
+/* The nodes below c are visited as in the baseline if the same ones of them have finished. That is certain if all nodes
+ * that have finished in only one of the two are on levels no lower than that of c. */
 typedef struct {
     int32_t covered;    /* the baseline's positions below this one have been compared */
     int32_t difference; /* the lowest level of the nodes that are not in both */
@@ -136,8 +136,8 @@ static int same_below(search *s, comparison *x, int32_t c, int32_t high)
     return 1;
 }
 
-/* Which nodes enclose what the baseline visits below them: all users of those nodes are below the node, or the node itself,
- * whatever the indices, and no lookup of inner nodes is among them. Until such a node is visited, none of them is. */
+/* Find the nodes that enclose what the baseline visits below them: for all indices, every user of those nodes is the node
+ * itself or below it, and none is a lookup of inner nodes. So none of them is visited before the node. */
 static void find_enclosing(mg_pass *pass, search *s)
 {
     const mg_graph *g = s->g;
@@ -165,7 +165,7 @@ static void find_enclosing(mg_pass *pass, search *s)
     }
 }
 
-/* What has finished in a simulation. */
+/* The nodes that have finished in a simulation. */
 typedef struct {
     int32_t stamp, barrier;          /* marked; discovered before the site */
     int32_t first_found, first_size; /* discovered in this range */
@@ -177,8 +177,8 @@ static inline int has_finished(const search *s, const finished *f, int32_t i)
            || (uint32_t)(s->discovered[i] - f->first_found) < (uint32_t)f->first_size;
 }
 
-/* What is used below c, which encloses it, and finishes before any of it: appended to s->outside after the lowest level below
- * c and their number. 0 if one of them has not finished. */
+/* Append to s->outside the lowest level below c, a count, and so many nodes that are used below c (which encloses its
+ * nodes) and finish before all of them. 0 if one of them has not finished. */
 static int find_outside(mg_pass *pass, search *s, const finished *f, int32_t c)
 {
     const int32_t from = s->began[c], to = s->o->position[c], start = s->outside.n;
@@ -204,7 +204,7 @@ static int find_outside(mg_pass *pass, search *s, const finished *f, int32_t c)
     return 1;
 }
 
-/* Whether what c encloses is visited as in the baseline: what else is used there has finished. */
+/* Whether what c encloses is visited as in the baseline: everything else used there has finished. */
 static int enclosed_as_before(mg_pass *pass, search *s, comparison *x, const finished *f, int32_t c, int32_t high)
 {
     if (!s->encloses[c] || s->o->position[c] < 0 || s->o->position[c] >= high) return 0;
@@ -233,7 +233,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
     int32_t depth = 0;
     for (int32_t i = s->site_parent[site], below = -1;; below = i, i = s->parent[i]) { /* from the site up */
         if (depth > size) return OTHER_NODES;
-        int32_t k = 0; /* the child to go on with */
+        int32_t k = 0; /* the child to continue with */
         while (child(g, i, k) >= 0 && (below < 0 ? child(g, i, k) != site : looked_up(g, child(g, i, k), -1, 0) != below)) k++;
         path[depth++] = (frame){i, below < 0 ? k : k + 1};
         if (i == ancestor) break;
@@ -241,7 +241,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
     const size_t wanted = (size_t)n_values * (size_t)size;
     if (wanted > s->rows_capacity) {
         s->rows_capacity = 2 * wanted;
-        s->rows = NEW(pass, int32_t, s->rows_capacity);
+        s->rows = mg_pass_sparse(pass, s->rows_capacity * sizeof *s->rows);
     }
     if (n_values > s->prefix_capacity) {
         s->prefix_capacity = n_values;
@@ -253,7 +253,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
         const int32_t stamp = ++s->stamp;
         finished done = {stamp, barrier, 0, 0};
         s->prefix[value] = 0;
-        if (value == 0) { /* the baseline itself, but for what may not be met in it */
+        if (value == 0) { /* the baseline itself: check only that it has no other lookup */
             if (has_other_site(s, low, high, ints)) return OTHER_LOOKUP;
             s->prefix[value] = size;
             continue;
@@ -274,7 +274,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
                 if (s->inner_site[raw] && g->a[raw] != ints) return OTHER_LOOKUP;
                 c = looked_up(g, raw, ints, value);
             }
-            if (!mg_op_is_inner(g->op[c]) || has_finished(s, &done, c)) continue; /* or has begun */
+            if (!mg_op_is_inner(g->op[c]) || has_finished(s, &done, c)) continue; /* or has started */
             if (m > 0 && enclosed_as_before(pass, s, &compared, &done, c, high)) {
                 const int32_t from = s->began[c] - low, n = position[c] - low + 1 - from;
                 if (m + n > size) return OTHER_NODES;
@@ -287,7 +287,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
             if (same_below(s, &compared, c, high)) {
                 const int32_t from = s->began[c] - low, to = position[c] - low;
                 if (m + to - from >= size) return OTHER_NODES;
-                if (m == 0 && from == 0) { /* mostly the greater part: known by when it was discovered */
+                if (m == 0 && from == 0) { /* usually the greater part: recorded as a range of discovery times */
                     m = done.first_size = s->prefix[value] = to + 1;
                     done.first_found = s->discovered[c];
                 } else {
@@ -313,7 +313,7 @@ static int simulate(mg_pass *pass, search *s, int32_t ancestor, int32_t site, in
     return SAME_NODES;
 }
 
-/* How many nodes finish first and in the same order whatever the value; the other columns of moved are filled in. */
+/* How many nodes finish first, in the same order for all values; fills in the other columns of moved. */
 static int32_t count_fixed(const search *s, int32_t *moved, int32_t n_values, int32_t size)
 {
     int32_t fixed = size;
@@ -327,8 +327,8 @@ static int32_t count_fixed(const search *s, int32_t *moved, int32_t n_values, in
     return fixed;
 }
 
-/* By first visit, to the letter: what is below a lookup may be met before any node has finished, and for another value of the
- * index that way may not be taken at all. So the lookup above must begin the region. */
+/* By first visit, not by time of finishing: a lookup may be met below another before any node has finished, and for another
+ * value of the index not be met at all. So the upper lookup must begin the region. */
 static int site_before(const search *s, int32_t x, int32_t y) { return s->site_visit[x] < s->site_visit[y]; }
 
 void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg_order *out)
@@ -386,7 +386,7 @@ void mg_find_order(mg_pass *pass, const mg_compact *c, const int32_t *bounds, mg
         const int32_t site = sites.items[i], ints = g->a[site], low = s.site_time[site];
         int32_t ancestor = s.site_parent[site], high, *moved = NULL, kept = 0, settled = 0;
         const int32_t len = g->lists[g->b[site]], n_values = bounds[ints] < len ? bounds[ints] : len;
-        for (int32_t r = 0; r < out->n_regions; r++) /* part of another one's region, by the same index */
+        for (int32_t r = 0; r < out->n_regions; r++) /* part of the region of another lookup by the same index */
             settled |= out->regions[r].ints == ints && out->regions[r].low <= low && low < out->regions[r].high;
         if (settled) continue;
         for (;;) {

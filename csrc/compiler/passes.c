@@ -2,7 +2,11 @@
 #include "compiler/passes.h"
 
 #include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
+#include "compiler/memory.h"
 #include "microgpt.h"
 
 struct mg_chunk {
@@ -11,7 +15,21 @@ struct mg_chunk {
     char data[] __attribute__((aligned(16)));
 };
 
-enum { CHUNK = 1 << 22, MOST_KEPT = 1 << 25 };
+enum { HUGE_PAGE = 1 << 21, CHUNK = 1 << 22, MOST_KEPT = 3 << 24 };
+
+/* The passes jump about in arrays of megabytes: with pages of 4 KiB most of a pass's time is spent on finding them. */
+static mg_chunk *allocate_chunk(size_t size, int sparse)
+{
+    if (sparse) return malloc(size);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const size_t rounded = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    mg_chunk *chunk = rounded < size ? NULL : aligned_alloc(HUGE_PAGE, rounded);
+    if (chunk) (void)madvise(chunk, rounded, MADV_HUGEPAGE); /* a wish */
+#else
+    mg_chunk *chunk = malloc(size);
+#endif
+    return chunk;
+}
 
 static void out_of_memory(mg_pass *p)
 {
@@ -19,14 +37,14 @@ static void out_of_memory(mg_pass *p)
     longjmp(p->stop, 1);
 }
 
-static mg_chunk *new_chunk(mg_pass *p, size_t size)
+static mg_chunk *new_chunk(mg_pass *p, size_t size, int sparse)
 {
     mg_chunk *chunk = p->spare;
-    if (size <= CHUNK && chunk) {
+    if (size <= CHUNK - sizeof *chunk && chunk) {
         p->spare = chunk->next;
     } else {
-        const size_t room = size > CHUNK ? size : CHUNK;
-        chunk = malloc(sizeof *chunk + room);
+        const size_t room = size > CHUNK - sizeof *chunk ? size : CHUNK - sizeof *chunk;
+        chunk = allocate_chunk(sizeof *chunk + room, sparse);
         if (!chunk) out_of_memory(p);
         chunk->size = room;
     }
@@ -35,18 +53,22 @@ static mg_chunk *new_chunk(mg_pass *p, size_t size)
     return chunk;
 }
 
-void *mg_pass_memory(mg_pass *p, size_t size)
+static void *take(mg_pass *p, size_t size, int sparse)
 {
     size = (size + 15) & ~(size_t)15;
     if (size > (size_t)(p->end - p->next)) {
-        mg_chunk *chunk = new_chunk(p, size);
-        if (size > CHUNK / 2) return chunk->data; /* the current one goes on */
+        mg_chunk *chunk = new_chunk(p, size, sparse && size > CHUNK);
+        if (size > CHUNK / 2) return chunk->data; /* the current chunk stays in use */
         p->next = chunk->data;
         p->end = chunk->data + chunk->size;
     }
     p->next += size;
     return p->next - size;
 }
+
+void *mg_pass_memory(mg_pass *p, size_t size) { return take(p, size, 0); }
+
+void *mg_pass_sparse(mg_pass *p, size_t size) { return take(p, size, 1); }
 
 void *mg_pass_zeros(mg_pass *p, size_t size) { return memset(mg_pass_memory(p, size), 0, size); }
 
@@ -61,7 +83,7 @@ static void release_chunks(mg_pass *p, mg_chunk **kept)
         }
         next = list->next;
         total += list->size;
-        if (list->size == CHUNK && total <= MOST_KEPT) {
+        if (list->size == CHUNK - sizeof *list && total <= MOST_KEPT) {
             list->next = *kept;
             *kept = list;
         } else
@@ -161,7 +183,7 @@ int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int wit
         finish(e, program);
         status = MG_OK;
     } else if (pass->status == MG_OK && forward_done) {
-        /* The order cannot be known before: the forward pass alone. */
+        /* The order is not known in advance: compile the forward pass alone. */
         program->dynamic = pass->why;
         pass->why = NULL;
         e->n = n;

@@ -1,4 +1,4 @@
-/* What the compiler's passes share: memory, the graph between passes, and what each hands to the next. Private. */
+/* What the passes of the compiler share: memory, the graph between passes, and the result of each for the next. Private. */
 #ifndef MG_PASSES_H
 #define MG_PASSES_H
 
@@ -10,17 +10,18 @@
 #include "compiler/graph.h"
 #include "compiler/program.h"
 
-/* All memory of a compilation is taken from chunks that the caller keeps for the next one. A pass that cannot go on jumps
+/* All memory of a compilation comes from chunks that the caller keeps for the next one. A pass that cannot continue jumps
  * to stop. */
 typedef struct {
     jmp_buf stop;
     int status;      /* MG_NO_MEMORY, or MG_OK where why says what is not supported */
     const char *why;
-    mg_chunk *chunks, *spare; /* in use; left over from before */
+    mg_chunk *chunks, *spare; /* in use; free, from an earlier compilation */
     char *next, *end;
 } mg_pass;
 
 void *mg_pass_memory(mg_pass *pass, size_t size); /* not cleared, aligned to 16 */
+void *mg_pass_sparse(mg_pass *pass, size_t size); /* the same, for an array of which little is written to */
 void *mg_pass_zeros(mg_pass *pass, size_t size);
 _Noreturn void mg_pass_unsupported(mg_pass *pass, const char *why);
 
@@ -66,7 +67,7 @@ void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, con
  * finish at low <= position < high in the baseline (where it is 0) finish at low + moved[value][position - low]. */
 typedef struct {
     int32_t site, ints, low, high, n_values;
-    int32_t fixed;  /* so many finish first and at the same position whatever the value */
+    int32_t fixed;  /* how many finish first, at the same positions for all values */
     int32_t *moved; /* [n_values][high - low], without the first `fixed` of each value */
 } mg_region;
 typedef struct {

@@ -1,4 +1,4 @@
-/* Compiled programs after the compiler is done with them. */
+/* Freeing compiled programs, and damaging them for tests. */
 #include "compiler/program.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ void mg_program_free(mg_program *p)
 
 void mg_program_damage(mg_program *p, int which)
 {
-    /* Exchange the two operands' places of a sum's first terms in one backward tile: an order that is not the script's. */
+    /* Exchange the operands of the first terms of a sum in one backward tile: an order that is not the script's. */
     for (int32_t k = 0, seen = 0; k < p->n_backward; k++) {
         mg_instruction *i = p->instructions + p->n_forward + k;
         if (i->kind < MG_I_DOT_BROADCAST || i->kind > MG_I_SUM_SINGLE || i->ints >= 0) continue;

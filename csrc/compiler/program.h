@@ -1,7 +1,7 @@
-/* A compiled computation: straight lists of instructions over one frame of doubles, forward and backward.
+/* A compiled computation: straight-line instructions over one frame of doubles, forward and backward.
  *
- * The forward instructions compute every number; the backward ones compute each gradient as one sum whose terms stand in
- * the order of the uncompiled backward pass. Both are the same for every call but for what the int inputs select. */
+ * The forward instructions compute every number; the backward ones compute each gradient as one sum, with its terms in the
+ * order of the uncompiled backward pass. Both are the same for every call, except for what the int inputs select. */
 #ifndef MG_PROGRAM_H
 #define MG_PROGRAM_H
 
@@ -66,7 +66,7 @@ typedef struct mg_program {
     int32_t n_tiles, n_lists;
     int64_t frame_size; /* in doubles */
     int64_t leaf_data, leaf_grad; /* offsets of the leaves' numbers and gradients, [n_leaves] */
-    int64_t constants, n_constants; /* what is in the frame from the beginning */
+    int64_t constants, n_constants; /* the initial contents of the frame */
     double *constant_data;
     int64_t scratch, scratch_size;
     int64_t root_grad;
@@ -86,7 +86,7 @@ int mg_compile(const void *graph, int32_t n_roots, const int32_t *roots, int wit
 void mg_free_chunks(mg_chunk *chunks);
 void mg_program_free(mg_program *program);
 
-/* Backward instructions moved by one term: what verification must find. For tests. */
+/* Change the order of one sum of the backward pass, which verification must detect. For tests. */
 void mg_program_damage(mg_program *program, int which);
 
 #endif

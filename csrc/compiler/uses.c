@@ -1,15 +1,14 @@
-/* Which terms every gradient has, and in which order.
+/* The terms of each gradient, and their order.
  *
  * The uncompiled pass visits nodes from the last finished to the first; each adds local gradient * its own gradient to its
  * children's gradients, from left to right. So a gradient is 0.0 + term + term + ..., one term for each use of the node,
- * by falling position of the user and, within one user, by slot. Nothing else of the order can be seen in the bits. Sums
- * that begin at +0.0 never are -0.0: hence a node whose single use hands on the user's gradient as it is shares its
- * place. */
+ * by falling position of the user and, within one user, by slot. Nothing else of the order affects the bits. A sum that
+ * begins at +0.0 is never -0.0, so a node whose only use passes the user's gradient on unchanged can share its storage. */
 #include "compiler/pull.h"
 
 #include <stdlib.h>
 
-/* Calls visit for every child of a user that needs a gradient, slots ascending. */
+/* Calls visit for each child of a user that needs a gradient, slots ascending. */
 #define FOR_EACH_USE(p, user, VISIT)                                                               \
     {                                                                                              \
         const int op_ = g->op[user];                                                               \
@@ -39,7 +38,7 @@ static void find_uses(mg_pull *p)
     for (int32_t i = 0; i < g->n; i++) p->number[i] = p->v->of[i] < 0 ? -2 : (int32_t)p->layout->slot[p->v->of[i]];
 #define COUNT_ONE(child)                                                                  \
     if (needs[child]) p->start[child]++, total++;
-/* A lookup's candidates, each once however often the list has it. */
+/* Each candidate of a lookup once, even if the list repeats it. */
 #define FOR_EACH_CANDIDATE(c_, ACTION)                                                    \
     {                                                                                     \
         turn_number++;                                                                    \
@@ -105,10 +104,10 @@ static int compare_turns(const void *x, const void *y)
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
-/* From the order for the value before, which mostly is almost the same. */
+/* Insertion sort, starting from the order for the previous value, which is usually almost the same. */
 static void sort_turns(turn *turns, int32_t n)
 {
-    int64_t left = 8 * (int64_t)n; /* more moves than that are left to qsort */
+    int64_t left = 8 * (int64_t)n; /* beyond so many moves, qsort takes over */
     for (int32_t k = 1; k < n; k++) {
         const turn t = turns[k];
         int32_t j = k;
@@ -127,7 +126,7 @@ static int compare_users(const void *x, const void *y) /* by falling node, then 
     return a->slot < b->slot ? -1 : a->slot > b->slot;
 }
 
-/* The columns of the permutation made last, if it has the same users: the elements of a vector mostly do. */
+/* The columns of the last permutation, if it has the same users: those of the elements of a vector usually are. */
 static int32_t *same_columns(const mg_pull *p, const mg_region *r, const mg_use *uses, int32_t n)
 {
     if (p->n_permutations < 2) return NULL;
@@ -152,7 +151,7 @@ static void permute(mg_pull *p, const mg_region *r, int32_t node, int32_t from, 
     }
     for (int32_t k = 0; k < n; k++)
         if (uses[k].kind == MG_CONDITIONAL) mg_pass_unsupported(p->pass, "when a lookup is used depends on an index");
-    qsort(uses, (size_t)n, sizeof *uses, compare_users); /* the same for every such sum, whatever the baseline */
+    qsort(uses, (size_t)n, sizeof *uses, compare_users); /* the same order for all such sums, whatever the baseline */
     q = p->permutations + p->n_permutations++;
     *q = (mg_permutation){node, r->ints, r->n_values, from, to, same_columns(p, r, uses, n)};
     turn *turns = q->columns ? NULL : NEW(p->pass, turn, n);
@@ -165,9 +164,23 @@ static void permute(mg_pull *p, const mg_region *r, int32_t node, int32_t from, 
         sort_turns(turns, n);
         for (int32_t k = 0; k < n; k++) q->columns[(size_t)value * n + k] = turns[k].index;
     }
-    for (int32_t k = 0; k < n; k++) { /* 1.0 * g is g: let all of them be products */
+    for (int32_t k = 0; k < n; k++) { /* 1.0 * g is g, so all of them can be products */
         if (uses[k].factor < 0) uses[k].factor = (int32_t)p->layout->one;
         uses[k].kind = MG_PRODUCT;
+    }
+}
+
+/* By position in a region: the first and the last turn that it has for any value. */
+static void find_turns(const mg_region *r, int32_t *first, int32_t *last)
+{
+    const int32_t size = r->high - r->low;
+    for (int32_t j = r->fixed; j < size; j++) first[j] = last[j] = r->moved[j];
+    for (int32_t value = 1; value < r->n_values; value++) {
+        const int32_t *moved = r->moved + (size_t)value * size;
+        for (int32_t j = r->fixed; j < size; j++) {
+            first[j] = moved[j] < first[j] ? moved[j] : first[j];
+            last[j] = moved[j] > last[j] ? moved[j] : last[j];
+        }
     }
 }
 
@@ -180,8 +193,10 @@ static void find_permutations(mg_pull *p)
     for (int32_t k = 0; k < p->o->n_regions; k++) {
         const mg_region *r = p->o->regions + k;
         const int32_t size = r->high - r->low;
+        int32_t *first_turn = NEW(p->pass, int32_t, size), *last_turn = NEW(p->pass, int32_t, size);
+        find_turns(r, first_turn, last_turn);
         touched.n = 0;
-        /* The children of the region's nodes, each once. */
+        /* Each child of the region's nodes once. */
 #define TOUCH_ONE(child)                                                     \
     if (p->c->needs_grad[child] && !done[child]) {                           \
         done[child] = 1;                                                     \
@@ -212,6 +227,7 @@ static void find_permutations(mg_pull *p)
                 if (position[x] < r->low + r->fixed || position[x] >= r->high || position[y] < r->low + r->fixed
                     || position[y] >= r->high)
                     mg_pass_unsupported(p->pass, "a sum whose order depends on two indices");
+                if (first_turn[position[x] - r->low] > last_turn[position[y] - r->low]) continue; /* as mostly */
                 for (int32_t value = 0; value < r->n_values && !moves; value++) {
                     const int32_t *moved = r->moved + (size_t)value * size - r->low;
                     moves = moved[position[x]] <= moved[position[y]];
@@ -232,7 +248,7 @@ static void find_permutations(mg_pull *p)
     for (int32_t k = p->n_permutations - 1; k >= 0; k--) p->permuted[p->permutations[k].node] = k + 1;
 }
 
-/* ---- places and levels ---- */
+/* ---- storage and levels ---- */
 
 static void find_levels(mg_pull *p)
 {

@@ -1,7 +1,7 @@
 /* The numbers that the forward pass computes: sums of products taken together, equal expressions computed once.
  *
- * Equal expressions have equal bits, so they share a place. Which nodes a sum swallows has no bearing on the gradients:
- * these are found on the graph as it was traced. */
+ * Equal expressions have equal bits, so they share a place. Which nodes are folded into a sum does not affect the
+ * gradients, whose terms are found on the graph as it was traced. */
 #include "compiler/passes.h"
 
 /* What is known of the sum that ends at a node. */
@@ -17,8 +17,8 @@ static int is_plus_zero(const mg_graph *g, int32_t i)
     return g->op[i] == MG_CONST && !memcmp(g->numbers + g->a[i], &zero, sizeof zero);
 }
 
-/* Chains of additions, ((start + t1) + t2) + ..., in which nothing else uses what is between. folded: the nodes that get
- * no place of their own. */
+/* Chains of additions, ((start + t1) + t2) + ..., whose intermediate sums have no other user. folded: the nodes without a
+ * place of their own. */
 static void find_sums(mg_pass *pass, const mg_compact *c, uint8_t *folded, sum_end *ends, mg_ints *sums)
 {
     const mg_graph *g = &c->g;
@@ -106,7 +106,7 @@ static void rehash(mg_pass *pass, mg_values *v)
     }
 }
 
-/* The value equal to x, which may be new. Its operand list is the end of v->operands; it is dropped again if not. */
+/* The value equal to x, added if there is none. Its operand list is the end of v->operands, and is dropped if there is. */
 static int32_t value_of(mg_pass *pass, mg_values *v, mg_value x)
 {
     if (!v->table.slots || 2 * (uint32_t)v->n > v->table.mask) rehash(pass, v);

@@ -17,7 +17,7 @@ static int between(double x, double low, double high) { return low <= x && x <= 
 
 mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
 {
-    if (config->num_steps == 0) return MG_ZERO_DIVISION;
+    if (!config->rates && config->num_steps == 0) return MG_ZERO_DIVISION;
     const double t = (double)(step + 1);
     const double beta1_t = mg_pow(config->beta1, t), beta2_t = mg_pow(config->beta2, t);
     if ((isinf(beta1_t) && isfinite(config->beta1)) || (isinf(beta2_t) && isfinite(config->beta2))) return MG_POW_RANGE;
@@ -27,8 +27,11 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
     coefs->one_minus_beta2 = 1.0 - config->beta2;
     coefs->m_scale = 1.0 - beta1_t;
     coefs->v_scale = 1.0 - beta2_t;
-    coefs->lr_t = config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
+    coefs->lr_t = config->rates ? config->rates[step - config->first_rate]
+                                : config->learning_rate * (1.0 - (double)step / (double)config->num_steps);
     coefs->eps = config->eps;
+    coefs->weight_decay = config->weight_decay;
+    coefs->clip = config->clip;
     /* Wide enough for every sensible setting, narrow enough that no intermediate result over- or underflows: the proofs
      * in docs/explain/exactness.md assume these ranges. Other settings go through the script's arithmetic, one by one. */
     coefs->vectorizable = between(coefs->beta1, 0.0, 1.0) && between(coefs->beta2, 0.0, 1.0)
@@ -37,6 +40,13 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
                           && between(fabs(coefs->lr_t), 0x1p-50, 0x1p+30) && !flushes_subnormals();
     coefs->may_have_subnormals = coefs->vectorizable && coefs->eps >= 0x1p-40 && beta1_t < 0x1p-800;
     return MG_OK;
+}
+
+void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data)
+{
+    if (coefs->weight_decay == 0.0) return;
+    const double share = coefs->lr_t * coefs->weight_decay;
+    for (int64_t i = 0; i < n; i++) data[i] -= share * data[i];
 }
 
 int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad,
@@ -61,5 +71,7 @@ mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, 
 {
     mg_adam_coefs coefs;
     const mg_status status = mg_adam_prepare(config, step, &coefs);
-    return status ? status : mg_adam_update(kernels, &coefs, n, data, grad, m, v, 0);
+    if (status) return status;
+    mg_adam_decay(&coefs, n, data);
+    return mg_adam_update(kernels, &coefs, n, data, grad, m, v, 0);
 }

@@ -52,7 +52,32 @@ void mg_engine_free(mg_engine *e)
     mg_workspace_free(&e->ws);
     free(e->snapshot);
     free(e->decoder);
+    for (int64_t i = 0; i < e->members_capacity; i++) mg_workspace_free(&e->members[i].ws);
+    free(e->members);
+    mg_engine_set_threads(e, 1, 0.0);
+    free(e->slices);
     free(e);
+}
+
+mg_status mg_engine_set_threads(mg_engine *e, int threads, double least_work)
+{
+    if (threads < 1) threads = 1;
+    e->least_shared_work = least_work;
+    if (threads == mg_pool_threads(e->pool)) return MG_OK;
+    mg_pool *pool = threads > 1 ? mg_pool_new(threads) : NULL;
+    mg_thread_scratch *scratch = pool ? calloc((size_t)threads, sizeof *scratch) : NULL;
+    if (threads > 1 && !scratch) {
+        mg_pool_free(pool);
+        return MG_NO_MEMORY;
+    }
+    for (int i = 0; e->pool && i < mg_pool_threads(e->pool); i++) free(e->thread_scratch[i].block);
+    free(e->thread_scratch);
+    mg_pool_free(e->pool);
+    free(e->slices); /* which depend on the number of threads */
+    e->slices = NULL;
+    e->pool = pool;
+    e->thread_scratch = scratch;
+    return MG_OK;
 }
 
 int64_t mg_engine_sparse_layers(const mg_engine *e)
@@ -60,4 +85,9 @@ int64_t mg_engine_sparse_layers(const mg_engine *e)
     int64_t count = 0;
     for (int64_t l = 0; e->ws.capacity && l < e->config.n_layer; l++) count += e->ws.act.layers[l].skip_inactive;
     return count;
+}
+
+int mg_engine_shares(const mg_engine *e, int64_t positions)
+{
+    return mg_pool_threads(e->pool) > 1 && (double)e->at.num_params * (double)positions >= e->least_shared_work;
 }

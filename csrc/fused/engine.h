@@ -5,6 +5,7 @@
 #ifndef MG_FUSED_ENGINE_H
 #define MG_FUSED_ENGINE_H
 
+#include "base/pool.h"
 #include "fused/workspace.h"
 #include "kernels/kernels.h"
 #include "microgpt.h"
@@ -19,6 +20,16 @@ struct mg_engine {
     /* The rows of qkv in the order in which they reach attention's input, [3 * n_embd]; and the same for position 0. */
     int32_t *qkv_order, *qkv_order_first;
     mg_workspace ws;
+    /* Threads: NULL for one. The team shares the document that this engine works on; NULL: one thread does. */
+    mg_pool *pool, *team;
+    double least_shared_work;          /* of a step, in multiplications */
+    mg_thread_scratch *thread_scratch; /* [threads], of those that share a document */
+    /* The documents of a batch that are in memory together, each with a workspace of its own; NULL until needed. */
+    struct mg_engine *members;
+    int64_t members_capacity;
+    struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
+    int64_t num_slices;
+    int64_t processes; /* that share each batch: slices depend on them, not on threads (part.c); 0: this one alone */
     /* Parameters and moments, [3][num_params], for a rollback; NULL until mg_train needs it. */
     double *snapshot;
     /* The state of decode.c, one block of memory; NULL until something is sampled. */

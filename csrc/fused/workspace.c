@@ -6,6 +6,30 @@
 #include "base/arena.h"
 #include "base/checked.h"
 
+/* Doubles from one row of x_rows to the next. Long rows get a vector of padding: a stride that is a power of two maps to few
+ * sets of a cache. */
+int64_t mg_row_stride(int64_t nin, int64_t lanes)
+{
+    return (nin + lanes - 1) / lanes * lanes + (nin > 64 ? lanes : 0);
+}
+
+static void lay_out_scratch(mg_scratch *scratch, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    const int64_t n_embd = config->n_embd, positions = mg_mul(panels, lanes), d = sizeof(double);
+    scratch->index_scratch = mg_arena_take(a, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
+    scratch->attention = mg_arena_take(a, mg_mul(2 * lanes, positions), d);
+}
+
+static void lay_out_kept(mg_workspace *ws, int64_t index, mg_arena *a, int64_t lanes, int64_t positions, int64_t nin,
+                         int64_t nout)
+{
+    mg_kept_product p = {0};
+    p.x_stride = mg_row_stride(nin, lanes);
+    p.x_rows = mg_arena_take(a, mg_mul(positions, p.x_stride), sizeof(double));
+    if (nout) p.dy = mg_arena_take(a, mg_mul(positions, nout), sizeof(double));
+    if (a->base) ws->kept[index] = p;
+}
+
 /* The one list of the workspace's arrays. Run twice: see base/arena.h. */
 static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
 {
@@ -14,7 +38,6 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
     const int64_t norms = mg_mul(mg_mul_add(2, n_layer, 1), positions);
     const int64_t heads = mg_mul(mg_mul(n_layer, config->n_head), positions);
     const int64_t exps = mg_mul(mg_mul(lanes * lanes, config->n_head), mg_mul(panels, panels + 1) / 2);
-    const int64_t row = (4 * n_embd + lanes - 1) / lanes * lanes + lanes;
     const int64_t d = sizeof(double);
 
     mg_document *doc = &ws->doc;
@@ -36,13 +59,14 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
         layer.r = mg_arena_take(a, mg_mul(4, activation), d);
         layer.active = mg_arena_take(a, mg_mul(4 * n_embd, panels), sizeof(int32_t));
         layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
+        layer.finite = mg_arena_take(a, panels, sizeof(int32_t));
         layer.active_share = 1.0;
         layer.skip_inactive = 0;
         if (a->base) act->layers[l] = layer;
         if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
     }
-    act->xf = mg_arena_take(a, activation, d);
     act->logits = mg_arena_take(a, mg_mul(positions, config->vocab_size), d);
+    act->xf = mg_arena_take(a, activation, d); /* panels_to_rows may read on, where no thread writes in the backward pass */
     act->norm_base = mg_arena_take(a, norms, d);
     act->norm_scale = mg_arena_take(a, norms, d);
     act->attn_sum = mg_arena_take(a, heads, d);
@@ -60,14 +84,28 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
     grad->dx0 = mg_arena_take(a, activation, d);
     grad->dxn = mg_arena_take(a, activation, d);
     grad->dxa = mg_arena_take(a, activation, d);
-    grad->dr = mg_arena_take(a, mg_mul(4, activation), d);
-    grad->dqkv = mg_arena_take(a, mg_mul(3, activation), d);
 
     mg_scratch *scratch = &ws->scratch;
-    scratch->index_scratch = mg_arena_take(a, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
-    scratch->x_rows = mg_arena_take(a, mg_mul(positions, row), d);
-    scratch->attention = mg_arena_take(a, mg_mul(2 * lanes, positions), d);
-    scratch->dw_chunk = mg_arena_take(a, mg_dw_chunk_size(n_embd), d);
+    lay_out_scratch(scratch, a, config, lanes, panels);
+    if (ws->keeps_products) {
+        ws->kept = mg_arena_take(a, 1 + MG_LAYER_PRODUCTS * n_layer, sizeof *ws->kept);
+        lay_out_kept(ws, MG_LM_HEAD, a, lanes, positions, n_embd, 0); /* its dy is logits */
+        if (a->base) ws->kept[MG_LM_HEAD].dy = act->logits;
+        for (int64_t l = 0; l < n_layer; l++) {
+            const int64_t first = MG_LAYER_PRODUCTS * l;
+            lay_out_kept(ws, first + MG_QKV, a, lanes, positions, n_embd, 3 * n_embd);
+            lay_out_kept(ws, first + MG_WO, a, lanes, positions, n_embd, n_embd);
+            lay_out_kept(ws, first + MG_FC1, a, lanes, positions, n_embd, 4 * n_embd);
+            lay_out_kept(ws, first + MG_FC2, a, lanes, positions, 4 * n_embd, n_embd);
+            if (a->used == INT64_MAX) return;
+        }
+        grad->dr = grad->dqkv = scratch->x_rows = scratch->dw_chunk = NULL;
+    } else {
+        grad->dr = mg_arena_take(a, mg_mul(4, activation), d);
+        grad->dqkv = mg_arena_take(a, mg_mul(3, activation), d);
+        scratch->x_rows = mg_arena_take(a, mg_mul(positions, mg_row_stride(4 * n_embd, lanes) + lanes), d);
+        scratch->dw_chunk = mg_arena_take(a, mg_dw_chunk_size(n_embd), d);
+    }
     mg_arena_take(a, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
 }
 
@@ -85,6 +123,28 @@ static mg_status reserve(mg_workspace *ws, const mg_config *config, int64_t lane
     lay_out(ws, &arena, config, lanes, wanted);
     ws->capacity = wanted;
     mg_workspace_clear_dw_chunk(ws, config);
+    return MG_OK;
+}
+
+int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panels, int keeps_products)
+{
+    mg_workspace ws = {.keeps_products = keeps_products};
+    mg_arena arena = {NULL, 0};
+    lay_out(&ws, &arena, config, lanes, panels);
+    return arena.used;
+}
+
+mg_status mg_thread_scratch_reserve(mg_thread_scratch *s, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    if (panels <= s->capacity) return MG_OK;
+    mg_arena arena = {NULL, 0};
+    lay_out_scratch(&s->scratch, &arena, config, lanes, panels);
+    free(s->block);
+    s->capacity = 0;
+    s->block = mg_arena_allocate(&arena);
+    if (!s->block) return MG_NO_MEMORY;
+    lay_out_scratch(&s->scratch, &arena, config, lanes, panels);
+    s->capacity = panels;
     return MG_OK;
 }
 
@@ -106,7 +166,7 @@ mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t 
 
 void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config)
 {
-    if (!ws->capacity) return;
+    if (!ws->capacity || !ws->scratch.dw_chunk) return;
     memset(ws->scratch.dw_chunk, 0, (size_t)mg_dw_chunk_size(config->n_embd) * sizeof *ws->scratch.dw_chunk);
 }
 

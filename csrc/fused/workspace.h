@@ -16,6 +16,17 @@ typedef struct {
     int32_t *tokens, *targets; /* [positions]; 0 beyond n */
 } mg_document;
 
+/* What a matrix's gradient is made of, kept until all documents of a batch have theirs. */
+typedef struct {
+    double *x_rows; /* the matrix's input by position: [positions][x_stride] */
+    int64_t x_stride;
+    double *dy; /* panels [nout], the gradient of its output */
+    int sparse; /* whether zeros of the input, or rows of dy that are not active, are skipped */
+} mg_kept_product;
+
+/* The matrices that are multiplied by at once, in a document's list of what is kept: lm_head, then four for each layer. */
+enum { MG_LM_HEAD = 0, MG_QKV = 1, MG_WO = 2, MG_FC1 = 3, MG_FC2 = 4, MG_LAYER_PRODUCTS = 4 };
+
 /* What one layer computes and its backward pass needs. */
 typedef struct {
     double *x;       /* [n_embd] input */
@@ -28,6 +39,7 @@ typedef struct {
     double *r;       /* [4 * n_embd] after relu */
     int32_t *active; /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
     int64_t *nactive;    /* [panels], how many */
+    int32_t *finite;     /* [panels], whether all that came to relu is */
     double active_share; /* of all rows */
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
@@ -47,8 +59,8 @@ typedef struct {
 
 typedef struct {
     double *dx, *dx0, *dxn, *dxa; /* [n_embd] */
-    double *dr;                   /* [4 * n_embd] */
-    double *dqkv;                 /* [3 * n_embd] */
+    double *dr;                   /* [4 * n_embd]; NULL if products are kept */
+    double *dqkv;                 /* [3 * n_embd]; NULL if products are kept */
     double *dtarget;              /* [positions], of each target's logit */
     /* What the derivatives of powers need, laid out as the base of each power. */
     double *norm_base_m15;                     /* norm_base ** -1.5 */
@@ -57,7 +69,7 @@ typedef struct {
 
 typedef struct {
     int32_t *index_scratch; /* [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
-    double *x_rows;         /* the x of a product, by position: [positions][4 * n_embd, rounded up, + lanes] */
+    double *x_rows;         /* the x of a product, by position: [positions][mg_row_stride(4 * n_embd)] */
     double *attention;      /* [2 * positions][lanes] */
     /* Rows of a weight's gradient on their way to Adam, [mg_dw_chunk_size]. All +0.0 between uses: Adam leaves it so,
      * and a caller that abandons an update must clear it (mg_workspace_clear_dw_chunk). */
@@ -71,7 +83,16 @@ typedef struct {
     mg_activations act;
     mg_activation_grads grad;
     mg_scratch scratch;
+    int keeps_products;    /* whether there is memory for: */
+    mg_kept_product *kept; /* [1 + 4 * n_layer]: lm_head, then qkv, wo, fc1 and fc2 of each layer; or NULL */
 } mg_workspace;
+
+/* The scratch of one thread that shares a document with others. All zero is an empty one. */
+typedef struct {
+    int64_t capacity; /* panels */
+    void *block;
+    mg_scratch scratch;
+} mg_thread_scratch;
 
 /* Panels whose positions are summed together in the gradients of weights. */
 enum { MG_BLOCK = 16 };
@@ -81,9 +102,17 @@ enum { MG_BLOCK = 16 };
 static inline int64_t mg_dw_chunk_rows(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
 static inline int64_t mg_dw_chunk_size(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
 
+int64_t mg_row_stride(int64_t nin, int64_t lanes);
+
 /* Begin a document, tokens [n + 1]: its memory, tokens and targets. MG_OK or MG_NO_MEMORY. */
 mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens,
                              int64_t n);
+
+/* The bytes that a workspace takes for this many panels; INT64_MAX if that is no size. */
+int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panels, int keeps_products);
+
+/* Scratch for documents of this many panels. MG_OK or MG_NO_MEMORY. */
+mg_status mg_thread_scratch_reserve(mg_thread_scratch *s, const mg_config *config, int64_t lanes, int64_t panels);
 
 void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
 

@@ -14,6 +14,7 @@ int main(void)
     test_base();
     test_rng();
     test_layout();
+    test_pool();
     test_dispatch();
     print_libm();
     for (int i = 0; mg_compiled_isa(i); i++) {
@@ -28,6 +29,7 @@ int main(void)
         const uint64_t d = test_train(kernels, DIGEST);
         test_document_errors(kernels);
         test_train_errors(kernels);
+        test_batches(kernels);
         test_decode_errors(kernels);
         test_compile(kernels);
         printf("isa %s: lanes %d, results %016" PRIx64 "\n", isa, mg_kernels_lanes(kernels), d);

@@ -31,4 +31,8 @@ typedef struct {
 
 void start_poll(eager_poll *p, int64_t stop_at);
 
+/* The script's settings of Adam, but for these two: an initialiser. */
+#define ADAM(eps_, num_steps_) \
+    {.learning_rate = 0.01, .beta1 = 0.85, .beta2 = 0.99, .eps = eps_, .num_steps = num_steps_}
+
 #endif

@@ -70,7 +70,7 @@ static void test_interrupted(const mg_kernels *kernels, double fill)
         check(status == MG_INTERRUPTED, "gradient, question %d of %d: status %d", (int)stops[i], (int)all, status);
         check_state(&ours, &before);
 
-        const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS};
+        const mg_adam_config adam = ADAM(1e-8, DOCUMENTS);
         const int64_t starts[] = {0, c.block_size + 1};
         int64_t done = -1;
         start_poll(&poll, stops[i]);

@@ -33,7 +33,7 @@ static void graph_train(const mg_config *c, const mg_adam_config *adam, state *s
 
 uint64_t test_train(const mg_kernels *kernels, uint64_t d)
 {
-    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS};
+    const mg_adam_config adam = ADAM(1e-8, DOCUMENTS);
     for (int i = 0; i < SHAPES; i++) {
         const mg_config *c = shapes + i;
         begin_case("%s, shape %d", mg_kernels_name(kernels), i);
@@ -80,7 +80,7 @@ uint64_t test_train(const mg_kernels *kernels, uint64_t d)
         double *probs = doubles(c->vocab_size);
         for (int sample = 0; sample < 8; sample++) {
             int64_t count = 0;
-            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, NULL, out, &count);
+            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, 1, NULL, out, &count);
             check(status == MG_OK, "sampling: status %d", status);
             d = digest_tokens(d, count, out);
             status = mg_next_probabilities(engine, ours.params, 2.0, tokens, 1, NULL, probs);
@@ -115,7 +115,7 @@ static void set_trap(const mg_config *c, state *s, mg_mt19937 *stream)
 /* Training meets an overflow in Adam at document `bad`: what it leaves must be what the script had before it. */
 static void test_rollback(const mg_kernels *kernels, const mg_config *c, int64_t bad)
 {
-    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS};
+    const mg_adam_config adam = ADAM(1e-8, DOCUMENTS);
     mg_mt19937 stream = seeded(11);
     state ours = new_state(c);
     set_trap(c, &ours, &stream);
@@ -180,8 +180,8 @@ void test_train_errors(const mg_kernels *kernels)
         test_rollback(kernels, &small, bad);
         test_rollback(kernels, &large, bad);
     }
-    const mg_adam_config adam = {0.01, 0.85, 0.99, 1e-8, DOCUMENTS}, no_steps = {0.01, 0.85, 0.99, 1e-8, 0};
-    const mg_adam_config no_eps = {0.01, 0.85, 0.99, 0.0, DOCUMENTS};
+    const mg_adam_config adam = ADAM(1e-8, DOCUMENTS), no_steps = ADAM(1e-8, 0);
+    const mg_adam_config no_eps = ADAM(0.0, DOCUMENTS);
     mg_mt19937 stream = seeded(5);
     state s = new_state(&small);
     mg_mt19937_fill_gauss(&stream, s.params, s.num_params, 0.0, 0.5);

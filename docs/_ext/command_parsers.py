@@ -4,7 +4,6 @@ A command builds its parser inside `main`, because argparse costs start-up time.
 takes the parser at the moment when it would parse the arguments.
 """
 import argparse
-import re
 from importlib import import_module
 from unittest import mock
 
@@ -22,7 +21,7 @@ def _take(parser, args=None, namespace=None):
 def parser_of(command: str) -> argparse.ArgumentParser:
     """Return the parser that `microgpt COMMAND` uses."""
     if command == "run":
-        return _parser_of_run()
+        return _for_page(import_module("microgpt.run").make_parser())
     main = import_module(f"microgpt.{command}").main
     with mock.patch.object(argparse.ArgumentParser, "parse_known_args", _take):
         try:
@@ -33,18 +32,15 @@ def parser_of(command: str) -> argparse.ArgumentParser:
             # text of each flag names its default.
             for action in parser._actions:
                 action.default = None
-            return parser
+            return _for_page(parser)
     raise AssertionError(f"microgpt {command} parsed no arguments")
 
 
-def _parser_of_run() -> argparse.ArgumentParser:
-    """Return a parser with the flags that the help text of `microgpt run` lists: the command reads them without one."""
-    usage = import_module("microgpt.run")._USAGE
-    parser = argparse.ArgumentParser(prog="microgpt run", description=usage.split("\n\n")[1].replace("\n", " "))
-    for flag, text in re.findall(r"^  (--[\w-]+) +(.+)$", usage, re.M):
-        parser.add_argument(flag, action="store_true", help=text)
-    parser.add_argument("script", metavar="SCRIPT.py", help="the script")
-    parser.add_argument("args", metavar="ARGS", nargs="*", help="its arguments")
+def _for_page(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser with its examples as a literal block."""
+    if parser.epilog:
+        head, *lines = parser.epilog.split("\n")
+        parser.epilog = "\n".join([head.capitalize() + ":", "", *(f"    {line.strip()}" for line in lines)])
     return parser
 
 

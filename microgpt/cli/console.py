@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ..trainer import Trainer
 
 __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
-           "Terminated", "UsageError", "add_input", "add_sampling", "check_characters", "check_sampling", "closest", "drop_stdout",
-           "flag", "is_terminal", "needs_escapes", "owns_process", "parser", "printable", "read_docs",
-           "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
+           "Terminated", "UsageError", "add_sampling", "check_sampling", "closest", "drop_stdout",
+           "flag", "is_terminal", "needs_escapes", "owns_process", "parser", "printable", "run", "say", "say_beyond_block",
+           "show_progress", "write", "write_samples"]  # fmt: skip
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
@@ -155,6 +155,10 @@ def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool =
             return _interrupted()
     finally:
         _owns_process = before
+        if owns_process:
+            from . import spare_collector
+
+            spare_collector()
 
 
 def _interrupted() -> int:
@@ -271,15 +275,17 @@ def _drop(stream: "Any", original: "Any") -> None:
         pass
 
 
-def parser(command: str, description: str, sparse: bool = False) -> "Any":
+def parser(command: str, description: str, examples: "Sequence[str]" = (), sparse: bool = False) -> "Any":
     """The argparse.ArgumentParser of `microgpt COMMAND`, whose errors are one line.
 
-    sparse: flags that are not given are absent from what it returns.
+    examples: command lines that the help ends with. sparse: flags that are not given are absent from what it returns.
     """
-    from argparse import SUPPRESS, ArgumentParser
+    from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+    from textwrap import fill
 
-    p = ArgumentParser(prog=f"microgpt {command}", description=description, allow_abbrev=False,
-                       argument_default=SUPPRESS if sparse else None)  # fmt: skip
+    p = ArgumentParser(prog=f"microgpt {command}", description=fill(description, 78), allow_abbrev=False,
+                       formatter_class=RawDescriptionHelpFormatter, argument_default=SUPPRESS if sparse else None,
+                       epilog="\n  ".join(["examples:", *examples]) if examples else None)  # fmt: skip
 
     def error(message: str) -> "NoReturn":
         say(f"error: {message} ({p.prog} --help lists the flags)")
@@ -316,13 +322,6 @@ def closest(word: str, known: "Collection[str]") -> "list[str]":
     return get_close_matches(word, list(known), 1)
 
 
-def read_docs(path: "str | None", lines: bool = False) -> "tuple[Any, str]":
-    """Return the documents, and where they are from in words. lines: they need not be a list."""
-    from ..data import describe_source, load_docs, load_lines
-
-    return (load_lines if lines else load_docs)(path), describe_source(path)
-
-
 def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
     """Say how much of the documents is cut off because they are longer than the block; nothing if none is."""
     if hasattr(docs, "beyond"):  # microgpt.core.text_lines.TextLines, of which no strings were made yet
@@ -346,36 +345,11 @@ def _refuse(message: str) -> "NoReturn":
     raise UsageError(message)
 
 
-def check_characters(docs: "Sequence[str]", tokenizer: "Any", path: "str | None", vocabulary: str) -> None:
-    """Raise UsageError, with file, line and character, if docs (of path) have a character that is not in the vocabulary."""
-    unknown = set().union(*docs).difference(tokenizer.ids)
-    if not unknown:
-        return
-    from ..data import default_source
-
-    path = default_source() if path is None else path
-    with open(path, encoding="utf-8-sig", errors="replace") as file:  # "\r" and "\r\n" end lines, as in load_docs
-        for number, line in enumerate(file, 1):
-            doc = line.strip()
-            for i, ch in enumerate(doc):
-                if ch in unknown:
-                    _refuse(
-                        f"{path}, line {number}: character {ch!r} (U+{ord(ch):04X}) at index {i} is not in {vocabulary}"
-                    )
-    ch = min(unknown)  # the file has changed since
-    _refuse(f"{path}: character {ch!r} (U+{ord(ch):04X}) is not in {vocabulary}")
-
-
-def add_input(parser: "Any") -> None:
-    """Add the flag of the text, which several commands have."""
-    parser.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line "
-                        "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
-
-
 def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
     """Add the flags of sampling, which two commands have."""
-    parser.add_argument("--temperature", type=float, metavar="X", help=f"default: {defaults['temperature']}")
-    parser.add_argument("--samples", type=int, metavar="N", help=f"default: {defaults['samples']}")
+    parser.add_argument("--temperature", type=float, metavar="X", help="below 1 the samples are more probable, above it more "
+                        f"varied; default: {defaults['temperature']}")  # fmt: skip
+    parser.add_argument("--samples", type=int, metavar="N", help=f"documents to sample; default: {defaults['samples']}")
 
 
 def check_sampling(options: "dict[str, Any]") -> None:

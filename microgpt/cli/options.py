@@ -1,7 +1,7 @@
 """The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..config import DEFAULTS
+from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate, thread_count
 from ..engines import ENGINES
 from . import console as cli
 
@@ -11,41 +11,117 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "VAL_EVERY", "best_path", "check", "check_plot", "parse"]
+__all__ = ["PLANNED", "TEXTUAL", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
+           "set_threads"]  # fmt: skip
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
+#: Flags for which the text is more than lines to train on.
+TEXTUAL = {"input", "split", "csv_column", "json_field", "init_from", *PLANNED}
 VAL_EVERY = 100
+
+#: What the help says of a setting, beside its default.
+WORDS = {
+    "seed": "of the random stream: shuffle, initial weights, samples; ",
+    "n_embd": "width of the model, numbers per token; ",
+    "n_head": "attention heads per layer, a divisor of n_embd; ",
+    "n_layer": "layers, each of attention and MLP; ",
+    "block_size": "tokens of a document that the model sees; ",
+    "learning_rate": "of the first step; ",
+    "beta1": "Adam: decay of the mean of the gradients; ",
+    "beta2": "Adam: decay of the mean of their squares; ",
+    "eps_adam": "Adam: added to the root that a step is divided by; ",
+    "init_std": "standard deviation of the initial weights; ",
+    "batch_size": "documents per step; ",
+    "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
+    "warmup": "steps over which the learning rate rises at first; ",
+    "clip": "scale the gradient down where its norm is larger than this; ",
+    "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
+}
+
+
+#: The flags that take a value, and its type. Those that are not here are argparse's.
+VALUED: "dict[str, type]" = {
+    **dict.fromkeys(("engine", "save", "resume", "val", "save_best", "log", "plot"), str),
+    **dict.fromkeys(("steps", "samples", "threads", "save_every", "val_every", "patience", "look_every", "digest_every"), int),
+    **dict.fromkeys(("temperature", "val_fraction"), float),
+    **{name: type(value) for name, value in DEFAULTS.items() if name != "num_steps" and isinstance(value, (int, float))},
+}
 
 
 def parse(argv: "list[str]", defaults: "Given") -> "Given":
     """Return the arguments; those not given are absent, so that a resumed run knows what was asked for."""
+    plain = parse_plain(argv)
+    given: Given = vars(make_parser(defaults).parse_args(argv)) if plain is None else plain
+    return given
+
+
+def parse_plain(argv: "list[str]") -> "Given | None":
+    """Return what argparse makes of flags that are written out, each followed by its value; None for anything else.
+
+    Python needs as long to import argparse as to start.
+    """
+    given: Given = {}
+    words = iter(argv)
+    for word in words:
+        name = word[2:].replace("-", "_")
+        if word != cli.flag(name):
+            return None
+        if name == "quiet":
+            given[name] = True
+            continue
+        value = next(words, "-")
+        if name == "input" and not value.startswith("-"):
+            given.setdefault(name, []).append(value)
+            continue
+        if name not in VALUED or value.startswith("-") or (name == "engine" and value not in ENGINES):
+            return None
+        try:
+            given[name] = VALUED[name](value)
+        except ValueError:
+            return None  # argparse says it
+    return None if "val" in given and "val_fraction" in given else given
+
+
+def make_parser(defaults: "Given") -> "Any":
+    """Return the parser of the command. Flags that are not given are absent, so that a resumed run knows what was asked for."""
+    from . import texts
+
     p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
-                   sparse=True)  # fmt: skip
-    cli.add_input(p)
-    p.add_argument("--steps", type=int, metavar="N", help=f"default: {defaults['steps']}")
+                   ["microgpt train --steps 2000 --n-embd 32 --learning-rate 0.005 --save names.safetensors",
+                    "microgpt train --input novel.txt --split chunks --block-size 64 --val-fraction 0.1"], sparse=True)  # fmt: skip
+    texts.add_flags(p.add_argument_group("text"), several=True)
+    p.add_argument("--steps", type=int, metavar="N", help=f"steps to train; default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
-        if name != "num_steps":
+        what = f"{WORDS.get(name, '')}default: {'off' if default is None else default}"
+        if name == "schedule":
+            p.add_argument("--schedule", choices=SCHEDULES, help=what)
+        elif name != "num_steps":
             kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
-            what = "documents per step; " if name == "batch_size" else ""
-            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=f"{what}default: {default}")
+            p.add_argument(cli.flag(name), type=kind, metavar=letter, help=what)
     cli.add_sampling(p, defaults)
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
                    "All three print the same bytes")  # fmt: skip
+    p.add_argument("--threads", type=int, metavar="N", help="threads that share a step, where one is long enough, and a "
+                   "validation; 0: one for each processor. The same bytes for any number (default: 1)")  # fmt: skip
+    p.add_argument("--mpi", action="store_true", help="share the documents of each step among the ranks that mpiexec has "
+                   "started; prints the same bytes for any number of them (needs mpi4py)")  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="no line for each step")
     _add_saving(p.add_argument_group("saving"))
     _add_validation(p.add_argument_group("validation (changes no bit of the training)"))
     _add_observation(p.add_argument_group("observation (changes no bit of the training)"))
-    given: Given = vars(p.parse_args(argv))
-    return given
+    return p
 
 
 def _add_saving(p: "Any") -> None:
     p.add_argument("--save", metavar="FILE", help="write the run to one .safetensors file at the end, "
                    "and when something else ends it (Ctrl-C, SIGTERM, SIGHUP, divergence, a reader that leaves)")  # fmt: skip
     p.add_argument("--save-every", type=int, metavar="N", help="with --save: every N steps as well")
-    p.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--init-from", metavar="FILE", help="begin a new run with the weights of a saved one, which sets the "
+                       "sizes of the model; characters that it does not have are initialised")  # fmt: skip
+    which.add_argument("--resume", metavar="FILE", help="continue a saved run; it ends with the bits of one that was "
                    "never interrupted")  # fmt: skip
     p.add_argument("--allow-other-text", action="store_true", help="with --resume: even if the text has changed")
 
@@ -87,13 +163,31 @@ def check(given: "Given") -> None:
             raise cli.UsageError(f"{cli.flag(name)} must be at least 1, not {given[name]}")
     if not 0 < given.get("val_fraction", 0.5) < 1:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
+    thread_count(given.get("threads", 1))
     _check_files(given)
-    if given.keys() & {"save", "resume", "log", "plot"}:
+    if given.keys() & {"save", "resume", "init_from", "log", "plot"}:
         from ..storage.checkpoint import import_arrays
 
         import_arrays()
     if "plot" in given:
         check_plot(given["plot"])
+
+
+def hint_rate(config: Config) -> None:
+    """Say so if the learning rate is far above what suits the model's size."""
+    if is_rate_high(config):
+        cli.say(f"hint: --learning-rate {config.learning_rate} is high for --n-embd {config.n_embd}; about "
+                f"{suitable_rate(config.n_embd):.2g} should learn better (microgpt sweep finds out)")  # fmt: skip
+
+
+def set_threads(trainer: "Any", threads: int) -> None:
+    """Let trainer use so many threads; say so if it uses fewer."""
+    trainer.threads = threads
+    if trainer.engine != "fused" and threads != 1:
+        cli.say(f"--threads {threads}: the {trainer.engine} engine uses one")
+    elif trainer.threads > 1 and not trainer.shares_steps():
+        cli.say(f"--threads {threads}: steps are too short to share, so one thread takes them; a larger --batch-size or "
+                "model has longer ones")  # fmt: skip
 
 
 def _check_needs(given: "Given", needed: str, *names: str) -> None:
@@ -123,53 +217,21 @@ def best_path(path: str) -> str:
 
 def _check_files(given: "Given") -> None:
     """Raise for an output that is an input or another output, or that cannot be written; nothing is left behind."""
-    from ..data import BUNDLED, default_source
-
     outputs = [(cli.flag(name), given[name]) for name in ("save", "save_best", "log", "plot") if name in given]
-    for name, path in outputs:
-        if not path:
-            raise cli.UsageError(f"{name} needs the name of a file, not ''")
     if not outputs:
         return
-    from .. import files
+    from . import texts
+    from .outputs import check_outputs
 
-    if "save" in given and "save_best" not in given and _validates(given):
-        outputs.append(("the best model of --save", best_path(given["save"])))
-    source = given.get("input") or default_source()
-    inputs = [("--input", source)] if source != BUNDLED else []
-    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume") if name in given]
-    inputs.append(("the bundled text", BUNDLED))
-    for output in outputs:
-        # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
-        saves = output[0] not in ("--log", "--plot")
-        _refuse(files.find_overlap([output], [entry for entry in inputs if not (saves and entry[0] == "--resume")]))
-    _refuse(files.find_overlap(outputs, _standard_streams()))
-    for name, path in outputs:
-        files.check_writable(path, in_place=name == "--log")
+    best = "the best model of --save"
+    if given.get("save") and "save_best" not in given and _validates(given):
+        outputs.append((best, best_path(given["save"])))
+    inputs = texts.input_files(given.get("input"))
+    inputs += [(cli.flag(name), given[name]) for name in ("val", "resume", "init_from") if name in given]
+    # A run may be saved over the checkpoint it continues, which a save replaces as a whole.
+    check_outputs(outputs, inputs, ["--log"], [(name, "--resume") for name in ("--save", "--save-best", best)])
     if "save" in given and not given["save"].endswith(".safetensors") and os.path.splitext(given["save"])[1]:
         cli.say(f"{given['save']} will be a safetensors file, whatever its name ends in")
-
-
-def _refuse(overlap: "tuple[tuple[str, str], tuple[str, str | int]] | None") -> None:
-    if overlap:
-        (name, path), (other, other_path) = overlap
-        if other_path == path or isinstance(other_path, int):
-            raise cli.UsageError(f"{name} {path} would overwrite {other}: it is the same file")
-        raise cli.UsageError(f"{name} {path} would overwrite {other} {other_path}: they are the same file")
-
-
-def _standard_streams() -> "list[tuple[str, str | int]]":
-    """Return the files to which stdout and stderr go, as `find_overlap` takes them."""
-    import stat
-
-    found: list[tuple[str, str | int]] = []
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                found.append((name, descriptor))
-        except OSError:
-            pass
-    return found
 
 
 def _validates(given: "Given") -> bool:

@@ -6,6 +6,7 @@ from ..data import split_docs
 from ..storage.checkpoint import CheckpointError, read_about
 from . import console as cli
 from .options import VAL_EVERY, best_path
+from .texts import Text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["callbacks", "prepare"]
 
 
-def prepare(
-    given: "Given", docs: "list[str]", source: str = "the text"
-) -> "tuple[list[str], list[str] | None, float | None]":
-    """Return (documents to train on, documents to validate on or None, the fraction held out or None).
+def prepare(given: "Given", text: Text) -> "tuple[list[str], Text | list[str] | None, float | None]":
+    """Return (documents to train on, text or documents to validate on or None, the fraction held out or None).
 
     A resumed run goes on with the fraction that it was begun with, and with its --val, --val-every and --patience
-    unless given has others: those are put into given. source: what docs are, in words.
+    unless given has others: those are put into given. The text to validate on is read as the text to train on.
     """
+    docs = text.docs
     fraction = given.get("val_fraction")
     if "resume" in given:
         path = given["resume"]
@@ -36,18 +36,18 @@ def prepare(
             raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {fraction}")
         fraction = saved
         _add_saved_flags(given, path, extra)
-    val_docs = None
+    val: Text | list[str] | None = None
     if fraction is not None:
         try:
-            docs, val_docs = split_docs(docs, fraction)
+            docs, val = split_docs(docs, fraction)
         except ValueError as error:
             message = str(error).replace("a fraction of", "--val-fraction", 1)
             if "resume" not in given:
                 raise cli.UsageError(message) from None
-            raise CheckpointError(f"{path} was trained on other text than {source}: {message}") from None
+            raise CheckpointError(f"{path} was trained on other text than {text.source}: {message}") from None
     if "val" in given:
-        val_docs, _ = cli.read_docs(given["val"])
-    return docs, val_docs, fraction
+        val = Text([given["val"]], text.form, text.block_size)
+    return docs, val, fraction
 
 
 def _saved_fraction(path: str, extra: "dict[str, Any]") -> "float | None":
@@ -75,19 +75,21 @@ def _add_saved_flags(given: "Given", path: str, extra: "dict[str, Any]") -> None
 
 
 def callbacks(
-    trainer: "Trainer", given: "Given", source: str, val_docs: "list[str] | None", fraction: "float | None"
+    trainer: "Trainer", given: "Given", source: str, val: "Text | list[str] | None", fraction: "float | None"
 ) -> "list[Callback]":
     """Return the callbacks that the flags ask for; a Checkpointer is last, so that it saves what the others note."""
     found: list[Callback] = []
     if fraction is not None:
         trainer.extra["val_fraction"] = fraction
     validator = None
-    if val_docs is not None:
+    if val is not None:
+        val_docs = val.docs if isinstance(val, Text) else val
         if fraction is not None:
             cli.say(f"{len(val_docs)} documents held out for validation")
-        if "val" in given:
-            cli.check_characters(val_docs, trainer.tokenizer, given["val"], "the vocabulary")
-        cli.say_beyond_block(val_docs, trainer.config.block_size, "not measured")
+        if isinstance(val, Text):
+            val.check_characters(trainer, "the vocabulary")
+        if "quiet" not in given:
+            cli.say_beyond_block(val_docs, trainer.config.block_size, "not measured")
         best = given.get("save_best") or (best_path(given["save"]) if "save" in given else None)
         every, patience = given.get("val_every", VAL_EVERY), given.get("patience")
         validator = Validator(val_docs, every, patience, best, source=given.get("val"), say=cli.say)

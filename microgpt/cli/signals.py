@@ -1,7 +1,7 @@
 """Signals that end a run with --save: each raises an exception, which the run answers by saving."""
 import signal
 
-from ..loop import Callback, CallbackList
+from ..trainer.loop import Callback, CallbackList
 from . import console as cli
 
 TYPE_CHECKING = False

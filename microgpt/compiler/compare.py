@@ -1,7 +1,7 @@
 """A call as written and the same call replayed, compared bit for bit."""
 import struct
 
-from ..core.dispatch import leaf_values, probe, probe_replay
+from ..core.probes import leaf_values, probe, probe_replay
 from ..core.replay import Program
 from ..core.value import Value
 from . import structure

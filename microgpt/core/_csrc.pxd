@@ -15,6 +15,7 @@ cdef extern from "microgpt.h" nogil:
         MG_UNSUPPORTED_ISA
         MG_ZERO_DIVISION
         MG_POW_COMPLEX
+        MG_NO_THREAD
         MG_CHOICE_TOTAL_ZERO
         MG_CHOICE_TOTAL_NOT_FINITE
 
@@ -44,15 +45,23 @@ cdef extern from "microgpt.h" nogil:
     int mg_kernels_square_root(const mg_kernels *kernels)
     const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 
+    ctypedef struct mg_config:
+        int64_t vocab_size, n_embd, n_head, n_layer, block_size
+
     ctypedef struct mg_adam_config:
         double learning_rate, beta1, beta2, eps
         int64_t num_steps
+        const double *rates
+        int64_t first_rate
+        double weight_decay, clip
 
     ctypedef struct mg_adam_coefs:
-        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps
+        double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps, weight_decay, clip
         int vectorizable, may_have_subnormals
 
     mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+    void mg_clip_gradient(const mg_config *config, double clip, double *grad)
+    void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data)
     mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                              double *m, double *v, int libm)
 
@@ -62,15 +71,15 @@ cdef extern from "microgpt.h" nogil:
         int64_t work
         double asked
 
-    ctypedef struct mg_config:
-        int64_t vocab_size, n_embd, n_head, n_layer, block_size
-
     ctypedef struct mg_engine:
         pass
 
     int64_t mg_count_params(const mg_config *config)
     mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     void mg_engine_free(mg_engine *engine)
+    mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work)
+    int mg_engine_shares(const mg_engine *engine, int64_t positions)
+    double MG_LEAST_SHARED_WORK
     int64_t mg_engine_sparse_layers(const mg_engine *engine)
     mg_status mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
                                    mg_poll *poll, double *loss)
@@ -79,15 +88,24 @@ cdef extern from "microgpt.h" nogil:
     mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                                  double *losses)
 
+    mg_status mg_position_losses_of(mg_engine *engine, const double *params, const int32_t *tokens, const int64_t *starts,
+                                    int64_t documents, mg_poll *poll, double *losses)
+
     mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int64_t step, int64_t batch_size,
                                double *params, double *grad, double *m, double *v, const int32_t *tokens,
                                const int64_t *starts, int64_t batches, mg_poll *poll, double *document_losses,
                                double *losses, int64_t *done)
+    mg_status mg_part_losses(mg_engine *engine, const double *params, const double *grad, const int32_t *tokens,
+                             const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses)
+    mg_status mg_part_gradients(mg_engine *engine, int64_t documents, int64_t first, int64_t end, double *grad)
+    mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count)
+    int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice)
+    int64_t mg_part_capacity(const mg_engine *engine, int64_t positions)
     mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
                        double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                        double *losses, int64_t *done)
 
     mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
-                  int64_t n, int64_t max_tokens, mg_poll *poll, int32_t *out, int64_t *count)
+                  int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts)
     mg_status mg_next_probabilities(mg_engine *engine, const double *params, double factor, const int32_t *tokens, int64_t n,
                                     mg_poll *poll, double *probs)

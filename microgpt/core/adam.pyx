@@ -5,7 +5,6 @@ import operator
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.math cimport fabs
 from libc.stdint cimport int64_t, uintptr_t
 
 from microgpt.core._csrc cimport (
@@ -15,8 +14,11 @@ from microgpt.core._csrc cimport (
     MG_ZERO_DIVISION,
     mg_adam_coefs,
     mg_adam_config,
+    mg_adam_decay,
     mg_adam_prepare,
     mg_adam_update,
+    mg_clip_gradient,
+    mg_config,
 )
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
@@ -58,13 +60,16 @@ cdef int raise_adam(int status) except -1:
     raise SystemError(f"unknown status {status}")
 
 
+# What the script does not have, as its update is made without it.
+OFF = {"schedule": "linear", "warmup": 0, "weight_decay": 0.0, "clip": None}
+
 cdef int64_t MOST_STEPS = 0x4000000000000000  # 2**62: counting on from here never overflows
 
 
 @cython.no_gc_clear  # m_data and v_data point into the moments
 cdef class Adam:
     # The first line is the signature, in the form in which Python reads it: inspect.signature(Adam).
-    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=...)\n--\n
+    """Adam(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=..., schedule='linear', warmup=0, weight_decay=0.0, clip=None)\n--\n
 Adam over a `GPT` or any sequence of Values, with the script's arithmetic.
 
 Parameters
@@ -75,8 +80,16 @@ params : GPT or sequence of Value
 learning_rate, beta1, beta2, eps : float
     Settings, which may be read and set at any time.
 num_steps : int or None
-    The learning rate falls linearly to 0 over this many steps; None: it is constant. By default 1000 for a `GPT`
-    and None for a sequence.
+    The learning rate falls to 0 over this many steps; None: it is constant. By default 1000 for a `GPT` and None for a
+    sequence.
+schedule : {"linear", "constant", "cosine"}
+    How it falls, after the warmup.
+warmup : int
+    Updates over which the rate rises first: see `reference.scheduled_rate`.
+weight_decay : float
+    As in AdamW: before Adam's own step every parameter becomes data - rate * weight_decay * data.
+clip : float or None
+    The largest norm of the gradient: see `reference.clip_gradients`. None: no limit.
 
 Attributes
 ----------
@@ -94,7 +107,7 @@ The bits are those of `reference.Adam`.
 """
 
     def __init__(self, params, double learning_rate=0.01, double beta1=0.85, double beta2=0.99, double eps=1e-8,
-                 num_steps=...):
+                 num_steps=..., schedule="linear", warmup=0, double weight_decay=0.0, clip=None):
         cdef Py_ssize_t count
         cdef object leaves = None
         if self.ready_is_known():
@@ -103,6 +116,9 @@ The bits are those of `reference.Adam`.
         if num_steps is ...:
             num_steps = 1000 if is_model else None
         self._set_num_steps(num_steps)
+        self.schedule, self.warmup, self.clip = schedule, warmup, clip
+        if self.constant and self.schedule_name == "cosine":
+            raise ValueError("the cosine schedule needs num_steps")
         if is_model:
             (<GPT>params).ready()
             count = (<GPT>params).num_params
@@ -112,7 +128,7 @@ The bits are those of `reference.Adam`.
             leaves = Leaves(params)
             count = len(leaves)
         self.config.learning_rate, self.config.beta1, self.config.beta2 = learning_rate, beta1, beta2
-        self.config.eps = eps
+        self.config.eps, self.config.weight_decay = eps, weight_decay
         aligned = 0 if leaves is None else leaves.first_aligned
         self.m_moments, self.v_moments = Moments(count, aligned), Moments(count, aligned)
         self.m_data, self.v_data = self.m_moments.data, self.v_moments.data
@@ -130,24 +146,46 @@ The bits are those of `reference.Adam`.
             raise RuntimeError("Adam.__init__ has not been called")
         return 0
 
+    cdef int plan(self, mg_adam_config *config, double *rates, Py_ssize_t count) except -1:
+        """The settings of the next count updates as they are now: other threads may set them meanwhile.
+
+        rates: room for count numbers, to which config may point.
+        """
+        cdef Py_ssize_t i, step = self.steps
+        config[0] = self.config
+        cdef bint constant = self.constant or self.schedule_name == "constant"
+        if self.warmup_steps == 0 and not constant and self.schedule_name == "linear":
+            return 0
+        if self.warmup_steps == 0 and constant:
+            for i in range(count):
+                rates[i] = config.learning_rate
+        else:
+            from microgpt.reference import scheduled_rate
+
+            num_steps, schedule, warmup = self.num_steps, self.schedule_name, self.warmup_steps
+            for i in range(count):
+                rates[i] = scheduled_rate(step + i, config.learning_rate, num_steps, schedule, warmup)
+        config.rates, config.first_rate = rates, step
+        return 0
+
+    def rate(self, Py_ssize_t step_index):
+        """Return the learning rate of an update, counted from 0."""
+        from microgpt.reference import scheduled_rate
+
+        self.ready()
+        return scheduled_rate(step_index, self.config.learning_rate, self.num_steps, self.schedule_name, self.warmup_steps)
+
     cdef int prepare(self, mg_adam_coefs *coefs) except -1:
         """The coefficients of this step; raise what the script would before it touches a parameter."""
-        cdef mg_adam_config config = self.config  # as it is now: other threads may set it meanwhile
-        cdef bint constant = self.constant
-        cdef double size
+        cdef mg_adam_config config
+        cdef double rate
         cdef int status
-        if constant:
-            config.num_steps = 2 * MOST_STEPS - 1  # the rate is replaced below; here it stays in the vectors' range
-        elif config.num_steps == 0:
+        self.plan(&config, &rate, 1)
+        if config.rates == NULL and config.num_steps == 0:
             operator.truediv(self.steps, 0)
         status = mg_adam_prepare(&config, self.steps, coefs)
         if status != MG_OK:
             raise_adam(status)
-        if constant:
-            coefs.lr_t = config.learning_rate
-            size = fabs(coefs.lr_t)
-            if not 1e-15 <= size <= 1e9:  # inside of 2**-50 and 2**30, which the kernels' proofs ask for
-                coefs.vectorizable = coefs.may_have_subnormals = 0
         return 0
 
     def step(self):
@@ -163,13 +201,18 @@ The bits are those of `reference.Adam`.
     def _step(self, bint libm):
         """libm: ask the C library for every power, as the script does, to compare with."""
         cdef mg_adam_coefs coefs
+        cdef mg_config shape
         cdef int status
         self.ready()
         if self.model is None:
             self.leaves.adam_step(self, libm)
             return
         self.prepare(&coefs)
+        shape.vocab_size, shape.n_embd, shape.n_head = self.model.vocab_size, self.model.n_embd, self.model.n_head
+        shape.n_layer, shape.block_size = self.model.n_layer, self.model.block_size
         with nogil:
+            mg_clip_gradient(&shape, coefs.clip, self.model.params_grad)
+            mg_adam_decay(&coefs, self.model.num_params, self.model.params_data)
             status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
                                     self.model.params_grad, self.m_data, self.v_data, libm)
         if status != MG_OK:
@@ -259,6 +302,49 @@ The bits are those of `reference.Adam`.
         return 0
 
     @property
+    def schedule(self):
+        return self.schedule_name
+
+    @schedule.setter
+    def schedule(self, value):
+        if value != "linear":
+            from microgpt.config import check_schedule
+
+            value = check_schedule(value)
+        self.schedule_name = value
+
+    @property
+    def warmup(self):
+        return self.warmup_steps
+
+    @warmup.setter
+    def warmup(self, value):
+        cdef Py_ssize_t number = value
+        if number < 0:
+            raise ValueError(f"warmup must be at least 0, not {value}")
+        self.warmup_steps = number
+
+    @property
+    def weight_decay(self):
+        return self.config.weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, double value):
+        self.config.weight_decay = value
+
+    @property
+    def clip(self):
+        return self.config.clip or None
+
+    @clip.setter
+    def clip(self, value):
+        if value is not None:
+            from microgpt.config import check_clip
+
+            value = check_clip(value)
+        self.config.clip = value or 0.0
+
+    @property
     def params(self):
         """The Values that are updated, a list."""
         self.ready()
@@ -280,5 +366,6 @@ The bits are those of `reference.Adam`.
     def __repr__(self):
         if not self.ready_is_known():
             return f"<{type(self).__name__}, not initialised>"
+        more = "".join(f"{name}={getattr(self, name)!r}, " for name, off in OFF.items() if getattr(self, name) != off)
         return (f"Adam(learning_rate={self.learning_rate}, beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}, "
-                f"num_steps={self.num_steps}, step_index={self.step_index})")
+                f"num_steps={self.num_steps}, {more}step_index={self.step_index})")

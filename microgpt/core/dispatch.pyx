@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True, auto_pickle=False
-"""From a call's arguments to a program: the structure of the arguments as bytes, the numbers in them as inputs.
+"""From a call's arguments to a program: what is known of each shape of the arguments, and whether it still holds.
 
 A Dispatcher is a compiled function. What it has no program for goes to its subclass in compiler/, which traces, compares
 and compiles.
@@ -7,176 +7,18 @@ and compiles.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItem
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
-from cpython.long cimport PyLong_CheckExact
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
-from cpython.unicode cimport PyUnicode_CheckExact
+from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
-from microgpt.core._csrc cimport MG_OK
-from microgpt.core.backward cimport probe_backward
-from microgpt.core.calls cimport Call, Shape, backward_call, call_of
-from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end, wait_until_idle as wait_for_tape
+from microgpt.core.arguments cimport Arguments, close_arguments, open_arguments, put_argument, put_derived, put_static
+from microgpt.core.calls cimport Shape
+from microgpt.core.lock cimport wait_until_idle
 from microgpt.core.recorder cimport tracing_here
 from microgpt.core.replay cimport Program
-from microgpt.core.tape cimport LEAF, PROGRAM, Replay, next_mark, tape
-from microgpt.core.value cimport Value, handle
-
-
-cdef extern from "Python.h":
-    long PyLong_AsLongAndOverflow(object x, int *overflow) except? -1
-    const char *PyUnicode_AsUTF8AndSize(object x, Py_ssize_t *size) except NULL
-
-cdef enum:
-    SMALL = 512
-
-cdef struct Arguments:
-    char *signature
-    int32_t *ints
-    double *floats
-    Py_ssize_t n, n_ints, n_floats, capacity
-    bint odd  # something that no program can be for: an int beyond 32 bits, a Value that is no leaf
-    char small_signature[4 * SMALL]
-    int32_t small_ints[SMALL]
-    double small_floats[SMALL]
-
-
-cdef int more_arguments(Arguments *a) except -1:
-    """Twice the room, on the heap."""
-    cdef Py_ssize_t capacity = 2 * a.capacity
-    cdef char *memory = <char *>PyMem_RawMalloc(capacity * (4 + sizeof(int32_t) + sizeof(double)))
-    cdef char *old = a.signature if a.capacity > SMALL else NULL
-    cdef double *floats = <double *>memory
-    cdef int32_t *ints = <int32_t *>(floats + capacity)
-    if memory == NULL:
-        raise MemoryError()
-    memcpy(floats, a.floats, a.n_floats * sizeof(double))
-    memcpy(ints, a.ints, a.n_ints * sizeof(int32_t))
-    memcpy(<char *>(ints + capacity), a.signature, a.n)
-    if old != NULL:
-        PyMem_RawFree(a.floats)
-    a.floats, a.ints, a.signature, a.capacity = floats, ints, <char *>(ints + capacity), capacity
-    return 0
-
-
-cdef inline int put_code(Arguments *a, char code, const void *detail, Py_ssize_t size) except -1:
-    while a.n + size + 1 > 4 * a.capacity or a.n_ints >= a.capacity or a.n_floats >= a.capacity:
-        more_arguments(a)
-    a.signature[a.n] = code
-    if size:
-        memcpy(a.signature + a.n + 1, detail, size)
-    a.n += 1 + size
-    return 0
-
-
-cdef int put_static(Arguments *a, object x) except -1:
-    """Numbers and text by value, all else by identity."""
-    cdef long number
-    cdef int overflow = 0
-    cdef double real
-    cdef Py_ssize_t size
-    cdef const char *text
-    cdef void *address
-    if PyLong_CheckExact(x):
-        number = PyLong_AsLongAndOverflow(x, &overflow)
-        a.odd |= overflow != 0
-        return put_code(a, b"I", &number, sizeof(number))
-    if PyFloat_CheckExact(x):
-        real = PyFloat_AS_DOUBLE(x)
-        return put_code(a, b"F", &real, sizeof(real))
-    if PyUnicode_CheckExact(x):
-        text = PyUnicode_AsUTF8AndSize(x, &size)
-        put_code(a, b"s", &size, sizeof(size))
-        return put_code(a, b"=", text, size)
-    address = <void *>x
-    return put_code(a, b"o", &address, sizeof(address))
-
-
-cdef int put_argument(Arguments *a, object x, list values) except -1:
-    """values: where Value arguments are collected, None if only their numbers count."""
-    cdef long number
-    cdef int overflow = 0
-    cdef Py_ssize_t n, i
-    if PyLong_CheckExact(x):
-        number = PyLong_AsLongAndOverflow(x, &overflow)
-        if overflow or number > 0x7fffffff or number < -0x7fffffff:
-            a.odd = True
-            number = 0
-        put_code(a, b"i", NULL, 0)
-        a.ints[a.n_ints] = <int32_t>number
-        a.n_ints += 1
-    elif PyFloat_CheckExact(x):
-        put_code(a, b"f", NULL, 0)
-        a.floats[a.n_floats] = PyFloat_AS_DOUBLE(x)
-        a.n_floats += 1
-    elif PyList_CheckExact(x):
-        n = PyList_GET_SIZE(x)
-        put_code(a, b"[", &n, sizeof(n))
-        for i in range(n):
-            put_argument(a, (<list>x)[i], values)
-    elif PyTuple_CheckExact(x):
-        n = PyTuple_GET_SIZE(x)
-        put_code(a, b"(", &n, sizeof(n))
-        for i in range(n):
-            put_argument(a, (<tuple>x)[i], values)
-    elif isinstance(x, Value):
-        if (<Value>x).slot == 0:
-            a.odd = True
-            return put_code(a, b"v", NULL, 0)
-        if values is not None:
-            if tape.busy:
-                wait_for_tape()
-            if tape.node[(<Value>x).slot].kind != LEAF:
-                a.odd = True
-            values.append(x)
-            return put_code(a, b"v", NULL, 0)
-        put_code(a, b"v", NULL, 0)
-        if tape.busy:
-            wait_for_tape()
-        a.floats[a.n_floats] = tape.data[(<Value>x).slot]
-        a.n_floats += 1
-    else:
-        a.odd |= is_other_number(x)
-        put_static(a, x)
-    return 0
-
-
-cdef bint is_other_number(object x):
-    """Whether an argument is a number or an array of a library, which may be another one in every call."""
-    if x is None or x is True or x is False or PyUnicode_CheckExact(x) or hasattr(x, "__dict__"):
-        return False
-    return hasattr(type(x), "__float__") or hasattr(type(x), "__index__")
-
-
-cdef bint put_derived(Arguments *a, list derived) except -1:
-    """The ints that a program computes from its int arguments; False where Python raises an error or they are too large."""
-    for operation, (i, x), (j, y) in derived:
-        try:
-            result = operation(a.ints[<Py_ssize_t>i] if x is None else x, a.ints[<Py_ssize_t>j] if y is None else y)
-        except ZeroDivisionError:
-            return False
-        if not -0x7fffffff <= result <= 0x7fffffff:
-            return False
-        while a.n_ints >= a.capacity:
-            more_arguments(a)
-        a.ints[a.n_ints] = <int32_t>result
-        a.n_ints += 1
-    return True
-
-
-cdef int find_values(object x, list found) except -1:
-    if type(x) is list or type(x) is tuple:
-        for y in x:
-            find_values(y, found)
-    elif isinstance(x, Value):
-        found.append(x)
-    return 0
+from microgpt.core.tape cimport next_mark, tape
+from microgpt.core.value cimport Value
 
 
 cdef bint guard_holds(tuple guard):
@@ -275,9 +117,7 @@ cdef class Dispatcher:
             if positional is None:
                 return self.function(*arguments, **named)
             arguments = positional
-        a.signature, a.ints, a.floats, a.capacity = a.small_signature, a.small_ints, a.small_floats, SMALL
-        a.n = a.n_ints = a.n_floats = 0
-        a.odd = False
+        open_arguments(&a)
         try:
             for i in range(PyTuple_GET_SIZE(arguments)):
                 if self.static and i in self.static:
@@ -299,8 +139,7 @@ cdef class Dispatcher:
             entry.replays += 1
             return results[0] if entry.results is None else self.put_together(entry, results, arguments)
         finally:
-            if a.capacity > SMALL:
-                PyMem_RawFree(a.floats)
+            close_arguments(&a)
 
     cdef tuple replay(self, Entry entry, Arguments *a, list values):
         """The results, or None where the function itself must be called."""
@@ -337,7 +176,7 @@ cdef class Dispatcher:
         cdef int32_t k
         cdef uint32_t slot
         if tape.busy:
-            wait_for_tape()
+            wait_until_idle()
         next_mark()  # no thread uses marks while the tape is at rest and this one has the GIL
         for value in values:
             slot = (<Value>value).slot
@@ -354,9 +193,7 @@ cdef class Dispatcher:
         cdef Arguments a
         cdef Py_ssize_t i
         cdef list values = [] if self.with_grad else None
-        a.signature, a.ints, a.floats, a.capacity = a.small_signature, a.small_ints, a.small_floats, SMALL
-        a.n = a.n_ints = a.n_floats = 0
-        a.odd = False
+        open_arguments(&a)
         try:
             for i in range(len(arguments)):
                 if i in self.static:
@@ -365,8 +202,7 @@ cdef class Dispatcher:
                     put_argument(&a, arguments[i], values)
             return None if a.odd else self.replay(entry, &a, values)
         finally:
-            if a.capacity > SMALL:
-                PyMem_RawFree(a.floats)
+            close_arguments(&a)
 
     def evict(self, most):
         """Forget what was used longest ago until at most `most` shapes are left -> the entries forgotten."""
@@ -384,70 +220,3 @@ cdef class Dispatcher:
     def touch(self, Entry entry):
         self.clock += 1
         entry.used = self.clock
-
-
-def leaf_values(arguments):
-    """The Values in (nested lists of) arguments, in order."""
-    found = []
-    find_values(arguments, found)
-    return found
-
-
-def probe(Value root, Program program, list values):
-    """d(root)/d(leaf) added to the grad of every leaf of a program (arguments: values), as a list; nothing is changed."""
-    cdef int32_t n = program.shape.n_used, k = 0, i
-    cdef uint32_t *slots
-    cdef double *out
-    cdef int code
-    cdef uint32_t slot = root.slot
-    begin()
-    out = <double *>malloc((n + 1) * 16)
-    if out == NULL:
-        end()
-        raise MemoryError()
-    slots = <uint32_t *>(out + n)
-    for i in range(n):
-        slots[i] = program.shape.used[i]
-        if slots[i] == 0:
-            slots[i] = (<Value>values[k]).slot
-            k += 1
-    with nogil:
-        code = probe_backward(slot, n, slots, out)
-    end()
-    result = [out[i] for i in range(n)] if code == MG_OK else None
-    free(out)
-    return result
-
-
-def probe_replay(Value root, Program program):
-    """The same for a result of the program itself."""
-    cdef Replay *replay = <Replay *>tape.node[root.slot].payload.pointer
-    cdef Call *call
-    cdef Shape *shape = program.shape
-    cdef int32_t n = shape.n_used, i
-    cdef double *before
-    if tape.node[root.slot].kind != PROGRAM or replay.backward == NULL:
-        return probe_expanded(root, program)
-    call = call_of(replay)
-    before = <double *>malloc((n + 1) * sizeof(double))
-    if before == NULL:
-        raise MemoryError()
-    begin()
-    for i in range(n):
-        before[i] = tape.grad[replay.leaves[i]]
-    backward_call(replay, 1.0)
-    result = []
-    for i in range(n):
-        result.append(tape.grad[replay.leaves[i]])
-        tape.grad[replay.leaves[i]] = before[i]
-    end()
-    free(before)
-    return result
-
-
-cdef object probe_expanded(Value root, Program program):
-    cdef Replay *replay = <Replay *>tape.node[root.slot].payload.pointer
-    cdef Call *call = call_of(replay)
-    root._children  # written out
-    leaves = [handle(replay.leaves[i]) for i in range(program.shape.n_used) if program.shape.used[i] == 0]
-    return probe(root, program, leaves)

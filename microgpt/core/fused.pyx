@@ -19,17 +19,27 @@ from microgpt.core._csrc cimport (
     MG_CHOICE_TOTAL_NOT_FINITE,
     MG_CHOICE_TOTAL_ZERO,
     MG_INTERRUPTED,
+    MG_LEAST_SHARED_WORK,
     MG_LOG_DOMAIN,
     MG_NO_MEMORY,
+    MG_NO_THREAD,
     MG_OK,
     mg_adam_config,
     mg_config,
     mg_document_gradient,
     mg_engine_free,
     mg_engine_new,
+    mg_engine_set_threads,
+    mg_engine_shares,
     mg_engine_sparse_layers,
     mg_next_probabilities,
+    mg_part_capacity,
+    mg_part_gradients,
+    mg_part_losses,
+    mg_part_slice_start,
+    mg_part_slices,
     mg_position_losses,
+    mg_position_losses_of,
     mg_generate,
     mg_mt19937,
     mg_train,
@@ -53,6 +63,8 @@ cdef int _ask(void *context) noexcept with gil:
     cdef FusedEngine self = <FusedEngine>context
     try:
         PyErr_CheckSignals()
+        if self.check is not None:
+            self.check()
     except BaseException as error:
         self.interrupt = error
         return 1
@@ -60,7 +72,8 @@ cdef int _ask(void *context) noexcept with gil:
 
 
 cdef enum:
-    BATCH = 64  # documents for which the GIL is given up at once, at most
+    BATCH = 64  # documents for which the GIL is given up at once, at most, or one step's
+    MOST_DRAWN = 65536  # tokens that are drawn at once, at most
 
 # The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
 cdef double MOST_WORK = 2147483648.0
@@ -79,7 +92,8 @@ cdef class FusedEngine:
 Trains a `GPT` on whole documents, and samples from it (the script's training and inference loops).
 
 One call at a time: a second thread that calls meanwhile gets a RuntimeError. Engines of different models may work in
-parallel. The instruction set is the one in use when the engine is made.
+parallel. The instruction set is the one in use when the engine is made. `set_threads` lets a call use several threads of
+its own: the results are the same.
 """
 
     def __cinit__(self):
@@ -101,6 +115,7 @@ parallel. The instruction set is the one in use when the engine is made.
         if self.engine == NULL:
             raise MemoryError()
         self.model = model
+        self.threads = 1
 
     def __dealloc__(self):
         mg_engine_free(self.engine)
@@ -151,6 +166,8 @@ parallel. The instruction set is the one in use when the engine is made.
             raise error
         if status == MG_NO_MEMORY:
             raise MemoryError()
+        if status == MG_NO_THREAD:
+            raise RuntimeError("the system starts no more threads: use fewer")
         if status == MG_LOG_DOMAIN:
             log(0.0)  # raises in the words of the running Python
         if status == MG_CHOICE_TOTAL_ZERO:
@@ -252,6 +269,64 @@ parallel. The instruction set is the one in use when the engine is made.
             PyMem_Free(losses)
             self.lock.release()
 
+    def set_threads(self, int threads, least_work=None):
+        """Let `train` and `position_losses_of` use up to this many threads, the calling one included: 1 at first.
+
+        They start when there is work for them, and sleep when there is none. A step that would be done sooner alone is not
+        shared; least_work: from how many multiplications of a forward pass on it is (for tests).
+        """
+        cdef double least = MG_LEAST_SHARED_WORK if least_work is None else least_work
+        cdef int status
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self.enter()
+        try:
+            with nogil:  # threads that end are waited for
+                status = mg_engine_set_threads(self.engine, threads, least)
+            if status != MG_OK:
+                self.raise_status(status)
+            self.threads = threads
+        finally:
+            self.lock.release()
+
+    def shares(self, positions):
+        """Return whether a step on documents of so many positions altogether is shared among threads."""
+        self.enter()
+        try:
+            return bool(mg_engine_shares(self.engine, positions))
+        finally:
+            self.lock.release()
+
+    def position_losses_of(self, documents):
+        """Return `position_losses` of each of the documents, by all threads. If any raises, nothing is known of the others."""
+        cdef int64_t *starts = NULL
+        cdef double *losses = NULL
+        cdef int64_t count = 0, d, p
+        cdef int status
+        self.enter()
+        try:
+            documents = list(documents)
+            starts = <int64_t *>PyMem_Malloc((len(documents) + 1) * sizeof(int64_t))
+            if starts == NULL:
+                raise MemoryError()
+            starts[0] = 0
+            for document in documents:
+                starts[count + 1] = starts[count] + self.encode_document(document, starts[count]) + 1
+                count += 1
+            losses = <double *>PyMem_Malloc(max(1, starts[count] - count) * sizeof(double))
+            if losses == NULL:
+                raise MemoryError()
+            with nogil:
+                status = mg_position_losses_of(self.engine, self.model.params_data, self.tokens, starts, count, &self.poll,
+                                               losses)
+            if status != MG_OK:
+                self.raise_status(status)
+            return [[losses[p] for p in range(starts[d] - d, starts[d + 1] - d - 1)] for d in range(count)]
+        finally:
+            PyMem_Free(losses)
+            PyMem_Free(starts)
+            self.lock.release()
+
     def train(self, documents, Adam adam not None, list losses not None, dict ids=None, batch_size=1):
         """For each document: the loss, its gradient, one step of adam. Appends each loss to `losses` as it goes.
 
@@ -259,24 +334,28 @@ parallel. The instruction set is the one in use when the engine is made.
         documents, if there are fewer, are left out.
 
         documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
-        its token id, of str. Up to 64 are asked for before the first of them is trained on. If it raises within a
-        document, that document has no effect: parameters, gradients, moments and `losses` are those after
-        the one before it. If `documents` itself raises, those it gave before are trained on first.
+        its token id, of str. Up to 64 are asked for before the first of them is trained on, or as many as a step has. If it
+        raises within a step, that step has no effect: parameters, gradients, moments and `losses` are those after
+        the one before it. If `documents` itself raises, the whole steps that it gave before are done first.
         """
-        cdef int64_t starts[BATCH + 1]
-        cdef int64_t count = 0
-        cdef Py_ssize_t n
+        cdef int64_t *starts = NULL
+        cdef int64_t count = 0, size
+        cdef Py_ssize_t n, most
         cdef double work = 0.0
         adam.ready()
-        if batch_size != 1:
-            self.train_batches(documents, adam, losses, ids, batch_size)
-            return
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        size = batch_size
+        most = max(size, BATCH // size * size)
         self.enter()
-        starts[0] = 0
         try:
             self.check_adam(adam)
             if ids is not None:
                 self.build_char_table(ids)
+            starts = <int64_t *>PyMem_Malloc((most + 1) * sizeof(int64_t))
+            if starts == NULL:
+                raise MemoryError()
+            starts[0] = 0
             iterator = iter(documents)
             while True:
                 try:
@@ -285,79 +364,119 @@ parallel. The instruction set is the one in use when the engine is made.
                         break
                     n = self.encode(document, ids is not None, starts[count])
                 except BaseException:
-                    self.train_batch(starts, count, adam, losses)  # those before it are sound
+                    self.train_steps(starts, count // size, size, adam, losses)  # those before it are sound
                     raise
                 starts[count + 1] = starts[count] + n + 1
                 count += 1
                 work += 2.0 * n * self.model.num_params
-                if count == BATCH or work >= MOST_WORK:
-                    self.train_batch(starts, count, adam, losses)
+                if count == most or (work >= MOST_WORK and count % size == 0):
+                    self.train_steps(starts, count // size, size, adam, losses)
                     count, work = 0, 0.0
-            self.train_batch(starts, count, adam, losses)
+            self.train_steps(starts, count // size, size, adam, losses)
+        finally:
+            PyMem_Free(starts)
+            self.lock.release()
+
+    cdef train_steps(self, int64_t *starts, int64_t steps, int64_t size, Adam adam, list losses):
+        """Take these steps, each on `size` of the documents in self.tokens."""
+        cdef mg_adam_config config
+        cdef double *found
+        cdef int64_t done = 0, i, step = adam.steps
+        cdef int status
+        if steps == 0:
+            return
+        found = <double *>PyMem_Malloc((2 * steps + size) * sizeof(double))  # losses, rates, losses of documents
+        if found == NULL:
+            raise MemoryError()
+        try:
+            adam.plan(&config, found + steps, steps)
+            with nogil:
+                if size == 1 and not mg_engine_shares(self.engine, (starts[steps] - starts[0]) // steps - 1):
+                    status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
+                                      adam.v_data, self.tokens, starts, steps, &self.poll, found, &done)
+                else:
+                    status = mg_train_batches(self.engine, &config, step, size, self.model.params_data,
+                                              self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, steps,
+                                              &self.poll, found + 2 * steps, found, &done)
+            adam.steps += done
+            for i in range(done):
+                losses.append(found[i])
+            if status != MG_OK:
+                self.raise_status(status)
+        finally:
+            PyMem_Free(found)
+
+    def part_losses(self, documents, dict ids not None, int64_t batch_size, check=None):
+        """The losses of some documents of a batch, of which other processes have the rest: a list of floats.
+
+        documents, ids: as for `train`. check: called now and then; what it raises ends the call.
+        """
+        cdef int64_t count = len(documents), i
+        cdef int64_t *starts = NULL
+        cdef double *losses = NULL
+        cdef int status
+        self.enter()
+        try:
+            self.build_char_table(ids)
+            starts = <int64_t *>PyMem_Malloc((count + 1) * sizeof(int64_t))
+            losses = <double *>PyMem_Malloc((count + 1) * sizeof(double))
+            if starts == NULL or losses == NULL:
+                raise MemoryError()
+            starts[0], self.part = 0, 0
+            for i in range(count):
+                starts[i + 1] = starts[i] + self.encode_text(documents[i], starts[i]) + 1
+            self.check = check
+            with nogil:
+                status = mg_part_losses(self.engine, self.model.params_data, self.model.params_grad, self.tokens, starts, count,
+                                        batch_size, &self.poll, losses)
+            if status != MG_OK:
+                self.raise_status(status)
+            self.part = count
+            return [losses[i] for i in range(count)]
+        finally:
+            self.check = None
+            PyMem_Free(starts)
+            PyMem_Free(losses)
+            self.lock.release()
+
+    def part_gradients(self, int64_t first, int64_t end):
+        """Add the gradients of the documents of `part_losses`, the last first, to `model.grad`, for some slices of parameters.
+
+        Cannot be interrupted.
+        """
+        cdef int status
+        self.enter()
+        try:
+            if not 0 <= first <= end <= self.num_slices:
+                raise ValueError(f"first and end must be from 0 to {self.num_slices}, not {first} and {end}")
+            with nogil:
+                status = mg_part_gradients(self.engine, self.part, first, end, self.model.params_grad)
+            if status != MG_OK:
+                self.raise_status(status)
         finally:
             self.lock.release()
 
-    cdef train_batches(self, documents, Adam adam, list losses, dict ids, int64_t batch_size):
-        """The same in batches: memory holds the tokens of one, and the activations of one document."""
-        cdef int64_t *starts = NULL
-        cdef double *document_losses = NULL
-        cdef int64_t done, i
-        cdef double loss
-        cdef mg_adam_config config
-        cdef int status = MG_OK
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    def part_slices(self, int64_t processes):
+        """Cut the parameters into slices for so many processes; the indices at which they begin, and the number of parameters."""
+        cdef int64_t i
+        cdef int status
         self.enter()
         try:
-            self.check_adam(adam)
-            if ids is not None:
-                self.build_char_table(ids)
-            starts = <int64_t *>PyMem_Malloc((batch_size + 1) * sizeof(int64_t))
-            document_losses = <double *>PyMem_Malloc(batch_size * sizeof(double))
-            if starts == NULL or document_losses == NULL:
-                raise MemoryError()
-            iterator, starts[0] = iter(documents), 0
-            while True:
-                for i in range(batch_size):
-                    document = next(iterator, END)
-                    if document is END:
-                        return
-                    starts[i + 1] = starts[i] + self.encode(document, ids is not None, starts[i]) + 1
-                config = adam.config
-                with nogil:
-                    status = mg_train_batches(self.engine, &config, adam.steps, batch_size, self.model.params_data,
-                                              self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, 1,
-                                              &self.poll, document_losses, &loss, &done)
-                if status != MG_OK:
-                    self.raise_status(status)
-                adam.steps += 1
-                losses.append(loss)
+            status = mg_part_slices(self.engine, processes, &self.num_slices)
+            if status != MG_OK:
+                self.raise_status(status)
+            return [mg_part_slice_start(self.engine, i) for i in range(self.num_slices + 1)]
         finally:
-            PyMem_Free(starts)
-            PyMem_Free(document_losses)
             self.lock.release()
+
+    def part_capacity(self):
+        """How many documents as long as the block one call of `part_losses` should have at most, for the sake of memory."""
+        return mg_part_capacity(self.engine, self.model.block_size)
 
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:
             raise ValueError("this Adam belongs to another model")
-        if adam.constant:
-            raise ValueError("this Adam has a constant rate (num_steps=None), which the fused engine does not know")
         return 0
-
-    cdef train_batch(self, int64_t *starts, int64_t documents, Adam adam, list losses):
-        """Train on the documents in self.tokens."""
-        cdef mg_adam_config config = adam.config  # as it is now: other threads may set it meanwhile
-        cdef double batch_losses[BATCH]
-        cdef int64_t done, d, step = adam.steps
-        cdef int status
-        with nogil:
-            status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
-                              adam.v_data, self.tokens, starts, documents, &self.poll, batch_losses, &done)
-        adam.steps += done
-        for d in range(done):
-            losses.append(batch_losses[d])
-        if status != MG_OK:
-            self.raise_status(status)
 
     cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1:
         """Put tokens at self.tokens[at:]; how many there are then."""
@@ -414,29 +533,51 @@ parallel. The instruction set is the one in use when the engine is made.
         the block is full, or after max_tokens. If it raises, nothing was drawn from the stream: ZeroDivisionError for a
         temperature of 0, ValueError (random.choices' own) if the probabilities do not add up to a positive number.
         """
-        cdef double factor = inverse(temperature)
-        cdef int64_t count = 0, most
+        return self.draw(stream, 1, inverse(temperature), max_tokens, prompt, None)[0]
+
+    def sample_texts(self, MT19937 stream not None, n, uchars, temperature=0.5, prompt=()):
+        """What n calls of `sample` draw, each as a str: the characters of its tokens, which uchars has in the order of ids.
+
+        If it raises, nothing was drawn from the stream.
+        """
+        return self.draw(stream, n, inverse(temperature), None, prompt, tuple(uchars))
+
+    cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters):
+        """n samples, each of max_tokens at most: lists of token ids, or, given characters, str."""
+        cdef int64_t counts[BATCH]
+        cdef int64_t most
         cdef mg_mt19937 state
         cdef int32_t *drawn
         cdef int status
-        cdef Py_ssize_t n
+        cdef Py_ssize_t length, texts, text, i, block_size
+        cdef list found = []
         self.enter()
         try:
-            most = self.model.block_size
+            if characters is not None and len(characters) < self.model.vocab_size - 1:
+                raise ValueError(f"{len(characters)} characters are too few for {self.model.vocab_size - 1} token ids")
+            most = block_size = self.model.block_size
             if max_tokens is not None:
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
             self.reserve(1)
             self.tokens[0] = <int32_t>(self.model.vocab_size - 1)
-            n = self.encode_prompt(prompt, 1)
-            self.reserve(n + self.model.block_size)
-            drawn = self.tokens + n
+            length = self.encode_prompt(prompt, 1)
+            texts = max(1, min(n, BATCH, MOST_DRAWN // block_size))
+            self.reserve(length + texts * block_size)
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
-            with nogil:
-                status = mg_generate(self.engine, self.model.params_data, &state, factor, self.tokens, n, most, &self.poll,
-                                   drawn, &count)
+            while len(found) < n:
+                texts = min(texts, n - len(found))
+                with nogil:
+                    status = mg_generate(self.engine, self.model.params_data, &state, factor, self.tokens, length, most,
+                                         texts, &self.poll, self.tokens + length, counts)
+                if status != MG_OK:
+                    self.raise_status(status)
+                for text in range(texts):
+                    drawn = self.tokens + length + text * block_size
+                    if characters is None:
+                        found.append([drawn[i] for i in range(counts[text])])
+                    else:
+                        found.append("".join([characters[drawn[i]] for i in range(counts[text])]))
             stream.state = state
-            if status != MG_OK:
-                self.raise_status(status)
-            return [drawn[i] for i in range(count)]
+            return found
         finally:
             self.lock.release()

@@ -5,9 +5,10 @@ A model's parameters are one run of slots. A user's are where the tape had room:
 is updated in place; single slots are gathered into contiguous numbers, updated, and written back.
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.math cimport sqrt
 from libc.stdint cimport uint32_t
 
-from microgpt.core._csrc cimport MG_OK, mg_adam_coefs, mg_adam_update
+from microgpt.core._csrc cimport MG_OK, mg_adam_coefs, mg_adam_decay, mg_adam_update
 from microgpt.core.adam cimport Adam, Moments, raise_adam
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
@@ -118,7 +119,19 @@ cdef class Leaves:
         cdef int status = MG_OK
         at_rest()
         adam.prepare(&coefs)
+        cdef double squares = 0.0, norm, scale
         with nogil:
+            if coefs.clip != 0.0:
+                for i in range(self.n):
+                    squares += tape.grad[self.slots[i]] * tape.grad[self.slots[i]]
+                norm = sqrt(squares)
+                if norm > coefs.clip:
+                    scale = coefs.clip / norm
+                    for i in range(self.n):
+                        tape.grad[self.slots[i]] *= scale
+            if coefs.weight_decay != 0.0:
+                for i in range(self.n):
+                    mg_adam_decay(&coefs, 1, tape.data + self.slots[i])
             for g in range(self.n_groups):
                 group = self.groups[g]
                 slots = self.slots + group.first

@@ -40,7 +40,9 @@ cdef class Recorder:
     cdef mg_graph graph
     cdef uint32_t *leaf_slots  # by leaf: its slot, 0 for an argument
     cdef int32_t leaves_capacity
-    cdef Pairs leaves, constants  # slot -> node, bits of a number -> node
+    cdef int32_t **leaf_pages  # by slot: the node of a leaf, plus 1
+    cdef uint32_t n_leaf_pages
+    cdef Pairs constants  # bits of a number -> node
     cdef readonly list int_names, bounds  # by int input: what to call it, how many values it can have (None: any)
     cdef readonly list derived  # int inputs that are computed from others, behind these: (operator, operand, operand)
     cdef dict derived_index

@@ -8,7 +8,7 @@ from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
 from cpython.long cimport PyLong_Check
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from microgpt.core.tape cimport LEAF, tape
 from microgpt.core.value cimport Value
@@ -23,6 +23,9 @@ class TraceError(TypeError):
         super().__init__(*arguments)
         TraceError.raised += 1
 
+
+cdef enum:
+    PAGE_BITS = 10  # leaves of a page in a recorder's table
 
 cdef Recorder recording = None
 cdef uint64_t serials = 0
@@ -77,6 +80,24 @@ cdef int32_t *pairs_find(Pairs *pairs, uint64_t key) except NULL:
     return &pairs.items[h & pairs.mask].value
 
 
+cdef int32_t *entry_of_leaf(uint32_t slot) except NULL:
+    """Where the node of a leaf is kept, plus 1. The slots of a row are neighbours, and so are these entries."""
+    cdef uint32_t page = slot >> PAGE_BITS, n
+    cdef int32_t **larger
+    if page >= recording.n_leaf_pages:
+        n = page + page // 2 + 8
+        larger = <int32_t **>PyMem_RawRealloc(recording.leaf_pages, n * sizeof(int32_t *))
+        if larger == NULL:
+            raise MemoryError()
+        memset(larger + recording.n_leaf_pages, 0, (n - recording.n_leaf_pages) * sizeof(int32_t *))
+        recording.leaf_pages, recording.n_leaf_pages = larger, n
+    if recording.leaf_pages[page] == NULL:
+        recording.leaf_pages[page] = <int32_t *>PyMem_RawCalloc(<size_t>1 << PAGE_BITS, sizeof(int32_t))
+        if recording.leaf_pages[page] == NULL:
+            raise MemoryError()
+    return &recording.leaf_pages[page][slot & ((<uint32_t>1 << PAGE_BITS) - 1)]
+
+
 cdef class Recorder:
     """The graph of one call: nodes, leaves, inputs, and what was read from outside on the way."""
 
@@ -90,9 +111,12 @@ cdef class Recorder:
         self.functions, self.rows, self.numbers = {}, {}, {}
 
     def __dealloc__(self):
+        cdef uint32_t page
         mg_graph_free(&self.graph)
         PyMem_RawFree(self.leaf_slots)
-        PyMem_RawFree(self.leaves.items)
+        for page in range(self.n_leaf_pages):
+            PyMem_RawFree(self.leaf_pages[page])
+        PyMem_RawFree(self.leaf_pages)
         PyMem_RawFree(self.constants.items)
 
     @property
@@ -166,14 +190,14 @@ cdef int32_t node_of_leaf(Value value) except -1:
     cdef int32_t *found
     if value.slot == 0:
         raise TraceError("a Value that was never initialised")
-    found = pairs_find(&recording.leaves, value.slot)
-    if found[0] < 0:
+    found = entry_of_leaf(value.slot)
+    if found[0] == 0:
         if tape.node[value.slot].kind != LEAF:
             raise TraceError("a Value from outside that was computed from others: pass in what it is computed from, or "
                              "compute it in the compiled function")
-        found[0] = add_leaf(value.slot)
+        found[0] = add_leaf(value.slot) + 1
         recording.keep.append(value)
-    return found[0]
+    return found[0] - 1
 
 
 cdef bint plain_number(object x, double *number) except -1:

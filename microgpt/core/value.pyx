@@ -21,38 +21,27 @@ from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_
 from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children
 from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse
 from microgpt.core.rewiring cimport rewire
+from microgpt.core.spare cimport Py_DECREF, Spare, spare_keep, spare_take
 from microgpt.core.tape cimport (
     BINARY, DOT, LEAF, MG_DEBUG, MG_OK, NARY, PROGRAM, UNARY, Nary, Node, audit_tape, retain, tape,
 )
 
 
 # ---- handles ----
-#
-# Most Values live for a moment, as an operand of the next operator. So their objects are kept for reuse, here and not
-# with cython.freelist, whose tp_dealloc saves and restores the current exception around every __dealloc__.
 
 cdef extern from "Python.h":
-    void _Py_NewReference(PyObject *o)
-    void Py_DECREF(PyObject *o)
     PyObject *Py_TYPE "(PyObject *)Py_TYPE"(PyObject *o)
 
-cdef enum:
-    MOST_SPARE = 1024
-
-cdef PyObject *spare[MOST_SPARE]
-cdef int n_spare = 0
+cdef Spare spare
 
 
 cdef void dealloc_value(PyObject *o) noexcept:
     """tp_dealloc of Value; o is dead already, so nothing here may count references to it."""
-    global n_spare
     cdef PyObject *type_of = Py_TYPE(o)
     cdef uint32_t slot = (<Value>o).slot
     if slot:
         release_handle(slot)
-    if type_of == <PyObject *>Value and n_spare < MOST_SPARE:
-        spare[n_spare] = o
-        n_spare += 1
+    if type_of == <PyObject *>Value and spare_keep(&spare, o):
         return
     (<PyTypeObject *>type_of).tp_free(o)
     Py_DECREF(type_of)
@@ -60,19 +49,10 @@ cdef void dealloc_value(PyObject *o) noexcept:
 
 cdef inline Value wrap(uint32_t slot):
     """Return a new handle of a node that has none."""
-    global n_spare
-    cdef PyObject *o
     cdef Value value
     if slot == 0:
         raise MemoryError("no memory for another node")
-    if n_spare:
-        n_spare -= 1
-        o = spare[n_spare]
-        _Py_NewReference(o)
-        value = <Value>o
-        Py_DECREF(o)  # the one that _Py_NewReference made: value has its own
-    else:
-        value = Value.__new__(Value)
+    value = <Value>spare_take(&spare) if spare.n else Value.__new__(Value)
     value.slot = slot
     tape.node[slot].handle = <PyObject *>value
     retain(slot)

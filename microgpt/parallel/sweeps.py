@@ -9,7 +9,7 @@ import math
 import os
 import time
 
-from ..config import DEFAULTS, Config, seed_text
+from ..config import DEFAULTS, OPTIONAL, Config, seed_text
 from ..data import check_docs, docs_digest
 from ..errors import LogError
 from ..trainer import Callback, Trainer
@@ -76,7 +76,7 @@ class SweepResult:
         return self.loss if self.val_loss is None else self.val_loss
 
     def as_row(self) -> "dict[str, Any]":
-        """Return what a line of the results' file holds. Losses stand there in decimal and, exactly, as float.hex."""
+        """Return what a line of the results' file holds. Losses are in it in decimal and, exactly, as float.hex."""
         row = _about(self.settings, self.engine)
         for name in ("final_loss", "loss", "val_loss"):
             value = getattr(self, name)
@@ -87,7 +87,8 @@ class SweepResult:
     @classmethod
     def from_row(cls, row: "dict[str, Any]") -> "SweepResult":
         """Return the result of a line. Raises KeyError, TypeError or ValueError for one that `as_row` did not make."""
-        settings = {name: row[name] for name in DEFAULTS}
+        # Of a file written before these were settings, they are off.
+        settings = {name: row.get(name, DEFAULTS[name]) if name in OPTIONAL else row[name] for name in DEFAULTS}
         if isinstance(row["seed"], str):
             settings["seed"] = int(row["seed"], 0)
         final_loss, loss = (float.fromhex(row[f"{name}_hex"]) for name in ("final_loss", "loss"))

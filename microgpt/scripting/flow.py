@@ -3,14 +3,18 @@
 Everything here errs to the safe side: what is not understood counts as seen.
 """
 import ast
+from types import MappingProxyType
 
+from .modules import aliases
 from .names import FUNCTIONS, bound_names
 from .trees import children, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
+
+    from .modules import UserModule
 
     Key = tuple[int, str]
 
@@ -19,27 +23,33 @@ _PASSED_ON = {"max", "min", "sum", "abs", "sorted", "list", "tuple", "zip", "enu
               "set", "dict", "filter"}  # fmt: skip
 _HARMLESS = {"len", "isinstance", "bool", "float", "int", "id", "type", "callable", "hasattr", "any", "all"}
 _MUTATORS = {"append", "extend", "insert", "add", "appendleft", "update", "setdefault"}
+_SHOWING = {"print", "str", "repr", "format", "ascii", "hash", "type", "getattr", "setattr", "vars", "dict", "set", "frozenset", "range",
+            "hex", "bin", "oct", "slice", "object", "super", "bytes", "memoryview"}  # fmt: skip
 _OPERATIONS = {"log", "exp", "relu", "backward"}
 
 
 class Flow:
     """Which names hold Values or numbers read from them, found by going through the tree until nothing changes.
 
-    sinks: (line, why) for each place where it could be seen whether a number is an int or a float, or that a Value is of
-    another class.
+    sinks: (file, "" for the script, line, why) for each place where it could be seen whether a number is an int or a float, or
+    that a Value is of another class.
     """
 
-    def __init__(self, tree: ast.Module, skipped: "set[ast.AST]", value_methods: "dict[str, ast.FunctionDef]") -> None:
-        self.tree, self.skipped, self.value_methods = tree, skipped, value_methods
+    def __init__(self, tree: ast.Module, skipped: "set[ast.AST]", modules: "Mapping[str, UserModule]" = MappingProxyType({})) -> None:
+        self.tree, self.skipped, self.modules = tree, skipped, modules
+        self.file = ""  # the one that is gone through, if it is not the script
         self.held: dict[Key, int] = {}
         self.attributes: dict[str, int] = {}
         self.returned: dict[int, int] = {id(node): VALUE for node in skipped}  # ours return Values
         self.functions: dict[str, list[Any]] = {}  # by name, wherever they are defined
         self.locals: dict[int, set[str]] = {}
-        self.sinks: dict[tuple[int, str], None] = {}
-        self.imported = {name.asname or name.name.split(".")[0] for node in walk(tree)
+        self.methods: set[int] = set()  # ids of functions that are defined in a class
+        self.sinks: dict[tuple[str, int, str], None] = {}
+        trees = [tree, *(module.tree for module in modules.values())]
+        self.renamed, self.module_names = aliases(trees, modules) if modules else ({}, set())
+        self.imported = {name.asname or name.name.split(".")[0] for every in trees for node in walk(every)
                          if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}  # fmt: skip
-        for node in walk(tree):
+        for node in (n for every in trees for n in walk(every)):
             if isinstance(node, ast.FunctionDef):
                 self.functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
@@ -48,10 +58,18 @@ class Flow:
                         self.functions.setdefault(target.id, []).append(node.value)
             elif isinstance(node, ast.ClassDef):  # a call of the class calls these
                 for item in node.body:
+                    self.methods.add(id(item))
                     if isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__call__"):
                         self.functions.setdefault(node.name, []).append(item)
+        self.find_handed_on(trees)
+        for short, name in self.renamed.items():
+            self.functions.setdefault(short, []).extend(self.functions.get(name, ()))
         for _ in range(40):
             before = (dict(self.held), dict(self.attributes), dict(self.returned), len(self.sinks))
+            for module in modules.values():
+                self.file = module.file
+                self.block(module.tree.body, ())
+            self.file = ""
             self.block(tree.body, ())
             if before == (self.held, self.attributes, self.returned, len(self.sinks)):
                 break
@@ -59,7 +77,40 @@ class Flow:
             self.sink(tree, "too much flows from name to name")
 
     def sink(self, node: "Any", why: str) -> None:
-        self.sinks[(getattr(node, "lineno", 1), why)] = None
+        self.sinks[(self.file, getattr(node, "lineno", 1), why)] = None
+
+    def find_handed_on(self, trees: "list[ast.Module]") -> None:
+        """handed_on: functions that something else than their name may call: `__call__` methods, and those used as values.
+        hands_on_more: whether another function than those of the user's, one that could show a Value, is used as a value.
+        """
+        called = {id(node.func) for every in trees for node in walk(every) if isinstance(node, ast.Call)}
+        self.handed_on = [f for functions in self.functions.values() for f in functions if getattr(f, "name", "") == "__call__"]
+        self.hands_on_more, self.attributes_set = False, set()
+        seen = set(map(id, self.handed_on))
+        named = {id(node.value) for every in trees for node in walk(every) if isinstance(node, ast.Assign)}
+        for node in (n for every in trees for n in walk(every)):
+            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                self.attributes_set.add(node.attr)
+            if isinstance(node, ast.Lambda) and id(node) not in named:
+                functions: list[Any] = [node]
+            elif isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in called and isinstance(node.ctx, ast.Load):
+                name = node.id if isinstance(node, ast.Name) else node.attr
+                functions = self.functions.get(name, [])
+                if isinstance(node, ast.Name):
+                    self.hands_on_more |= name in _SHOWING and not functions
+                elif isinstance(node.value, ast.Name) and node.value.id in self.imported and not self._is_module(node.value):
+                    self.hands_on_more |= node.value.id not in ("math", "random", "os", "sys")
+            else:
+                continue
+            for function in functions:
+                if id(function) not in seen:
+                    seen.add(id(function))
+                    self.handed_on.append(function)
+
+    def reaches(self, module: "UserModule") -> bool:
+        """Whether a Value, or a number of one, may get into a file."""
+        scopes = {id(node) for node in walk(module.tree)}
+        return any(mask and scope in scopes for (scope, _), mask in self.held.items())
 
     # ---- names ----
 
@@ -73,7 +124,7 @@ class Flow:
         for scope in reversed(scopes):
             if name in self.names_of(scope):
                 return id(scope), name
-        return 0, name
+        return 0, self.renamed.get(name, name)
 
     def hold(self, target: "Any", mask: int, scopes: "Any") -> None:
         if isinstance(target, ast.Name):
@@ -196,6 +247,8 @@ class Flow:
 
     def mask_Attribute(self, node: "Any", scopes: "Any") -> int:
         inner = self.mask(node.value, scopes)
+        if self._is_module(node.value):
+            return self.held.get((0, node.attr), 0)
         if node.attr in ("data", "grad", "_local_grads"):
             return NUMBER
         if node.attr == "_children":
@@ -294,8 +347,11 @@ class Flow:
             if name in self.functions:
                 return self.call(self.functions[name], node, arguments, named, scopes, 0)
             if self.key(name, scopes)[0] or name not in _builtin_names():
-                if every:
-                    self.sink(node, f"{name}() gets a Value or its number")
+                if not every:
+                    return every
+                if name not in self.imported and not self.hands_on_more:
+                    return every | self.call(self.handed_on, node, arguments, named, scopes, 1)
+                self.sink(node, f"{name}() gets a Value or its number")
                 return every
             if name in _HARMLESS:
                 return 0
@@ -316,6 +372,8 @@ class Flow:
         if isinstance(function, ast.Attribute):
             base, name = self.mask(function.value, scopes), function.attr
             module = function.value.id if isinstance(function.value, ast.Name) else None
+            if self._is_module(function.value) and name in self.functions:
+                return self.call(self.functions[name], node, arguments, named, scopes, 0)
             if module in self.imported:
                 if module == "math" or (module == "random" and name in ("choices", "choice", "seed")):
                     return every & VALUE
@@ -333,20 +391,30 @@ class Flow:
                 return base | every
             if name in self.functions:
                 return self.call(self.functions[name], node, arguments, named, scopes, 1, base)
+            if every and name in self.attributes_set and not self.hands_on_more:
+                return every | self.call(self.handed_on, node, arguments, named, scopes, 1)
             if every or (base and name in ("join", "format")):
                 self.sink(node, f".{name}() gets a Value or its number")
             return base | every
         self.mask(function, scopes)
+        if every and not self.hands_on_more:
+            return every | self.call(self.handed_on, node, arguments, named, scopes, 1)
         if every:
             self.sink(node, "a call of something computed gets a Value or its number")
         return every | VALUE
+
+    def _is_module(self, node: "Any") -> bool:
+        """Whether an expression names a file of the user's that is imported."""
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        return isinstance(node, ast.Name) and node.id in self.module_names
 
     def call(self, functions: "list[Any]", node: "Any", arguments: "list[int]", named: "Any", scopes: "Any", skip: int,
              base: int = 0) -> int:  # fmt: skip
         found = 0
         for function in functions:
             first = function.args.args[0].arg if function.args.args else None
-            method = skip or first == "self"
+            method = id(function) in self.methods if skip else first == "self"
             self.bind(function, arguments, named, 1 if method else 0)
             if method and first is not None and base:
                 key = (id(function), first)

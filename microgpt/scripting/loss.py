@@ -1,5 +1,6 @@
 """The loss part of a training loop as a function of its own, to be compiled: from where Values begin to `.backward()`."""
 import ast
+import builtins
 
 from .flow import VALUE
 from .names import bound_names, exposed, find_place, names_read, names_set, read_later
@@ -7,9 +8,11 @@ from .trees import children, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from .flow import Flow
+    from .modules import UserModule
 
 NAME = "__microgpt_loss__"
 _REFUSED = (ast.Return, ast.Yield, ast.YieldFrom, ast.Global, ast.Nonlocal, ast.Delete, ast.Import, ast.ImportFrom, ast.Try,
@@ -19,7 +22,8 @@ _MUTATORS = {"append", "extend", "insert", "add", "appendleft", "update", "setde
              "sort", "reverse", "write", "popitem"}  # fmt: skip
 
 
-def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[str, ...] | None, str | None]":
+def extract_loss(tree: ast.Module, flow: "Flow", runtime: str,
+                 modules: "Collection[UserModule]" = ()) -> "tuple[tuple[str, ...] | None, str | None]":
     """Move the loss into a function, in place. (the arguments each value of which makes a shape, None), or (None, why not)."""
     loop, at, loss = _training_loop(tree)
     if loop is None:
@@ -41,7 +45,8 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
     region = loop.body[first:at]
     if loss not in set().union(set(), *map(names_set, region)):
         return None, f"line {loop.body[at].lineno}: {loss} is not computed in the statements before its backward()"
-    why = _effects(region, tree, names=set().union(*map(names_set, region)))
+    whole = ast.Module([*tree.body, *(node for module in modules for node in module.tree.body)], [])
+    why = _effects(region, whole, flow, modules, names=set().union(*map(names_set, region)))
     if why:
         return None, why
     inner_place = [*place, (loop.body, at - 1, loop)]
@@ -69,7 +74,7 @@ def extract_loss(tree: ast.Module, flow: "Flow", runtime: str) -> "tuple[tuple[s
             bound |= names_set(body[index].target)
     if unset := [name for name in inputs if name in made or name not in bound]:
         return None, f"{unset[0]} comes from the step before"
-    statics = tuple(name for name in inputs if name in _steering(region, tree, flow))
+    statics = tuple(name for name in inputs if name in _steering(region, whole, flow))
     _rewrite(place, loop, first, at, inputs, outputs, statics, runtime)
     return statics, None
 
@@ -114,8 +119,8 @@ def _touches(statement: ast.stmt, flow: "Flow", functions: "list[Any]") -> bool:
     return False
 
 
-def _called(nodes: "list[Any]", tree: ast.Module) -> "list[Any]":
-    """The script's functions that statements call, directly or not."""
+def _called(nodes: "list[Any]", tree: ast.Module, flow: "Flow") -> "list[Any]":
+    """The script's functions that statements may call, directly or not."""
     defined: dict[str, list[Any]] = {}
     for node in walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -128,6 +133,10 @@ def _called(nodes: "list[Any]", tree: ast.Module) -> "list[Any]":
     waiting = list(nodes)
     while waiting:
         for node in walk(waiting.pop()):
+            if isinstance(node, ast.Call) and _calls_a_value(node.func, defined, flow):
+                new = [function for function in flow.handed_on if function not in found]
+                found += new
+                waiting += new
             names = [node.id] if isinstance(node, ast.Name) else [node.attr] if isinstance(node, ast.Attribute) else []
             for name in names:
                 for function in defined.get(name, ()):
@@ -137,17 +146,27 @@ def _called(nodes: "list[Any]", tree: ast.Module) -> "list[Any]":
     return found
 
 
-def _effects(region: "list[ast.stmt]", tree: ast.Module, names: "set[str]") -> "str | None":
+def _calls_a_value(function: ast.expr, defined: "dict[str, list[Any]]", flow: "Flow") -> bool:
+    """Whether a call is of a function, or an object, that a name, an attribute or an element holds."""
+    if isinstance(function, ast.Name):
+        known = function.id in defined or function.id in flow.functions or function.id in flow.imported or function.id == "Value"
+        return not known and not hasattr(builtins, function.id)
+    return not isinstance(function, ast.Attribute) or function.attr in flow.attributes_set
+
+
+def _effects(region: "list[ast.stmt]", tree: ast.Module, flow: "Flow", modules: "Collection[UserModule]",
+             names: "set[str]") -> "str | None":  # fmt: skip
     """What would happen once, when the loss is traced, and not in every call; None: nothing."""
-    for body, own in [(region, names), *((None, f) for f in _called(list(region), tree))]:
+    files = {id(node): f"{module.file}, " for module in modules for node in walk(module.tree)}
+    for body, own in [(region, names), *((None, f) for f in _called(list(region), tree, flow))]:
         scope = set(own) if isinstance(own, set) else bound_names(own)
         nodes: Any = walk(ast.Module(body, []) if body is not None else own)
         for node in nodes:
             root: Any = None
             if isinstance(node, (ast.Global, ast.Nonlocal)):
-                return f"line {node.lineno}: {node.names[0]} is set from within a function"
+                return f"{files.get(id(node), '')}line {node.lineno}: {node.names[0]} is set from within a function"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _EFFECTS:
-                return f"line {node.lineno}: {node.func.id}() is called in it"
+                return f"{files.get(id(node), '')}line {node.lineno}: {node.func.id}() is called in it"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATORS:
                 root = node.func.value
             if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
@@ -155,15 +174,15 @@ def _effects(region: "list[ast.stmt]", tree: ast.Module, names: "set[str]") -> "
             while isinstance(root, (ast.Attribute, ast.Subscript)):
                 root = root.value
             if isinstance(root, ast.Name) and root.id not in scope:
-                return f"line {node.lineno}: {root.id} is changed in it"
+                return f"{files.get(id(node), '')}line {node.lineno}: {root.id} is changed in it"
             if isinstance(node, ast.Name) and node.id == "random":
-                return f"line {node.lineno}: random numbers are drawn in it"
+                return f"{files.get(id(node), '')}line {node.lineno}: random numbers are drawn in it"
     return None
 
 
 def _steering(region: "list[ast.stmt]", tree: ast.Module, flow: "Flow") -> "set[str]":
     """Names in the region that decide what is done: in range(), conditions, comparisons, slices, directly or in functions."""
-    functions = _called(list(region), tree)
+    functions = _called(list(region), tree, flow)
     steers: dict[int, set[str]] = {}
 
     def names_in(node: "Any") -> "set[str]":

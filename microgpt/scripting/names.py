@@ -137,3 +137,57 @@ def read_later(tree: ast.Module, place: "list[tuple[list[ast.stmt], int, Any]]")
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             found |= names_read(node)
     return found
+
+
+def read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
+    """Names that statements read, those of one loop within them aside."""
+    found: set[str] = set()
+    for node in body:
+        if node is loop:
+            continue
+        if not within(node, loop):
+            found |= names_read(node)
+            continue
+        for field, value in ast.iter_fields(node):
+            if field in ("body", "orelse", "finalbody", "handlers"):
+                found |= read_outside(value, loop)
+            elif isinstance(value, ast.AST):
+                found |= names_read(value)
+    return found
+
+
+def is_fresh(tree: ast.AST, wanted: ast.expr) -> bool:
+    """Whether a name, or an attribute, is only ever set to lists that are made there, which no other name has."""
+    found, fresh = False, _fresh_targets(tree)
+
+    def same(target: "ast.AST") -> bool:
+        if isinstance(wanted, ast.Attribute):
+            return isinstance(target, ast.Attribute) and target.attr == wanted.attr
+        return isinstance(target, (ast.Name, ast.arg)) and getattr(target, "id", getattr(target, "arg", "")) == wanted.id  # type: ignore[attr-defined]
+
+    for node in walk(tree):
+        if same(node) and not isinstance(getattr(node, "ctx", None), ast.Load):
+            found = True
+            if node not in fresh:
+                return False
+    return found
+
+
+def _fresh_targets(tree: ast.AST) -> "set[ast.AST]":
+    """Targets of assignments of new lists: `m = [0.0] * n`, `m, v = [...], [...]`."""
+    found: set[ast.AST] = set()
+    for node in walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target, value = node.targets[0], node.value
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+                pairs = list(zip(target.elts, value.elts))
+            for x, made in pairs:
+                if isinstance(made, (ast.List, ast.ListComp)) or isinstance(made, ast.BinOp) and isinstance(made.op, ast.Mult) and (
+                        isinstance(made.left, ast.List) or isinstance(made.right, ast.List)):  # fmt: skip
+                    found.add(x)
+    return found
+
+
+def within(outer: ast.AST, node: ast.AST) -> bool:
+    return any(child is node for child in walk(outer))

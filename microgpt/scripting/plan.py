@@ -8,12 +8,10 @@ import copy
 
 from .flow import Flow
 from .loss import extract_loss
-from .names import exposed, find_place, names_read, names_set, read_later
+from .modules import user_modules
+from .names import exposed, find_place, is_fresh, names_read, names_set, read_later, read_outside, within
+from .optimizer import Unfit, UpdateLoop, sets_data, sets_data_outside, update_loops
 from .trees import canonical, walk, without_docstring
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
 
 #: Digests of the original's parts.
 METHODS = {
@@ -39,21 +37,30 @@ _TRAIN_LEAVES = {"step", "doc", "tokens", "n", "lr_t", "i", "p", "ch", "_"}
 _SAMPLE_LEAVES = {"sample_idx", "token_id", "pos_id", "sample", "p", "l", "_"}
 _NEEDED = {"sum", "zip", "max", "min", "len", "enumerate", "range", "isinstance", "float", "print", "set", "reversed", "math"}
 _HIDDEN = {"eval", "exec", "globals", "locals", "vars", "dir", "compile", "__import__"}
+_SEEING = ("copy", "pickle", "gc", "weakref", "inspect", "ctypes")
 RUNTIME = "__microgpt__"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .modules import UserModule
 
 
 class Plan:
     """A script's tree with replacements, and what was done.
 
     tree: to be run, with the runtime under the name `__microgpt__`.  done: what was replaced.  kept: (what runs as written,
-    why).  roles: for each mapped loop, what the script calls its parts.
+    why).  roles: for each mapped loop, what the script calls its parts.  updates: its other optimizer loops.
     """
 
-    def __init__(self, tree: ast.Module, may_compile: bool = True) -> None:
+    def __init__(self, tree: ast.Module, may_compile: bool = True, folder: "str | None" = None) -> None:
         self.tree, self.may_compile = tree, may_compile
+        self.modules = user_modules(tree, folder) if folder is not None else {}
         self.done: list[str] = []
         self.kept: list[tuple[str, str]] = []
         self.roles: dict[str, dict[str, str]] = {}
+        self.updates: list[UpdateLoop] = []
         self.statics: tuple[str, ...] = ()
         self.functions: dict[str, str] = {}  # what is recognised -> its name in the script
         self.why = self._make()
@@ -65,6 +72,7 @@ class Plan:
         if used & _HIDDEN:
             return f"it uses {min(used & _HIDDEN)}(), so that the names it reads are not known"
         stored = set().union(*map(names_set, body)) if body else set()
+        self.stored = stored
         if shadowed := (stored & _NEEDED) - {"math"}:
             return f"it has another {min(shadowed)}"
         if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in walk(self.tree)):
@@ -74,6 +82,9 @@ class Plan:
             return "its math is another module"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
         if len(classes) != 1:
+            for module in self.modules.values():
+                if not classes and any(isinstance(n, ast.ClassDef) and n.name == "Value" for n in module.tree.body):
+                    return f"its class Value is in another file, {module.file}: only a class in the script itself is replaced"
             return "it has no class Value" if not classes else "it has two classes Value"
         node = classes[0]
         extra, why = self._extra_methods(node)
@@ -84,11 +95,13 @@ class Plan:
         skipped.update(item for item, name in functions.items() if name != "gpt")
         adams = [loop for loop in walk(self.tree) if isinstance(loop, ast.For) and canonical(loop)[0] == ADAM]
         skipped.update(adams)
-        methods = {item.name: item for item in extra}
-        flow = self.flow = Flow(self.tree, skipped, methods)
+        flow = self.flow = Flow(self.tree, skipped, self.modules)
         if flow.sinks:
-            line, text = min(flow.sinks)
-            return f"line {line}: {text}, which could show that the script's class keeps ints"
+            file, line, text = min(flow.sinks)
+            return f"{file and file + ', '}line {line}: {text}, which could show that the script's class keeps ints"
+        for module in self.modules.values():
+            if flow.reaches(module) and (why := self._unfit_module(module, {item.name for item in extra})):
+                return f"Values get into {module.file}, line {why}"
         self._replace_class(node, extra)
         for item, name in functions.items():
             self.functions[name] = item.name
@@ -97,7 +110,7 @@ class Plan:
                 self.done.append(name)
         mapped = self._map_loops(functions)
         if not mapped and self.may_compile:
-            what, why = extract_loss(self.tree, flow, RUNTIME)
+            what, why = extract_loss(self.tree, flow, RUNTIME, self.modules.values())
             if why:
                 self.kept.append(("the loss", why))
             else:
@@ -105,6 +118,40 @@ class Plan:
                 self.done.append("the loss of the training loop (compiled)")
         for loop in adams:
             self._replace_adam(loop)
+        loops = update_loops(self.tree, {node, *adams})
+        for loop in loops:
+            self._replace_update(loop)
+        if alone := sets_data_outside(self.tree, {node, *adams, *loops}):
+            self.kept.append((f"what sets .data, line {alone.lineno}", "it is not in a loop over parameters"))
+        for module in self.modules.values():
+            for loop in update_loops(module.tree, set()):
+                if sets_data(loop) and flow.reaches(module):
+                    which = f"the optimizer's loop, {module.file}, line {loop.lineno}"
+                    self.kept.append((which, "only the script's own file is changed"))
+        return None
+
+    def _unfit_module(self, module: "UserModule", extra: "set[str]") -> "str | None":
+        """Why a file of the user's may not get our Values: line and reason."""
+        for node in walk(module.tree):
+            line, what = getattr(node, "lineno", 1), ""
+            if isinstance(node, ast.Name) and node.id in _HIDDEN | {"setattr", "delattr", "getattr", "type"}:
+                what = f"{node.id}() could see another class"
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                if seen := [name for name in _SEEING if name in names]:
+                    what = f"it imports {seen[0]}, which could see another class"
+                elif "*" in names:
+                    what = "it imports *, so that its names are not known"
+            elif isinstance(node, ast.Attribute):
+                if node.attr in extra:
+                    what = f".{node.attr} is used there, a method that the script adds to Value"
+                elif not isinstance(node.ctx, ast.Load) and node.attr not in ("data", "grad") and not (
+                        isinstance(node.value, ast.Name) and node.value.id == "self"):  # fmt: skip
+                    what = f".{node.attr} is set there, perhaps of a Value, which ours has not"
+            elif isinstance(node, ast.ClassDef) and node.name == "Value":
+                what = "there is another class Value"
+            if what:
+                return f"{line}: {what}"
         return None
 
     # ---- the class ----
@@ -145,14 +192,14 @@ class Plan:
             if isinstance(other, ast.Attribute) and isinstance(other.ctx, (ast.Store, ast.Del)):
                 if isinstance(other.value, ast.Name) and other.value.id == "Value":
                     return [], f"line {other.lineno}: Value is changed"
-                if other.attr in ("_children", "_local_grads") and not _within(node, other):
+                if other.attr in ("_children", "_local_grads") and not within(node, other):
                     return [], f"line {other.lineno}: {other.attr} is set, which is read-only in ours"
                 if not slots and other.attr not in ("data", "grad") and not (
                         isinstance(other.value, ast.Name) and other.value.id == "self"):  # fmt: skip
                     return [], f"line {other.lineno}: .{other.attr} is set, perhaps of a Value, which ours has not"
             if isinstance(other, (ast.Import, ast.ImportFrom)):
                 for name in [a.name for a in other.names] + [getattr(other, "module", None)]:
-                    if name in ("copy", "pickle", "gc", "weakref", "inspect", "ctypes"):
+                    if name in _SEEING:
                         return [], f"line {other.lineno}: it imports {name}, which could see another class"
             if isinstance(other, ast.Name) and other.id == "Value" and isinstance(other.ctx, ast.Store):
                 return [], f"line {other.lineno}: Value is assigned"
@@ -255,7 +302,8 @@ class Plan:
         bodies, index, _ = place[-1]
         later = read_later(self.tree, place)
         scope = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), self.tree)
-        elsewhere = _read_outside(scope.body, loop)
+        elsewhere = read_outside(scope.body, loop)
+        elsewhere |= {name for name in (names["m"], names["v"]) if not is_fresh(self.tree, ast.Name(name, ast.Load()))}
         keep = bool({names[n] for n in ("i", "p", "m_hat", "v_hat")} & later)
         # `m = [0.0] * len(params)` sets them; only reading counts.
         shown = bool({names["m"], names["v"]} & elsewhere)
@@ -268,6 +316,58 @@ class Plan:
         test.body = [loop]
         bodies[index : index + 1] = [_parse(call, loop), test]
         self.done.append("Adam's loop")
+
+    def _replace_update(self, loop: ast.For) -> None:
+        """Let an optimizer loop be done for all parameters at once."""
+        place = find_place(self.tree, loop)
+        what = f"the optimizer's loop, line {loop.lineno}"
+        try:
+            update = UpdateLoop(loop, self.stored)
+            if place is None:
+                raise Unfit(loop, "it is where it cannot be taken out")
+            later, made = read_later(self.tree, place), names_set(loop)
+            outside = {name for node in walk(self.tree) if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
+            if lost := sorted(made & (later - update.left.keys() | outside)):
+                raise Unfit(loop, f"{lost[0]} is read after it")
+        except Unfit as error:
+            if sets_data(loop):
+                self.kept.append((what, str(error)))
+            return
+        assert update.over is not None
+        scope = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), self.tree)
+        update.kept = [update.left[name] for name in sorted(made & later)]
+        update.shown = [k for k, x in enumerate(update.lists) if self._is_shown(x, scope.body, loop)]
+        new: list[ast.stmt] = []
+        if not isinstance(update.over, ast.ListComp) and any(isinstance(n, ast.Call) for n in walk(update.over)):
+            new.append(_parse("__microgpt_over__ = 0", loop))
+            new[0].value = update.over  # type: ignore[attr-defined]  # an Assign
+            again = ast.copy_location(ast.Name("__microgpt_over__", ast.Load()), update.over)
+            loop.iter = _Exchange(update.over, again).visit(loop.iter)
+            update.over = again
+        given = _parse(f"__microgpt_left__ = {RUNTIME}.update({len(self.updates)}, lambda: (0, [], [], None))", loop)
+        parts = given.value.args[1].body.elts  # type: ignore[attr-defined]  # an Assign of a Call with a Lambda
+        parts[0], parts[1].elts, parts[2].elts = update.over, update.lists, update.scalars
+        parts[3] = update.count or parts[3]
+        test = _parse("if __microgpt_left__ is None:\n    pass\nelif True:\n    pass", loop)
+        assert isinstance(test, ast.If)
+        test.body = [loop]
+        if update.kept:
+            test.orelse[0].body = [_parse(f"{', '.join(sorted(made & later))}, = __microgpt_left__", loop)]  # type: ignore[attr-defined]
+        bodies, index, _ = place[-1]
+        bodies[index : index + 1] = [*new, ast.fix_missing_locations(given), test]
+        self.updates.append(update)
+        if sets_data(loop):
+            self.done.append(what)
+
+    def _is_shown(self, numbers: ast.expr, body: "list[ast.stmt]", loop: ast.For) -> bool:
+        """Whether a loop's list may be seen by other parts of the script."""
+        if not is_fresh(self.tree, numbers):
+            return True
+        if isinstance(numbers, ast.Name):
+            return numbers.id in read_outside(body, loop)
+        inside = set(walk(loop))
+        return any(isinstance(n, ast.Attribute) and n.attr == numbers.attr and isinstance(n.ctx, ast.Load)  # type: ignore[attr-defined]
+                   and n not in inside for n in walk(self.tree))  # fmt: skip
 
     @staticmethod
     def _replace(body: "list[ast.stmt]", old: ast.stmt, new: "list[ast.stmt]") -> None:
@@ -320,22 +420,11 @@ def _with_twenty(node: ast.For) -> ast.For:
     return node
 
 
-def _read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
-    """Names that statements read, those of one loop within them aside."""
-    found: set[str] = set()
-    for node in body:
-        if node is loop:
-            continue
-        if not _within(node, loop):
-            found |= names_read(node)
-            continue
-        for field, value in ast.iter_fields(node):
-            if field in ("body", "orelse", "finalbody", "handlers"):
-                found |= _read_outside(value, loop)
-            elif isinstance(value, ast.AST):
-                found |= names_read(value)
-    return found
+class _Exchange(ast.NodeTransformer):
+    """Puts one node in the place of another."""
 
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self.old, self.new = old, new
 
-def _within(outer: ast.AST, node: ast.AST) -> bool:
-    return any(child is node for child in walk(outer))
+    def visit(self, node: ast.AST) -> "Any":
+        return self.new if node is self.old else self.generic_visit(node)

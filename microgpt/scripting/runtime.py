@@ -12,20 +12,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 _choices = random.choices
+_MOST_UPDATES = 64  # lists of parameters of optimizer loops
 
 
 class Runtime:
     """The name `__microgpt__` in a script.
 
-    roles: what the script calls the parts of its mapped loops.  kept: (what ran as written after all, why).
+    roles: what the script calls the parts of its mapped loops.  updates: its optimizer loops (optimizer.py).  kept: (what ran
+    as written after all, why).
     """
 
     Value, linear, softmax, rmsnorm = Value, staticmethod(linear), staticmethod(softmax), staticmethod(rmsnorm)
 
-    def __init__(self, roles: "dict[str, dict[str, str]]", path: str, tree: "Any") -> None:
-        self.roles, self.path, self.tree = roles, path, tree
+    def __init__(self, roles: "dict[str, dict[str, str]]", path: str, tree: "Any", updates: "Any" = ()) -> None:
+        self.roles, self.path, self.tree, self.updates = roles, path, tree, updates
         self.kept: list[tuple[str, str]] = []
         self.loss: Any = None
+        self.runs: dict[int, int] = {}
+        self.unfit: dict[int, list[str]] = {}  # by optimizer loop: why it ran as written, each time
+        self._held: dict[tuple[int, int, int], _Update] = {}  # (loop, id of the first parameter, their number)
         self._adams: dict[int, Any] = {}  # id(m) -> (Adam, params, m, v, how long params was), which keeps m alive
 
     # ---- Adam ----
@@ -67,6 +72,59 @@ class Runtime:
             return last, params[-1], m[-1] / (1 - beta1 ** (step + 1)), v[-1] / (1 - beta2 ** (step + 1))
         return True
 
+    # ---- other optimizers ----
+
+    def update(self, site: int, given: "Any") -> "Any":
+        """One of the script's optimizer loops. None: it has to run as written; else what the loop leaves in its names, or True.
+
+        given() returns its parameters, its lists, its scalars, and over how many parameters it goes (None: all).
+        """
+        self.runs[site] = self.runs.get(site, 0) + 1
+        try:
+            params, lists, scalars, count = given()
+        except Exception as error:  # it may not happen, or not yet, where the loop is as written
+            return self._update_as_written(site, f"{type(error).__name__}: {error}")
+        loop = self.updates[site]
+        held = self._held.get((site, id(params[0]), len(params))) if type(params) in (list, tuple) and params else None
+        if held is None or not held.fits(params, lists):
+            self._release(site, held, lists)
+            why = _unfit_update(loop, params, lists)
+            if why is None and len(self._held) >= _MOST_UPDATES:
+                why = "it is over too many lists of parameters"
+            if why is not None:
+                return self._update_as_written(site, why)
+            held = self._held[site, id(params[0]), len(params)] = _Update(loop, params, lists)
+        if count is not None and count != len(params):
+            return self._update_as_written(site, "it is not over all of its list")
+        if not _numbers(*scalars) or any(type(scalars[k]) is not float for k in loop.floats):
+            return self._update_as_written(site, "its settings are no floats")
+        if not all([held.read(k) for k in loop.shown]):
+            return self._update_as_written(site, "its lists hold more than floats")
+        if not held.elementwise.step(scalars):
+            return self._update_as_written(site, "Python might raise an error in it")
+        for k in loop.shown:
+            held.write(k)
+        return tuple(held.left(operand, scalars) for operand in loop.kept) if loop.kept else True
+
+    def _release(self, site: int, held: "Any" = None, lists: "Any" = ()) -> None:
+        """Put numbers into the script's lists: those of a loop, or of one list of parameters and of who else has its lists."""
+        ids = {id(x) for x in lists}
+        for key, other in list(self._held.items()):
+            if other is held or held is None and not ids and key[0] == site or ids & {id(x) for x in other.lists}:
+                self._held.pop(key).write_all()
+
+    def _update_as_written(self, site: int, why: str) -> None:
+        self._release(site)
+        self.unfit.setdefault(site, []).append(why)
+
+    def say_kept(self) -> "list[str]":
+        """What ran as written after all, and why."""
+        said = [f"{what} ran as written: {why}" for what, why in self.kept]
+        for site, reasons in self.unfit.items():
+            said.append(f"the optimizer's loop, line {self.updates[site].line}, ran as written {len(reasons)} of {self.runs[site]} times: "
+                        f"{reasons[-1]}")
+        return said
+
     def _as_written(self, held: "Any", what: str, why: str) -> None:
         if held is not None:
             adam, _, m, v, _ = held
@@ -105,6 +163,59 @@ class Runtime:
         except _Unfit as error:
             self.kept.append(("the sampling loop", str(error)))
             return samples
+
+
+class _Update:
+    """An optimizer loop over one list of parameters."""
+
+    def __init__(self, loop: "Any", params: "Any", lists: "Any") -> None:
+        from ..core.elementwise import Elementwise
+
+        self.params, self.lists, self.loop = list(params), lists, loop
+        self.elementwise = Elementwise(params, lists, len(loop.scalars), loop.code, loop.stored)
+
+    def fits(self, params: "Any", lists: "Any") -> bool:
+        return bool(self.params == list(params)) and all(x is y for x, y in zip(self.lists, lists))
+
+    def read(self, k: int) -> bool:
+        numbers = self.lists[k]
+        if len(numbers) != len(self.params) or not all(type(x) is float for x in numbers):
+            return False
+        self.elementwise.set_list(k, numbers)
+        return True
+
+    def write(self, k: int) -> None:
+        if ("list", k) in self.loop.stored:
+            self.lists[k][:] = self.elementwise.get_list(k)
+
+    def write_all(self) -> None:
+        for k in range(len(self.lists)):
+            if k not in self.loop.shown:  # the script's list is up to date, and may have been changed
+                self.write(k)
+
+    def left(self, operand: "Any", scalars: "Any") -> "Any":
+        """What a name holds after the loop."""
+        kind, k = operand
+        if kind == "index":
+            return len(self.params) - 1
+        if kind == "parameter":
+            return self.params[-1]
+        return scalars[k] if kind == "scalar" else self.elementwise.last(operand)
+
+
+def _unfit_update(loop: "Any", params: "Any", lists: "Any") -> "str | None":
+    """Why a loop cannot be done for all parameters at once."""
+    if type(params) not in (list, tuple) or not params or not all(type(p) is Value for p in params):
+        return "it is not over a list of Values"
+    if len({id(p) for p in params}) != len(params):
+        return "a Value is updated twice"
+    if any(p._children for p in params):
+        return "a parameter is computed"
+    if len({id(x) for x in lists}) != len(lists) or not all(type(x) is list and len(x) == len(params) for x in lists):
+        return "its lists are not one for each, with one float for each parameter"
+    if not all(type(x) is float for numbers in lists for x in numbers):
+        return "its lists hold more than floats"
+    return None
 
 
 class _Unfit(Exception):

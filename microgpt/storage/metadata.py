@@ -6,7 +6,17 @@ vocabulary as code points, a seed in hexadecimal, an optimizer whose settings we
 import json
 import math
 
-from ..config import DECIMAL_BITS, SETTINGS, Config, seed_text
+from ..config import (
+    DECIMAL_BITS,
+    DEFAULTS,
+    OPTIONAL,
+    SETTINGS,
+    Config,
+    check_clip,
+    check_schedule,
+    seed_text,
+    whole_number,
+)
 from ..errors import CheckpointError
 
 TYPE_CHECKING = False
@@ -22,8 +32,8 @@ FORMATS = (1, 2)
 MAX_DEPTH = 100  # of the extra data
 MAX_PLAIN = 2**16  # characters: a longer vocabulary is written as ranges of code points
 
-#: The settings of an Adam, by its names.
-ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps")
+#: The settings of an Adam, by its names. Those that the script does not have are left out of a file where they are off.
+ADAM_SETTINGS = ("learning_rate", "beta1", "beta2", "eps", "num_steps", "schedule", "warmup", "weight_decay", "clip")
 
 
 def describe(state: "State") -> str:
@@ -54,22 +64,27 @@ def describe(state: "State") -> str:
     return text
 
 
-def _changed_settings(state: "State") -> "dict[str, str | int]":
+def _changed_settings(state: "State") -> "dict[str, Any]":
     """Return Adam's settings, floats as float.hex, if any differs from what the run began with; else nothing."""
-    found: dict[str, str | int] = {}
-    same, began = True, state.config.adam_arguments
-    for name, value in state.adam.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
-            raise TypeError(f"adam.{name} must be a float or int to be saved, not {type(value).__name__}")
-        if name != "num_steps":
-            found[name] = float(value).hex()
-            same = same and found[name] == began[name].hex()
-            continue
-        if isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"adam.{name} must be a whole number to be saved, not {value}")
-        found[name] = int(value)
-        same = same and found[name] == began[name]
-    return {} if same else found
+    began = state.config.adam_arguments
+    found = {name: _encode_setting(name, value) for name, value in state.adam.items()}
+    if all(value == _encode_setting(name, began[name]) for name, value in found.items()):
+        return {}
+    off = {name: _encode_setting(name, DEFAULTS[name]) for name in found if name in OPTIONAL}
+    return {name: value for name, value in found.items() if name not in off or value != off[name]}
+
+
+def _encode_setting(name: str, value: "Any") -> "str | int | None":
+    """Return a setting of an Adam as JSON holds it. Raises TypeError or ValueError for what it cannot hold."""
+    if name in OPTIONAL and (value is None or isinstance(value, str)):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
+        raise TypeError(f"adam.{name} must be a float or int to be saved, not {type(value).__name__}")
+    if name not in ("num_steps", "warmup"):
+        return float(value).hex()
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"adam.{name} must be a whole number to be saved, not {value}")
+    return int(value)
 
 
 def encode_uchars(uchars: "Sequence[str]") -> "str | list[int | list[int]]":
@@ -159,7 +174,8 @@ def parse(text: "Any") -> "dict[str, Any]":
         if not isinstance(seed, str):
             raise CheckpointError("its seed is no text")
         about["seed"] = int(seed, 16 if number > 1 and "x" in seed else 10)
-        if {"batch_size", *about["settings"]} != set(SETTINGS) or about["settings"].get("batch_size") == 1:
+        settings = about["settings"]
+        if {*OPTIONAL, *settings} != set(SETTINGS) or any(settings.get(name, ...) == DEFAULTS[name] for name in OPTIONAL):
             raise CheckpointError("its settings are not those of this program")
         about["config"] = Config(about["num_steps"], about["seed"], **about["settings"])
         step_index = about["step_index"]
@@ -188,10 +204,17 @@ def parse(text: "Any") -> "dict[str, Any]":
     return about
 
 
-def _parse_adam(found: "Any") -> "dict[str, float | int]":
-    if set(found) != set(ADAM_SETTINGS):
+def _parse_adam(found: "Any") -> "dict[str, Any]":
+    off = {name: DEFAULTS[name] for name in ADAM_SETTINGS if name in OPTIONAL}
+    if not {*ADAM_SETTINGS} - {*off} <= {*found} <= {*ADAM_SETTINGS}:
         raise CheckpointError("the settings of its optimizer are not those of this program")
     num_steps = found["num_steps"]
     if type(num_steps) is not int or not -(2**63) <= num_steps < 2**63:
         raise CheckpointError("the steps of its optimizer are no whole number")
-    return {name: num_steps if name == "num_steps" else float.fromhex(value) for name, value in found.items()}
+    extra = {**off, **{name: found[name] for name in off if name in found}}
+    check_schedule(extra["schedule"])
+    if whole_number("warmup", extra["warmup"], 0) >= 2**63:
+        raise CheckpointError("the warmup of its optimizer is no number of steps")
+    check_clip(float.fromhex(found["clip"]) if "clip" in found else None)
+    whole = {"num_steps": num_steps, "schedule": extra["schedule"], "warmup": extra["warmup"]}
+    return {**off, **whole, **{name: float.fromhex(value) for name, value in found.items() if name not in whole}}

@@ -26,8 +26,7 @@ _MAX_LINE = 64 * 2**20  # bytes
 
 def learning_rate(trainer: "Trainer", step: int) -> float:
     """Return the rate of the update that makes step (counted from 1), as Adam computes it now."""
-    adam = trainer.adam
-    rate: float = adam.learning_rate * (1 - (step - 1) / adam.num_steps)
+    rate: float = trainer.adam.rate(step - 1)
     return rate
 
 

@@ -1,7 +1,7 @@
 """A picture of a sweep: the loss over a grid of settings, by matplotlib, which the extra `plot` installs."""
 import math
 
-from .plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, need_matplotlib
+from .plots import BLUE, GREEN, GREY, ORANGE, need_matplotlib, style_axes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
     results : iterable of SweepResult
         Runs that failed or diverged are left out.
     x : str, optional
-        The setting along the axis: by default the one, beside the seed, with the most values. There is a line for each
+        The setting along the axis: by default the one of numbers, beside the seed, with the most values. There is a line for each
         combination of the other settings that differ.
     path : path, optional
         A .png, .svg or .pdf file to write.
@@ -49,12 +49,14 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
     if not drawn:
         raise ValueError("there is no run to draw: all of them failed or diverged")
     varied = _varied(drawn)
-    x = (max(varied, key=lambda name: len(varied[name])) if varied else "seed") if x is None else x
+    if x is None:
+        numbers = [name for name, values in varied.items() if all(isinstance(value, (int, float)) for value in values)]
+        x = max(numbers, key=lambda name: len(varied[name])) if numbers else "seed"
     if not all(isinstance(r.settings.get(x), (int, float)) for r in drawn):
         raise ValueError(f"x must be a setting that is a number, not {x!r}")
     others = [name for name in varied if name != x]
     lines: dict[tuple[Any, ...], dict[float, list[float]]] = {}
-    for result in sorted(drawn, key=lambda r: [r.settings[name] for name in [*others, x]]):
+    for result in sorted(drawn, key=lambda r: [(v is not None, v) for v in map(r.settings.get, [*others, x])]):
         line = lines.setdefault(tuple(result.settings[name] for name in others), {})
         line.setdefault(float(result.settings[x]), []).append(result.score)
     with default_settings():
@@ -62,7 +64,8 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
         axes = figure.add_subplot()
         for i, (values, line) in enumerate(lines.items()):
             color, style = COLORS[i % len(COLORS)], ("-", "--", ":", "-.")[i // len(COLORS) % 4]
-            label = ", ".join(f"{name} {value:g}" for name, value in zip(others, values)) or "mean over the seeds"
+            parts = [f"{name} {_words(value)}" for name, value in zip(others, values)]
+            label = ", ".join(parts) or "mean over the seeds"
             means = [math.fsum(scores) / len(scores) for scores in line.values()]
             axes.plot([*line], means, color=color, linestyle=style, marker="o", markersize=4, linewidth=1.6, label=label)
             each = [(at, score) for at, scores in line.items() if len(scores) > 1 for score in scores]
@@ -75,17 +78,16 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
         if len(places) <= 12:
             axes.set_xticks(places, [f"{at:g}" for at in places])
             axes.set_xticks([], minor=True)
-        axes.set_xlabel(x)
         what = "validation loss" if all(r.val_loss is not None for r in drawn) else "loss of the last tenth of the steps"
-        axes.set_ylabel(f"{what} (nats)")
-        axes.grid(True, color=FAINT, alpha=0.4, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        style_axes(axes, x, f"{what} (nats)", title)
         if others or any(len(scores) > 1 for line in lines.values() for scores in line.values()):
             axes.legend(frameon=False, fontsize=9, ncols=1 + (len(lines) > 6))
-        if title:
-            axes.set_title(title, loc="left", fontsize=10, color=INK)
         return figure.written_to(path)
+
+
+def _words(value: "str | float | None") -> str:
+    """Return the value of a setting as a legend shows it."""
+    return "off" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def _varied(results: "Sequence[Any]") -> "dict[str, set[Any]]":

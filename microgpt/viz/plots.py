@@ -8,6 +8,7 @@ import os
 import sys
 
 from .curves import smoothed
+from .plane import plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from .._types import AnyGPT, Array, Path
     from ..trainer import Trainer
 
-__all__ = ["need_matplotlib", "plot_attention", "plot_embeddings", "plot_loss"]
+__all__ = ["need_matplotlib", "plot_attention", "plot_embeddings", "plot_loss", "style_axes"]
 
-INK, FAINT, GREY, BLUE, ORANGE, GREEN = "#222222", "#c0c9d5", "#8f9dae", "#1f5fa8", "#d9631e", "#3a8f5c"
+INK, RULE, FAINT, GREY = "#222222", "#e6e9ee", "#c0c9d5", "#8f9dae"
+BLUE, ORANGE, GREEN = "#1f5fa8", "#d9631e", "#3a8f5c"
 
 
 def need_matplotlib() -> None:
@@ -48,6 +50,20 @@ def need_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
         except ValueError:
             pass
+
+
+def style_axes(axes: "Any", x_label: str, y_label: str, title: str, grid: bool = True, pad: float = 6) -> None:
+    """Give axes their labels, and what all charts have in common: no frame above and to the right, a faint grid below.
+
+    pad: points between the axes and their title, for a legend.
+    """
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, loc="left", fontsize=10, color=INK, pad=pad)
+    if grid:
+        axes.grid(True, color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _numbers(name: str, values: "Iterable[float]") -> "list[float]":
@@ -149,15 +165,11 @@ def plot_loss(
         if measured:
             style: dict[str, Any] = {"color": ORANGE, "marker": "o", "markersize": 3.5, "linewidth": 1.4}
             handles += axes.plot(at, measured, label="validation", **style)
-        axes.set_xlabel("step")
+        style_axes(axes, "step", "loss (nats a token)", title, pad=24)
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
-        axes.set_ylabel("loss (nats a token)")
         limits = _limits(losses, measured)
         if limits:
             axes.set_ylim(*limits)
-        axes.grid(True, color="#e6e9ee", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
         if learning_rates:
             right = axes.twinx()
             style = {"color": GREEN, "linewidth": 1, "linestyle": "--", **_dots(learning_rates)}
@@ -167,8 +179,6 @@ def plot_loss(
             right.set_ylim(0, (max(filter(math.isfinite, learning_rates), default=1) or 1) * 1.05)
             right.spines["top"].set_visible(False)
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=4, frameon=False, fontsize=9)
-        if title:
-            axes.set_title(title, loc="left", fontsize=10, color=INK, pad=24)
         return figure.written_to(path)
 
 
@@ -273,18 +283,6 @@ def _apart(x: "Array", y: "Array", width: float, height: float, distance: float)
     return found
 
 
-def _plane(rows: "Array") -> "tuple[Array, Array]":
-    """Return the rows' first two principal components, [2, n], and the share of the variance in each, [2]."""
-    import numpy as np
-
-    centred = rows - rows.mean(axis=0)
-    _, values, directions = np.linalg.svd(centred, full_matrices=False)
-    if len(values) < 2:
-        values, directions = np.append(values, 0), np.vstack([directions, np.zeros_like(directions)])
-    directions = directions[:2] * np.sign(directions[:2][[0, 1], np.abs(directions[:2]).argmax(axis=1)])[:, None]
-    return directions @ centred.T, values[:2] ** 2 / ((values**2).sum() or 1)
-
-
 def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name: str = "wte") -> "Figure":
     """Draw the rows of an embedding, projected onto their first two principal components.
 
@@ -315,13 +313,13 @@ def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name:
     if name not in ("wte", "wpe", "lm_head"):
         raise ValueError(f"name must be wte, wpe or lm_head, not {name!r}")
     rows = weights(model)[name]
-    (x, y), share = _plane(rows)
+    (x, y), share = plane(rows)
     with default_settings():
         labels = [str(i) for i in range(len(rows))] if name == "wpe" else _labels(model)
         figure = Picture(6.4, 5.6)
         axes = figure.add_subplot()
-        axes.axhline(0, color="#e6e9ee", linewidth=0.8, zorder=0)
-        axes.axvline(0, color="#e6e9ee", linewidth=0.8, zorder=0)
+        axes.axhline(0, color=RULE, linewidth=0.8, zorder=0)
+        axes.axvline(0, color=RULE, linewidth=0.8, zorder=0)
         shown_x, shown_y = _apart(x, y, 410, 350, 14)
         axes.plot([x, shown_x], [y, shown_y], color="#9db8d8", linewidth=0.8, zorder=1)
         axes.scatter(x, y, s=4, color="#9db8d8", zorder=1)
@@ -329,9 +327,7 @@ def plot_embeddings(model: "Trainer | AnyGPT", path: "Path | None" = None, name:
         for i, label in enumerate(labels):
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10 if len(label) < 3 else 6, "color": INK}
             axes.annotate(label, (shown_x[i], shown_y[i]), **style)
-        axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
-        axes.set_ylabel(f"second ({share[1]:.0%})")
-        axes.set_title(f"{name}: {len(rows)} rows of {rows.shape[1]} numbers", loc="left", fontsize=10, color=INK)
-        axes.spines[["top", "right"]].set_visible(False)
+        x_label, y_label = f"first principal component ({share[0]:.0%} of the variance)", f"second ({share[1]:.0%})"
+        style_axes(axes, x_label, y_label, f"{name}: {len(rows)} rows of {rows.shape[1]} numbers", grid=False)
         axes.margins(0.08)
         return figure.written_to(path)

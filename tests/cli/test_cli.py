@@ -11,6 +11,8 @@ import oracle
 import pytest
 from conftest import ROOT, environment
 
+from microgpt import Trainer, load_docs, train
+
 TEXT = "emma\nolivia\n\nzoë\n  ava  \nsophia\nmia\n"
 SMALL = ["--n-embd", "8", "--n-head", "2", "--block-size", "6", "--steps", "7", "--samples", "3"]
 
@@ -73,7 +75,21 @@ def test_quiet_leaves_out_the_steps_only(in_process, text_file):
     loud = in_process("train", "--input", text_file, *SMALL).stdout
     quiet = in_process("train", "--input", text_file, "--quiet", *SMALL)
     assert quiet.stdout == "".join(line for line in loud.splitlines(True) if not line.startswith("step "))
-    assert "it/s" not in quiet.stderr  # a bar is for terminals
+    engine, result = quiet.stderr.splitlines()  # and no bar, which is for terminals
+    last = oracle.run(load_docs(text_file), 7, samples=3, n_embd=8, n_head=2, block_size=6).losses[-1]
+    assert re.fullmatch(rf"microgpt: 7 steps in \d+\.\d\d s; last loss {last:.4f}", result)
+
+
+def test_last_line_says_what_training_came_to(in_process, text_file):
+    flags = ["--input", text_file, *SMALL[:-4], "--steps", "40", "--val", text_file, "--save", "p.safetensors"]
+    done = in_process("train", *flags)
+    losses = oracle.run(load_docs(text_file), 40, n_embd=8, n_head=2, block_size=6).losses
+    loss = Trainer.load(text_file.parent / "p.safetensors").evaluate(load_docs(text_file)).loss
+    assert re.fullmatch(rf"microgpt: 40 steps in \d+\.\d\d s; mean loss of the last 4 {sum(losses[-4:]) / 4:.4f}; "
+                        rf"validation loss {loss:.4f}", done.stderr.splitlines()[-1])  # fmt: skip
+    assert "steps in" not in in_process("train", *flags, "--resume", "p.safetensors").stderr  # it has none left
+    assert [train._duration(seconds) for seconds in (0, 59.994, 60.6, 3599.4, 3600, 36061)] == [
+        "0.00 s", "59.99 s", "1:01 min", "59:59 min", "1:00:00 h", "10:01:01 h"]  # fmt: skip
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are a POSIX matter")

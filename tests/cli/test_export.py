@@ -102,8 +102,8 @@ def test_json_has_the_numbers(folder):
 
 @pytest.mark.parametrize("arguments, message", [
     (["m.safetensors"], "export needs --c FILE.c or --json FILE.json"),
-    (["m.safetensors", "--c", "m.safetensors"], "--c m.safetensors is the file of the model"),
-    (["m.safetensors", "--c", "a", "--json", "./a"], "--json ./a is the file of --c"),
+    (["m.safetensors", "--c", "m.safetensors"], "--c m.safetensors would overwrite the model: it is the same file"),
+    (["m.safetensors", "--c", "a", "--json", "./a"], "--json ./a would overwrite --c a: they are the same file"),
     (["none.safetensors", "--c", "m.c"], "none.safetensors: No such file or directory"),
     (["m.safetensors", "--c", "none/m.c"], "No such folder"),
 ])  # fmt: skip

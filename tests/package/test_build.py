@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT
 
 MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "fused",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused",
            "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
-           "dispatch"]  # fmt: skip
+           "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and those beside it.
@@ -125,7 +125,7 @@ def test_instruction_of_a_compiler_that_may_fuse_is_found(may_fuse, tmp_path):
     assert bool(FUSED_MULTIPLY_ADD.search(made)) is may_fuse
 
 
-# ---- compilers and flags that a user may bring along ----
+# ---- the user's compilers and flags ----
 
 if sys.platform == "linux" and os.uname().machine == "x86_64":
     BASELINES = ["-march=x86-64-v3", "-march=x86-64-v4", "-march=native"]
@@ -253,6 +253,8 @@ LAYERS = ["base", "rng", "model", "microgpt", "compiler", "kernels", "fused", "t
 
 
 def test_c_folders_include_lower_layers_only():
+    table = re.findall(r"^\| `(\w+)(?:/|\.h)` \|", (ROOT / "csrc" / "README.md").read_text(encoding="utf-8"), re.M)
+    assert table == LAYERS and {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()} <= set(LAYERS)
     for unit, included in csrc_includes().items():
         here, *_ = unit.split("/")
         if here in LAYERS:

@@ -2,6 +2,8 @@
 import io
 import os
 import pickle
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -64,8 +66,45 @@ def test_command_and_program_write_the_same_files(tmp_path, monkeypatch, capsys)
         assert (tmp_path / f"p{suffix}").read_bytes() == (tmp_path / f"c{suffix}").read_bytes()
     found = compare(read_log("p.jsonl"), read_log("c.jsonl"))
     assert found.same and found.common == found.digests == 12
-    printed = [line.removeprefix("microgpt: ") for line in capsys.readouterr().err.splitlines()[2:]]
+    printed = [line.removeprefix("microgpt: ") for line in capsys.readouterr().err.splitlines()[3:]]
+    assert re.fullmatch(r"12 steps in \d\.\d\d s; last loss \d\.\d{4}; validation loss \d\.\d{4}", printed.pop())
     assert [line.replace("p.", "c.") for line in said] == printed
+
+
+@pytest.mark.parametrize("batch_size, unit", [(1, "step"), (3, "doc")])
+def test_progress_shows_what_was_done_and_the_mean_of_the_last_losses(batch_size, unit):
+    trainer = Trainer(DOCS, num_steps=150, n_embd=4, n_head=2, block_size=6, batch_size=batch_size)
+    trainer.run(20)
+    shown = io.StringIO()
+    progress = Progress(shown)
+    losses = trainer.run(callbacks=[progress])
+    assert progress.bar is None
+    last = shown.getvalue().rpartition("\r")[2]
+    total = 150 * batch_size
+    assert f"{total}/{total}" in last and f"{unit}/s" in last
+    assert f"loss {sum(losses[-100:]) / 100:.4f}, " in last and "tokens/s]" in last
+    tokens = [trainer.tokenizer.encode(trainer.docs[i % len(DOCS)])[1:][:6] for i in range(20 * batch_size, total)]
+    assert progress.tokens == sum(map(len, tokens))
+
+
+def test_message_of_progress_is_a_line_of_its_own(capsys):
+    shown = io.StringIO()
+    progress = Progress(shown)
+    progress.say("before")
+    trainer_of().run(callbacks=[progress, Validator(["emma"], 6, say=progress.say)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "before" and [line.split(":")[0] for line in said[1:3]] == ["step 6", "step 12"]
+
+
+def test_progress_in_a_notebook_is_that_of_notebooks(monkeypatch):
+    import tqdm.auto
+
+    made = []
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setattr(tqdm.auto, "tqdm", lambda **arguments: made.append(arguments) or tqdm.tqdm(**arguments))
+    trainer_of().run(callbacks=[Progress()])
+    trainer_of().run(callbacks=[Progress(io.StringIO())])
+    assert len(made) == 1
 
 
 def test_callbacks_are_silent_unless_they_are_given_say(tmp_path, capfd):

@@ -142,6 +142,28 @@ def test_output_that_is_where_stdout_goes_is_refused(folder):
         assert (folder / "out").read_bytes() == b""
 
 
+@on_posix
+@pytest.mark.parametrize("words", [["export", "run.safetensors", "--c", "out"], ["export", "run.safetensors", "--json", "out"],
+                                   ["sweep", "--grid", "seed=1", "--steps", "1", "--out", "out"],
+                                   ["report", "run.jsonl", "-o", "out"]], ids=" ".join)  # fmt: skip
+def test_output_of_every_command_is_checked_like_those_of_train(in_process, folder, words):
+    in_process("train", "--input", "text.txt", "--log", "run.jsonl", *SMALL, cwd=folder)
+    (folder / "input.txt").write_text("emma\nava\n", encoding="utf-8")
+    with open(folder / "out", "wb") as file:
+        done = subprocess.run([sys.executable, "-m", "microgpt", *words], stdout=file, stderr=subprocess.PIPE, cwd=folder,
+                              env=environment(), text=True)  # fmt: skip
+    flag = "--output" if words[-2] == "-o" else words[-2]
+    assert done.returncode == 2 and f"{flag} out would overwrite stdout" in done.stderr
+    assert (folder / "out").read_bytes() == b""
+    from microgpt.data import BUNDLED
+
+    before = Path(BUNDLED).read_bytes()
+    for output in (BUNDLED, ""):
+        done = in_process(*words[:-1], output, cwd=folder)
+        assert done.returncode == 2 and ("would overwrite the bundled" if output else "needs the name") in done.stderr
+    assert Path(BUNDLED).read_bytes() == before
+
+
 def test_run_may_be_saved_over_the_checkpoint_it_continues(in_process, folder):
     os.link(folder / "run.safetensors", folder / "hard.safetensors")
     for save in ("run.safetensors", "./run.safetensors", "hard.safetensors"):

@@ -11,8 +11,8 @@ import pytest
 from conftest import environment, hexes
 
 from microgpt import LogError, RunLogger, Trainer
-from microgpt.loop import CallbackList
 from microgpt.storage.runlog import read_log, tensor_digests
+from microgpt.trainer.loop import CallbackList
 from microgpt.viz.activations import attention
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]

@@ -34,9 +34,12 @@ static void powers(double exponent, int64_t n, const double *x, double *out, int
     if (exponent == 1.0) /* pow(x, 1) is x */
         for (int64_t l = 0; l < n; l++) out[l] = x[l];
     else if (f && n > 2) {
+        const double least = exponent == 2.0 ? -INFINITY : 0.0; /* a square is an error only if it overflows */
+        int64_t doubtful = 0;
         apply_array(f, n, x, out);
-        for (int64_t l = 0; l < n; l++)
-            if (!(x[l] > 0.0) || !isfinite(out[l])) mg_python_pow(x[l], exponent, odd);
+        for (int64_t l = 0; l < n; l++) doubtful += !(x[l] > least) || !isfinite(out[l]);
+        for (int64_t l = 0; doubtful && l < n; l++)
+            if (!(x[l] > least) || !isfinite(out[l])) mg_python_pow(x[l], exponent, odd);
     } else
         for (int64_t l = 0; l < n; l++) out[l] = mg_python_pow(x[l], exponent, odd);
 }

@@ -5,9 +5,10 @@ then one number for each sampled token. Callbacks (callbacks.py) observe a run; 
 """
 from _thread import get_ident
 
-from .config import Config, check_cuts, whole_number
-from .data import Tokenizer, check_docs
-from .engines import ENGINES, engine_class
+from ..config import Config, thread_count, whole_number
+from ..data import Tokenizer, check_docs
+from ..engines import ENGINES, engine_class
+from .inference import Sampler
 from .loop import Callback, CallbackList, run_with
 
 TYPE_CHECKING = False
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeVar
 
-    from ._types import Array, Path
-    from .core.text_lines import TextLines
-    from .engines import Engine, Stream
-    from .evaluation import Evaluation
-    from .generation import Token
-    from .storage.checkpoint import State
+    from .._types import Array, Path
+    from ..core.text_lines import TextLines
+    from ..distributed.ranks import Ranks
+    from ..engines import Engine, Stream
+    from ..evaluation import Evaluation
+    from ..generation import Token
+    from ..storage.checkpoint import State
 
     Result = TypeVar("Result")
-    Sampling = tuple[float, str, "int | None", "float | None", "int | None"]
 
 __all__ = ["ENGINES", "Callback", "Trainer"]
 
@@ -35,13 +36,22 @@ class Trainer:
     docs : sequence of str
         The documents; they are copied and shuffled.
     num_steps : int
-        Length of the whole run, over which the learning rate decays to 0.
+        Length of the whole run, over which the learning rate decays to 0 unless the schedule is constant.
     seed : int
         Any integer.
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
-    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size : number
+    threads : int
+        Up to how many threads a step and an evaluation use; 0: as many as there are processors. The result does not depend
+        on it, and a file does not hold it. The fused engine alone has a use for more than one.
+    n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
+    schedule : {"linear", "constant", "cosine"}
+        How the learning rate goes on after the warmup.
+    clip : float or None
+        The largest norm of the gradient.
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks that train together, each with a Trainer of the same arguments: see `run`. The bits are those of one.
 
     Attributes
     ----------
@@ -88,10 +98,17 @@ class Trainer:
         eps_adam: float = 1e-8,
         init_std: float = 0.08,
         batch_size: int = 1,
+        schedule: str = "linear",
+        warmup: int = 0,
+        weight_decay: float = 0.0,
+        clip: "float | None" = None,
+        threads: int = 1,
+        comm: "Any" = None,
     ) -> None:
         config = Config(num_steps, seed, n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam,
-                        init_std, batch_size)  # fmt: skip
-        self._set_up(check_docs(docs, "train on"), None, config, engine)
+                        init_std, batch_size, schedule, warmup, weight_decay, clip)  # fmt: skip
+        self._set_up(check_docs(docs, "train on"), None, config, engine, comm)
+        self.threads = threads
 
     @classmethod
     def from_lines(cls, lines: "TextLines", config: Config, engine: str = "fused") -> "Trainer":
@@ -101,7 +118,12 @@ class Trainer:
         return self
 
     def _set_up(
-        self, docs: "list[str] | TextLines | None", tokenizer: "Tokenizer | None", config: Config, engine: str
+        self,
+        docs: "list[str] | TextLines | None",
+        tokenizer: "Tokenizer | None",
+        config: Config,
+        engine: str,
+        comm: "Any" = None,
     ) -> None:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
         make = engine_class(engine)
@@ -117,6 +139,13 @@ class Trainer:
             rng.shuffle(docs)
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
+        self._sampler = Sampler(self._engine, self.tokenizer, config.block_size)
+        self._ranks: Ranks | None = None
+        if comm is not None:
+            from ..distributed.ranks import ranks_of
+
+            self._ranks = ranks_of(self._engine, comm)
+            self._engine = self._ranks or self._engine  # type: ignore[assignment]  # what it lacks is the engine's
 
     @property
     def model(self) -> "Any":
@@ -129,13 +158,35 @@ class Trainer:
         return self._engine.adam
 
     @property
+    def threads(self) -> int:
+        """Up to how many threads a step and an evaluation use; may be set, 0 for as many as there are processors."""
+        return self._engine.threads
+
+    @threads.setter
+    def threads(self, value: int) -> None:
+        threads = thread_count(value)
+        if threads != self._engine.threads:
+            self.exclusively(self._engine.set_threads, threads)
+
+    def shares_steps(self) -> bool:
+        """Return whether a step on documents of mean length is long enough for `threads` to share it."""
+        docs, block_size = self.docs or [], self.config.block_size
+        positions = sum(min(len(doc) + 1, block_size) for doc in docs)
+        return self._engine.shares(positions * self.config.batch_size // max(1, len(docs)))
+
+    @property
     def num_steps(self) -> int:
-        """The length of the whole run; setting it leaves Adam's own num_steps, and so the rate, as it is."""
+        """The length of the whole run; setting it leaves the rates as they are.
+
+        So Adam's num_steps stays, unless the schedule is constant, where it is the same number and decides nothing.
+        """
         return self.config.num_steps
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
         self.config = self.config.replace(num_steps=value)
+        if self.adam.schedule == "constant":
+            self.adam.num_steps = self.config.num_steps
 
     @property
     def seed(self) -> int:
@@ -210,6 +261,9 @@ class Trainer:
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
         go on; the losses up to there are in `last_losses`.
 
+        With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
+        that of all.
+
         Parameters
         ----------
         n : int, optional
@@ -238,7 +292,12 @@ class Trainer:
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
-        if callbacks:
+        if self._ranks is None:
+            return self._run(n, callbacks)
+        return self._ranks.run(lambda: self._run(n, callbacks), self.exclusively(self._state), self.engine, n)
+
+    def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
+        if callbacks and (self._ranks is None or self._ranks.rank == 0):
             return run_with(self, n, CallbackList(self, callbacks))
         return self.exclusively(self.train_steps, n, [])
 
@@ -253,7 +312,7 @@ class Trainer:
         try:
             self._engine.train(chosen, self.tokenizer, losses, size)
         except (ValueError, ArithmeticError) as error:
-            from .errors import diverged_step
+            from ..errors import diverged_step
 
             found = diverged_step(error, self.step_index + 1, self.config, self.adam.learning_rate)
             if found is None:
@@ -263,7 +322,7 @@ class Trainer:
 
     def evaluate(self, docs: "Iterable[str]") -> "Evaluation":
         """Measure how well the model predicts documents: see `microgpt.evaluate`."""
-        from .evaluation import evaluate
+        from ..evaluation import evaluate
 
         return evaluate(self, docs)
 
@@ -272,7 +331,7 @@ class Trainer:
 
         docs: token ids, BOS on both sides. A probability of 0 costs infinity, where training would raise.
         """
-        return self.exclusively(lambda: [self._engine.position_losses(list(tokens)) for tokens in docs])
+        return self.exclusively(lambda: self._engine.position_losses_of([list(tokens) for tokens in docs]))
 
     def sample(
         self,
@@ -303,7 +362,7 @@ class Trainer:
         max_length : int, optional
             Most characters of a document, those of the prompt included.
         seed : int, optional
-            Draw from a stream of its own. By default the run's stream goes on, as the script's does.
+            Draw from a new stream with this seed; by default from the run's own, as the script does.
 
         Raises
         ------
@@ -311,8 +370,8 @@ class Trainer:
             If the model's probabilities are not finite.
         """
         rng = self.stream(seed)
-        arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
-        return self.exclusively(self._sample, whole_number("n", n, 0), rng, arguments)
+        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
+        return self.exclusively(self._sampler.documents, whole_number("n", n, 0), rng, arguments)
 
     def sample_one(
         self,
@@ -325,10 +384,8 @@ class Trainer:
     ) -> str:
         """Generate one document as `sample` does. rng: the stream to draw from, by default the run's."""
         rng = self.rng if rng is None else rng
-        arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
-        if self._engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
-            return self.exclusively(self._sample_one, rng, *arguments)
-        return self.exclusively(self._sample, 1, rng, arguments)[0]
+        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
+        return self.exclusively(self._sampler.documents, 1, rng, arguments)[0]
 
     def generate(
         self,
@@ -348,132 +405,12 @@ class Trainer:
         the model that wrote those before it, so asking for it raises RuntimeError.
         """
         rng = self.stream(seed)
-        arguments = self._check_sampling(temperature, prompt, top_k, top_p, max_length)
-        return self._one_by_one(rng, arguments)
+        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
+        return self._sampler.one_by_one(rng, arguments, self.exclusively)
 
     def stream(self, seed: "int | None" = None) -> "Stream":
         """Return a new random stream of this engine with this seed; without one the run's own."""
         return self.rng if seed is None else self._engine.seeded(whole_number("seed", seed))
-
-    def _check_sampling(
-        self, temperature: float, prompt: str, top_k: "int | None", top_p: "float | None", max_length: "int | None"
-    ) -> "Sampling":
-        """Return the arguments as plain numbers and text. Raises ValueError or TypeError for what no sample can have."""
-        temperature, prompt = _temperature(temperature), _text("prompt", prompt)
-        top_k, top_p = check_cuts(top_k, top_p)
-        if max_length is not None:
-            max_length = whole_number("max_length", max_length, 1)
-            if len(prompt) > max_length:
-                raise ValueError(f"the prompt has {len(prompt)} characters; max_length is {max_length}")
-        self._prompt_tokens(prompt)
-        return temperature, prompt, top_k, top_p, max_length
-
-    def _prompt_tokens(self, prompt: str) -> "list[int]":
-        """Return BOS and the prompt's tokens. Raises ValueError for what does not fit the vocabulary or the block."""
-        tokens = self.tokenizer.encode(prompt)[:-1]
-        if len(tokens) > self.config.block_size:
-            raise ValueError(
-                f"the prompt has {len(tokens) - 1} characters; with block_size {self.config.block_size} "
-                f"it may have {self.config.block_size - 1}"
-            )
-        return tokens
-
-    def _sample(self, n: int, rng: "Any", arguments: "Sampling") -> "list[str]":
-        before = rng.getstate()
-        try:
-            return [self._sample_one(rng, *arguments) for _ in range(n)]
-        except BaseException:
-            rng.setstate(before)
-            raise
-
-    def _sample_one(
-        self,
-        rng: "Any",
-        temperature: float,
-        prompt: str,
-        top_k: "int | None",
-        top_p: "float | None",
-        max_length: "int | None",
-    ) -> str:
-        try:
-            if top_k is None and top_p is None and max_length is None:
-                tokens = self._prompt_tokens(prompt)
-                return prompt + self.tokenizer.decode(self._engine.sample(rng, tokens, temperature))
-            return prompt + "".join(self._draw(rng, temperature, prompt, top_k, top_p, max_length))
-        except (ValueError, ArithmeticError) as error:
-            found = self._sampling_error(error, temperature)
-            if found is None:
-                raise
-            raise found from error
-
-    def _draw(
-        self,
-        rng: "Any",
-        temperature: float,
-        prompt: str,
-        top_k: "int | None",
-        top_p: "float | None",
-        max_length: "int | None",
-    ) -> "Iterator[Token]":
-        """Return the Tokens of one document, drawn as they are asked for."""
-        from .generation import Token, draw
-
-        tokens, length = self._prompt_tokens(prompt), self.config.block_size
-        length = length if max_length is None else min(length, max_length)
-        engine, text = self._engine, [*self.tokenizer.uchars, ""]
-        drawn = draw(
-            engine.decoder(), lambda weights: engine.choose(rng, weights), tokens, length, temperature, top_k, top_p
-        )
-        return (Token(text[found[0]], *found) for found in drawn)
-
-    def _one_by_one(self, rng: "Any", arguments: "Sampling") -> "Iterator[Token]":
-        """Yield the Tokens of `_draw`, with the trainer taken for each token only."""
-        tokens: Iterator[Token] | None = None
-        begun = 0
-
-        def advance() -> "Token | None":
-            nonlocal tokens, begun
-            if tokens is None:
-                tokens, begun = self._draw(rng, *arguments), self.step_index
-            elif begun != self.step_index:
-                raise RuntimeError("the model was trained while generate() was under way: begin a new one")
-            try:
-                return next(tokens, None)
-            except (ValueError, ArithmeticError) as error:
-                found = self._sampling_error(error, arguments[0])
-                if found is None:
-                    raise
-                raise found from error
-
-        while (token := self.exclusively(advance)) is not None:
-            yield token
-
-    def _sampling_error(self, error: Exception, temperature: float) -> "ValueError | None":
-        """Return what to raise for a sample that failed with error; None if error is not the arithmetic's."""
-        from .errors import DivergedError, is_sampling_failure
-
-        if not is_sampling_failure(error):
-            return None
-        if self._is_sound():
-            return ValueError(f"temperature {temperature} is too low for this model: its logits overflow")
-        return DivergedError(
-            f"the model of step {self.step_index} cannot be sampled, because the run has diverged: its probabilities are "
-            f"not finite; train with a learning_rate lower than {self.adam.learning_rate}",
-            self.step_index,
-        )
-
-    def _is_sound(self) -> bool:
-        """Return whether the model gives finite probabilities at temperature 1."""
-        from math import isfinite
-
-        if not all(map(isfinite, self._engine.parameters().tolist())):
-            return False
-        decoder = self._engine.decoder()
-        decoder.feed(self.tokenizer.BOS)
-        try:
-            return all(map(isfinite, decoder.probabilities()))
-        except (ValueError, ArithmeticError):
-            return False
 
     def state(self) -> "State":
         """Return the whole run as plain data, which no later step changes: see `microgpt.storage.checkpoint.State`."""
@@ -481,22 +418,13 @@ class Trainer:
 
     def _state(self) -> "State":
         """Return the state without a copy: its arrays are views of what trains."""
-        from operator import index
+        from .state import collect
 
-        import numpy as np
-
-        from .storage.checkpoint import State
-        from .storage.metadata import ADAM_SETTINGS
-
-        adam, moments = self.adam, (self.adam.m, self.adam.v)
-        m, v = (np.asarray(values, dtype=np.float64) for values in moments)
         if self._docs_sha256 is None:
-            from .data import docs_digest
+            from ..data import docs_digest
 
             self._docs_sha256 = docs_digest(self.docs)
-        changed = {name: getattr(adam, name) for name in ADAM_SETTINGS}
-        return State(self.config, index(adam.step_index), self.tokenizer.uchars, self._docs_sha256, self.extra, changed,
-                     self._engine.parameters(), m, v, self.rng.getstate())  # fmt: skip
+        return collect(self, self._engine, self._docs_sha256)
 
     @classmethod
     def from_state(
@@ -505,6 +433,8 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        threads: int = 1,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a run from its state, to the bits of one that was never interrupted.
 
@@ -518,44 +448,57 @@ class Trainer:
             Any, whatever engine the state is from.
         allow_other_text : bool
             Accept docs that are not the text of the run.
+        threads : int
+            As of `Trainer`, and however many the run had.
+        comm : mpi4py.MPI.Intracomm, optional
+            The ranks that go on together, whatever their number before.
 
         Raises
         ------
         CheckpointError
             If docs are other text.
         """
-        return cls._from_state(state, docs, engine, allow_other_text, "the run")
+        return cls._from_state(state, docs, engine, allow_other_text, threads, "the run", comm)
 
     @classmethod
     def _from_state(
-        cls, state: "State", docs: "Sequence[str] | None", engine: str, allow_other_text: bool, name: str
+        cls,
+        state: "State",
+        docs: "Sequence[str] | None",
+        engine: str,
+        allow_other_text: bool,
+        threads: int,
+        name: str,
+        comm: "Any",
     ) -> "Trainer":
+        from .state import check_same_text, restore
+
         self = cls.__new__(cls)
         tokenizer = Tokenizer.from_uchars(state.uchars)
-        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine)
+        self._set_up(None if docs is None else check_docs(docs, "train on"), tokenizer, state.config, engine, comm)
         if docs is None:
             self._docs_sha256 = state.docs_sha256
         elif not allow_other_text:
-            _check_same_text(self.docs, state, name)
-        self.extra = state.extra
-        self._engine.set_parameters(state.params)
-        self._engine.set_moments(state.m, state.v)
-        self.adam.step_index = state.step_index
-        for setting, value in state.adam.items():
-            setattr(self.adam, setting, value)
-        self.rng.setstate(state.rng)
+            check_same_text(self.docs, state, name)
+        restore(self, self._engine, state)
+        self.threads = threads
         return self
 
     def save(self, path: "Path") -> None:
-        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`."""
-        from .storage import checkpoint
+        """Write the whole run to a .safetensors file, atomically: see `microgpt.storage.checkpoint.save`.
+
+        With a comm only rank 0 writes: all have the same state.
+        """
+        if self._ranks is not None and self._ranks.rank:
+            return
+        from ..storage import checkpoint
 
         checkpoint.import_arrays()  # before the trainer is taken: an interrupt waits for it
         self.exclusively(lambda: checkpoint.save(path, self._state()))
 
     def check_savable(self) -> None:
         """Raise TypeError or ValueError, in one line, if no file could hold this run: before it trains, not after."""
-        from .storage import checkpoint
+        from ..storage import checkpoint
 
         checkpoint.import_arrays()
         self.exclusively(lambda: checkpoint.check_savable(self._state()))
@@ -567,6 +510,8 @@ class Trainer:
         docs: "Sequence[str] | None" = None,
         engine: str = "fused",
         allow_other_text: bool = False,
+        threads: int = 1,
+        comm: "Any" = None,
     ) -> "Trainer":
         """Continue a saved run, to the bits of one that was never interrupted.
 
@@ -575,9 +520,61 @@ class Trainer:
         """
         import os
 
-        from .storage import checkpoint
+        from ..storage import checkpoint
 
-        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, os.fsdecode(path))
+        return cls._from_state(checkpoint.load(path), docs, engine, allow_other_text, threads, os.fsdecode(path), comm)
+
+    @classmethod
+    def init_from(
+        cls,
+        source: "Path | State | Trainer",
+        docs: "Sequence[str]",
+        num_steps: int = 1000,
+        seed: int = 42,
+        engine: str = "fused",
+        threads: int = 1,
+        **settings: "Any",
+    ) -> "Trainer":
+        """Begin a new run with the weights of another, on other documents.
+
+        Nothing but the weights is taken over: seed, shuffle, Adam's moments and the learning rate are those of a new run.
+        The vocabulary is the sorted set of the characters of both texts. A new model with this vocabulary is drawn as
+        `Trainer` draws it; then each weight that the source has takes the place of the drawn one, rows of `wte` and
+        `lm_head` by their character. So the rows of new characters are those of that new model.
+
+        Parameters
+        ----------
+        source : str, path, State or Trainer
+            A file that `save` wrote, or the run itself.
+        docs, num_steps, seed, engine, threads
+            As of `Trainer`.
+        **settings
+            Further settings of `Trainer`. n_embd, n_head, n_layer and block_size are those of the source.
+
+        Raises
+        ------
+        ValueError
+            For sizes that are not the source's, and what `Trainer` raises.
+        CheckpointError, OSError
+            As `Trainer.load`.
+
+        Examples
+        --------
+        >>> trainer = Trainer(["emma", "ava"], num_steps=3)
+        >>> Trainer.init_from(trainer, ["zoë"], num_steps=5).tokenizer.uchars
+        ['a', 'e', 'm', 'o', 'v', 'z', 'ë']
+        """
+        from ..storage import checkpoint
+        from ..storage.weights import begin_config, transfer
+
+        state = source.state() if isinstance(source, Trainer) else source
+        state = state if isinstance(state, checkpoint.State) else checkpoint.load(state)
+        config = begin_config(state, {**settings, "num_steps": num_steps, "seed": seed})
+        docs, self = check_docs(docs, "train on"), cls.__new__(cls)
+        self._set_up(docs, Tokenizer([*docs, *state.uchars]), config, engine)
+        self._engine.set_parameters(transfer(state, self.tokenizer.uchars, self._engine.parameters()))
+        self.threads = threads
+        return self
 
     def __reduce_ex__(self, protocol: object) -> "Any":
         raise TypeError("a Trainer cannot be copied or pickled: use save() and Trainer.load()")
@@ -591,42 +588,6 @@ class Trainer:
         )
 
     def _repr_html_(self) -> str:
-        from .viz.notebook import trainer_html
+        from ..viz.notebook import trainer_html
 
         return trainer_html(self)
-
-
-def _check_same_text(docs: "Sequence[str]", state: "State", name: str) -> None:
-    """Raise CheckpointError if docs, as shuffled, are not the text of the run."""
-    from .data import docs_digest
-    from .errors import CheckpointError, printable
-
-    if docs_digest(docs) == state.docs_sha256:
-        return
-    hint = ""
-    if "val_fraction" in state.extra:
-        fraction = printable(state.extra["val_fraction"], 50)
-        hint = f", without the part that --val-fraction {fraction} holds out"
-    raise CheckpointError(
-        f"{name} was trained on other text{hint} (--allow-other-text or allow_other_text=True continues all the same)"
-    )
-
-
-def _text(name: str, value: str) -> str:
-    """Return value as a plain str, whatever subclass of it (numpy.str_) it is."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    return str.__str__(value)
-
-
-def _temperature(value: float) -> float:
-    """Return value as a plain float by which logits can be divided."""
-    try:
-        found = float(value)
-    except (TypeError, OverflowError):
-        raise ValueError(f"temperature must be a number greater than 0, not {value!r}") from None
-    if isinstance(value, (str, bytes)) or not 0 < found < float("inf"):
-        raise ValueError(f"temperature must be a number greater than 0, not {value}")
-    if not 1 / found < float("inf"):
-        raise ValueError(f"temperature {found} is too low: no double holds its inverse")
-    return found

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from .trainer import Trainer
+    from . import Trainer
 
 __all__ = ["Callback", "CallbackList", "run_with"]
 

@@ -1,0 +1,28 @@
+/* A team of threads that share the items of a job: persistent, asleep when there is none. */
+#ifndef MG_BASE_POOL_H
+#define MG_BASE_POOL_H
+
+#include "base/poll.h"
+
+typedef struct mg_pool mg_pool;
+
+/* One item of a job. worker: which thread does it, from 0 (the caller of mg_pool_run) up. On any status but MG_OK no
+ * further item is begun. poll: what to count work on; NULL: the job is not interruptible. */
+typedef mg_status (*mg_pool_work)(void *context, int worker, int64_t item, mg_poll *poll);
+
+/* A pool of `threads` threads, the caller of mg_pool_run included. They start with the first job, and anew in a process
+ * that was forked. NULL: out of memory. */
+mg_pool *mg_pool_new(int threads);
+
+/* End the threads. NULL: nothing. No job is under way. */
+void mg_pool_free(mg_pool *pool);
+
+int mg_pool_threads(const mg_pool *pool); /* 1 for NULL */
+
+/* Do items 0 to count - 1, in any order and on any threads; each thread begins with a share of its own, which for the same
+ * count is the same in every job. One job at a time; work does not run a job of the same pool. pool NULL: all items here,
+ * in order. MG_OK, the status of an item that failed, MG_INTERRUPTED, or MG_NO_THREAD. When it returns no item is
+ * being worked on. */
+mg_status mg_pool_run(mg_pool *pool, mg_pool_work work, void *context, int64_t count, mg_poll *poll);
+
+#endif

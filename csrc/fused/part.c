@@ -1,0 +1,79 @@
+/* A part of a batch, of which other processes have the rest: its losses, and then its gradients, which continue the sums of the
+ * documents after it, some parameters at a time. */
+#include <stdlib.h>
+
+#include "fused/batch.h"
+#include "fused/rollback.h"
+#include "fused/weights.h"
+
+/* What the documents of a part may take together, in bytes. */
+static const int64_t PART_BYTES = INT64_C(1) << 28;
+
+int64_t mg_part_capacity(const mg_engine *e, int64_t positions)
+{
+    const int64_t lanes = e->kernels->lanes, panels = (positions + lanes - 1) / lanes;
+    const int64_t fit = PART_BYTES / mg_workspace_bytes(&e->config, lanes, panels, 1);
+    return fit > 1 ? fit : 1;
+}
+
+mg_status mg_part_slices(mg_engine *e, int64_t processes, int64_t *count)
+{
+    if (e->processes != processes) {
+        free(e->slices);
+        e->slices = NULL;
+        e->processes = processes;
+    }
+    const mg_status status = mg_batch_make_slices(e);
+    *count = e->num_slices;
+    return status;
+}
+
+int64_t mg_part_slice_start(const mg_engine *e, int64_t slice)
+{
+    return slice < e->num_slices ? e->slices[slice].at : e->at.num_params;
+}
+
+mg_status mg_part_losses(mg_engine *e, const double *params, const double *grad, const int32_t *tokens,
+                         const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses)
+{
+    if (!documents) return MG_OK;
+    const int has_minus_zero = e->kernels->or_of_bits(e->at.num_params, grad) && mg_has_minus_zero(e, grad);
+    mg_status status = MG_OK;
+    for (int i = 0; i < mg_pool_threads(e->pool) && e->pool && !status; i++)
+        status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, 1);
+    if (status) return status;
+    return mg_batch_documents(e, params, tokens, starts, 0, documents, 1.0 / (double)batch_size, has_minus_zero, poll,
+                              losses);
+}
+
+typedef struct {
+    mg_engine *e;
+    int64_t documents, first, pieces; /* pieces: of each slice, for threads */
+    double *grad;
+} part;
+
+static mg_status do_piece(void *context, int worker, int64_t item, mg_poll *poll)
+{
+    const part *p = context;
+    mg_engine *e = p->e;
+    mg_slice slice = e->slices[p->first + item / p->pieces];
+    const int64_t piece = item % p->pieces, rows = ((slice.end - slice.first) / p->pieces + 7) / 8 * 8 + 8;
+    if (slice.matrix.product < 0) { /* embeddings are one piece */
+        if (piece) return MG_OK;
+    } else {
+        const int64_t end = slice.first + (piece + 1) * rows;
+        slice.first += piece * rows;
+        slice.end = end < slice.end ? end : slice.end;
+        if (slice.first >= slice.end) return MG_OK;
+    }
+    const mg_scratch *scratch = e->pool ? &e->thread_scratch[worker].scratch : &e->members->ws.scratch;
+    return mg_batch_slice(e, &slice, p->documents, p->grad, scratch->index_scratch, poll);
+}
+
+mg_status mg_part_gradients(mg_engine *e, int64_t documents, int64_t first, int64_t end, double *grad)
+{
+    if (!documents) return MG_OK;
+    const mg_status status = mg_batch_make_slices(e); /* none, if the number of threads has changed */
+    part p = {e, documents, first, e->pool ? 4 * mg_pool_threads(e->pool) : 1, grad};
+    return status ? status : mg_pool_run(e->pool, do_piece, &p, (end - first) * p.pieces, NULL);
+}

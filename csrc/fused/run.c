@@ -1,0 +1,70 @@
+#include "fused/run.h"
+
+#include <stdlib.h>
+
+/* Skip unchanged embeddings only if there are this many: two calls of Adam cost more than one. */
+enum { MG_MIN_SKIPPED = 256 };
+
+int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen)
+{
+    if (!coefs->vectorizable || !(coefs->lr_t > 0.0)) return e->at.lm_head;
+    return e->at.wpe + positions_seen * e->config.n_embd;
+}
+
+mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
+                            double *grad)
+{
+    const int64_t n = e->at.num_params, seen = mg_count_embeddings_seen(e, coefs, positions_seen), after = e->at.lm_head;
+    if (after - seen < MG_MIN_SKIPPED) return e->kernels->adam_update(coefs, 0, n, s->params, grad, s->m, s->v);
+    const mg_status status = e->kernels->adam_update(coefs, 0, seen, s->params, grad, s->m, s->v);
+    if (status) return status;
+    return e->kernels->adam_update(coefs, 0, n - after, s->params + after, grad + after, s->m + after, s->v + after);
+}
+
+/* Positions up to the last whose row of wpe has moments. */
+static int64_t count_positions_seen(const mg_engine *e, const double *m, const double *v)
+{
+    const int64_t n_embd = e->config.n_embd;
+    int64_t n = e->config.block_size;
+    for (const double *mm = m + e->at.lm_head, *vv = v + e->at.lm_head; n; n--) {
+        mm -= n_embd;
+        vv -= n_embd;
+        if (e->kernels->or_of_bits(n_embd, mm) | e->kernels->or_of_bits(n_embd, vv)) break;
+    }
+    return n;
+}
+
+mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
+                              double *grad, int may_fail)
+{
+    mg_clip_gradient(&e->config, coefs->clip, grad);
+    if (!may_fail) {
+        mg_adam_decay(coefs, e->at.num_params, s->params);
+        return mg_adam_unchecked(e, coefs, positions_seen, s, grad);
+    }
+    double *copy = mg_allocate_copy(e);
+    if (!copy) return MG_NO_MEMORY;
+    mg_copy_state(e, copy, s);
+    mg_adam_decay(coefs, e->at.num_params, s->params);
+    const mg_status status = mg_adam_unchecked(e, coefs, positions_seen, s, grad);
+    if (status) mg_restore_state(e, copy, s);
+    free(copy);
+    return status;
+}
+
+mg_status mg_begin_run(const mg_engine *e, const mg_state *s, const double *grad, mg_run *r)
+{
+    const mg_status status = mg_save_grad(e, grad, &r->saved_grad);
+    if (status) return status;
+    r->grad_has_minus_zero = r->saved_grad && mg_has_minus_zero(e, grad);
+    r->negative_v = e->kernels->or_of_bits(e->at.num_params, s->v) >> 63;
+    r->positions_seen = r->saved_grad ? e->config.block_size : count_positions_seen(e, s->m, s->v);
+    return MG_OK;
+}
+
+void mg_end_step(mg_run *r)
+{
+    free(r->saved_grad);
+    r->saved_grad = NULL;
+    r->grad_has_minus_zero = 0;
+}

@@ -1,0 +1,168 @@
+#include "fused/weights.h"
+
+#include <string.h>
+
+mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which)
+{
+    const int64_t n_embd = e->config.n_embd, layer = e->at.layers + l * e->at.layer_size;
+    const int64_t product = MG_LAYER_PRODUCTS * l + which;
+    switch (which) {
+    case MG_QKV: return (mg_matrix){product, layer + e->at.attn_wq, 3 * n_embd, n_embd};
+    case MG_WO: return (mg_matrix){product, layer + e->at.attn_wo, n_embd, n_embd};
+    case MG_FC1: return (mg_matrix){product, layer + e->at.mlp_fc1, 4 * n_embd, n_embd};
+    case MG_FC2: return (mg_matrix){product, layer + e->at.mlp_fc2, n_embd, 4 * n_embd};
+    }
+    return (mg_matrix){MG_LM_HEAD, e->at.lm_head, e->config.vocab_size, n_embd};
+}
+
+void mg_to_rows(const mg_engine *e, mg_panels some, int64_t nin, const double *x, double *x_rows)
+{
+    const int64_t lanes = e->kernels->lanes, stride = mg_row_stride(nin, lanes);
+    e->kernels->panels_to_rows(some.end - some.first, nin, x + some.first * nin * lanes, nin * lanes,
+                               x_rows + some.first * lanes * stride, stride);
+}
+
+/* dw += the gradient of `nout` rows of w in w x, over n positions. x: x_rows. sparse: skip zeros of x. */
+static mg_status weight_rows(const mg_kernels *k, int64_t n, int64_t nout, int64_t nin, const double *x, int64_t x_stride,
+                             const double *dy, int64_t dy_stride, double *dw, int sparse, int32_t *index_scratch,
+                             mg_poll *poll)
+{
+    const int64_t lanes = k->lanes;
+    mg_linear_backward_weight_args a = {.nin = nin, .x_stride = x_stride, .dy_stride = dy_stride};
+    /* Blocks of positions, the last first: a block's rows stay in cache while all of dw passes by. */
+    const int64_t block = MG_BLOCK * lanes;
+    for (int64_t first = (n - 1) / block * block; first >= 0; first -= block) {
+        a.n = n - first < block ? n - first : block;
+        a.x = x + first * x_stride;
+        const int64_t outs = mg_piece(nout, a.n * nin);
+        for (int64_t o = 0; o < nout; o += outs) {
+            a.nout = nout - o < outs ? nout - o : outs;
+            a.dy = dy + first / lanes * dy_stride + o * lanes;
+            a.dw = dw + o * nin;
+            if (sparse)
+                k->linear_backward_weight_sparse(&a, index_scratch);
+            else
+                k->linear_backward_weight(&a);
+            const mg_status status = mg_poll_work(poll, a.n * a.nout * nin);
+            if (status) return status;
+        }
+    }
+    return MG_OK;
+}
+
+/* The rows in `active` of dw += the gradient of w in w x, over the positions of one panel. dy: the panel. */
+static mg_status weight_rows_active(const mg_engine *e, int64_t panel, int64_t nactive, const int32_t *active,
+                                    int64_t nin, const double *x_rows, int64_t x_stride, const double *dy, double *dw,
+                                    mg_poll *poll)
+{
+    const int64_t lanes = e->kernels->lanes, left = e->ws.doc.n - panel * lanes;
+    mg_linear_backward_weight_args a = {.n = left < lanes ? left : lanes,
+                                        .nin = nin,
+                                        .x = x_rows + panel * lanes * x_stride,
+                                        .x_stride = x_stride,
+                                        .dy = dy,
+                                        .dw = dw};
+    const int64_t rows = mg_piece(nactive, nin * lanes);
+    for (int64_t s = 0; s < nactive; s += rows) {
+        a.nout = nactive - s < rows ? nactive - s : rows;
+        e->kernels->linear_backward_weight_active(&a, active + s);
+        const mg_status status = mg_poll_work(poll, rows * nin * lanes);
+        if (status) return status;
+    }
+    return MG_OK;
+}
+
+static mg_status update(const mg_engine *e, const mg_fused_update *u, int64_t at, int64_t count, double *g)
+{
+    return e->kernels->adam_update(u->coefs, 0, count, u->params + at, g, u->m + at, u->v + at);
+}
+
+mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix)
+{
+    if (!in->update) return MG_OK;
+    return update(e, in->update, matrix->at, matrix->nout * matrix->nin, in->grad + matrix->at);
+}
+
+mg_status mg_update_embeddings(const mg_engine *e, const mg_backward_args *in)
+{
+    return update(e, in->update, e->at.wte, in->update->embeddings, in->grad);
+}
+
+static void keep(const mg_engine *e, const mg_matrix *matrix, mg_panels some, const double *x, const double *dy)
+{
+    const mg_kept_product *kept = &e->ws.kept[matrix->product];
+    const int64_t panel = matrix->nout * e->kernels->lanes, at = some.first * panel;
+    mg_to_rows(e, some, matrix->nin, x, kept->x_rows);
+    if (dy != kept->dy) memcpy(kept->dy + at, dy + at, (size_t)((some.end - some.first) * panel) * sizeof *dy);
+}
+
+mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, mg_panels some,
+                             const double *x, const double *dy, int sparse, mg_poll *poll)
+{
+    if (e->ws.kept) {
+        keep(e, matrix, some, x, dy);
+        return MG_OK;
+    }
+    const mg_kernels *k = e->kernels;
+    const mg_scratch *scratch = &e->ws.scratch;
+    const int64_t n = e->ws.doc.n, nout = matrix->nout, nin = matrix->nin, stride = mg_row_stride(nin, k->lanes);
+    mg_to_rows(e, some, nin, x, scratch->x_rows);
+    if (!in->update)
+        return weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at, sparse,
+                           scratch->index_scratch, poll);
+    const int64_t outs = mg_dw_chunk_rows(nin);
+    for (int64_t o = 0; o < nout; o += outs) {
+        const int64_t count = nout - o < outs ? nout - o : outs;
+        mg_status status = weight_rows(k, n, count, nin, scratch->x_rows, stride, dy + o * k->lanes, nout * k->lanes,
+                                       scratch->dw_chunk, sparse, scratch->index_scratch, poll);
+        if (!status) status = update(e, in->update, matrix->at + o * nin, count * nin, scratch->dw_chunk);
+        if (status) return status;
+    }
+    return MG_OK;
+}
+
+mg_status mg_weight_gradient_active(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, int64_t panel,
+                                    const mg_layer_activations *layer, const double *dy, mg_poll *poll)
+{
+    const int64_t lanes = e->kernels->lanes;
+    return weight_rows_active(e, panel, layer->nactive[panel], layer->active + panel * matrix->nout, matrix->nin,
+                              e->ws.scratch.x_rows, mg_row_stride(matrix->nin, lanes), dy, in->grad + matrix->at, poll);
+}
+
+/* The first of `count` ascending numbers that is not below `least`. */
+static int64_t lower_bound(const int32_t *numbers, int64_t count, int64_t least)
+{
+    int64_t first = 0;
+    while (count) {
+        const int64_t half = count / 2;
+        if (numbers[first + half] < least) {
+            first += half + 1;
+            count -= half + 1;
+        } else {
+            count = half;
+        }
+    }
+    return first;
+}
+
+mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *grad,
+                           int32_t *index_scratch, mg_poll *poll)
+{
+    const mg_kernels *k = document->kernels;
+    const mg_workspace *ws = &document->ws;
+    const mg_kept_product *kept = &ws->kept[matrix->product];
+    const int64_t nout = matrix->nout, nin = matrix->nin, l = (matrix->product - 1) / MG_LAYER_PRODUCTS;
+    if (!kept->sparse || matrix->product - MG_LAYER_PRODUCTS * l != MG_FC1)
+        return weight_rows(k, ws->doc.n, end - first, nin, kept->x_rows, kept->x_stride, kept->dy + first * k->lanes,
+                           nout * k->lanes, grad + matrix->at + first * nin, kept->sparse, index_scratch, poll);
+    const mg_layer_activations *layer = &ws->act.layers[l];
+    mg_status status = MG_OK;
+    for (int64_t b = ws->doc.panels - 1; b >= 0 && !status; b--) {
+        const int32_t *active = layer->active + b * nout;
+        const int64_t from = lower_bound(active, layer->nactive[b], first);
+        const int64_t to = lower_bound(active, layer->nactive[b], end);
+        status = weight_rows_active(document, b, to - from, active + from, nin, kept->x_rows, kept->x_stride,
+                                    kept->dy + b * nout * k->lanes, grad + matrix->at, poll);
+    }
+    return status;
+}

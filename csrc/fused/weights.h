@@ -1,0 +1,40 @@
+/* The gradients of matrices: sums over the positions of a document, and over the documents of a batch, the last first. */
+#ifndef MG_FUSED_WEIGHTS_H
+#define MG_FUSED_WEIGHTS_H
+
+#include "fused/backward.h"
+#include "fused/share.h"
+
+/* One matrix of the model: which of a document's kept products it has, its offset, its shape. */
+typedef struct {
+    int64_t product, at, nout, nin;
+} mg_matrix;
+
+/* Of layer l (0 for MG_LM_HEAD); which: MG_LM_HEAD, MG_QKV (the three are one), MG_WO, MG_FC1 or MG_FC2. */
+mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which);
+
+/* The gradient of a matrix w in w x, added to in->grad; with an update, the matrix is updated, some rows at a time, by a
+ * gradient that does not leave the cache. Or, if the workspace keeps products, what the gradient is made of is kept, for
+ * some panels; otherwise these are all. x, dy: panels. sparse: skip zeros of x (which a kept product knows itself).
+ * MG_OK, MG_INTERRUPTED, or, with an update, Adam's error. */
+mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, mg_panels some,
+                             const double *x, const double *dy, int sparse, mg_poll *poll);
+
+/* The same for mlp_fc1 where rows of dy that are not active are skipped, one panel after the other; without the update, which is
+ * mg_update_matrix. */
+mg_status mg_weight_gradient_active(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, int64_t panel,
+                                    const mg_layer_activations *layer, const double *dy, mg_poll *poll);
+
+/* Adam on a matrix whose gradient is complete, if there is an update; and on the embeddings that can change. */
+mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix);
+mg_status mg_update_embeddings(const mg_engine *e, const mg_backward_args *in);
+
+/* Rows `first` to `end` - 1 of the gradient of a matrix, added to grad: the whole of one document's kept product.
+ * index_scratch: the calling thread's. */
+mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *grad,
+                           int32_t *index_scratch, mg_poll *poll);
+
+/* The rows of x of some panels into x_rows, [positions][x_stride]. */
+void mg_to_rows(const mg_engine *e, mg_panels some, int64_t nin, const double *x, double *x_rows);
+
+#endif

@@ -1,0 +1,84 @@
+"""Files of the user that a script imports: they run as they are written, and Values may go through them."""
+import ast
+import os
+import sys
+
+from .trees import walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MOST = 50  # files that are read
+
+
+class UserModule:
+    """One file beside the script.
+
+    name: as it is imported.  file: relative to the script's folder.  tree: its syntax tree.
+    """
+
+    def __init__(self, name: str, file: str, tree: ast.Module) -> None:
+        self.name, self.file, self.tree = name, file, tree
+
+
+def user_modules(tree: ast.Module, folder: str) -> "dict[str, UserModule]":
+    """The files in the script's folder that it imports, and those that these import; others are not the user's, or not found."""
+    found: dict[str, UserModule] = {}
+    waiting = list(_imported(tree, ""))
+    while waiting and len(found) < MOST:
+        name = waiting.pop()
+        if name in found or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        module = _read(name, folder)
+        if module is not None:
+            found[name] = module
+            waiting += _imported(module.tree, name if module.file.endswith("__init__.py") else name.rpartition(".")[0])
+    return found
+
+
+def _imported(tree: ast.Module, package: str) -> "Iterator[str]":
+    """Names of modules that a file may import. package: that of the file."""
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*filter(None, above), *filter(None, [base])])
+            if base:
+                yield base
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+
+
+def _read(name: str, folder: str) -> "UserModule | None":
+    parts = name.split(".")
+    for file in (os.path.join(*parts) + ".py", os.path.join(*parts, "__init__.py")):
+        try:
+            with open(os.path.join(folder, file), "rb") as source:
+                return UserModule(name, file, ast.parse(source.read()))
+        except (OSError, ValueError, SyntaxError):
+            continue
+    return None
+
+
+def aliases(trees: "list[ast.Module]", modules: "Mapping[str, UserModule]") -> "tuple[dict[str, str], set[str]]":
+    """(local names of what is imported from the user's files under another name -> that name, names of those files)."""
+    renamed: dict[str, str] = {}
+    names: set[str] = set()
+    for node in (n for tree in trees for n in walk(tree)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in modules:
+                    names.add(alias.asname or alias.name.partition(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                ends = (node.module or "").split(".")[-1]
+                if any(name.split(".")[-1] == alias.name for name in modules):
+                    names.add(alias.asname or alias.name)
+                elif (node.level or any(name.split(".")[-1] == ends for name in modules)) and alias.asname:
+                    renamed[alias.asname] = alias.name
+    return renamed, names

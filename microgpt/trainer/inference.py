@@ -1,0 +1,157 @@
+"""How a trainer generates documents (`microgpt.py`, "Inference"): checks, draws, and what a failed draw means."""
+from ..config import check_cuts, whole_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ..data import Tokenizer
+    from ..engines import Engine
+    from ..generation import Token
+
+    #: temperature, prompt, top_k, top_p, max_length
+    Arguments = tuple[float, str, "int | None", "float | None", "int | None"]
+
+__all__ = ["Sampler"]
+
+
+class Sampler:
+    """Generates documents with the model of an engine. The caller keeps others from the engine meanwhile."""
+
+    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", block_size: int) -> None:
+        self.engine, self.tokenizer, self.block_size = engine, tokenizer, block_size
+
+    def check(
+        self, temperature: float, prompt: str, top_k: "int | None", top_p: "float | None", max_length: "int | None"
+    ) -> "Arguments":
+        """Return the arguments as plain numbers and text. Raises ValueError or TypeError for what no sample can have."""
+        temperature, prompt = _temperature(temperature), _text("prompt", prompt)
+        top_k, top_p = check_cuts(top_k, top_p)
+        if max_length is not None:
+            max_length = whole_number("max_length", max_length, 1)
+            if len(prompt) > max_length:
+                raise ValueError(f"the prompt has {len(prompt)} characters; max_length is {max_length}")
+        self.prompt_tokens(prompt)
+        return temperature, prompt, top_k, top_p, max_length
+
+    def prompt_tokens(self, prompt: str) -> "list[int]":
+        """Return BOS and the prompt's tokens. Raises ValueError for what does not fit the vocabulary or the block."""
+        tokens = self.tokenizer.encode(prompt)[:-1]
+        if len(tokens) > self.block_size:
+            raise ValueError(
+                f"the prompt has {len(tokens) - 1} characters; with block_size {self.block_size} "
+                f"it may have {self.block_size - 1}"
+            )
+        return tokens
+
+    def documents(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
+        """Return n documents. After an exception the stream is in the state from before."""
+        if self.engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
+            return self.texts(n, rng, arguments)
+        before = rng.getstate()
+        try:
+            return self.texts(n, rng, arguments)
+        except BaseException:
+            rng.setstate(before)
+            raise
+
+    def texts(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
+        """Return n documents."""
+        temperature, prompt, *cuts = arguments
+        try:
+            if cuts == [None, None, None]:
+                texts = self.engine.sample_texts(rng, n, self.prompt_tokens(prompt), temperature, self.tokenizer)
+                return [prompt + text for text in texts]
+            return [prompt + "".join(self.draw(rng, arguments)) for _ in range(n)]
+        except (ValueError, ArithmeticError) as error:
+            found = self.error_of(error, temperature)
+            if found is None:
+                raise
+            raise found from error
+
+    def draw(self, rng: "Any", arguments: "Arguments") -> "Iterator[Token]":
+        """Return the Tokens of one document, drawn as they are asked for."""
+        from ..generation import Token, draw
+
+        temperature, prompt, top_k, top_p, max_length = arguments
+        tokens, length = self.prompt_tokens(prompt), self.block_size
+        length = length if max_length is None else min(length, max_length)
+        engine, text = self.engine, [*self.tokenizer.uchars, ""]
+        drawn = draw(
+            engine.decoder(), lambda weights: engine.choose(rng, weights), tokens, length, temperature, top_k, top_p
+        )
+        return (Token(text[found[0]], *found) for found in drawn)
+
+    def one_by_one(
+        self, rng: "Any", arguments: "Arguments", exclusively: "Callable[..., Token | None]"
+    ) -> "Iterator[Token]":
+        """Yield the Tokens of `draw`; each is drawn within exclusively, which keeps others from the engine."""
+        tokens: Iterator[Token] | None = None
+        begun = 0
+
+        def advance() -> "Token | None":
+            nonlocal tokens, begun
+            step_index = self.engine.adam.step_index
+            if tokens is None:
+                tokens, begun = self.draw(rng, arguments), step_index
+            elif begun != step_index:
+                raise RuntimeError("the model was trained while generate() was under way: begin a new one")
+            try:
+                return next(tokens, None)
+            except (ValueError, ArithmeticError) as error:
+                found = self.error_of(error, arguments[0])
+                if found is None:
+                    raise
+                raise found from error
+
+        while (token := exclusively(advance)) is not None:
+            yield token
+
+    def error_of(self, error: Exception, temperature: float) -> "ValueError | None":
+        """Return what to raise for a draw that failed with error; None if error is not the arithmetic's."""
+        from ..errors import DivergedError, is_sampling_failure
+
+        if not is_sampling_failure(error):
+            return None
+        if self.is_sound():
+            return ValueError(f"temperature {temperature} is too low for this model: its logits overflow")
+        adam = self.engine.adam
+        return DivergedError(
+            f"the model of step {adam.step_index} cannot be sampled, because the run has diverged: its probabilities are "
+            f"not finite; train with a learning_rate lower than {adam.learning_rate}",
+            adam.step_index,
+        )
+
+    def is_sound(self) -> bool:
+        """Return whether the model gives finite probabilities at temperature 1."""
+        from math import isfinite
+
+        if not all(map(isfinite, self.engine.parameters().tolist())):
+            return False
+        decoder = self.engine.decoder()
+        decoder.feed(self.tokenizer.BOS)
+        try:
+            return all(map(isfinite, decoder.probabilities()))
+        except (ValueError, ArithmeticError):
+            return False
+
+
+def _text(name: str, value: str) -> str:
+    """Return value as a plain str, whatever subclass of it (numpy.str_) it is."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return str.__str__(value)
+
+
+def _temperature(value: float) -> float:
+    """Return value as a plain float by which logits can be divided."""
+    try:
+        found = float(value)
+    except (TypeError, OverflowError):
+        raise ValueError(f"temperature must be a number greater than 0, not {value!r}") from None
+    if isinstance(value, (str, bytes)) or not 0 < found < float("inf"):
+        raise ValueError(f"temperature must be a number greater than 0, not {value}")
+    if not 1 / found < float("inf"):
+        raise ValueError(f"temperature {found} is too low: no double holds its inverse")
+    return found

@@ -1,0 +1,80 @@
+"""A batch in parts, as several ranks compute it, here one after the other in one process: the bits of the whole batch."""
+import pytest
+from conftest import hexes
+
+from microgpt import GPT, Adam, Tokenizer, Trainer
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
+
+DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
+SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
+          dict(n_embd=4, n_head=1, n_layer=0, block_size=3), dict(n_embd=72, n_head=2, n_layer=2, block_size=12)]  # fmt: skip
+
+
+def in_parts(cuts, slices_at_once, steps, shape, threads=1):
+    """Train on DOCS as one batch of which each part has some; return losses, parameters and moments."""
+    rng, docs = MT19937(42), list(DOCS)
+    rng.shuffle(docs)
+    tokenizer = Tokenizer(docs)
+    model = GPT(tokenizer.vocab_size, **shape, rng=rng)
+    adam, engine, losses = Adam(model, num_steps=steps), FusedEngine(model), []
+    bounds, count = [0, *cuts, len(docs)], len(engine.part_slices(len(cuts) + 1)) - 1
+    engine.set_threads(threads, least_work=0)
+    for _ in range(steps):
+        values = []
+        for first, end in reversed([*zip(bounds, bounds[1:])]):
+            values = engine.part_losses(docs[first:end], tokenizer.ids, len(docs)) + values
+            for i in range(0, count, slices_at_once):
+                engine.part_gradients(i, min(i + slices_at_once, count))
+        adam.step()
+        total = 0.0
+        for value in values:
+            total += value
+        losses.append(total * (1 / len(docs)))
+    return [hexes(x) for x in (losses, model.data, adam.m, adam.v)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("cuts, slices_at_once", [([], 1), ([3], 2), ([0, 2, 2, 5, 7], 1000)])
+def test_parts_continue_the_sums_of_those_after_them(isa, shape, cuts, slices_at_once):
+    trainer = Trainer(DOCS, num_steps=3, batch_size=len(DOCS), **shape)
+    whole = [hexes(x) for x in (trainer.run(), trainer.parameters, trainer.adam.m, trainer.adam.v)]
+    assert in_parts(cuts, slices_at_once, 3, shape) == whole
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_a_part(shape, threads):
+    assert in_parts([3], 2, 3, shape, threads) == in_parts([], 1, 3, shape)
+
+
+def test_slices_are_all_parameters_in_order():
+    model = GPT(27, n_embd=128, n_layer=2)
+    engine = FusedEngine(model)
+    slices = [engine.part_slices(processes) for processes in (1, 5, 1)]
+    for starts in slices:
+        assert starts == sorted(set(starts)) and starts[0] == 0 and starts[-1] == model.num_params
+    assert len(slices[1]) > len(slices[0]) and slices[0] == slices[2]
+
+
+def test_arguments_that_no_part_has():
+    docs = ["ab", "ba"]
+    tokenizer, model = Tokenizer(docs), GPT(3)
+    engine = FusedEngine(model)
+    count = len(engine.part_slices(2)) - 1
+    assert engine.part_losses([], tokenizer.ids, 2) == []
+    engine.part_gradients(0, count)
+    assert not model.grad.any() and engine.part_capacity() > 100
+    for first, end in ((-1, 1), (2, 1), (0, count + 1)):
+        with pytest.raises(ValueError, match="first and end must be from 0 to"):
+            engine.part_gradients(first, end)
+    with pytest.raises(ValueError, match="is not in the vocabulary"):
+        engine.part_losses(["ax"], tokenizer.ids, 2)
+
+    def check():
+        raise KeyError("stop")
+
+    large = GPT(3, n_embd=64, block_size=512)
+    with pytest.raises(KeyError):
+        FusedEngine(large).part_losses(["ab" * 300] * 40, tokenizer.ids, 40, check)
+    assert not large.grad.any()

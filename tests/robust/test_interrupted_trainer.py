@@ -1,0 +1,160 @@
+"""A Trainer that is interrupted, at any time and more than once, has the bits of one that was not."""
+import contextlib
+import ctypes
+import random
+import signal
+import threading
+import time
+
+import pytest
+from conftest import hexes
+
+from microgpt import Trainer, evaluate
+
+NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt in work() after a random time, once, wherever it is then."""
+
+    def __init__(self, most):
+        self.random, self.most, self.armed = random.Random(1), most, False
+
+    def interrupt(self, number, frame):
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+    def __enter__(self):
+        self.previous = signal.signal(signal.SIGALRM, self.interrupt)
+        return self
+
+    def __exit__(self, *exception):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.previous)
+
+    def __call__(self, work):
+        try:
+            self.armed = True
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 + self.random.random() * self.most)
+            while True:
+                work()
+        except KeyboardInterrupt:
+            pass
+
+
+def assert_same_run(trainer):
+    """The trainer has the bits of one that was never interrupted, and goes on with them."""
+    settings = dict(trainer.settings)
+    twin = Trainer(NAMES, num_steps=trainer.num_steps, engine=trainer.engine, **settings)
+    trainer.run(0)  # what two interrupts have left is undone by the next call
+    twin.run(trainer.step_index)
+    for _ in range(2):
+        for one, other in ((trainer.parameters, twin.parameters), (trainer.adam.m, twin.adam.m),
+                           (trainer.adam.v, twin.adam.v)):  # fmt: skip
+            assert hexes(one) == hexes(other)
+        assert hexes(trainer.run(3)) == hexes(twin.run(3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts by a timer of POSIX")
+def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp_path):
+    # As small as a model with two heads can be: an interrupt comes within the time of a few steps.
+    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=2, n_head=2, block_size=3)
+    works = [trainer.step, lambda: trainer.run(1), lambda: trainer.sample(1), lambda: list(trainer.generate(top_k=3)),
+             lambda: trainer.run(5), lambda: trainer.sample_one(top_p=0.9), lambda: evaluate(trainer, NAMES[:2])]  # fmt: skip
+    for work in works:
+        work()  # what is imported at first use is imported before the interrupts
+    with Interrupts({"fused": 0.0005, "graph": 0.001, "reference": 0.008}[engine]) as interrupts:
+        for count in range(400):
+            interrupts(works[0 if count % 2 else count % len(works)])
+            trainer.save(tmp_path / "run.safetensors") if count % 8 == 0 else trainer.run(0)
+    assert trainer.step_index > 20
+    assert_same_run(trainer)
+
+
+@pytest.mark.slow
+def test_asynchronous_exception_in_a_thread_leaves_the_trainer_free(engine):
+    """What PyThreadState_SetAsyncExc raises in a thread: `threading` tools and notebooks stop cells by it."""
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=2, n_head=2, block_size=4)
+
+    class Stop(Exception):
+        pass
+
+    def work():
+        with contextlib.suppress(Stop):
+            while True:
+                trainer.step()
+                trainer.sample_one(top_k=2)
+
+    for count in range(60):
+        thread = threading.Thread(target=work)
+        thread.start()
+        time.sleep(0.0005 * (count % 7))
+        while thread.is_alive():
+            raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
+            thread.join(0.05)
+        trainer.run(0)
+    assert_same_run(trainer)
+
+
+def test_second_interrupt_while_the_first_is_answered_changes_no_bit():
+    """The reference undoes an interrupted update in Python, where another interrupt may come."""
+    from microgpt import engines
+
+    trainer = Trainer(NAMES, num_steps=50, engine="reference", n_embd=4, n_head=2)
+    trainer.run(3)
+    step, set_each = trainer.adam.step, engines.set_each
+
+    def interrupted_step():
+        adam = trainer.adam
+        adam.params[0].data, adam.m[0], adam.step_index = 7.0, 7.0, 77
+        raise KeyboardInterrupt
+
+    def interrupted_again(*arguments):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        trainer.adam.step, engines.set_each = interrupted_step, interrupted_again
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.step()
+        finally:
+            trainer.adam.step, engines.set_each = step, set_each
+    assert_same_run(trainer)
+
+
+@pytest.mark.parametrize("engine", ["graph", "reference"])  # the fused one: tests/exact/test_sampling_reuse.py
+def test_interrupted_sample_has_drawn_nothing(engine):
+    trainer = Trainer(NAMES, num_steps=4, engine=engine, n_embd=4)
+    state, decode, count = trainer.rng.getstate(), trainer.tokenizer.decode, [0]
+
+    def interrupted(ids):
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return decode(ids)
+
+    trainer.tokenizer.decode = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.sample(5)
+    assert trainer.rng.getstate() == state and count == [3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of POSIX")
+def test_call_from_a_signal_handler_is_refused_in_words(engine, tmp_path):
+    """In the middle of a step there is no whole state to save; the step is undone, and the run may go on."""
+    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=4, n_head=2, block_size=8)
+    previous = signal.signal(signal.SIGALRM, lambda *_: trainer.save(tmp_path / "run.safetensors"))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(RuntimeError, match="this trainer is at work in this thread.*set a flag"):
+            trainer.run()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert not list(tmp_path.iterdir())
+    trainer.save(tmp_path / "run.safetensors")
+    assert_same_run(trainer)

@@ -1,0 +1,121 @@
+"""The threads of a trainer: started when needed, ended with it, gone and back in a forked process."""
+import gc
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import hexes
+
+from microgpt import Trainer
+
+DOCS = ["emma", "olivia", "ava", "isabella"]
+SHAPE = dict(num_steps=10**6, batch_size=4, n_embd=8, n_head=2, block_size=8)
+
+
+def trainer_with(threads):
+    trainer = Trainer(DOCS, **SHAPE)
+    trainer._engine.kernels.set_threads(threads, least_work=0.0)
+    return trainer
+
+
+def running_threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+
+
+@needs_proc
+def test_threads_start_with_work_and_end_with_the_trainer():
+    before = running_threads()
+    trainer = trainer_with(4)
+    assert running_threads() == before  # none is taken before there is work
+    trainer.run(1)
+    assert running_threads() == before + 3
+    trainer.threads = 2
+    assert running_threads() == before
+    trainer._engine.kernels.set_threads(2, least_work=0.0)
+    trainer.run(1)
+    assert running_threads() == before + 1
+    del trainer
+    gc.collect()
+    assert running_threads() == before
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_thousand_pools_leave_nothing():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def use(count):
+        for _ in range(count):
+            trainer_with(3).run(1)
+        gc.collect()
+
+    before = running_threads()
+    use(200)
+    warm = resident()
+    use(1000)
+    assert running_threads() == before
+    assert resident() - warm < 4 << 20
+
+
+@needs_proc
+def test_idle_threads_sleep():
+    trainer = trainer_with(3)
+    trainer.run(5)
+    waits = threading.Event()
+    waits.wait(0.05)  # what they spin for is much less
+    before = os.times().user + os.times().system
+    waits.wait(0.5)
+    assert os.times().user + os.times().system - before < 0.2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_starts_threads_of_its_own():
+    trainer = trainer_with(3)
+    trainer.run(2)
+    twin = trainer_with(1)
+    twin.run(2)
+    expected = hexes(twin.run(3))
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(write, ",".join(hexes(trainer.run(3))).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as found:
+        assert found.read() == ",".join(expected)
+    assert os.waitpid(child, 0)[1] == 0
+    assert hexes(trainer.run(3)) == expected  # and the parent's are as before
+
+
+def test_trainers_with_threads_in_threads():
+    expected = hexes(trainer_with(1).run(20))
+    found = {}
+
+    def work(i):
+        found[i] = hexes(trainer_with(2).run(20))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [found[i] for i in range(4)] == [expected] * 4
+
+
+@pytest.mark.parametrize("threads", [-1, 1.5, "two", None])
+def test_what_is_no_number_of_threads(threads):
+    with pytest.raises((ValueError, TypeError), match="threads"):
+        Trainer(DOCS, num_steps=1, threads=threads)
+
+
+def test_all_processors():
+    trainer = Trainer(DOCS, num_steps=1, threads=0)
+    assert trainer.threads == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else trainer.threads >= 1
