@@ -21,6 +21,8 @@ __all__ = ["FORM", "Text", "add_flags", "form_of", "input_files", "read_training
 #: How a text becomes documents, and what of that a run without these flags has.
 FORM = {"split": "lines", "csv_column": None, "json_field": None}
 
+MUCH = 0.25  # of a text beyond the block: then say what to do about it
+
 
 def add_flags(p: "Any", several: bool) -> None:
     """Add the flags of a text. several: --input takes many files, which it cannot beside a positional argument."""
@@ -127,6 +129,10 @@ class Text:
         """Say what a text that was given has that its reader may not know."""
         if not self.is_given:
             return
+        block_size = trainer.config.block_size
+        beyond, characters = sum(max(0, len(doc) - block_size) for doc in self.docs), sum(map(len, self.docs))
+        if beyond > characters * MUCH:
+            cli.say("of running text, --split chunks trains on all; else a larger --block-size does")
         count = len(trainer.tokenizer.uchars)
         cli.say(f"the vocabulary has {count} character{'s' * (count != 1)}")
         if self.form["csv_column"] is self.form["json_field"] is None:

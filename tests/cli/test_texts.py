@@ -73,6 +73,10 @@ def test_hints_for_a_text_that_is_given(in_process, tmp_path):
     for name, format in (("names.jsonl", "JSON"), ("page.html", "HTML")):
         (tmp_path / "page.html").write_text("<html>\n<p>a\n</html>\n", encoding="utf-8")
         assert f"{name} looks like {format}," in in_process("train", "--input", name, *flags).stderr
+    advice = "microgpt: of running text, --split chunks trains on all; else a larger --block-size does\n"
+    for split, size, is_advised in (("lines", "10", True), ("lines", "11", False), ("paragraphs", "11", True), ("chunks", "5", False)):
+        done = in_process("train", "--input", "poem.txt", *flags, "--block-size", size, "--split", split)
+        assert (advice in done.stderr) == is_advised, (split, size, done.stderr)
     assert "looks like" not in in_process("train", "--input", "names.csv", "--csv-column", "name", *flags).stderr
     quiet = in_process("train", "--input", "names.csv", "--quiet", "--block-size", "2", "--val", "names.csv", *flags)
     assert "looks like" not in quiet.stderr and "vocabulary" not in quiet.stderr and "beyond" not in quiet.stderr
