@@ -82,8 +82,9 @@ class Engine(Protocol):
     def position_losses_of(self, documents: "list[list[int]]") -> "list[list[float]]":
         """Return `position_losses` of each document."""
 
-    #: How many threads the engine may use; 1 at first, and always 1 if it has no use for more.
-    threads: int
+    @property
+    def threads(self) -> int:
+        """How many threads the engine may use; 1 at first, and always 1 if it has no use for more."""
 
     def set_threads(self, threads: int) -> None:
         """Let the engine use up to so many threads. They change no bit."""

@@ -163,7 +163,7 @@ def is_fresh(nodes: "list[Any]", wanted: ast.expr) -> bool:
     def same(target: "ast.AST") -> bool:
         if isinstance(wanted, ast.Attribute):
             return isinstance(target, ast.Attribute) and target.attr == wanted.attr
-        return isinstance(target, (ast.Name, ast.arg)) and getattr(target, "id", getattr(target, "arg", "")) == wanted.id  # type: ignore[attr-defined]
+        return isinstance(target, (ast.Name, ast.arg)) and getattr(target, "id", getattr(target, "arg", "")) == wanted.id  # type: ignore[attr-defined]  # a Name, as its caller knows
 
     for node in nodes:
         if same(node) and not isinstance(getattr(node, "ctx", None), ast.Load):
