@@ -111,7 +111,7 @@ class UpdateLoop:
         plain = isinstance(over, ast.Call) and not over.keywords and not any(isinstance(x, ast.Starred) for x in over.args)
         if call == "enumerate" and plain and len(over.args) == 1 and isinstance(target, ast.Tuple) and len(target.elts) == 2:  # type: ignore[attr-defined]  # a Call
             self._index = self._name(target.elts[0])
-            self._iterate(target.elts[1], over.args[0])  # type: ignore[attr-defined]
+            self._iterate(target.elts[1], over.args[0])  # type: ignore[attr-defined]  # a pair of names, as its caller has seen
         elif call == "zip" and plain and isinstance(target, ast.Tuple) and len(target.elts) == len(over.args):  # type: ignore[attr-defined]
             for part, given in zip(target.elts, over.args):  # type: ignore[attr-defined]
                 self._elements[self._name(part)] = given

@@ -33,11 +33,7 @@ def expected(settings, steps=None, engine="fused"):
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_every_rank_has_the_bits_of_one_process(tmp_path, ranks):
     settings = [dict(shape, num_steps=3, batch_size=size) for shape in [*SHAPES, LARGE] for size in SIZES]
-<<<<<<< HEAD
-    settings.append(dict(SHAPES[0], num_steps=4, batch_size=5, schedule="cosine", warmup=1, weight_decay=0.1, clip=0.5))
-=======
     settings.append(dict(SHAPES[0], num_steps=4, batch_size=5, schedule="cosine", warmup=1, weight_decay=0.1, clip=0.3))
->>>>>>> w-rates
     tasks = [dict(docs=DOCS, settings=s) for s in settings]
     tasks += [dict(docs=DOCS, settings=dict(s, num_steps=2), engine=engine) for engine in ("graph", "reference") for s in settings
               if s["n_embd"] == 8 and s["batch_size"] in (2, 5)]  # fmt: skip
