@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Chain", "own_part", "rounds_of", "wait_for"]
 
-#: How often a request is looked at before its rank sleeps, and the seconds that it sleeps between two looks.
-SPINS, NAP = 200, 5e-5
+#: How often a request is looked at before its rank sleeps, and the seconds that it sleeps between two looks: the longer it has
+#: waited, the more.
+SPINS, SHORTEST_NAP, LONGEST_NAP = 200, 5e-5, 1e-3
 
 
 def own_part(lengths: "list[int]", rank: int, size: int) -> "tuple[int, int]":
@@ -84,5 +85,6 @@ def wait_for(request: "Any") -> None:
     for _ in range(SPINS):
         if request.Test():
             return
+    start = time.perf_counter()
     while not request.Test():
-        time.sleep(NAP)
+        time.sleep(min(LONGEST_NAP, SHORTEST_NAP + (time.perf_counter() - start) / 20))
