@@ -5,7 +5,7 @@ from .trees import children, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -156,24 +156,45 @@ def read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
     return found
 
 
-def is_fresh(nodes: "list[Any]", wanted: ast.expr) -> bool:
+def is_fresh(nodes: "Iterable[Any]", wanted: ast.expr) -> bool:
     """Whether a name, or an attribute, is only ever set to lists that are made there, which no other name has."""
+    nodes = list(nodes)
     found, fresh = False, _fresh_targets(nodes)
-
-    def same(target: "ast.AST") -> bool:
-        if isinstance(wanted, ast.Attribute):
-            return isinstance(target, ast.Attribute) and target.attr == wanted.attr
-        return isinstance(target, (ast.Name, ast.arg)) and getattr(target, "id", getattr(target, "arg", "")) == wanted.id  # type: ignore[attr-defined]  # a Name, as its caller knows
-
     for node in nodes:
-        if same(node) and not isinstance(getattr(node, "ctx", None), ast.Load):
+        if isinstance(wanted, ast.Attribute):
+            same = isinstance(node, ast.Attribute) and node.attr == wanted.attr
+        else:
+            same = isinstance(node, ast.Name) and node.id == wanted.id  # type: ignore[attr-defined]  # a Name
+        if same and not isinstance(node.ctx, ast.Load):
             found = True
             if node not in fresh:
                 return False
     return found
 
 
-def _fresh_targets(nodes: "list[Any]") -> "set[ast.AST]":
+def may_be_seen(name: str, tree: ast.Module, function: "Any", loop: ast.stmt) -> bool:
+    """Whether a list that a loop uses, in a function or None, may be read by other statements: by its name or another one."""
+    scope: Any = function if function is not None and name in bound_names(function) else tree
+    if scope is not tree and any(isinstance(x, ast.arg) and x.arg == name for x in walk(scope.args)):
+        return True  # it is the caller's
+    if any(isinstance(x, (ast.Global, ast.Nonlocal)) and name in x.names for x in walk(tree)):
+        return True
+    return not is_fresh(_own_nodes(scope), ast.Name(name, ast.Load())) or name in read_outside(scope.body, loop)
+
+
+def _own_nodes(scope: "Any") -> "Iterator[Any]":
+    """The nodes of a function or a module without those of the scopes in it."""
+    waiting: list[Any] = list(scope.body)
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)):
+            yield node
+            waiting += children(node)
+        elif isinstance(node, COMPREHENSIONS):
+            yield node  # what is set may be one
+
+
+def _fresh_targets(nodes: "Iterable[Any]") -> "set[ast.AST]":
     """Targets of assignments of new lists: `m = [0.0] * n`, `m, v = [...], [...]`."""
     found: set[ast.AST] = set()
     for node in nodes:

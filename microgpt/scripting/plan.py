@@ -9,7 +9,7 @@ import copy
 from .flow import Flow
 from .loss import extract_loss
 from .modules import user_modules
-from .names import exposed, find_place, is_fresh, names_read, names_set, read_later, read_outside, within
+from .names import exposed, find_place, is_fresh, may_be_seen, names_read, names_set, read_later, within
 from .optimizer import Unfit, UpdateLoop, sets_data, sets_data_outside, update_loops
 from .trees import canonical, walk, without_docstring
 
@@ -303,12 +303,10 @@ class Plan:
             return
         bodies, index, _ = place[-1]
         later = read_later(self.tree, place)
-        scope = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), self.tree)
-        elsewhere = read_outside(scope.body, loop)
-        elsewhere |= {name for name in (names["m"], names["v"]) if not is_fresh(self.nodes, ast.Name(name, ast.Load()))}
+        function = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), None)
         keep = bool({names[n] for n in ("i", "p", "m_hat", "v_hat")} & later)
         # `m = [0.0] * len(params)` sets them; only reading counts.
-        shown = bool({names["m"], names["v"]} & elsewhere)
+        shown = any(may_be_seen(name, self.tree, function, loop) for name in (names["m"], names["v"]))
         given = ", ".join(names[n] for n in ("params", "m", "v", "lr_t", "beta1", "beta2", "eps_adam", "step"))
         call = f"__microgpt_left__ = {RUNTIME}.adam({given}, {shown}, {keep})"
         targets = ", ".join(names[n] for n in ("i", "p", "m_hat", "v_hat"))
@@ -336,9 +334,9 @@ class Plan:
                 self.kept.append((what, str(error)))
             return
         assert update.over is not None
-        scope = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), self.tree)
+        function = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), None)
         update.kept = [update.left[name] for name in sorted(made & later)]
-        update.shown = [k for k, x in enumerate(update.lists) if self._is_shown(x, scope.body, loop)]
+        update.shown = [k for k, x in enumerate(update.lists) if self._is_shown(x, function, loop)]
         new: list[ast.stmt] = []
         if not isinstance(update.over, ast.ListComp) and any(isinstance(n, ast.Call) for n in walk(update.over)):
             new.append(_parse("__microgpt_over__ = 0", loop))
@@ -361,12 +359,12 @@ class Plan:
         if sets_data(loop):
             self.done.append(what)
 
-    def _is_shown(self, numbers: ast.expr, body: "list[ast.stmt]", loop: ast.For) -> bool:
+    def _is_shown(self, numbers: ast.expr, function: "Any", loop: ast.For) -> bool:
         """Whether a loop's list may be seen by other parts of the script."""
+        if isinstance(numbers, ast.Name):
+            return may_be_seen(numbers.id, self.tree, function, loop)
         if not is_fresh(self.nodes, numbers):
             return True
-        if isinstance(numbers, ast.Name):
-            return numbers.id in read_outside(body, loop)
         inside = set(walk(loop))
         return any(isinstance(n, ast.Attribute) and n.attr == numbers.attr and isinstance(n.ctx, ast.Load)  # type: ignore[attr-defined]
                    and n not in inside for n in self.nodes)  # fmt: skip

@@ -1,6 +1,11 @@
 """`microgpt run` of scripts with an optimizer of their own: the same output, the loop compiled, or said why not."""
+import ast
+import textwrap
+
 import pytest
 from test_run import SCRIPT, both
+
+from microgpt.scripting.plan import Plan
 
 START, LOOP, END = SCRIPT.index("rate, decay1"), SCRIPT.index("    now = rate"), SCRIPT.index('    print(f"{step} {word}')
 
@@ -98,13 +103,25 @@ def test_another_optimizer_loop_runs_as_written_and_why(tmp_path, setup, loop, w
         assert plain.stderr.splitlines()[-1] in ours.stderr.splitlines()
 
 
+ADAM_LOOP = SCRIPT[SCRIPT.index("    for k, w in enumerate(parameters)") : END]
+BEGIN = "decay1, decay2, tiny, first, second = 0.85, 0.99, 1e-8, [0.0] * len(parameters), [0.0] * len(parameters)\n\n\n"
+
+
 @pytest.mark.slow
-def test_adams_moments_by_another_name(tmp_path):
-    """In a function its lists are the caller's."""
-    adam = SCRIPT[SCRIPT.index("    for k, w in enumerate(parameters)") : END]
-    text = script("first, second = [0.0] * len(parameters), [0.0] * len(parameters)\n\n\ndef update(parameters, first, second, now, "
-                  f"decay1, decay2, tiny, step):\n{adam}\n", "a, b = first, second\n"
-                  "update(parameters, a, b, 0.01, 0.85, 0.99, 1e-8, step)\n"
-                  "print(f'{sum(a):.17g} {sum(b):.17g}')")  # fmt: skip
+@pytest.mark.parametrize("arguments, call", [
+    ("parameters, first, second, now, step", "a, b = first, second\nupdate(parameters, a, b, 0.01, step)"),
+    ("now, step", "update(0.01, step)\na, b = first, second")])  # fmt: skip
+def test_adams_moments_by_another_name(tmp_path, arguments, call):
+    """In a function its lists are the caller's, or the module's."""
+    text = script(f"{BEGIN}def update({arguments}):\n{ADAM_LOOP}\n", f"{call}\nprint(f'{{sum(a):.17g}} {{sum(b):.17g}}')")
     _, ours = both(tmp_path, text)
     assert "Adam's loop" in ours.stderr
+
+
+def test_moments_that_nothing_else_reads_are_not_written_back():
+    """Names of functions' own do not count, though they be the same."""
+    other = "def other(now):\n    first = [second for second in now]\n    return first\n"
+    text = script(BEGIN + other, f"now = 0.01\n{textwrap.dedent(ADAM_LOOP)}")
+    assert ", step, False, False)" in ast.unparse(Plan(ast.parse(text)).tree)
+    text = text.replace("steps = 30", "steps = 30\nprint(f'{sum(first)}')")
+    assert ", step, True, False)" in ast.unparse(Plan(ast.parse(text)).tree)
