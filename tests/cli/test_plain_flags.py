@@ -21,7 +21,7 @@ def flag(name):
 def by_argparse(argv):
     """Return what argparse makes of argv, items in order; None if it rejects it or writes help."""
     try:
-        return list(options._parse(argv, DEFAULTS).items())
+        return list(vars(options.make_parser(DEFAULTS).parse_args(argv)).items())
     except SystemExit:
         return None
 
