@@ -6,7 +6,7 @@
     nox -s sanitize -- FILES   the same with some tests only
     nox -s mutants -- NAME     one seeded mistake, which a session must detect
 
-At the end a table says what was proved, how long it took, and what was skipped for want of a tool. Every session works in a
+At the end a table says what was proved, how long it took, and what was skipped because a tool is missing. Every session works in a
 copy of the sources in a temporary folder. docs/develop/testing.md explains each.
 """
 import json
@@ -352,17 +352,48 @@ def fuzz(session):
 
 @proof()
 def notebook(session):
-    """examples/tour.ipynb runs under nbconvert, in a kernel of its own, and shows its pictures"""
+    """the notebooks of examples/ run under nbconvert, in kernels of their own, and show their pictures"""
     listed = re.search(r"^notebook = \[(.*?)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
     folder = variant(session, "")
     bin = venv(session, "notebook", *re.findall(r'"(.+?)"', listed), "numpy", "safetensors", "tqdm")
-    run(session, bin / "python", "-m", "nbconvert", "--to", "html", "--execute", "--output-dir", SCRATCH,
-        folder / "examples/tour.ipynb", env={"PYTHONPATH": str(folder)})  # fmt: skip
-    page = (SCRATCH / "tour.html").read_text(encoding="utf-8")
-    pictures = len(re.findall(r'<img[^>]*src="data:image/png', page))
-    if pictures != 3 or "0x1." not in page:
-        session.error(f"{pictures} pictures are shown, not 3, or no loss is")
-    return f"{pictures} pictures"
+    for name, shown in (("tour", "0x1."), ("teaching", "jupyter-widgets")):
+        run(session, bin / "python", "-m", "nbconvert", "--to", "html", "--execute", "--ExecutePreprocessor.timeout=120",
+            "--output-dir", SCRATCH, folder / f"examples/{name}.ipynb", env={"PYTHONPATH": str(folder)})  # fmt: skip
+        page = (SCRATCH / f"{name}.html").read_text(encoding="utf-8")
+        pictures = len(re.findall(r'<img[^>]*src="data:image/png', page))
+        if pictures != 3 or shown not in page:
+            session.error(f"{name}: {pictures} pictures are shown, not 3, or no {shown}")
+    return "2 notebooks"
+
+
+@proof()
+def torch_model(session):
+    """examples/torch_model.py loads a checkpoint, and its logits are microgpt's but for the order of sums"""
+    bin, folder = venv(session, "torch", "torch", "numpy", "safetensors", "tqdm"), variant(session, "")
+    said = run(session, bin / "python", folder / "examples/torch_model.py", cwd=SCRATCH, env={"PYTHONPATH": str(folder)})
+    difference = float(re.search(r"logits differ by at most (\S+)", said)[1])
+    if not difference < 1e-12:
+        session.error(f"the logits differ by {difference}")
+    return f"logits differ by {difference}"
+
+
+#: A word to complete is the last of a line: what bash offers for it, sorted.
+COMPLETED = {"microgpt tr": "train", "microgpt train --sp": "--split", "microgpt train --split ": "chunks lines paragraphs",
+             "microgpt sample pyproj": "pyproject.toml", "microgpt export --js": "--json"}  # fmt: skip
+
+
+@proof()
+def completion(session):
+    """the script of microgpt --completion completes commands, flags, choices and files in bash"""
+    bin, folder = venv(session, "completion", "shtab"), variant(session, "")
+    script = run(session, bin / "python", "-m", "microgpt", "--completion", "bash", cwd=folder, env={"PYTHONPATH": str(folder)})
+    for line, expected in COMPLETED.items():
+        words = " ".join(f"'{word}'" for word in line.split(" "))
+        ask = f"COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_microgpt; printf '%s\\n' \"${{COMPREPLY[@]}}\" | sort"
+        found = run(session, "bash", "-c", f"{script}\n{ask}", cwd=folder).split()
+        if found != expected.split():
+            session.error(f"{line!r} is completed to {found}, not to {expected}")
+    return f"{len(COMPLETED)} lines"
 
 
 @proof()
@@ -380,7 +411,7 @@ def long(session):
 
 #: Report of bench/README.md -> the options that its script takes of those given.
 REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",), "shapes": ("--torch-python",),
-           "value": ("--script",), "sampling": (), "startup": ()}  # fmt: skip
+           "value": ("--script",), "sampling": (), "startup": (), "workers": ()}  # fmt: skip
 
 
 @proof()
@@ -417,7 +448,8 @@ def mutants(session):
         if mutant["old"] not in text:
             session.error(f"{mutant['name']}: {mutant['file']} does not hold {mutant['old']!r} any more")
         file.write_text(text.replace(mutant["old"], mutant["new"]), encoding="utf-8")
-        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", Path(session.cache_dir).parent,
+        environments = Path(session.cache_dir).resolve().parent  # those of this run, not new ones in the copy
+        output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", environments,
                      "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, succeeds=False)  # fmt: skip
         skipped = re.search(rf"^{mutant['session']} +skipped .*", output, re.M)
         failed = re.search(rf"^{mutant['session']} +FAILED ", output, re.M)

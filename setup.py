@@ -1,6 +1,6 @@
 """Builds the C kernels, once per instruction set, and the Cython modules over them. All metadata is in pyproject.toml.
 
-Everything about compilation stands in the tables below; tests/package/test_build.py inspects what comes out of it.
+Everything about compilation is in the tables below; tests/package/test_build.py inspects what comes out of it.
 
 MICROGPT_BUILD names variants of the build, for finding mistakes and never for use (docs/develop/testing.md), comma separated:
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
@@ -48,7 +48,7 @@ if WINDOWS:
     VARIANT_FLAGS, LINK = [], ["/Brepro"]
 else:
     VARIANT_FLAGS = ["-g", "-fno-omit-frame-pointer"] if VARIANTS else ["-g0"]
-    # To link with -Ofast or -ffast-math, which CFLAGS bring along, adds code that makes the whole process flush subnormal
+    # Linking with -Ofast or -ffast-math, which CFLAGS may hold, adds code that makes the whole process flush subnormal
     # numbers to zero as soon as the module is loaded.
     LINK = ["-O3", *NO_FAST_MATH, "-lm", "-pthread"]
 if "sanitize" in VARIANTS:

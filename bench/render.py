@@ -28,6 +28,7 @@ TABLES = {
     "value-graph": ("value", tables.value_graph),
     "shapes": ("shapes", tables.shapes),
     "user-code": ("user_code", tables.user_code),
+    "workers": ("workers", tables.workers),
     "sampling": ("sampling", tables.sampling),
     "startup": ("startup", tables.startup),
 }

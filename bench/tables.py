@@ -104,6 +104,20 @@ def shapes(report):
     return columns, rows
 
 
+def workers(report):
+    """bench_workers.py: a row for each work."""
+    threads = str(report["threads"])
+    return _layout(
+        report["rows"],
+        ("one training step", "<", lambda row: row["name"]),
+        ("1 thread", ">", lambda row: duration(row["seconds"]["1"])),
+        (f"{threads} threads", ">", lambda row: duration(row["seconds"][threads])),
+        ("× 1 thread", ">", lambda row: number(row["speedup"])),
+        (f"{threads} processes × 1", ">", lambda row: number(row["ceiling"])),
+        ("same bits", "<", lambda row: yes_no(row["bits"])),
+    )
+
+
 def user_code(report):
     """bench_user_code.py: the same model as user code and by the engines, at every size."""
     found = {(row["name"], row["n_embd"]): row for row in report["rows"]}

@@ -12,6 +12,7 @@ import microgpt
 from microgpt import reference
 
 COMPILED = "@microgpt.compile, Adam"
+AS_WRITTEN = "as written"
 #: Way -> what is imported.
 WAYS = {
     "Value": ("Value",),
@@ -19,13 +20,36 @@ WAYS = {
     COMPILED: ("Value", "Adam"),
 }
 
+#: A change of the architecture -> what it replaces in reference.py by what.
+CHANGES = {
+    "GELU": ("[xi.relu() for xi in x]", "[xi * (1 / (1 + (xi * -1.702).exp())) for xi in x]"),
+    "LayerNorm": ("        x_residual = x\n", "        mean = sum(x) / len(x)\n        x_residual = x = [xi - mean for xi in x]\n"),
+    "tied embeddings": ('weights["lm_head"]', 'weights["wte"]'),
+    "label smoothing": ("        losses.append(-probs[tokens[pos_id + 1]].log())",
+                        "        smooth = sum(p.log() for p in probs) * (-0.1 / len(probs))\n"
+                        "        losses.append(smooth - 0.9 * probs[tokens[pos_id + 1]].log())"),
+}  # fmt: skip
+
+
+def program(folder, way, change=None):
+    """Write the user's program into a folder, and return it as a module."""
+    path = Path(reference.__file__)
+    if change:
+        text, (old, new) = path.read_text(encoding="utf-8"), CHANGES[change]
+        if old not in text:
+            raise SystemExit(f"reference.py has nothing to change for {change}")
+        path = Path(folder, "changed.py")
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    if way != AS_WRITTEN:
+        path = edited.with_imports(path, WAYS[way], Path(folder, f"user_{list(WAYS).index(way)}.py"))
+    return edited.load(path)
+
 
 class User:
     """A model, its optimizer and its documents."""
 
-    def __init__(self, task, way):
-        copy = Path(task.folder, f"user_{list(WAYS).index(way)}.py")
-        self.task, self.program = task, edited.load(edited.with_imports(reference.__file__, WAYS[way], copy))
+    def __init__(self, task, way, change):
+        self.task, self.program = task, program(task.folder, way, change)
         self.model = self.program.GPT(task.vocab_size, **task.settings)
         self.loss = self.program.document_loss
         if way == COMPILED:  # two calls of a length run as written; the third is replayed
@@ -55,8 +79,8 @@ class User:
 user_of = functools.cache(User)  # of one task in one process, so that a new run goes on with what is compiled
 
 
-def make(task, way):
+def make(task, way, change=None):
     """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
-    user = user_of(task, way)
+    user = user_of(task, way, change)
     user.restart()
     return user

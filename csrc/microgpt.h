@@ -98,8 +98,8 @@ mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels); /*
 void mg_engine_free(mg_engine *engine);
 
 /* How many threads mg_train_batches and mg_position_losses_of may use, the calling one included; 1 at first. They start when
- * there is work for them, and anew in a process that was forked. least_work: multiplications of a forward pass from which on
- * a step is shared, because shorter ones are done sooner alone; MG_LEAST_SHARED_WORK is as measured. MG_OK or
+ * there is work for them, and again in a process that was forked. least_work: multiplications of a forward pass from which on
+ * a step is shared, because shorter ones are faster on one thread; MG_LEAST_SHARED_WORK is as measured. MG_OK or
  * MG_NO_MEMORY. */
 mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work);
 #define MG_LEAST_SHARED_WORK 400000.0

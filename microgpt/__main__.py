@@ -63,7 +63,7 @@ def _write_completion(words: "list[str]") -> None:
     if len(words) != 1:
         raise cli.UsageError("--completion needs the name of a shell: bash, zsh, fish or tcsh")
     modules = {name: import_module(f".{name}", __package__) for name in COMMANDS}
-    commands = {name: (COMMANDS[name], module.make_parser()) for name, module in modules.items() if hasattr(module, "make_parser")}
+    commands = {name: (COMMANDS[name], module.make_parser()) for name, module in modules.items()}
     cli.write(completion(words[0], commands))
 
 

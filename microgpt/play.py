@@ -11,19 +11,25 @@ if TYPE_CHECKING:
 
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    p = cli.parser("play", "Open a page in the browser on which every change of a setting trains the whole run again. "
-                   "Its address is for this machine alone and holds a random token; Ctrl-C ends the server.")  # fmt: skip
-    p.add_argument("--input", metavar="FILE", help="UTF-8 text, one document a line, to choose on the page beside the "
-                   "bundled names and lines that are pasted; no other file is read")  # fmt: skip
-    p.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any that is free)")
-    p.add_argument("--no-browser", action="store_true", help="write the address, and open no browser")
-    p.add_argument("--settings", metavar="LINK", help="begin with the settings of a link that the page gave")
 
     def arguments() -> "dict[str, Any]":
-        given: dict[str, Any] = vars(p.parse_args(argv))
+        given: dict[str, Any] = vars(make_parser().parse_args(argv))
         return {**given, "show_errors": "debug" in given}
 
     return cli.run(_play, arguments, owns_process=argv is None)
+
+
+def make_parser() -> "Any":
+    """Return the argparse.ArgumentParser of the command."""
+    p = cli.parser("play", "Open a page in the browser on which every change of a setting trains the whole run again. "
+                   "Its address is for this machine alone and holds a random token; Ctrl-C ends the server.",
+                   ["microgpt play", "microgpt play --input my.txt --port 8000 --no-browser"])  # fmt: skip
+    p.add_argument("--input", metavar="FILE", help="UTF-8 text, to choose on the page beside the bundled "
+                   "names and text that is pasted; no other file is read")  # fmt: skip
+    p.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any that is free)")
+    p.add_argument("--no-browser", action="store_true", help="write the address, and open no browser")
+    p.add_argument("--settings", metavar="LINK", help="begin with the settings of a link that the page gave")
+    return p
 
 
 def _play(given: "dict[str, Any]") -> None:
@@ -38,12 +44,12 @@ def _play(given: "dict[str, Any]") -> None:
     workbench = Workbench(given["input"])
     fragment = quote((given["settings"] or "").rpartition("#")[2], safe="=&%+-._~*")
     with PlayServer(workbench, token_urlsafe(18), given["port"], given["show_errors"]) as server:
-        url = f"{server.url}#{fragment}" if fragment else server.url
-        cli.write(f"{url}\n")
+        end = f"#{fragment}" if fragment else ""
+        cli.write(f"{server.url}{end}\n")
         cli.Output().flush()
         cli.say("open this address in a browser of this machine; Ctrl-C ends the server")
         if not given["no_browser"]:
-            _open(url)
+            _open(server.opening_url + end)
         try:
             server.serve_forever()
         finally:

@@ -96,6 +96,14 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
     except (SyntaxError, ValueError, RecursionError) as error:
         sys.excepthook(type(error), error, None)
         return 1
+    if os.path.exists(os.path.join(os.path.dirname(path), "microgpt.py")) and b"import microgpt" in source.replace(
+            b"from microgpt", b"import microgpt"):  # fmt: skip
+        if plan is not None:
+            plan.why = "it imports a microgpt.py, whose name is that of this package"
+            _announce(os.path.basename(path), plan)
+        code, plan = compile(source, path, "exec", dont_inherit=True), None
+        for name in [name for name in sys.modules if name.partition(".")[0] == "microgpt"]:
+            del sys.modules[name]
     module = types.ModuleType("__main__")
     module.__dict__.update(__file__=path, __builtins__=builtins, __spec__=None, __package__=None, __cached__=None)
     sys.modules["__main__"] = module

@@ -72,6 +72,8 @@ def _train(given: "Given") -> None:
         from .cli import plan
 
         docs, val, fraction = plan.prepare(given, text)
+    if "mpi" in given:
+        docs = list(docs)  # as read: a trainer shuffles lines in place
     if "resume" in given:
         trainer = _resume(given, options, docs, text)
     else:
@@ -80,7 +82,7 @@ def _train(given: "Given") -> None:
     if "mpi" in given:
         from .cli.ranks import lead
 
-        trainer = lead(trainer, docs)
+        trainer = lead(trainer, docs, given.get("threads", 1))
     if text:
         trainer.extra.pop("text_form", None)
         trainer.extra.update({"text_form": text.notes} if text.notes else {})

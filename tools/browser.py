@@ -105,18 +105,18 @@ def draws(page):
 
 
 def drags(page):
-    """a slider that is dragged trains again, and what is shown at the end is the slider's last value"""
-    slider = page.find("#seed ~ input[type=range]")
-    page.js("window.results = 0; const known = showResult; showResult = (...given) => { window.results++; known(...given); }")
-    before = page.text("#samples")
+    """a slider that is dragged trains again: now and then while it moves, and at last with the value where it ends"""
+    slider, before = page.find("#seed ~ input[type=range]"), page.text("#samples")
+    page.js("window.seeds = []; const known = showResult;"
+            "showResult = (result, at) => { seeds.push(result.settings.seed); known(result, at); }")  # fmt: skip
     chain = ActionChains(page.driver, duration=30).move_to_element_with_offset(slider, -60, 0).click_and_hold()
-    for _ in range(25):
-        chain = chain.move_by_offset(4, 0)
+    for _ in range(8):
+        chain = chain.move_by_offset(6, 0).move_by_offset(6, 0).pause(0.25)
     chain.release().perform()
     page.idle()
-    seed = page.js("return [shown.settings.seed, +document.getElementById('seed').value]")
-    assert seed[0] == seed[1] and page.text("#samples") != before and page.js("return window.results") > 3, seed
-    assert f"--seed {seed[0]}" in page.text("#command")
+    seeds = page.js("return seeds")
+    assert len(set(seeds)) >= 2 and sorted(seeds) == seeds and page.text("#samples") != before, seeds
+    assert seeds[-1] == page.js("return +document.getElementById('seed').value") and f"--seed {seeds[-1]}" in page.text("#command")
 
 
 def types(page):
@@ -137,17 +137,20 @@ def types(page):
 
 
 def pastes(page):
-    """lines that are pasted are trained on"""
+    """text that is pasted is trained on, as lines and as running text"""
     page.js("document.getElementById('text').value = 'lines'; document.getElementById('text').dispatchEvent(new Event('change'))")
-    page.until("document.getElementById('error').textContent.includes('paste some')", "no line is said")
+    page.until("document.getElementById('error').textContent.includes('paste some')", "no text is said")
     page.find("#lines").send_keys("hello\nworld\n")
     page.until("shown.settings.lines === 'hello\\nworld\\n' && !running", "the lines are trained on")
     assert page.js("return [shown.docs, shown.vocab_size]") == [2, 8] and page.js("return document.getElementById('error').hidden")
+    page.js("document.getElementById('split').value = 'chunks'; document.getElementById('split').dispatchEvent(new Event('change'))")
+    page.until("shown.settings.split === 'chunks' && shown.command[0].includes('--split chunks')", "chunks of the text")
+    assert page.js("return [shown.docs, shown.vocab_size]") == [1, 9]
     page.until("document.getElementById('save-lines').href.startsWith('blob:')", "the lines can be saved")
 
 
 def cancels(page):
-    """a long run shows its progress, and a change cancels it"""
+    """a long run shows its progress, a change cancels it, and so does Stop"""
     page.put("n_embd", "128")
     page.put("steps", "20000")
     page.until("!document.getElementById('progress').hidden && document.getElementById('progress').value > 0", "progress")
@@ -158,6 +161,12 @@ def cancels(page):
     page.idle()
     took = time.monotonic() - start
     assert page.js("return document.getElementById('progress').hidden") and len(page.js("return shown.losses")) == 30
+    page.put("steps", "20000")
+    page.until("!document.getElementById('stop').hidden", "progress again")
+    page.find("#stop").click()
+    page.until("!running", "the run is stopped")
+    assert page.text("#status").startswith("stopped: step") and page.js("return document.getElementById('stop').hidden")
+    assert page.js("return shown.settings.steps") == 30
     return f"cancelled and drawn in {took:.1f} s"
 
 

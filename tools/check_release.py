@@ -55,8 +55,8 @@ def check_wheel(path):
         names = {name for name in archive.namelist() if not name.endswith("/")}
         contents = {name: archive.read(name) for name in names}
     package = ROOT / "microgpt"
-    # Whatever lies there and is not compiled, nor the result of compiling. Not pyproject.toml's own list of it: who
-    # forgets a file there should hear of it here.
+    # Every file of the package that is neither compiled nor the result of compiling. Not the list in pyproject.toml, so that
+    # a file that was forgotten there is reported here.
     expected = {p.relative_to(ROOT).as_posix() for p in package.rglob("*") if p.is_file() and p.suffix not in COMPILED}
     info = f"{NAME}-{VERSION}.dist-info"
     expected |= {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "top_level.txt", "entry_points.txt",

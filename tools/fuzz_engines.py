@@ -104,9 +104,12 @@ def training_case(rng):
     adam = dict(learning_rate=rng.choice([0.01, 0.01, 0.01, 0.0, -0.01, 1e-30, 10.0, 1e10]), num_steps=rng.choice([1000, 1000, 10, 5]))
     if rng.random() < 0.05:
         adam["num_steps"] = 0
-    if rng.random() < 0.25:
+    elif rng.random() < 0.25:
         adam.update(beta1=rng.choice([0.85, 0.0, 0.9, 1.0, 0.999, 1.5]), beta2=rng.choice([0.99, 0.0, 0.999, 1.0, 1.01]),
                     eps=rng.choice([1e-8, 0.0, 1e-300, 1.0]))  # fmt: skip
+    elif rng.random() < 0.4:  # what the script does not have
+        adam.update(schedule=rng.choice(["linear", "constant", "cosine"]), warmup=rng.choice([0, 0, 1, 7]),
+                    weight_decay=rng.choice([0.0, 0.1, 3.0]), clip=rng.choice([None, None, 1e-3, 0.5, 1e300]))  # fmt: skip
     return Case(shape, rng.choice([0.08, 0.08, 0.5, 3.0]), rng.randrange(2**32), documents,
                 data=draw_data(rng, num_params(**shape)) if rng.random() < 0.2 else [],
                 grad=rng.choice([*["zero"] * 9, "usual", "usual", "-zero", "one huge"]),

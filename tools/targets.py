@@ -122,7 +122,7 @@ CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\
 def compile_all(target, folder, before=(), after=(), warn=WARN):
     """Objects of every C file. before, after: more flags, in front of ours and behind them."""
     isas = build.isas(target.machine)
-    macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
+    macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
     kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
     objects, calls = [], set()
     for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:

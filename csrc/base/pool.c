@@ -1,5 +1,5 @@
 /* Each job is open from when it is set up until its caller finds no item left. A worker that comes late finds it closed
- * and waits for the next: nobody waits for a thread that the system does not run, but for items that are begun. */
+ * and waits for the next. So the caller waits for items that were begun, never for a thread that the system does not run. */
 #include "base/pool.h"
 
 #include <fenv.h>

@@ -10,7 +10,7 @@ typedef struct mg_pool mg_pool;
  * further item is begun. poll: what to count work on; NULL: the job is not interruptible. */
 typedef mg_status (*mg_pool_work)(void *context, int worker, int64_t item, mg_poll *poll);
 
-/* A pool of `threads` threads, the caller of mg_pool_run included. They start with the first job, and anew in a process
+/* A pool of `threads` threads, the caller of mg_pool_run included. They start with the first job, and again in a process
  * that was forked. NULL: out of memory. */
 mg_pool *mg_pool_new(int threads);
 

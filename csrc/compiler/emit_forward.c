@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#include "compiler/memory.h"
+
 #include "microgpt.h"
 
 typedef struct {

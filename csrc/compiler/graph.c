@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compiler/memory.h"
+
 static int grow(void **items, int32_t capacity, size_t size)
 {
     void *larger = realloc(*items, (size_t)capacity * size);

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "compiler/memory.h"
 #include "microgpt.h"
 
 struct mg_chunk {

@@ -1,6 +1,6 @@
 /* The forward pass: from a document's tokens to its loss (microgpt.py: gpt, softmax, and the loop over positions).
  *
- * All positions are known beforehand, so each operation is done for all of them before the next operation. The
+ * All positions are known in advance, so each operation is done for all of them before the next operation. The
  * arithmetic of each number is the script's. Long products are cut into pieces, with a poll after each. What is between
  * two operations that need all positions is a stage: threads may share its panels (fused/share.h). */
 #include "fused/forward.h"

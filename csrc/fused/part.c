@@ -38,17 +38,23 @@ mg_status mg_part_losses(mg_engine *e, const double *params, const double *grad,
 {
     if (!documents) return MG_OK;
     const int has_minus_zero = e->kernels->or_of_bits(e->at.num_params, grad) && mg_has_minus_zero(e, grad);
+    mg_pool *pool = e->pool;
+    const int shares = mg_engine_shares(e, starts[documents] - starts[0] - documents);
     mg_status status = MG_OK;
-    for (int i = 0; i < mg_pool_threads(e->pool) && e->pool && !status; i++)
+    for (int i = 0; shares && i < mg_pool_threads(pool) && !status; i++)
         status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, 1);
     if (status) return status;
-    return mg_batch_documents(e, params, tokens, starts, 0, documents, 1.0 / (double)batch_size, has_minus_zero, poll,
-                              losses);
+    if (!shares) e->pool = NULL; /* a short step is done sooner by one thread */
+    status = mg_batch_documents(e, params, tokens, starts, 0, documents, 1.0 / (double)batch_size, has_minus_zero, poll,
+                                losses);
+    e->pool = pool;
+    return status;
 }
 
 typedef struct {
     mg_engine *e;
     int64_t documents, first, pieces; /* pieces: of each slice, for threads */
+    mg_pool *pool;                    /* of the threads that share it, or NULL */
     double *grad;
 } part;
 
@@ -66,7 +72,7 @@ static mg_status do_piece(void *context, int worker, int64_t item, mg_poll *poll
         slice.end = end < slice.end ? end : slice.end;
         if (slice.first >= slice.end) return MG_OK;
     }
-    const mg_scratch *scratch = e->pool ? &e->thread_scratch[worker].scratch : &e->members->ws.scratch;
+    const mg_scratch *scratch = p->pool ? &e->thread_scratch[worker].scratch : &e->members->ws.scratch;
     return mg_batch_slice(e, &slice, p->documents, p->grad, scratch->index_scratch, poll);
 }
 
@@ -74,6 +80,9 @@ mg_status mg_part_gradients(mg_engine *e, int64_t documents, int64_t first, int6
 {
     if (!documents) return MG_OK;
     const mg_status status = mg_batch_make_slices(e); /* none, if the number of threads has changed */
-    part p = {e, documents, first, e->pool ? 4 * mg_pool_threads(e->pool) : 1, grad};
-    return status ? status : mg_pool_run(e->pool, do_piece, &p, (end - first) * p.pieces, NULL);
+    int64_t positions = 0;
+    for (int64_t d = 0; d < documents; d++) positions += e->members[d].ws.doc.n;
+    mg_pool *pool = mg_engine_shares(e, positions) ? e->pool : NULL;
+    part p = {e, documents, first, pool ? 4 * mg_pool_threads(pool) : 1, pool, grad};
+    return status ? status : mg_pool_run(pool, do_piece, &p, (end - first) * p.pieces, NULL);
 }

@@ -12,7 +12,7 @@ static int64_t lines(int64_t count, int64_t size)
     return bytes > INT64_MAX - LINE ? INT64_MAX : (bytes + LINE - 1) / LINE * LINE;
 }
 
-/* The children of a node, [vocab_size]: MG_PREFIX_ROOT, which is nobody's child, for none. */
+/* The children of a node, [vocab_size]: MG_PREFIX_ROOT, which is never a child, for none. */
 static int32_t *children(const mg_prefix_tree *tree, int64_t node)
 {
     return (int32_t *)(mg_prefix_cache(tree, node) + tree->cache_size);

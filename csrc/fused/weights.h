@@ -2,8 +2,22 @@
 #ifndef MG_FUSED_WEIGHTS_H
 #define MG_FUSED_WEIGHTS_H
 
-#include "fused/backward.h"
 #include "fused/share.h"
+
+/* An update by Adam, done matrix by matrix as soon as a gradient is complete, while it is in cache. */
+typedef struct {
+    const mg_adam_coefs *coefs;
+    double *params, *m, *v;
+    int64_t embeddings; /* parameters from the first on, of wte and wpe, that can change: the others are not touched */
+} mg_fused_update;
+
+typedef struct {
+    const double *params;
+    double *grad;            /* [num_params], added to. With an update: all +0.0, and it stays so */
+    int grad_has_minus_zero; /* whether grad holds a -0.0: then even adding 0.0 counts, and no zeros are skipped */
+    const mg_fused_update *update; /* or NULL; its params are those above */
+    mg_poll *poll;                 /* or NULL: the pass is not interruptible */
+} mg_backward_args;
 
 /* One matrix of the model: which of a document's kept products it has, its offset, its shape. */
 typedef struct {

@@ -65,8 +65,8 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
         if (a->base) act->layers[l] = layer;
         if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
     }
-    act->xf = mg_arena_take(a, activation, d);
     act->logits = mg_arena_take(a, mg_mul(positions, config->vocab_size), d);
+    act->xf = mg_arena_take(a, activation, d); /* panels_to_rows may read on, where no thread writes in the backward pass */
     act->norm_base = mg_arena_take(a, norms, d);
     act->norm_scale = mg_arena_take(a, norms, d);
     act->attn_sum = mg_arena_take(a, heads, d);

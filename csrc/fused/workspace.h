@@ -25,7 +25,7 @@ typedef struct {
 } mg_kept_product;
 
 /* The matrices that are multiplied by at once, in a document's list of what is kept: lm_head, then four for each layer. */
-enum { MG_LM_HEAD = 0, MG_QKV = 1, MG_WO = 2, MG_FC1 = 3, MG_FC2 = 4, MG_LAYER_PRODUCTS = 4 };
+enum { MG_LM_HEAD, MG_QKV, MG_WO, MG_FC1, MG_FC2, MG_LAYER_PRODUCTS = MG_FC2 };
 
 /* What one layer computes and its backward pass needs. */
 typedef struct {

@@ -65,6 +65,25 @@ uint64_t digest_tokens(uint64_t d, int64_t n, const int32_t *x)
     return d;
 }
 
+static int64_t allocations_left = -1;
+static int has_failed = 0;
+
+int mg_allocation_fails(void); /* compiler/memory.h */
+int mg_allocation_fails(void)
+{
+    if (allocations_left < 0 || allocations_left--) return 0;
+    has_failed = 1;
+    return 1;
+}
+
+int fail_allocation(int64_t which)
+{
+    const int failed = has_failed;
+    allocations_left = which;
+    has_failed = 0;
+    return failed;
+}
+
 void *allocate(int64_t count, size_t size)
 {
     void *p = calloc((size_t)count + 64, size);

@@ -25,6 +25,9 @@ void *allocate(int64_t count, size_t size);
 double *doubles(int64_t count);
 void free_doubles(double *x);
 
+/* Let the compiler's allocation number `which`, counted from 0, fail once; -1: none. Returns whether the one before did. */
+int fail_allocation(int64_t which);
+
 /* A generator of random numbers, as random.seed(a). */
 mg_mt19937 seeded(uint32_t a);
 

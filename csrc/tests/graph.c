@@ -158,13 +158,29 @@ double graph_document_gradient(const mg_config *c, const double *params, double 
     return data(loss);
 }
 
+void graph_clip(const mg_config *c, double clip, double *grad)
+{
+    const mg_layout at = mg_layout_of(c);
+    double total = 0.0;
+    for (int64_t i = 0; i < at.num_params;) {
+        const int64_t end = i + (i >= at.layers && (i - at.layers) % at.layer_size >= at.mlp_fc2 ? 4 : 1) * c->n_embd;
+        double row = 0.0;
+        for (; i < end; i++) row += grad[i] * grad[i];
+        total += row;
+    }
+    if (sqrt(total) > clip)
+        for (int64_t i = 0; i < at.num_params; i++) grad[i] *= clip / sqrt(total);
+}
+
 void graph_adam_step(const mg_adam_config *c, int64_t step, int64_t num_params, double *params, double *grad, double *m,
                      double *v)
 {
-    const double lr_t = c->learning_rate * (1.0 - (double)step / (double)c->num_steps);
+    const double linear = c->learning_rate * (1.0 - (double)step / (double)c->num_steps);
+    const double lr_t = c->rates ? c->rates[step - c->first_rate] : linear;
     const double m_scale = 1.0 - mg_pow(c->beta1, (double)(step + 1));
     const double v_scale = 1.0 - mg_pow(c->beta2, (double)(step + 1));
     for (int64_t i = 0; i < num_params; i++) {
+        if (c->weight_decay != 0.0) params[i] -= lr_t * c->weight_decay * params[i];
         m[i] = c->beta1 * m[i] + (1.0 - c->beta1) * grad[i];
         v[i] = c->beta2 * v[i] + (1.0 - c->beta2) * mg_pow(grad[i], 2.0);
         params[i] -= lr_t * (m[i] / m_scale) / (mg_pow(v[i] / v_scale, 0.5) + c->eps);

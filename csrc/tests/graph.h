@@ -10,7 +10,10 @@
 double graph_document_gradient(const mg_config *config, const double *params, double *grad, const int32_t *tokens,
                                int64_t n);
 
-/* One update as the script writes it; arrays of num_params. */
+/* The gradient of the whole model scaled to a norm, if it is larger. */
+void graph_clip(const mg_config *config, double clip, double *grad);
+
+/* One update as the script writes it, after any weight decay; arrays of num_params. */
 void graph_adam_step(const mg_adam_config *config, int64_t step, int64_t num_params, double *params, double *grad,
                      double *m, double *v);
 

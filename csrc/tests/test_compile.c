@@ -70,18 +70,22 @@ static int32_t record_random(mg_graph *g, mg_mt19937 *random)
     return root;
 }
 
-/* A node below another one, which does not enclose it: a third uses it, or the lookup may lead to it. Where the index is not 0
- * the lookup leads to what has finished before, or to that node, and `late` finishes only at the end: in the middle there is one
- * node less than in the baseline. Who counts the shared node twice finds as many. */
-static int32_t record_shared(mg_graph *g, int looked_up_too)
+/* A node below another one, which does not enclose it: THIRD: another uses it, too; LOOKED_UP: the lookup may lead to it; BY_LOOKUP:
+ * it is below by a second lookup only, and not for index 0. Where the index is not 0 the first lookup leads to what has finished
+ * before, or to that node, and `late` finishes only at the end: in the middle there is one node less than in the baseline. Who
+ * counts the shared node twice finds as many. */
+enum { THIRD, LOOKED_UP, BY_LOOKUP, SHARED_KINDS };
+static int32_t record_shared(mg_graph *g, int kind)
 {
     const int32_t a = mg_graph_node(g, MG_LEAF, 0, 0), b = mg_graph_node(g, MG_LEAF, 1, 0);
     const int32_t early = mg_graph_node(g, MG_MUL, b, b), late = mg_graph_node(g, MG_MUL, a, b);
-    const int32_t shared = mg_graph_node(g, MG_MUL, a, a), k1 = looked_up_too ? shared : early;
+    const int32_t shared = mg_graph_node(g, MG_MUL, a, a), k1 = kind == LOOKED_UP ? shared : early;
     const int32_t list[CLASSES] = {late, k1, early, early, early, early, early};
     const int32_t found = mg_graph_node(g, MG_GATHER, 0, mg_graph_list(g, CLASSES, list));
-    const int32_t first = mg_graph_node(g, MG_MUL, shared, a);
-    const int32_t second = mg_graph_node(g, MG_ADD, looked_up_too ? a : shared, b);
+    const int32_t other_list[CLASSES] = {early, shared, early, early, early, early, early};
+    const int32_t below = kind == BY_LOOKUP ? mg_graph_node(g, MG_GATHER, 0, mg_graph_list(g, CLASSES, other_list)) : shared;
+    const int32_t first = mg_graph_node(g, MG_MUL, below, a);
+    const int32_t second = mg_graph_node(g, MG_ADD, kind == LOOKED_UP ? a : shared, b);
     const int32_t both = mg_graph_node(g, MG_ADD, first, second);
     const int32_t middle = mg_graph_node(g, MG_ADD, mg_graph_node(g, MG_MUL, a, found), both);
     const int32_t last = mg_graph_node(g, MG_MUL, late, b);
@@ -174,6 +178,70 @@ static int compare(const mg_kernels *kernels, const mg_graph *g, const mg_progra
     return different;
 }
 
+/* Each allocation fails in turn: the status says so, nothing is left behind, and the next compilation has the right bits. lookups:
+ * of inner nodes, as in record; with two of them the order is not known before. */
+static void test_no_memory(const mg_kernels *kernels, int lookups, const double *leaves)
+{
+    const int32_t bounds[] = {CLASSES, CLASSES};
+    const mg_program nothing = {0};
+    int failed = 0;
+    for (int warm = 0; warm < 2; warm++) { /* without and with memory of an earlier compilation */
+        mg_graph g = {0};
+        mg_program p;
+        mg_chunk *memory = NULL;
+        const int32_t root = record(&g, lookups);
+        for (int64_t which = 0;; which++) {
+            begin_case("compile, %d lookups, warm %d, allocation %d fails", lookups, warm, (int)which);
+            if (warm && !memory && mg_compile(&g, 1, &root, 1, bounds, &memory, &p) == MG_OK) mg_program_free(&p);
+            fail_allocation(which);
+            const int status = mg_compile(&g, 1, &root, 1, bounds, &memory, &p);
+            if (!fail_allocation(-1)) {
+                check(status == MG_OK, "status %d", status);
+                if (!p.dynamic) check(compare(kernels, &g, &p, root, leaves) == 0, "other gradients");
+                mg_program_free(&p);
+                break;
+            }
+            failed++;
+            check(status == MG_NO_MEMORY, "status %d", status);
+            check(!memcmp(&p, &nothing, sizeof p), "something is left of the program");
+            if (!warm) {
+                mg_free_chunks(memory);
+                memory = NULL;
+            }
+        }
+        mg_free_chunks(memory);
+        mg_graph_free(&g);
+    }
+    check(failed > 20, "only %d allocations", failed);
+}
+
+/* Recording goes on where it was when memory is there again. */
+static void test_no_memory_to_record(void)
+{
+    const int32_t items[] = {0, 0, 0};
+    const double number = 0.5;
+    int failed = 0;
+    for (int64_t which = 0; which < 40; which++) {
+        mg_graph g = {0};
+        begin_case("record, allocation %d fails", (int)which);
+        fail_allocation(which);
+        for (int32_t i = 0; i < 5000; i++) {
+            int32_t node, list, at;
+            const int32_t n = g.n, n_lists = g.n_lists, n_numbers = g.n_numbers;
+            if ((node = mg_graph_node(&g, MG_CONST, i, 0)) < 0) node = mg_graph_node(&g, MG_CONST, i, 0);
+            if ((list = mg_graph_list(&g, 3, items)) < 0) list = mg_graph_list(&g, 3, items);
+            if ((at = mg_graph_numbers(&g, 1, &number)) < 0) at = mg_graph_numbers(&g, 1, &number);
+            if (node != n || list != n_lists || at != n_numbers || g.a[n] != i || g.numbers[at] != number) {
+                check(0, "node %d, list %d, number %d", (int)node, (int)list, (int)at);
+                break;
+            }
+        }
+        failed += fail_allocation(-1);
+        mg_graph_free(&g);
+    }
+    check(failed > 5, "only %d allocations", failed);
+}
+
 void test_compile(const mg_kernels *kernels)
 {
     mg_graph g = {0};
@@ -197,11 +265,15 @@ void test_compile(const mg_kernels *kernels)
     mg_program_free(&p);
     mg_graph_free(&g);
 
-    for (int looked_up_too = 0; looked_up_too < 2; looked_up_too++) {
-        begin_case("compile, a node below two others, one of them a lookup: %d", looked_up_too);
-        const int32_t shared_root = record_shared(&g, looked_up_too);
+    for (int kind = THIRD; kind < SHARED_KINDS; kind++) {
+        begin_case("compile, a shared node, kind %d", kind);
+        const int32_t shared_root = record_shared(&g, kind);
         check(mg_compile(&g, 1, &shared_root, 1, bounds, &memory, &p) == MG_OK && !p.dynamic, "not compiled");
-        check(compare(kernels, &g, &p, shared_root, leaves) == 0, "other gradients");
+        for (int i = 0; i < 200; i++) { /* a sum in another order often has the same bits */
+            leaves[0] = mg_mt19937_gauss(&random, 0.0, 1.0);
+            leaves[1] = mg_mt19937_gauss(&random, 0.0, 1.0);
+            check(compare(kernels, &g, &p, shared_root, leaves) == 0, "other gradients");
+        }
         mg_program_free(&p);
         mg_graph_free(&g);
     }
@@ -220,6 +292,9 @@ void test_compile(const mg_kernels *kernels)
         mg_program_free(&p);
         mg_graph_free(&g);
     }
+    test_no_memory(kernels, 1, leaves);
+    test_no_memory(kernels, 2, leaves);
+    test_no_memory_to_record();
     begin_case("compile");
     check(compiled > GRAPHS / 40, "only %d of %d random graphs have an order that is known", compiled, GRAPHS);
     check(found > 0, "no wrong order of %d has other gradients", compiled);

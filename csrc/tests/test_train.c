@@ -27,6 +27,7 @@ static void graph_train(const mg_config *c, const mg_adam_config *adam, state *s
 {
     for (int64_t i = 0; i < documents; i++) {
         losses[i] = graph_document_gradient(c, s->params, s->grad, tokens + starts[i], starts[i + 1] - starts[i] - 1);
+        if (adam->clip != 0.0) graph_clip(c, adam->clip, s->grad);
         graph_adam_step(adam, i, s->num_params, s->params, s->grad, s->m, s->v);
     }
 }
@@ -74,6 +75,20 @@ uint64_t test_train(const mg_kernels *kernels, uint64_t d)
         check_array("losses", DOCUMENTS, losses, expected_losses);
         check_state(&ours, &expected);
         d = digest(digest(d, DOCUMENTS, losses), ours.num_params, ours.params);
+
+        /* Training with what the script does not have: rates of its own, clipping, weight decay. */
+        double rates[DOCUMENTS];
+        for (int step = 0; step < DOCUMENTS; step++) rates[step] = 0.001 * (double)(step + 1);
+        mg_adam_config other = ADAM(1e-8, DOCUMENTS);
+        other.rates = rates;
+        other.clip = 1.0;
+        other.weight_decay = 0.5;
+        status = mg_train(engine, &other, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, DOCUMENTS, NULL,
+                          losses, &done);
+        graph_train(c, &other, &expected, tokens, starts, DOCUMENTS, expected_losses);
+        check(status == MG_OK && done == DOCUMENTS, "other training: status %d after %d documents", status, (int)done);
+        check_array("losses", DOCUMENTS, losses, expected_losses);
+        check_state(&ours, &expected);
 
         /* Sampling: the only oracle is the other instruction sets, by the digest. */
         int32_t *out = allocate(c->block_size, sizeof *out);

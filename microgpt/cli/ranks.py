@@ -34,8 +34,11 @@ def run_on_ranks(command: "Callable[[], int]") -> int:
             comm.bcast(None)  # an error, or --help: there is nothing to train
 
 
-def lead(trainer: Trainer, docs: "list[str]") -> Trainer:
-    """Return a trainer like this one, which trains together with those of the other ranks. docs: as read."""
+def lead(trainer: Trainer, docs: "list[str]", threads: int) -> Trainer:
+    """Return a trainer like this one, which trains together with those of the other ranks.
+
+    docs: as read. threads: of each rank; 0: as many as its machine has processors.
+    """
     global _has_led
     from mpi4py import MPI
 
@@ -47,9 +50,9 @@ def lead(trainer: Trainer, docs: "list[str]") -> Trainer:
         cli.say(f"{size} MPI ranks, of which {batch_size} work: no more than the documents of a step (--batch-size)")
     else:
         cli.say(f"{size} MPI ranks")
+    comm.bcast((state, docs, trainer.engine, threads))
     _has_led = True
-    comm.bcast((state, docs, trainer.engine))
-    return Trainer.from_state(state, docs, trainer.engine, True, comm)
+    return Trainer.from_state(state, docs, trainer.engine, allow_other_text=True, threads=threads, comm=comm)
 
 
 def _follow(comm: "Any") -> int:
@@ -62,8 +65,8 @@ def _follow(comm: "Any") -> int:
         if found is None:
             return 0
         try:
-            state, docs, engine = found
-            trainer = Trainer.from_state(state, docs, engine, True, comm)
+            state, docs, engine, threads = found
+            trainer = Trainer.from_state(state, docs, engine, allow_other_text=True, threads=threads, comm=comm)
         except BaseException as error:
             cli.say(f"error: rank {comm.Get_rank()} cannot train: {type(error).__name__}: {error}")
             comm.Abort(cli.EXIT_ERROR)

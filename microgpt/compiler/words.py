@@ -25,7 +25,7 @@ def explain(compiled: "Compiled[Any, Any]") -> str:
     lines = [f"{compiled.__qualname__}: {len(entries)} of at most {compiled.most_shapes} shapes"]
     lines += _of_all(compiled, entries, compiled.most_shapes)
     if compiled.calls_before > compiled.calls_at_first:
-        lines.append(f"  compiling was often in vain: a shape is compiled at its call number {compiled.needed()} from now on, so that "
+        lines.append(f"  compiling was often of no use: a shape is compiled at its call number {compiled.needed()} from now on, so that "
                      "little more time is lost")
     for entry in entries:
         lines += _of_one(compiled, entry)

@@ -80,6 +80,9 @@ cdef double MOST_WORK = 2147483648.0
 
 cdef object END = object()
 
+#: What `FusedEngine.set_threads` says of it. Tests set it to 0.
+LEAST_SHARED_WORK = MG_LEAST_SHARED_WORK
+
 
 cdef double inverse(double temperature) except? -1.0:
     return operator.pow(temperature, -1)  # the script's l / temperature is l * temperature**-1
@@ -269,13 +272,13 @@ its own: the results are the same.
             PyMem_Free(losses)
             self.lock.release()
 
-    def set_threads(self, int threads, least_work=None):
+    def set_threads(self, int threads):
         """Let `train` and `position_losses_of` use up to this many threads, the calling one included: 1 at first.
 
-        They start when there is work for them, and sleep when there is none. A step that would be done sooner alone is not
+        They start when there is work for them, and sleep when there is none. A step that is faster on one thread is not
         shared; least_work: from how many multiplications of a forward pass on it is (for tests).
         """
-        cdef double least = MG_LEAST_SHARED_WORK if least_work is None else least_work
+        cdef double least = LEAST_SHARED_WORK
         cdef int status
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from microgpt.core._csrc cimport MG_OK
 from microgpt.core.blocks cimport hold_external as keep, make_block as make_region
 from microgpt.core.calls cimport *
-from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end, release_handle as let_go, wait_until_idle as wait_for_tape
+from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, wait_until_idle
 from microgpt.core.recorder cimport MG_LEAF, mg_op_is_inner
 from microgpt.core.tape cimport PROGRAM, Node, Replay, block_of as region_of, tape
 from microgpt.core.traced cimport Traced
@@ -78,7 +78,7 @@ cdef class Program:
         cdef void *memory
         cdef int32_t i
         cdef int code = MG_OK
-        wait_for_tape()
+        wait_until_idle()
         self.shape.holder = make_region(0, 0, &memory)
         if self.shape.holder == 0:
             raise MemoryError()
@@ -95,7 +95,7 @@ cdef class Program:
             holder = self.shape.holder
             drop_shape(self.shape)
             if holder:
-                let_go(holder)
+                release_handle(holder)
 
     @property
     def info(self):
@@ -147,7 +147,7 @@ cdef class Program:
         cdef int32_t k, n = 0
         cdef int odd = True
         cdef list results
-        begin()
+        begin_nogil()
         frame = NULL
         try:
             frame = self.start(ints, floats)
@@ -185,7 +185,7 @@ cdef class Program:
                 floats_out = tuple([frame.data[shape.program.out[k]] for k in range(shape.n_roots)])
             if frame != NULL:
                 give_frame(frame)
-            end()
+            end_nogil()
         if odd:
             return None
         if not self.with_grad:
@@ -198,7 +198,7 @@ cdef class Program:
                 results.append(self.result(owner + 1 + k, k))
             return tuple(results)
         finally:
-            let_go(owner)
+            release_handle(owner)
 
     cdef object result(self, unsigned int slot, int32_t k):
         """Of several results, one that is computed is a node; others are what they are."""

@@ -6,7 +6,7 @@ While a function is traced its thread holds the tape.
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int32_t
 
-from microgpt.core.lock cimport begin_nogil as begin, end_nogil as end
+from microgpt.core.lock cimport begin_nogil, end_nogil
 from microgpt.core.recorder cimport (
     MG_ADD, MG_FLOAT, MG_GATHER, MG_LEAF, MG_MUL, MG_NUM_VALUE, MG_TABLE, add_leaf, check_serial, constant, current, is_value,
     list_node, new_number, node, node_of_leaf, set_current, tracing_here,
@@ -52,7 +52,7 @@ cdef class Trace(Recorder):
         """Hold the tape, and let Values' operators record."""
         if tracing_here():
             raise TraceError("a function is already being traced")
-        begin()
+        begin_nogil()
         tape.tracing_thread = PyThread_get_thread_ident()
         set_current(self)
         exchange_operators(Value, True)
@@ -62,7 +62,7 @@ cdef class Trace(Recorder):
         exchange_operators(Value, False)
         set_current(None)
         tape.tracing_thread = 0
-        end()
+        end_nogil()
         return False
 
 

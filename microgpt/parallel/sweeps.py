@@ -76,7 +76,7 @@ class SweepResult:
         return self.loss if self.val_loss is None else self.val_loss
 
     def as_row(self) -> "dict[str, Any]":
-        """Return what a line of the results' file holds. Losses stand there in decimal and, exactly, as float.hex."""
+        """Return what a line of the results' file holds. Losses are in it in decimal and, exactly, as float.hex."""
         row = _about(self.settings, self.engine)
         for name in ("final_loss", "loss", "val_loss"):
             value = getattr(self, name)

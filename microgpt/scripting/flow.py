@@ -35,7 +35,8 @@ class Flow:
     that a Value is of another class.
     """
 
-    def __init__(self, tree: ast.Module, skipped: "set[ast.AST]", modules: "Mapping[str, UserModule]" = MappingProxyType({})) -> None:
+    def __init__(self, tree: ast.Module, skipped: "set[ast.AST]", modules: "Mapping[str, UserModule]" = MappingProxyType({}),
+                 nodes: "list[Any] | None" = None) -> None:  # fmt: skip
         self.tree, self.skipped, self.modules = tree, skipped, modules
         self.file = ""  # the one that is gone through, if it is not the script
         self.held: dict[Key, int] = {}
@@ -47,9 +48,10 @@ class Flow:
         self.sinks: dict[tuple[str, int, str], None] = {}
         trees = [tree, *(module.tree for module in modules.values())]
         self.renamed, self.module_names = aliases(trees, modules) if modules else ({}, set())
-        self.imported = {name.asname or name.name.split(".")[0] for every in trees for node in walk(every)
+        every = [*(walk(tree) if nodes is None else nodes), *(n for module in modules.values() for n in walk(module.tree))]
+        self.imported = {name.asname or name.name.split(".")[0] for node in every
                          if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}  # fmt: skip
-        for node in (n for every in trees for n in walk(every)):
+        for node in every:
             if isinstance(node, ast.FunctionDef):
                 self.functions.setdefault(node.name, []).append(node)
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
@@ -61,7 +63,7 @@ class Flow:
                     self.methods.add(id(item))
                     if isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__call__"):
                         self.functions.setdefault(node.name, []).append(item)
-        self.find_handed_on(trees)
+        self.find_handed_on(every)
         for short, name in self.renamed.items():
             self.functions.setdefault(short, []).extend(self.functions.get(name, ()))
         for _ in range(40):
@@ -79,16 +81,16 @@ class Flow:
     def sink(self, node: "Any", why: str) -> None:
         self.sinks[(self.file, getattr(node, "lineno", 1), why)] = None
 
-    def find_handed_on(self, trees: "list[ast.Module]") -> None:
+    def find_handed_on(self, every: "list[Any]") -> None:
         """handed_on: functions that something else than their name may call: `__call__` methods, and those used as values.
         hands_on_more: whether another function than those of the user's, one that could show a Value, is used as a value.
         """
-        called = {id(node.func) for every in trees for node in walk(every) if isinstance(node, ast.Call)}
+        called = {id(node.func) for node in every if isinstance(node, ast.Call)}
         self.handed_on = [f for functions in self.functions.values() for f in functions if getattr(f, "name", "") == "__call__"]
         self.hands_on_more, self.attributes_set = False, set()
         seen = set(map(id, self.handed_on))
-        named = {id(node.value) for every in trees for node in walk(every) if isinstance(node, ast.Assign)}
-        for node in (n for every in trees for n in walk(every)):
+        named = {id(node.value) for node in every if isinstance(node, ast.Assign)}
+        for node in every:
             if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
                 self.attributes_set.add(node.attr)
             if isinstance(node, ast.Lambda) and id(node) not in named:

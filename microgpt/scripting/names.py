@@ -156,16 +156,16 @@ def read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
     return found
 
 
-def is_fresh(tree: ast.AST, wanted: ast.expr) -> bool:
+def is_fresh(nodes: "list[Any]", wanted: ast.expr) -> bool:
     """Whether a name, or an attribute, is only ever set to lists that are made there, which no other name has."""
-    found, fresh = False, _fresh_targets(tree)
+    found, fresh = False, _fresh_targets(nodes)
 
     def same(target: "ast.AST") -> bool:
         if isinstance(wanted, ast.Attribute):
             return isinstance(target, ast.Attribute) and target.attr == wanted.attr
         return isinstance(target, (ast.Name, ast.arg)) and getattr(target, "id", getattr(target, "arg", "")) == wanted.id  # type: ignore[attr-defined]
 
-    for node in walk(tree):
+    for node in nodes:
         if same(node) and not isinstance(getattr(node, "ctx", None), ast.Load):
             found = True
             if node not in fresh:
@@ -173,10 +173,10 @@ def is_fresh(tree: ast.AST, wanted: ast.expr) -> bool:
     return found
 
 
-def _fresh_targets(tree: ast.AST) -> "set[ast.AST]":
+def _fresh_targets(nodes: "list[Any]") -> "set[ast.AST]":
     """Targets of assignments of new lists: `m = [0.0] * n`, `m, v = [...], [...]`."""
     found: set[ast.AST] = set()
-    for node in walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target, value = node.targets[0], node.value
             pairs = [(target, value)]

@@ -293,7 +293,8 @@ class UpdateLoop:
                 return self._binary(power, self._number(node.args[0]), self._number(node.args[1]))
         if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
             raise Unfit(node, f"{node.func.id if isinstance(node.func, ast.Name) else node.func.attr}() is called in it")
-        raise Unfit(node, "something in it is no arithmetic")
+        kind = "a condition" if isinstance(node, (ast.IfExp, ast.Compare, ast.BoolOp)) else "something that is no arithmetic"
+        raise Unfit(node, f"there is {kind} in it")
 
     @staticmethod
     def _function(node: ast.expr) -> "str | None":

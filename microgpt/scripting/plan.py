@@ -31,6 +31,7 @@ _TRAIN_ROLES = ("step num_steps doc docs tokens BOS uchars ch n block_size keys 
                 "eps_adam").split()  # fmt: skip
 _SAMPLE_ROLES = ("sample_idx keys values _ n_layer token_id BOS sample pos_id block_size logits gpt probs softmax l "
                  "temperature vocab_size p uchars").split()  # fmt: skip
+_ADAM_LINES = 6
 _GPT_GLOBALS = {6: "state_dict", 11: "rmsnorm", 13: "n_layer", 16: "linear", 21: "n_head", 23: "head_dim", 32: "softmax"}
 #: What the mapped loops leave behind; of their other names none may be read later.
 _TRAIN_LEAVES = {"step", "doc", "tokens", "n", "lr_t", "i", "p", "ch", "_"}
@@ -68,16 +69,17 @@ class Plan:
     def _make(self) -> "str | None":
         """Replace what can be; the reason where nothing can."""
         body = self.tree.body
-        used = {node.id for node in walk(self.tree) if isinstance(node, ast.Name)}
+        nodes = self.nodes = list(walk(self.tree))  # as the script is written
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
         if used & _HIDDEN:
             return f"it uses {min(used & _HIDDEN)}(), so that the names it reads are not known"
         stored = set().union(*map(names_set, body)) if body else set()
         self.stored = stored
         if shadowed := (stored & _NEEDED) - {"math"}:
             return f"it has another {min(shadowed)}"
-        if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in walk(self.tree)):
+        if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in nodes):
             return "it imports *, so that its names are not known"
-        imports = [node for node in walk(self.tree) if isinstance(node, ast.Import)]
+        imports = [node for node in nodes if isinstance(node, ast.Import)]
         if any((a.asname or a.name) == "math" and a.name != "math" for node in imports for a in node.names):
             return "its math is another module"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
@@ -93,9 +95,9 @@ class Plan:
         skipped: set[ast.AST] = {item for item in node.body if isinstance(item, ast.FunctionDef) and item not in extra}
         functions = self._functions(body)
         skipped.update(item for item, name in functions.items() if name != "gpt")
-        adams = [loop for loop in walk(self.tree) if isinstance(loop, ast.For) and canonical(loop)[0] == ADAM]
+        adams = [loop for loop in nodes if isinstance(loop, ast.For) and len(loop.body) == _ADAM_LINES and canonical(loop)[0] == ADAM]
         skipped.update(adams)
-        flow = self.flow = Flow(self.tree, skipped, self.modules)
+        flow = self.flow = Flow(self.tree, skipped, self.modules, nodes)
         if flow.sinks:
             file, line, text = min(flow.sinks)
             return f"{file and file + ', '}line {line}: {text}, which could show that the script's class keeps ints"
@@ -186,7 +188,7 @@ class Plan:
                 return [], f"line {item.lineno}: Value has more than methods"
         if missing := METHODS.keys() - found:
             return [], f"its Value has no {min(missing)}"
-        for other in walk(self.tree):
+        for other in self.nodes:
             if isinstance(other, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "Value" for b in other.bases):
                 return [], f"line {other.lineno}: {other.name} is a subclass of its Value"
             if isinstance(other, ast.Attribute) and isinstance(other.ctx, (ast.Store, ast.Del)):
@@ -206,7 +208,7 @@ class Plan:
             if isinstance(other, ast.Name) and other.id in ("setattr", "delattr", "getattr", "type"):
                 return [], f"line {other.lineno}: {other.id}() could see another class"
         names = {item.name for item in extra}
-        for other in walk(self.tree):
+        for other in self.nodes:
             if isinstance(other, ast.ClassDef) and other is not node and names & {getattr(i, "name", "") for i in other.body}:
                 return [], f"line {other.lineno}: {other.name} has a method that Value has, too"
         return extra, None
@@ -249,7 +251,7 @@ class Plan:
         return found
 
     def _given_iterators(self, name: str) -> bool:
-        for call in walk(self.tree):
+        for call in self.nodes:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name:
                 for argument in call.args:
                     if isinstance(argument, (ast.GeneratorExp, ast.Starred)) or (
@@ -303,7 +305,7 @@ class Plan:
         later = read_later(self.tree, place)
         scope = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), self.tree)
         elsewhere = read_outside(scope.body, loop)
-        elsewhere |= {name for name in (names["m"], names["v"]) if not is_fresh(self.tree, ast.Name(name, ast.Load()))}
+        elsewhere |= {name for name in (names["m"], names["v"]) if not is_fresh(self.nodes, ast.Name(name, ast.Load()))}
         keep = bool({names[n] for n in ("i", "p", "m_hat", "v_hat")} & later)
         # `m = [0.0] * len(params)` sets them; only reading counts.
         shown = bool({names["m"], names["v"]} & elsewhere)
@@ -326,7 +328,7 @@ class Plan:
             if place is None:
                 raise Unfit(loop, "it is where it cannot be taken out")
             later, made = read_later(self.tree, place), names_set(loop)
-            outside = {name for node in walk(self.tree) if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
+            outside = {name for node in self.nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
             if lost := sorted(made & (later - update.left.keys() | outside)):
                 raise Unfit(loop, f"{lost[0]} is read after it")
         except Unfit as error:
@@ -361,13 +363,13 @@ class Plan:
 
     def _is_shown(self, numbers: ast.expr, body: "list[ast.stmt]", loop: ast.For) -> bool:
         """Whether a loop's list may be seen by other parts of the script."""
-        if not is_fresh(self.tree, numbers):
+        if not is_fresh(self.nodes, numbers):
             return True
         if isinstance(numbers, ast.Name):
             return numbers.id in read_outside(body, loop)
         inside = set(walk(loop))
         return any(isinstance(n, ast.Attribute) and n.attr == numbers.attr and isinstance(n.ctx, ast.Load)  # type: ignore[attr-defined]
-                   and n not in inside for n in walk(self.tree))  # fmt: skip
+                   and n not in inside for n in self.nodes)  # fmt: skip
 
     @staticmethod
     def _replace(body: "list[ast.stmt]", old: ast.stmt, new: "list[ast.stmt]") -> None:

@@ -5,7 +5,14 @@ constants do.
 """
 import ast
 import builtins
-import hashlib
+
+try:  # without OpenSSL, which hashlib loads
+    from _sha2 import sha256  # type: ignore[import-not-found]  # CPython's own, from 3.12 on
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # CPython's own, before
+    except ImportError:
+        from hashlib import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +52,7 @@ def canonical(node: "ast.AST | list[Any]") -> "tuple[str, list[str]]":
                 parts.append(f"{field}={walk(value)}")
         return f"{type(x).__name__}({','.join(parts)})"
 
-    return hashlib.sha256(walk(node).encode()).hexdigest()[:24], list(names)
+    return sha256(walk(node).encode()).hexdigest()[:24], list(names)
 
 
 #: By class of node: its fields that may hold nodes, but for contexts and operators, which no analysis needs.
@@ -74,7 +81,15 @@ def walk(node: ast.AST) -> "Iterator[Any]":
     while waiting:
         found = waiting.pop()
         yield found
-        waiting += children(found)
+        fields = _fields.get(type(found))
+        if fields is None:
+            fields = _fields[type(found)] = tuple(name for name in found._fields if name not in _LEAVES)
+        for name in fields:
+            value = getattr(found, name, None)
+            if type(value) is list:
+                waiting += [item for item in value if isinstance(item, ast.AST)]
+            elif value is not None and isinstance(value, ast.AST):
+                waiting.append(value)
 
 
 def without_docstring(body: "list[ast.stmt]") -> "list[ast.stmt]":

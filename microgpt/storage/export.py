@@ -19,7 +19,7 @@ C_PROGRAM = r"""/* A model of microgpt, made by `microgpt export`. Prints what `
  *
  *     cc -O2 -ffp-contract=off -o model model.c -lm && ./model [SAMPLES [TEMPERATURE [SEED]]]
  *
- * Without SEED the random stream goes on where the saved run has stopped. */
+ * Without SEED the random stream continues that of the saved run. */
 #include <float.h>
 #include <math.h>
 #include <stdint.h>

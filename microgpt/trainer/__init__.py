@@ -8,8 +8,8 @@ from _thread import get_ident
 from ..config import Config, thread_count, whole_number
 from ..data import Tokenizer, check_docs
 from ..engines import ENGINES, engine_class
+from .inference import Sampler
 from .loop import Callback, CallbackList, run_with
-from .sampling import Sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ class Trainer:
         max_length : int, optional
             Most characters of a document, those of the prompt included.
         seed : int, optional
-            Draw from a stream of its own. By default the run's stream goes on, as the script's does.
+            Draw from a new stream with this seed; by default from the run's own, as the script does.
 
         Raises
         ------

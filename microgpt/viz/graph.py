@@ -3,9 +3,12 @@ import math
 import re
 from html import escape
 
+from ..errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
     from .._types import AnyValue
 
@@ -130,7 +133,22 @@ def number(x: object, digits: int) -> str:
         return text if len(text) <= 24 else text[:21] + "..."
 
 
-def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
+def _named(labels: "Mapping[str, Any]") -> "dict[AnyValue, str]":
+    """Return the name of each Value; of one within lists it has the indices, of one with two names the first."""
+    found: dict[AnyValue, str] = {}
+    stack = [(name, value) for name, value in labels.items() if not name.startswith("_")][::-1]
+    while stack:
+        name, value = stack.pop()
+        if hasattr(value, "_children"):
+            found.setdefault(value, name)
+        elif isinstance(value, (list, tuple)):
+            stack += [(f"{name}[{i}]", entry) for i, entry in enumerate(value)][::-1]
+    return found
+
+
+def draw_graph(
+    value: "AnyValue", limit: int = 100, digits: int = 4, labels: "Mapping[str, Any] | None" = None
+) -> Dot:
     """Return the graph below value as DOT text: a node for each Value with its operator, data and grad.
 
     An edge has the local gradient as its label, or none where the Value was made with fewer of those than children.
@@ -144,6 +162,10 @@ def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
         says how many there are in all.
     digits : int
         Significant digits shown.
+    labels : mapping of str, optional
+        Names of Values, which their nodes show: `{"a": a, "b": b}`, or `model.state_dict`, whose Values get their
+        indices (`wte[3][0]`), or `globals()`. What is neither a Value nor a list of them has no node; neither has a name
+        that begins with an underscore.
 
     Returns
     -------
@@ -181,6 +203,7 @@ def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
             edges.append((numbers[child], numbers[node], local))
         if left_out:
             cut.append((numbers[node], left_out))
+    names = _named(labels or {})
     lines = ['digraph {', '  rankdir=LR; node [shape=plain, fontname="Helvetica", fontsize=11];',
              '  edge [fontname="Helvetica", fontsize=9, color="#7a8798", fontcolor="#7a8798"];']  # fmt: skip
     for i, node in enumerate(nodes):
@@ -188,7 +211,7 @@ def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
         colour = "#e4eefa" if name else "#eef5e6"
         lines.append(
             f'  n{i} [label=<<table border="0" cellborder="1" cellspacing="0" cellpadding="4" color="#9fb0c3">'
-            f'<tr><td bgcolor="{colour}"><b>{_label(name)}</b></td><td>data {escape(number(node.data, digits))}</td>'
+            f'<tr><td bgcolor="{colour}"><b>{_label(name, names.get(node))}</b></td><td>data {escape(number(node.data, digits))}</td>'
             f'<td>grad {escape(number(node.grad, digits))}</td></tr></table>>];'
         )
     for source, target, local in edges:
@@ -203,8 +226,11 @@ def draw_graph(value: "AnyValue", limit: int = 100, digits: int = 4) -> Dot:
     return Dot("\n".join([*lines, "}"]) + "\n")
 
 
-def _label(name: str) -> str:
-    return name or "value"
+def _label(operator: str, name: "str | None") -> str:
+    """Return what the first cell of a node says: its name, its operator, or both."""
+    if name is None:
+        return operator or "value"
+    return escape(printable(f"{name}: {operator}" if operator else name, 40))
 
 
 def _count(value: "AnyValue") -> str:

@@ -44,7 +44,8 @@ def average(losses: "Sequence[float]") -> "list[float | None]":
 
 def labels(tokenizer: "Tokenizer") -> "list[str]":
     """Return a visible label for each token id; · for BOS."""
-    return ["␣" if ch == " " else ch if ch.isprintable() else f"U+{ord(ch):04X}" for ch in tokenizer.uchars] + ["·"]
+    shown = {" ": "␣", "\n": "⏎"}
+    return [shown.get(ch, ch if ch.isprintable() else f"U+{ord(ch):04X}") for ch in tokenizer.uchars] + ["·"]
 
 
 def embeddings(trainer: "Trainer") -> "dict[str, Any] | None":
@@ -124,10 +125,10 @@ def val_every(steps: int) -> int:
     return max(1, steps // 5)
 
 
-def command(request: "Request", path: "str | None") -> "list[str]":
+def command(request: "Request", fraction: "float | None", path: "str | None") -> "list[str]":
     """Return the lines of a shell that print the losses and samples of the page.
 
-    path: the file of --input, if `microgpt play` was given one.
+    fraction: the part of the documents that was held out. path: the file of --input, if `microgpt play` was given one.
     """
     config = request.config
     values = {"steps": config.num_steps, **{name: getattr(config, name) for name in
@@ -139,11 +140,13 @@ def command(request: "Request", path: "str | None") -> "list[str]":
         words += ["--input", path]
     elif os.path.exists("input.txt"):  # which would be read instead
         words += ["--input", BUNDLED]
+    if request.split != DEFAULTS["split"]:
+        words += ["--split", request.split]
     for name, value in values.items():
         if value != DEFAULTS[name]:
             words += ["--" + name.replace("_", "-"), repr(value)]
-    if request.val_fraction is not None:
-        words += ["--val-fraction", repr(request.val_fraction)]
+    if fraction is not None:
+        words += ["--val-fraction", repr(fraction)]
         if val_every(config.num_steps) != VAL_EVERY:
             words += ["--val-every", repr(val_every(config.num_steps))]
     temperature = [] if request.temperature == DEFAULTS["temperature"] else ["--temperature", repr(request.temperature)]

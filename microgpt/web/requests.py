@@ -5,12 +5,13 @@ import math
 from http import HTTPStatus
 
 from ..config import Config, real_number, whole_number
+from ..reading.passages import SPLITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["DEFAULTS", "LIMITS", "MAX_WORK", "Request", "RequestError"]
+__all__ = ["AUTO", "DEFAULTS", "LIMITS", "MAX_WORK", "Request", "RequestError"]
 
 #: A setting -> the least and the most that a request may ask for.
 LIMITS: "dict[str, tuple[float, float]]" = {
@@ -38,9 +39,12 @@ DEFAULTS: "dict[str, Any]" = {
     "val_fraction": None,
     "text": "names",
     "lines": "",
+    "split": "lines",
     "word": "emma",
 }
 TEXTS = ("names", "file", "lines")
+#: A val_fraction that holds out about so many documents, but not more than a tenth; none of a text of less than ten.
+AUTO, _HELD_OUT = "auto", 100
 
 
 class RequestError(Exception):
@@ -60,10 +64,12 @@ class Request:
         Of the training.
     temperature, top_k : float, int or None
         Of the samples.
-    val_fraction : float or None
-        Part of the documents to hold out.
+    val_fraction : float, "auto" or None
+        Part of the documents to hold out: see `fraction`.
     text : {"names", "file", "lines"}
         Which text; lines: the text itself, if it is "lines".
+    split : {"lines", "paragraphs", "chunks"}
+        What a document of the text is; of the names always a line.
     word : str
         What attention and next-token probabilities are shown for.
     """
@@ -72,12 +78,13 @@ class Request:
         given = _parsed(body)
         values = {**DEFAULTS, **given}
         for name, (least, most) in LIMITS.items():
-            if values[name] is not None or name not in _OPTIONAL:
+            if (values[name] is not None or name not in _OPTIONAL) and (name, values[name]) != ("val_fraction", AUTO):
                 values[name] = _number(name, values[name], least, most)
-        for name in ("text", "lines", "word"):
+        for name in ("text", "lines", "split", "word"):
             _check_text(name, values[name])
-        if values["text"] not in TEXTS:
-            raise RequestError(f"text must be one of {', '.join(TEXTS)}")
+        for name, known in (("text", TEXTS), ("split", SPLITS)):
+            if values[name] not in known:
+                raise RequestError(f"{name} must be one of {', '.join(known)}")
         settings = {
             name: values[name] for name in ("seed", "learning_rate", "n_embd", "n_head", "n_layer", "block_size")
         }
@@ -87,10 +94,17 @@ class Request:
             raise RequestError(str(error)) from None
         self.temperature: float = values["temperature"]
         self.top_k: int | None = values["top_k"]
-        self.val_fraction: float | None = values["val_fraction"]
+        self.val_fraction: float | str | None = values["val_fraction"]
         self.text: str = values["text"]
         self.lines: str = values["lines"] if self.text == "lines" else ""
+        self.split: str = "lines" if self.text == "names" else values["split"]
         self.word: str = values["word"]
+
+    def fraction(self, documents: int) -> "float | None":
+        """Return the part of so many documents to hold out; None: nothing."""
+        if not isinstance(self.val_fraction, str):
+            return self.val_fraction
+        return min(0.1, float(f"{_HELD_OUT / documents:.0e}")) if documents >= 10 else None
 
     def check_size(self, vocab_size: int) -> None:
         """Raise RequestError for a model of which a step would take too long to cancel."""

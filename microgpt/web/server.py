@@ -1,4 +1,4 @@
-"""The server of `microgpt play`: one page on the loopback interface, for the browser of whoever started it.
+"""The server of `microgpt play`: one page on the loopback interface, for the browser of the user who started it.
 
 Another program of this machine, and any page that a browser shows, may send requests to the port. So each request must
 have the random token in its address, the server's own name in `Host` (a name that a foreign DNS server points to
@@ -13,6 +13,7 @@ import socket
 import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from secrets import token_urlsafe
 from socketserver import TCPServer
 from threading import BoundedSemaphore
 
@@ -39,8 +40,10 @@ _FILES = {
     "page.css": ("page.css", "text/css; charset=utf-8"),
     "play.css": ("play.css", "text/css; charset=utf-8"),
     "chart.js": ("chart.js", "text/javascript; charset=utf-8"),
+    "play_draw.js": ("play_draw.js", "text/javascript; charset=utf-8"),
     "play.js": ("play.js", "text/javascript; charset=utf-8"),
 }
+_OPENING = "/"  # what `opening_url` asks for
 _JSON = "application/json"
 _LINES = "application/x-ndjson"
 _HEADERS = (
@@ -54,6 +57,11 @@ _HEADERS = (
 )
 
 
+def _same(given: str, secret: str) -> bool:
+    """Compare in a time that says nothing of where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
+
+
 class PlayServer(ThreadingHTTPServer):
     """Listens on 127.0.0.1 alone; port 0: any that is free.
 
@@ -65,6 +73,8 @@ class PlayServer(ThreadingHTTPServer):
         First part of every address.
     url : str
         The address of the page.
+    opening_url : str
+        An address that leads there once: for the command line of a browser, which other users of the machine may see.
     """
 
     daemon_threads = True
@@ -79,6 +89,8 @@ class PlayServer(ThreadingHTTPServer):
         super().__init__((ADDRESS, port), _Handler)
         port = self.server_address[1]
         self.url = f"http://{ADDRESS}:{port}/{token}/"
+        self._once: str | None = token_urlsafe(18)
+        self.opening_url = f"http://{ADDRESS}:{port}/{self._once}"
         names = (ADDRESS, "localhost")
         self.hosts = {f"{name}:{port}" for name in names} | ({*names} if port == 80 else set())
         self.origins = {f"http://{host}" for host in self.hosts}
@@ -87,6 +99,13 @@ class PlayServer(ThreadingHTTPServer):
         """Bind without asking a name server for this machine's name, as HTTPServer does."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def is_opening(self, token: str) -> bool:
+        """Return whether token is that of `opening_url`, the first time that it is asked."""
+        if self._once is None or not _same(token, self._once):
+            return False
+        self._once = None
+        return True
 
     def process_request(self, request: "Any", client_address: "Any") -> None:
         if not self._connections.acquire(blocking=False):
@@ -151,6 +170,10 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "about":
             self._send_json(HTTPStatus.OK, self.server.workbench.about())
             return
+        if name == _OPENING:
+            self._begin(HTTPStatus.FOUND, _FILES[""][1], f"Location: /{self.server.token}/\r\nContent-Length: 0")
+            self.wfile.flush()
+            return
         if name not in _FILES:
             raise RequestError("there is no such page", HTTPStatus.NOT_FOUND)
         file, kind = _FILES[name]
@@ -172,7 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.origins.issuperset(origins) or self.command == "POST" and len(origins) != 1:
             raise RequestError("the Origin of a request must be this server's own page", HTTPStatus.FORBIDDEN)
         token, slash, name = self.path.partition("?")[0].removeprefix("/").partition("/")
-        if not (slash and hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode())):
+        if self.command == "GET" and not slash and self.server.is_opening(token):
+            return _OPENING
+        if not (slash and _same(token, self.server.token)):
             raise RequestError("no such address: open the one that microgpt play wrote", HTTPStatus.NOT_FOUND)
         return name
 

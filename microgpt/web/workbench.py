@@ -10,7 +10,7 @@ from http import HTTPStatus
 from threading import Lock
 
 from ..core.text_lines import TextLines
-from ..data import BUNDLED, load_docs, split_docs
+from ..data import BUNDLED, read_text, split_docs, split_text
 from ..evaluation import Evaluation
 from ..storage.runlog import tensor_digests
 from ..trainer import Callback, Trainer
@@ -39,15 +39,16 @@ class Workbench:
     Parameters
     ----------
     path : str, optional
-        The one file that requests may ask for. Raises what `load_docs` raises.
+        The one file that requests may ask for. Raises OSError or ValueError if there is no text in it.
     """
 
     def __init__(self, path: "str | None" = None) -> None:
         self.path = path
-        self._texts = {"names": _Text(load_docs(BUNDLED))}
+        self._sources = {"names": _Source(read_text(BUNDLED)), "lines": _Source("")}
         if path is not None:
-            self._texts["file"] = _Text(load_docs(path))
-        self._pasted: tuple[str, _Text] = ("", _Text([]))
+            self._sources["file"] = _Source(read_text(path))
+            if not self._sources["file"].documents("lines", 1).docs:
+                raise ValueError(f"{path} holds no documents")
         self._counting, self._newest = Lock(), 0
         self._training = Lock()
         self._kept: _Run | None = None
@@ -56,16 +57,15 @@ class Workbench:
         """Return what the page must know before its first request."""
         from .. import __version__
 
-        texts = {"names": f"{len(self._texts['names'].docs):,} names, bundled"}
+        names = self._sources["names"].documents("lines", 1).docs
+        texts = {"names": f"{len(names):,} names, bundled"}
         defaults = {**DEFAULTS}
         if self.path is not None:
-            docs = self._texts["file"].docs
+            docs = self._sources["file"].documents("lines", 1).docs
             texts["file"] = f"{os.path.basename(self.path)} ({len(docs):,} lines)"
             defaults.update(text="file", word=docs[0][:8].strip())
-        texts["lines"] = "lines that you paste"
-        documents = {name: len(text.docs) for name, text in self._texts.items()}
-        return {"version": __version__, "defaults": defaults, "limits": LIMITS, "max_work": MAX_WORK,
-                "texts": texts, "documents": documents}  # fmt: skip
+        texts["lines"] = "text that you paste"
+        return {"version": __version__, "defaults": defaults, "limits": LIMITS, "max_work": MAX_WORK, "texts": texts}
 
     def cancel(self) -> None:
         """Let the run that trains end soon."""
@@ -96,6 +96,7 @@ class Workbench:
         started = time.perf_counter()
         with self._training:
             try:
+                kept = self._kept
                 run = self._run(request, text, is_newest, send_progress)
                 result = run.result(request)
             except _Cancelled:
@@ -103,31 +104,29 @@ class Workbench:
                     raise RequestError("a newer request has come", HTTPStatus.CONFLICT) from None
                 send({"kind": "cancelled"})
                 return
+        result["is_new"] = run is not kept
         result["seconds"] = time.perf_counter() - started
-        result["command"] = inside.command(request, self.path)
+        result["command"] = inside.command(request, run.key[2], self.path)
         send({"kind": "result", **result})
 
     def _text(self, request: Request) -> "_Text":
-        if request.text == "lines":
-            content, text = self._pasted
-            if content != request.lines or not text.docs:
-                docs = [line.strip() for line in request.lines.replace("\r", "\n").split("\n") if line.strip()]
-                if not docs:
-                    raise RequestError("there is no line to train on yet: paste some")
-                text = _Text(docs)
-                self._pasted = request.lines, text
-            return text
-        if request.text not in self._texts:
+        if request.text not in self._sources:
             raise RequestError("microgpt play was started without --input FILE")
-        return self._texts[request.text]
+        if request.text == "lines" and self._sources["lines"].text != request.lines:
+            self._sources["lines"] = _Source(request.lines)
+        found = self._sources[request.text].documents(request.split, request.config.block_size)
+        if not found.docs:
+            raise RequestError("there is no text to train on yet: paste some")
+        return found
 
     def _run(self, request: Request, text: "_Text", is_newest: "Callable[[], bool]", send: "Send") -> "_Run":
         if not is_newest():
             raise _Cancelled
-        key = request.config, text, request.val_fraction
+        fraction = request.fraction(len(text.docs))
+        key = request.config, text, fraction
         if self._kept is not None and self._kept.key == key:
             return self._kept
-        docs, val_docs = text.split(request.val_fraction)
+        docs, val_docs = text.split(fraction)
         request.check_size(text.vocab_size)
         self._kept = None  # not two in memory
         run = _Run(key, docs.trainer(request.config), val_docs.docs)
@@ -140,8 +139,23 @@ class _Cancelled(Exception):
     """A newer request has come."""
 
 
+class _Source:
+    """A text, and its documents as they were asked for last."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._documents: tuple[tuple[str, int], _Text] | None = None
+
+    def documents(self, split: str, block_size: int) -> "_Text":
+        """Return its documents; block_size is the length of chunks."""
+        key, found = (split, block_size if split == "chunks" else 0), self._documents
+        if found is None or found[0] != key:
+            self._documents = found = key, _Text(split_text(self.text, split=split, block_size=block_size))
+        return found[1]
+
+
 class _Text:
-    """Documents, and the last split that was asked for."""
+    """Documents, and the last part of them that was held out."""
 
     def __init__(self, docs: "list[str]") -> None:
         self.docs = docs

@@ -10,11 +10,7 @@ from test_cli import one_line_error
 
 from microgpt.__main__ import COMMANDS
 
-PARSERS = {name: module.make_parser() for name in COMMANDS if hasattr(module := import_module(f"microgpt.{name}"), "make_parser")}
-
-
-def test_commands_have_a_parser():
-    assert set(PARSERS) >= {"train", "sample", "eval", "report", "sweep", "export", "run", "info"}
+PARSERS = {name: import_module(f"microgpt.{name}").make_parser() for name in COMMANDS}
 
 
 @pytest.mark.parametrize("name", PARSERS)

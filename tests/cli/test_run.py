@@ -133,6 +133,49 @@ def test_a_script_called_microgpt(tmp_path):
         assert ours.stdout == plain.stdout and "Adam's loop" in ours.stderr
 
 
+@pytest.mark.parametrize("text", ["import microgpt\nprint(microgpt.WORD)\n", "from microgpt import WORD as w\nprint(w)\n",
+                                  "def f():\n    import microgpt\n    return microgpt\nprint(f().__file__ == microgpt_py)\n"])  # fmt: skip
+def test_a_script_that_imports_a_microgpt_py_beside_it(tmp_path, text):
+    """That file, not this package, which has the name already."""
+    (tmp_path / "microgpt.py").write_text("WORD = 'mine'\n", encoding="utf-8")
+    text = f"microgpt_py = {str(tmp_path / 'microgpt.py')!r}\n{text}"
+    (tmp_path / "other.py").write_text(text, encoding="utf-8")
+    plain = python(tmp_path, "other.py")
+    if sys.version_info >= (3, 11):
+        ours = python(tmp_path, "-P", "-m", "microgpt.run", "other.py")
+        assert (ours.stdout, ours.returncode) == (plain.stdout, 0), ours.stderr
+
+
+INPUT = [("rate, decay1", "rate = float(input('rate? '))\nprint(open('extra.txt').read())\n_, decay1"), ("= 0.05, 0.85", "= 0.0, 0.85")]
+
+
+def test_input_and_files_are_those_of_the_folder_it_is_started_in(tmp_path):
+    (tmp_path / "extra.txt").write_text("something", encoding="utf-8")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "script.py").write_text(changed(*INPUT), encoding="utf-8")
+    plain = python(tmp_path, "scripts/script.py", input="0.03\n")
+    ours = python(tmp_path, "-m", "microgpt.run", "scripts/script.py", input="0.03\n")
+    assert (ours.stdout, ours.returncode) == (plain.stdout, 0) and "rate? something" in ours.stdout
+    assert "Adam's loop" in ours.stderr
+    none = python(tmp_path, "-m", "microgpt.run", "scripts/script.py", input="")
+    assert none.returncode == 1 and none.stderr.splitlines()[-1].startswith("EOFError")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell, signals and devices of POSIX")
+@pytest.mark.parametrize("n, pattern", [(1, "0 anna "), (3, "2 nan ")])
+def test_a_reader_that_goes_away_ends_it_as_it_ends_python(tmp_path, n, pattern):
+    text = changed(("steps = 60", "steps = 100000"), ('{loss.data:.17g}")', '{loss.data:.17g}", flush=True)'))
+    (tmp_path / "script.py").write_text(text, encoding="utf-8")
+    for command in (["script.py"], ["-m", "microgpt.run", "script.py"]):
+        started = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+        lines = [started.stdout.readline() for _ in range(n)]
+        started.stdout.close()
+        errors = started.stderr.read()
+        started.stderr.close()
+        assert lines[-1].startswith(pattern) and "BrokenPipeError" in errors and started.wait(60) in (1, 120), errors
+
+
 def test_rejects_what_is_no_script(tmp_path):
     for arguments in [[], ["none.py"], [tmp_path], ["--nothing", "x.py"]]:
         done = python(tmp_path, "-m", "microgpt.run", *arguments)

@@ -249,7 +249,7 @@ def test_a_step_that_fails_has_no_effect(engine, kept, batch_size):
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_an_overflow_in_adam_undoes_the_decay(engine, batch_size):
-    """A gradient beyond all bounds, which was there before: its square overflows at a parameter in the midst."""
+    """A gradient beyond all bounds, which was there before: its square overflows at a parameter in the middle."""
     trainer = Trainer(DOCS, 9, engine=engine, batch_size=batch_size, **SHAPES[0], weight_decay=0.1)
     trainer.run(1)
     before = numbers(trainer, [])

@@ -133,7 +133,7 @@ def test_failed_document_leaves_those_before_it(isa):
     assert hexes(losses) == hexes(losses_alone) and len(losses) == 2
     assert pair.model.data.tobytes() == alone.model.data.tobytes()
     assert adam.step_index == 2
-    # And it goes on as if nothing had been.
+    # And it continues as if nothing had happened.
     pair.engine.train(good, adam, losses)
     alone.engine.train(good, adam_alone, losses_alone)
     assert pair.model.data.tobytes() == alone.model.data.tobytes()

@@ -274,7 +274,8 @@ def test_step_index_stays_within_what_can_be_counted():
 # Name -> default of every parameter; reference.py has the same for GPT and Adam.
 SIGNATURES = {
     GPT: "(vocab_size, n_embd=16, n_head=4, n_layer=1, block_size=16, init_std=0.08, rng=None)",
-    Adam: "(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=Ellipsis)",
+    Adam: "(params, learning_rate=0.01, beta1=0.85, beta2=0.99, eps=1e-08, num_steps=Ellipsis, schedule='linear', warmup=0, "
+          "weight_decay=0.0, clip=None)",
     FusedEngine: "(model)",
     MT19937: "(seed=42)",
     TextLines: "(text)",

@@ -182,7 +182,7 @@ def test_interleaved_iterators_share_one_decoder(engine, cuts):
 
 
 def test_model_changed_under_a_bare_iterator():
-    """`generate(model)` reads the parameters at each token, whoever has written to them."""
+    """`generate(model)` reads the parameters at each token, whatever has written to them."""
     model, fresh = GPT(**CONFIG, init_std=0.5), GPT(**CONFIG, init_std=0.5)
     tokens, rng = [5], random.Random(4)
     for token_id in generate(model, temperature=3.0, rng=random.Random(4)):

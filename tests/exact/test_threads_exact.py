@@ -1,6 +1,7 @@
 """Any number of threads gives the bits of one: batches, long documents, evaluation, errors, files."""
 import os
 import random
+import signal
 import threading
 
 import pytest
@@ -8,22 +9,28 @@ from conftest import hexes
 from test_batches import DOCS, SHAPES, expected_run, numbers
 
 from microgpt import DivergedError, Trainer
+from microgpt.core import fused
 from microgpt.train import main
 
 THREADS = [2, 3, 5]
 
 
+@pytest.fixture
+def share_all(monkeypatch):
+    """Steps are shared however short they are."""
+    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
+
+
 def shared(trainer, threads):
-    """The same trainer with so many threads, which share every step, however short."""
+    """The same trainer with so many threads."""
     trainer.threads = threads
-    trainer._engine.kernels.set_threads(threads, least_work=0.0)
     return trainer
 
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_threads_give_the_bits_of_the_script(shape, batch_size, threads):
+def test_threads_give_the_bits_of_the_script(share_all, shape, batch_size, threads):
     trainer = shared(Trainer(DOCS, num_steps=2, batch_size=batch_size, **shape), threads)
     assert trainer.shares_steps()
     assert numbers(trainer, trainer.run()) == [hexes(x) for x in expected_run(2, batch_size, **shape)]
@@ -31,7 +38,7 @@ def test_threads_give_the_bits_of_the_script(shape, batch_size, threads):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", THREADS)
-def test_every_instruction_set(isa, threads):
+def test_every_instruction_set(share_all, isa, threads):
     shape = dict(n_embd=20, n_head=2, n_layer=1, block_size=12)
     trainer = shared(Trainer(DOCS, num_steps=2, batch_size=6, **shape), threads)
     assert numbers(trainer, trainer.run()) == [hexes(x) for x in expected_run(2, 6, **shape)]
@@ -42,7 +49,10 @@ def long_documents(count, length):
     return ["".join(rng.choices("abcdefgh", k=length)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("shape", [dict(n_embd=64, n_head=4, n_layer=2, block_size=70), dict(n_embd=72, n_head=3, n_layer=1, block_size=33)], ids=str)  # fmt: skip
+LONG = [dict(n_embd=64, n_head=4, n_layer=2, block_size=70), dict(n_embd=72, n_head=3, n_layer=1, block_size=33)]
+
+
+@pytest.mark.parametrize("shape", LONG, ids=str)
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_long_document_is_shared(shape, batch_size):
     docs = long_documents(6, 80)
@@ -62,11 +72,16 @@ def test_relu_that_skips_zeros_is_shared():
     for _ in range(4):
         assert hexes(alone.run(100)) == hexes(shared_one.run(100))
         assert hexes(alone.parameters) == hexes(shared_one.parameters)
-    assert alone._engine.kernels._sparse_layers() == 1
+    engine = fused.FusedEngine(alone.model)
+    engine.loss_and_grad(alone.tokenizer.encode(docs[0]))
+    assert engine._sparse_layers() == 1
 
 
-@pytest.mark.parametrize("settings", [dict(weight_decay=0.1), dict(schedule="cosine", warmup=2), dict(eps_adam=1e-300)], ids=str)  # fmt: skip
-def test_settings_of_adam_are_those_of_one_thread(settings):
+SETTINGS = [dict(weight_decay=0.1), dict(schedule="cosine", warmup=2), dict(eps_adam=1e-300), dict(clip=0.5)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_settings_of_adam_are_those_of_one_thread(share_all, settings):
     alone = Trainer(DOCS, num_steps=5, batch_size=4, **SHAPES[0], **settings)
     other = shared(Trainer(DOCS, num_steps=5, batch_size=4, **SHAPES[0], **settings), 3)
     assert numbers(alone, alone.run()) == numbers(other, other.run())
@@ -87,7 +102,7 @@ def test_evaluation_and_its_infinite_losses():
     assert float("inf").hex() in sum(alone, [])
 
 
-def test_a_run_resumes_on_any_number_of_threads(tmp_path):
+def test_a_run_resumes_on_any_number_of_threads(share_all, tmp_path):
     path = tmp_path / "run.safetensors"
     trainer = shared(Trainer(DOCS, num_steps=5, batch_size=4, **SHAPES[1]), 2)
     losses = trainer.run(2)
@@ -101,7 +116,7 @@ def test_a_run_resumes_on_any_number_of_threads(tmp_path):
     assert path.read_bytes() == written
 
 
-def test_a_step_that_fails_has_no_effect():
+def test_a_step_that_fails_has_no_effect(share_all):
     def prepared(threads):
         trainer = Trainer(DOCS, num_steps=9, batch_size=3, **SHAPES[0])
         trainer.run(2)
@@ -119,9 +134,7 @@ def test_a_step_that_fails_has_no_effect():
     assert states[1] == states[0] and states[2] == states[0]
 
 
-def test_an_interrupt_ends_all_threads(tmp_path):
-    import signal
-
+def test_an_interrupt_ends_all_threads():
     docs = long_documents(40, 60)
     trainer = Trainer(docs, num_steps=10**6, batch_size=8, threads=2, n_embd=64, n_head=4, n_layer=2, block_size=64)
     assert trainer.shares_steps()

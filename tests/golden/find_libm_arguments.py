@@ -52,7 +52,7 @@ def scaled(low, high):
     return lambda rng: math.ldexp(1.0 + rng.random(), low + int((high - low) * rng.random()))
 
 
-# Function -> where its arguments lie in a run, and its exact value.
+# Function -> where its arguments are in a run, and its exact value.
 FUNCTIONS = {
     "exp": (uniform(-16.0, 0.0), EXACT.exp),  # logits below the largest
     "log": (uniform(0.0, 1.0), EXACT.ln),  # probabilities; draws in gauss

@@ -5,7 +5,7 @@
     python tests/golden/make_golden.py --check    # compares instead, and names what differs; exit status 1
 
 A file that changes means that the reference changed, or that another C library runs: say which in the commit.
-What is recorded, and of which runs, stands in ../support/golden_traces.py.
+What is recorded, and of which runs, is in ../support/golden_traces.py.
 """
 import argparse
 import json

@@ -94,9 +94,9 @@ def test_top_of_the_package_is_small():
 
 def test_signature_of_trainer_has_the_settings_and_defaults_of_config():
     parameters = inspect.signature(Trainer).parameters
-    given = {name: parameter.default for name, parameter in parameters.items() if name not in ("docs", "engine", "comm")}
+    given = {name: parameter.default for name, parameter in parameters.items() if name not in ("docs", "engine", "threads", "comm")}
     assert given == DEFAULTS
-    assert [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == [*SETTINGS, "comm"]
+    assert [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY] == [*SETTINGS, "threads", "comm"]
 
 
 DOCUMENTED = ["config", "data", "errors", "evaluation", "generation", "trainer", "callbacks", "storage.runlog",

@@ -61,9 +61,10 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
 # where the processor has it). Each decides, or is proved to give the bits of the script's operation (docs/explain/exactness.md);
 # a new one needs such an argument, and a line here.
 FUSED_IN_SOURCES = Counter(
-    product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_by_residual=7, square_of=2, root_of=2,  # exact
+    product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_near=4, root_of_near=3, square_of=2,
+    root_of=2,  # exact
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_divide=1, adam_resolve=2,  # adam, adam_unresolved
+    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam_update, adam_unresolved
 )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def test_instruction_of_a_compiler_that_may_fuse_is_found(may_fuse, tmp_path):
     assert bool(FUSED_MULTIPLY_ADD.search(made)) is may_fuse
 
 
-# ---- compilers and flags that a user may bring along ----
+# ---- the user's compilers and flags ----
 
 if sys.platform == "linux" and os.uname().machine == "x86_64":
     BASELINES = ["-march=x86-64-v3", "-march=x86-64-v4", "-march=native"]
@@ -253,6 +254,8 @@ LAYERS = ["base", "rng", "model", "microgpt", "compiler", "kernels", "fused", "t
 
 
 def test_c_folders_include_lower_layers_only():
+    table = re.findall(r"^\| `(\w+)(?:/|\.h)` \|", (ROOT / "csrc" / "README.md").read_text(encoding="utf-8"), re.M)
+    assert table == LAYERS and {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()} <= set(LAYERS)
     for unit, included in csrc_includes().items():
         here, *_ = unit.split("/")
         if here in LAYERS:

@@ -1,4 +1,4 @@
-"""The extra `test` brings all that the tests import, so none is skipped for want of a package; skips that remain are few."""
+"""The extra `test` brings all that the tests import, so none is skipped because a package is missing; skips that remain are few."""
 import ast
 import re
 import sys

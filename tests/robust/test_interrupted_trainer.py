@@ -58,9 +58,10 @@ def assert_same_run(trainer):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts by a timer of POSIX")
-def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp_path):
+@pytest.mark.parametrize("kept", [{}, dict(batch_size=2, schedule="constant", warmup=9, weight_decay=0.1, clip=0.5)], ids=str)
+def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp_path, kept):
     # As small as a model with two heads can be: an interrupt comes within the time of a few steps.
-    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=2, n_head=2, block_size=3)
+    trainer = Trainer(NAMES, num_steps=10**6, engine=engine, n_embd=2, n_head=2, block_size=3, **kept)
     works = [trainer.step, lambda: trainer.run(1), lambda: trainer.sample(1), lambda: list(trainer.generate(top_k=3)),
              lambda: trainer.run(5), lambda: trainer.sample_one(top_p=0.9), lambda: evaluate(trainer, NAMES[:2])]  # fmt: skip
     for work in works:

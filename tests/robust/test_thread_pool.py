@@ -8,22 +8,27 @@ import pytest
 from conftest import hexes
 
 from microgpt import Trainer
+from microgpt.core import fused
 
 DOCS = ["emma", "olivia", "ava", "isabella"]
 SHAPE = dict(num_steps=10**6, batch_size=4, n_embd=8, n_head=2, block_size=8)
 
 
+@pytest.fixture(autouse=True)
+def share_all(monkeypatch):
+    """Steps are shared however short they are."""
+    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
+
+
 def trainer_with(threads):
-    trainer = Trainer(DOCS, **SHAPE)
-    trainer._engine.kernels.set_threads(threads, least_work=0.0)
-    return trainer
+    return Trainer(DOCS, threads=threads, **SHAPE)
 
 
 def running_threads():
     return len(os.listdir("/proc/self/task"))
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 
 
 @needs_proc
@@ -35,7 +40,6 @@ def test_threads_start_with_work_and_end_with_the_trainer():
     assert running_threads() == before + 3
     trainer.threads = 2
     assert running_threads() == before
-    trainer._engine.kernels.set_threads(2, least_work=0.0)
     trainer.run(1)
     assert running_threads() == before + 1
     del trainer
@@ -73,7 +77,7 @@ def test_idle_threads_sleep():
     assert os.times().user + os.times().system - before < 0.2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_starts_threads_of_its_own():
     trainer = trainer_with(3)

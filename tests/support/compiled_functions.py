@@ -20,6 +20,12 @@ def warm(function, *arguments):
     return function
 
 
+def only(function):
+    """Return the Entry of a compiled function that was called with one shape."""
+    (entry,) = function.entries.values()
+    return entry
+
+
 def replayed(function):
     return any(entry.program is not None for entry in function.entries.values())
 

@@ -1,10 +1,12 @@
 """Starts programs under the mpiexec that the extra `mpi` brings."""
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from children import SUPPORT, environment
 
 
@@ -20,6 +22,11 @@ def run_ranks(ranks, *arguments, timeout=120, simd=(), **options):
     """Run `python ARGUMENTS` on so many ranks; return the finished process. A job that hangs is an error."""
     return subprocess.run(mpiexec(ranks, *arguments, simd=simd), capture_output=True, text=True, encoding="utf-8",
                           env=environment(), timeout=timeout, **options)  # fmt: skip
+
+
+def digest(values):
+    """Return a digest of the bits of numbers, which is shorter than they are."""
+    return hashlib.sha256(np.asarray(values, dtype=np.float64).tobytes()).hexdigest()
 
 
 def run_tasks(folder, ranks, tasks, simd=()):

@@ -7,6 +7,7 @@ import sys
 
 import oracle
 from mpi4py import MPI
+from mpi_jobs import digest
 
 from microgpt import Callback, Trainer
 
@@ -40,6 +41,7 @@ def run(task, comm):
             trainer = Trainer.load(task["load"], task["docs"], engine, comm=comm)
         else:
             trainer = Trainer(task["docs"], engine=engine, comm=comm, **settings)
+        trainer.threads = task.get("threads", 1)
         for i, value in task.get("grad", {}).items():
             trainer.model.params[int(i)].grad = float.fromhex(value)
         if "scale" in task:
@@ -55,8 +57,8 @@ def run(task, comm):
         found["error"] = f"{type(error).__name__}: {error}"
     if found.get("error", "").startswith("TypeError"):
         return found
-    found["step"], found["params"] = trainer.step_index, numbers(trainer.parameters)
-    found["m"], found["v"] = numbers(trainer.adam.m), numbers(trainer.adam.v)
+    found["step"], found["params"] = trainer.step_index, digest(trainer.parameters)
+    found["m"], found["v"] = digest(trainer.adam.m), digest(trainer.adam.v)
     found["grad"] = sorted({float(p.grad).hex() for p in trainer.model.params})
     if "save" in task:
         trainer.save(task["save"])

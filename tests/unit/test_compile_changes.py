@@ -2,10 +2,10 @@
 import collections
 import dataclasses
 import types
-import warnings
 
 import numpy
 import pytest
+from compiled_functions import only
 
 import microgpt
 from microgpt import Value
@@ -22,18 +22,6 @@ class State:
 
 class Row(list):
     pass
-
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def only(compiled):
-    (entry,) = compiled.entries.values()
-    return entry
 
 
 # ---- what the function makes itself may be changed: traced once ----

@@ -73,6 +73,31 @@ def test_text(Value):
     assert "not drawn" not in dot and "nodes are drawn" not in dot
 
 
+def first_cells(dot):
+    return re.findall(r"n\d+ \[label=<.*?<b>(.*?)</b>", dot)
+
+
+def test_nodes_have_the_names_that_they_are_given(Value):
+    a, b = Value(2.0), Value(-3.0)
+    c = a * b + a
+    assert first_cells(draw_graph(c, labels={"a": a, "c": c})) == ["c: +", "*", "a", "value"]
+    rows = {"w": [[a], (b, 1.0)], "again": a, "_hidden": c, "text": "abc", "none": None, "module": re}
+    assert first_cells(draw_graph(c, labels=rows)) == ["+", "*", "w[0][0]", "w[1][0]"]
+    namespace = {"a": a, "b": b, "c": c, "_": c}
+    assert first_cells(draw_graph(c, labels=namespace)) == ["c: +", "*", "a", "b"]
+    assert first_cells(draw_graph(a, labels={"<b>\n" + "x" * 99: a})) == ["&lt;b&gt;\\n" + "x" * 33 + "..."]
+    assert draw_graph(c, labels={}) == draw_graph(c)
+
+
+def test_names_of_a_state_dict(Value):
+    module = microgpt if Value is microgpt.Value else reference
+    model = module.GPT(3, n_embd=2, n_head=1, n_layer=1, block_size=2)
+    loss = module.document_loss([2, 0, 2], model)
+    named = [cell for cell in first_cells(draw_graph(loss, limit=1000, labels=model.state_dict)) if "[" in cell]
+    assert len(named) == len(set(named)) and {"wte[2][1]", "lm_head[0][0]", "layer0.attn_wq[1][0]"} <= set(named)
+    assert "value" in first_cells(draw_graph(loss, limit=1000, labels=model.state_dict))  # numbers, which have no name
+
+
 def test_child_that_stands_twice(Value):
     a = Value(3.0)
     assert draw_graph(a * a).count("n1 -> n0") == 2

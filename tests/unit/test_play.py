@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import random
 import shlex
 import socket
@@ -81,8 +82,9 @@ def error_of(answer, status):
 
 
 def test_page_and_its_files_are_served_and_load_nothing_else(server):
-    for name, kind in [("", "text/html"), ("play.js", "text/javascript"), ("chart.js", "text/javascript"), ("page.css", "text/css"),
-                       ("play.css", "text/css"), ("about", "application/json")]:  # fmt: skip
+    kinds = {".js": "text/javascript", ".css": "text/css"}
+    for name in ("", "play.js", "play_draw.js", "chart.js", "page.css", "play.css", "about"):
+        kind = kinds.get(os.path.splitext(name)[1], "application/json" if name else "text/html")
         status, headers, body = send(server, "GET", f"/{TOKEN}/{name}")
         assert status == 200 and headers["Content-Type"].startswith(kind) and body
         policy = headers["Content-Security-Policy"]
@@ -131,6 +133,20 @@ def test_localhost_is_this_server_too(server):
 
 def test_server_listens_on_the_loopback_interface_alone(server):
     assert server.socket.getsockname()[0] == "127.0.0.1" and server.socket.family == socket.AF_INET
+
+
+def test_address_for_the_browser_s_command_line_leads_to_the_page_once(text_file):
+    with PlayServer(Workbench(str(text_file)), TOKEN) as found:
+        thread = threading.Thread(target=found.serve_forever, args=(0.02,))
+        thread.start()
+        path = "/" + found.opening_url.rpartition("/")[2]
+        error_of(send(found, "GET", path, Host="evil.example"), 403)  # and it is not used up
+        error_of(send(found, "POST", path), 404)
+        status, headers, body = send(found, "GET", path)
+        assert (status, headers["Location"], body) == (302, f"/{TOKEN}/", b"")
+        error_of(send(found, "GET", path), 404)
+        found.shutdown()
+        thread.join(30)
 
 
 # ---- what may be asked ----
@@ -195,8 +211,8 @@ def test_body_that_is_no_object_of_json_is_refused(server, body):
     ({"learning_rate": -1}, "between"), ({"learning_rate": 1e400}, "JSON"), ({"learning_rate": "x" * 1000}, "must be a number"),
     ({"temperature": 0}, "between"), ({"temperature": None}, "must be a number"), ({"top_k": 0}, "between"), ({"top_k": 2.5}, "whole"),
        ({"n_embd": 10, "n_head": 3}, "n_embd (10) must be a multiple of n_head (3)"), ({"val_fraction": 1}, "between"),
-    ({"text": "passwd"}, "text must be one of"), ({"text": "lines", "lines": " \n\t\n"}, "no line to train on"),
-    ({"lines": 5}, "must be text"),
+    ({"text": "passwd"}, "text must be one of"), ({"text": "lines", "lines": " \n\t\n"}, "no text to train on"),
+    ({"lines": 5}, "must be text"), ({"split": "words"}, "split must be one of"), ({"val_fraction": "all"}, "must be a number"),
     ({"word": None}, "must be text"), ({"word": "\ud800"}, "surrogate"), ({"no\nsuch": 1}, "there is no setting"),
     ({"text": "lines", "lines": "ab\ncd", "val_fraction": 0.5}, "leaves none"),
     ({"n_embd": 256, "n_head": 1, "n_layer": 8, "block_size": 256}, "too large"),
@@ -295,7 +311,30 @@ def test_another_word_or_temperature_has_the_bits_of_a_new_run(server):
         new = json.loads(json.dumps(lines[-1]))
         for name in ("losses", "samples", "digests", "word", "command"):
             assert kept[name] == new[name]
+        assert new["is_new"] and not kept["is_new"]
     assert kept["samples"] == first["samples"]
+
+
+POEM = "Roses are red,\nviolets are blue.\n\nSugar is sweet\nand so are you.\n" * 4
+
+
+@pytest.mark.parametrize("split", ["lines", "paragraphs", "chunks"])
+def test_text_may_be_split_as_the_command_splits_it(server, in_process, tmp_path, split):
+    found = run(server, text="lines", lines=POEM, split=split, val_fraction=None)
+    (tmp_path / "lines.txt").write_text(POEM, encoding="utf-8")
+    losses, _ = printed_by(in_process, found["command"], tmp_path)
+    assert losses == [f"{loss:.4f}" for loss in found["losses"]]
+    assert ("--split" in found["command"][0]) == (split != "lines")
+    assert found["docs"] == {"lines": 16, "paragraphs": 5, "chunks": -(-len(POEM.strip()) // 8)}[split]
+    assert split == "lines" or "⏎" in found["embeddings"]["labels"]
+
+
+@pytest.mark.parametrize("text, expected", [
+    ({"text": "names"}, 0.003), ({"text": "lines", "lines": TEXT}, None), ({"text": "lines", "lines": "ab\nba\n" * 10}, 0.1),
+])  # fmt: skip
+def test_automatic_fraction_depends_on_the_number_of_documents(server, text, expected):
+    command = run(server, val_fraction="auto", **text)["command"][0]
+    assert (f"--val-fraction {expected}" in command) if expected else "--val" not in command
 
 
 @pytest.mark.parametrize("settings, part", [({"word": "emmañ"}, "'ñ'"), ({"word": "emmaemmaemma"}, "block_size 8"), ({"word": ""}, None),

@@ -8,21 +8,17 @@
 
 #include "kernels/body/adam_one.h"
 
-#define ADAM_CHUNK 256 /* parameters between two collections of unresolved ones; a multiple of 64 */
+#define ADAM_CHUNK 128             /* parameters between two collections of unresolved ones; a multiple of 64 */
+#define ADAM_RING (2 * ADAM_CHUNK) /* a chunk is collected when the one after it is done as well */
 
-/* A chunk before its update; and for each vector, the lanes in which the new v is certain, in which the new parameter is
- * neither tiny nor huge, and in which it depends on the last bit of the root. */
+/* The last two chunks before their update, parameter i at i % ADAM_RING; and for each vector, the lanes in which the new v,
+ * and those in which the new parameter, is not certain. */
 typedef struct {
-    double data[ADAM_CHUNK], grad[ADAM_CHUNK], v[ADAM_CHUNK];
-    uint8_t v_certain[ADAM_CHUNK / LANES], p_moderate[ADAM_CHUNK / LANES], p_ambiguous[ADAM_CHUNK / LANES];
-} __attribute__((aligned(64))) adam_chunk;
+    double data[ADAM_RING], grad[ADAM_RING], v[ADAM_RING];
+    uint8_t v_uncertain[ADAM_RING / LANES], p_uncertain[ADAM_RING / LANES], decaying[ADAM_RING / LANES];
+} __attribute__((aligned(64))) adam_ring;
 
-ALWAYS void adam_all_resolved(adam_chunk *old)
-{
-    memset(old->v_certain, ALL_LANES, sizeof old->v_certain);
-    memset(old->p_moderate, ALL_LANES, sizeof old->p_moderate);
-    memset(old->p_ambiguous, 0, sizeof old->p_ambiguous);
-}
+ALWAYS int64_t adam_ring_at(int64_t i) { return (int64_t)((uint64_t)i % ADAM_RING); }
 
 /* Eight bytes, the first in the lowest bits on either byte order. */
 ALWAYS uint64_t load_bytes(const uint8_t *p)
@@ -35,16 +31,8 @@ ALWAYS uint64_t load_bytes(const uint8_t *p)
     return bytes;
 }
 
-/* The lanes of eight vectors that are not resolved, one byte per vector. */
-ALWAYS uint64_t adam_unresolved_lanes(const adam_chunk *old, int k)
-{
-    const uint64_t certain = load_bytes(old->v_certain + 8 * k), moderate = load_bytes(old->p_moderate + 8 * k);
-    const uint64_t ambiguous = load_bytes(old->p_ambiguous + 8 * k);
-    return (~(certain & moderate) & 0x0101010101010101u * ALL_LANES) | ambiguous;
-}
-
 /* Unresolved parameters with their old values. m is already the new one, in its array. */
-enum { ADAM_QUEUE = 2 * ADAM_CHUNK };
+enum { ADAM_QUEUE = 4 * ADAM_CHUNK };
 typedef struct { /* the doubles first, so that each array is aligned for vectors */
     double data[ADAM_QUEUE + LANES], grad[ADAM_QUEUE + LANES], v[ADAM_QUEUE + LANES];
     int64_t count, at[ADAM_QUEUE];
@@ -52,33 +40,44 @@ typedef struct { /* the doubles first, so that each array is aligned for vectors
 
 /* Whether g, m and v are all +0.0: the row of a token or a position that has not occurred yet. They stay so, and if lr_t is
  * positive the parameter does not change (p - 0.0 is p, but -0.0 - -0.0 is not). */
-ALWAYS int adam_idle(const mg_adam_coefs *c, const adam_chunk *old, int64_t i, const double *m)
+ALWAYS int adam_idle(const mg_adam_coefs *c, const adam_ring *old, int64_t at, const double *m)
 {
-    const ivec any = (ivec)vec_load(old->grad + i) | (ivec)vec_load_unaligned(m) | (ivec)vec_load(old->v + i);
+    const ivec any = (ivec)vec_load(old->grad + at) | (ivec)vec_load_unaligned(m) | (ivec)vec_load(old->v + at);
     return c->lr_t > 0.0 && !mask_bits(mask_any_bit(any, ivec_set(-1)));
 }
 
+/* Nothing is uncertain beyond the n parameters of the chunk that begins at `first`. */
+ALWAYS void adam_end_chunk(adam_ring *old, int64_t first, int64_t n)
+{
+    const size_t end = (size_t)(n + LANES - 1) / LANES, beyond = ADAM_CHUNK / LANES - end;
+    memset(old->v_uncertain + adam_ring_at(first) / LANES + end, 0, beyond);
+    memset(old->p_uncertain + adam_ring_at(first) / LANES + end, 0, beyond);
+}
+
 /* Queue what is not resolved of a chunk, the n parameters from `first` on. */
-static __attribute__((noinline)) void adam_queue_unresolved(const mg_adam_coefs *c, const adam_chunk *old,
+static __attribute__((noinline)) void adam_queue_unresolved(const mg_adam_coefs *c, const adam_ring *old,
                                                             int64_t first, int64_t n, double *data, const double *m,
                                                             double *v, adam_queue *queue)
 {
+    const int64_t chunk = adam_ring_at(first);
     int64_t count = queue->count;
-    for (int k = 0; k < ADAM_CHUNK / LANES / 8; k++) {
-        uint64_t unresolved = adam_unresolved_lanes(old, k);
+    for (int64_t k = 0; k < ADAM_CHUNK; k += 8 * LANES) { /* eight vectors, a byte each */
+        uint64_t unresolved = load_bytes(old->v_uncertain + (chunk + k) / LANES)
+                              | load_bytes(old->p_uncertain + (chunk + k) / LANES);
         while (unresolved) {
             const int bit = __builtin_ctzll(unresolved), from = bit & ~7;
-            const int64_t i = LANES * (8 * k + bit / 8), j = i + bit % 8;
-            if ((unresolved >> from & ALL_LANES) == ALL_LANES && n - i >= LANES && adam_idle(c, old, i, m + first + i)) {
-                vec_store_unaligned(data + first + i, vec_load(old->data + i));
+            const int64_t i = k + LANES * (bit / 8), j = i + bit % 8, at = chunk + j;
+            if ((unresolved >> from & ALL_LANES) == ALL_LANES && n - i >= LANES
+                && adam_idle(c, old, chunk + i, m + first + i)) {
+                vec_store_unaligned(data + first + i, vec_load(old->data + chunk + i));
                 vec_store_unaligned(v + first + i, vec_set(0.0));
                 unresolved &= ~((uint64_t)ALL_LANES << from);
                 continue;
             }
             queue->at[count] = first + j;
-            queue->data[count] = old->data[j];
-            queue->grad[count] = old->grad[j];
-            queue->v[count] = old->v[j];
+            queue->data[count] = old->data[at];
+            queue->grad[count] = old->grad[at];
+            queue->v[count] = old->v[at];
             count += j < n;
             unresolved &= unresolved - 1;
         }

@@ -262,27 +262,44 @@ ALWAYS vec root_residual_limit(const root_constants *k, vec root)
     return root * k->last_place * binade;
 }
 
-/* For 2**-200 <= x <= 2**140. */
-ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
-{
-    root_answer a;
 #if MG_LANES == 8
-    /* On some processors the instruction vsqrtpd takes longer than all this (see adam_root_instruction). y is 1/sqrt(x) to 14 bits; near is sqrt(x) to two units in
-     * the last place, by one step of fourth order; the residual is twice what is missing, to 14 bits. The candidates are the
-     * roundings of near + residual / 2 at both ends of the window. */
-    const vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
+/* Of root_by_residual: sqrt(x) to two units in the last place, from y, which is 1/sqrt(x) to 14 bits, by one step of fourth
+ * order. */
+ALWAYS vec root_near(const root_constants *k, vec x, vec y)
+{
     const vec t = x * y;
     const vec e = vec_fma(-t, y, k->one);
-    const vec near = vec_fma(t * e, vec_fma(e, vec_fma(e, k->fourth, k->third), k->half), t);
+    return vec_fma(t * e, vec_fma(e, vec_fma(e, k->fourth, k->third), k->half), t);
+}
+
+/* The residual is twice what is missing, to 14 bits. The candidates are the roundings of near + residual / 2 at both ends of
+ * the window. */
+ALWAYS root_answer root_of_near(const root_constants *k, vec x, vec y, vec near)
+{
+    root_answer a;
     a.residual = vec_fma(-near, near, x) * y;
     a.other = vec_fma(a.residual, k->stretch, near);
     a.root = vec_fma(a.residual, k->shrink, near);
+    return a;
+}
+
+ALWAYS vec root_estimate(vec x) { return (vec)_mm512_rsqrt14_pd((__m512d)x); }
+#endif
+
+/* For 2**-200 <= x <= 2**140. */
+ALWAYS root_answer root_by_residual(const root_constants *k, vec x)
+{
+#if MG_LANES == 8
+    /* On some processors the instruction vsqrtpd takes longer than all this (see adam_root_instruction). */
+    const vec y = root_estimate(x);
+    return root_of_near(k, x, y, root_near(k, x, y));
 #else
+    root_answer a;
     a.root = vec_sqrt(x);
     a.residual = square_residual(x, a.root);
     a.ambiguous = vec_at_least(vec_abs(a.residual), root_residual_limit(k, a.root));
-#endif
     return a;
+#endif
 }
 
 /* The same for one number x of any size: x ** 2 and x ** 0.5 rounded to nearest, and in *other what pow may return

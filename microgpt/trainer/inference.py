@@ -48,49 +48,33 @@ class Sampler:
     def documents(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
         """Return n documents. After an exception the stream is in the state from before."""
         if self.engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
-            return self.texts(n, rng, *arguments)
+            return self.texts(n, rng, arguments)
         before = rng.getstate()
         try:
-            return self.texts(n, rng, *arguments)
+            return self.texts(n, rng, arguments)
         except BaseException:
             rng.setstate(before)
             raise
 
-    def texts(
-        self,
-        n: int,
-        rng: "Any",
-        temperature: float,
-        prompt: str,
-        top_k: "int | None",
-        top_p: "float | None",
-        max_length: "int | None",
-    ) -> "list[str]":
+    def texts(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
         """Return n documents."""
+        temperature, prompt, *cuts = arguments
         try:
-            if top_k is None and top_p is None and max_length is None:
+            if cuts == [None, None, None]:
                 texts = self.engine.sample_texts(rng, n, self.prompt_tokens(prompt), temperature, self.tokenizer)
                 return [prompt + text for text in texts]
-            cuts = top_k, top_p, max_length
-            return [prompt + "".join(self.draw(rng, temperature, prompt, *cuts)) for _ in range(n)]
+            return [prompt + "".join(self.draw(rng, arguments)) for _ in range(n)]
         except (ValueError, ArithmeticError) as error:
             found = self.error_of(error, temperature)
             if found is None:
                 raise
             raise found from error
 
-    def draw(
-        self,
-        rng: "Any",
-        temperature: float,
-        prompt: str,
-        top_k: "int | None",
-        top_p: "float | None",
-        max_length: "int | None",
-    ) -> "Iterator[Token]":
+    def draw(self, rng: "Any", arguments: "Arguments") -> "Iterator[Token]":
         """Return the Tokens of one document, drawn as they are asked for."""
         from ..generation import Token, draw
 
+        temperature, prompt, top_k, top_p, max_length = arguments
         tokens, length = self.prompt_tokens(prompt), self.block_size
         length = length if max_length is None else min(length, max_length)
         engine, text = self.engine, [*self.tokenizer.uchars, ""]
@@ -110,7 +94,7 @@ class Sampler:
             nonlocal tokens, begun
             step_index = self.engine.adam.step_index
             if tokens is None:
-                tokens, begun = self.draw(rng, *arguments), step_index
+                tokens, begun = self.draw(rng, arguments), step_index
             elif begun != step_index:
                 raise RuntimeError("the model was trained while generate() was under way: begin a new one")
             try:

@@ -1,0 +1,374 @@
+/* Adam, a vector at a time: the stages of an update, and the loop in which several vectors are under way at once. */
+#ifndef MG_BODY_ADAM_UPDATE_H
+#define MG_BODY_ADAM_UPDATE_H
+
+#include <string.h>
+
+#include "kernels/body/adam_unresolved.h"
+
+/* The coefficients, and the constants of the algorithm, in every lane. */
+typedef struct {
+    vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
+    vec square_stretch, one;
+    vec slack;            /* see adam_other: a factor, or a bit pattern */
+    vec p_usual, v_usual; /* see adam_unusual */
+    vec at_fixed_point;   /* see adam_decay_fixed_point */
+    root_constants root;
+} adam_vectors;
+
+/* The fixed point of decay: a number of this magnitude or less equals beta1 times itself, rounded. It is a small multiple of
+ * 2**-1074, the least double, and where m ends after a thousand or so steps without a gradient. */
+ALWAYS double adam_decay_fixed_point(double one_minus_beta1)
+{
+    double multiple = 0.49 / one_minus_beta1;
+    if (!(multiple < 0x1p+51)) multiple = 0x1p+51;
+    return (double)(int64_t)multiple * 0x1p-1074;
+}
+
+ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
+{
+    return (adam_vectors){
+        vec_keep(c->beta1), vec_keep(c->one_minus_beta1), vec_keep(c->beta2), vec_keep(c->one_minus_beta2),
+        vec_keep(c->m_scale), vec_keep(1.0 / c->m_scale), vec_keep(c->v_scale), vec_keep(1.0 / c->v_scale),
+        vec_keep(c->lr_t), vec_keep(c->eps),
+        .square_stretch = vec_keep(-1.0 - STRETCH(SQUARE_TIE_WINDOW)),
+        .one = vec_keep(1.0), .slack = MG_FMA ? vec_keep(0x3p-52) : (vec)ivec_set(-13),
+        .p_usual = vec_keep(0x1p-511), .v_usual = vec_keep(0x1p-127),
+        .at_fixed_point = vec_set(adam_decay_fixed_point(c->one_minus_beta1)),
+        .root = root_prepare(POW_TIE_WINDOW),
+    };
+}
+
+/* ---- ranges ----
+ *
+ * A new p and v are in range if 2**-511 <= |p| < 2**513 (then no step overflowed, and none that lost bits, being too small,
+ * moved its parameter) and 2**-200 <= v < 2**100. Usually 2**-511 <= |p| < 2 and 2**-127 <= v < 2: numbers whose exponents begin
+ * with the bits 01 and 0111. So the loop only collects in which bits numbers differ from the least of these, and where one of
+ * those bits or v's sign does, adam_check_ranges takes a closer look. */
+#define P_USUAL_BITS ((int64_t)3 << 61)
+#define V_USUAL_BITS ((int64_t)((uint64_t)31 << 59))
+
+ALWAYS int adam_unusual(vec p_bits, vec v_bits)
+{
+    return lanes_any(mask_any_bit((ivec)p_bits, ivec_set(P_USUAL_BITS)) | mask_any_bit((ivec)v_bits, ivec_set(V_USUAL_BITS)));
+}
+
+/* The lanes of a new p and a new v that are out of range. */
+ALWAYS mask adam_out_of_range(vec p, vec v)
+{
+    return ~(mask_between(vec_abs(p), vec_set(0x1p-511), vec_set(0x1p+513))
+             & mask_between(v, vec_set(0x1p-200), vec_set(0x1p+100)));
+}
+
+/* Of some whole vectors of a chunk, whose update is done: a result out of range is uncertain, unless its v decays. */
+static __attribute__((noinline)) void adam_check_vectors(adam_ring *old, int may_have_subnormals, int64_t first,
+                                                         int64_t vectors, const double *data, const double *v)
+{
+    for (int64_t i = first; i < first + vectors * LANES; i += LANES) {
+        const int64_t k = adam_ring_at(i) / LANES;
+        const mask p_out = adam_out_of_range(vec_load_unaligned(data + i), vec_set(1.0));
+        const mask v_out = adam_out_of_range(vec_set(1.0), vec_load_unaligned(v + i));
+        const unsigned decaying = may_have_subnormals ? old->decaying[k] : 0;
+        old->p_uncertain[k] |= (uint8_t)((mask_bits(v_out) & ~decaying) | mask_bits(p_out));
+    }
+}
+
+/* Of the n parameters from `first` on. */
+static __attribute__((noinline)) void adam_check_ranges(const adam_vectors *c, adam_ring *old, int may_have_subnormals,
+                                                        int64_t first, int64_t n, const double *data, const double *v)
+{
+    for (int64_t i = first; i + LANES <= first + n; i += 8 * LANES) {
+        const int64_t left = (first + n - i) / LANES, vectors = left < 8 ? left : 8;
+        vec p_bits = {0}, v_bits = {0};
+        for (int64_t k = i; k < i + vectors * LANES; k += LANES) {
+            p_bits = vec_or_xor(p_bits, vec_load_unaligned(data + k), c->p_usual);
+            v_bits = vec_or_xor(v_bits, vec_load_unaligned(v + k), c->v_usual);
+        }
+        if (adam_unusual(p_bits, v_bits)) adam_check_vectors(old, may_have_subnormals, i, vectors, data, v);
+    }
+}
+
+/* ---- decaying parameters ---- */
+
+/* beta * x + 0.0, 0 <= beta <= 1, without the hundreds of cycles that a product with a subnormal number takes. A subnormal
+ * number is its bits, as an integer, times 2**-1074, and so is the product. */
+ALWAYS vec decay(vec x, vec beta)
+{
+#if MG_FMA
+    const vec two52 = vec_set(0x1p+52);
+    const ivec bits = (ivec)x & ivec_set(INT64_MAX);
+    const vec product = vec_fma(beta, (vec)(bits | (ivec)two52) - two52, two52); /* the sum rounds to an integer */
+    const ivec product_bits = (ivec)product & ivec_set((1LL << 52) - 1);
+    const ivec subnormal = bits < ivec_set(1LL << 52);
+    const vec normal = beta * (vec)((ivec)x & ~subnormal) + 0.0;
+    const ivec decayed = product_bits | ((ivec)x & ivec_set(INT64_MIN) & (product_bits != 0));
+    return (vec)((decayed & subnormal) | ((ivec)normal & ~subnormal));
+#else
+    return beta * x + 0.0;
+#endif
+}
+
+/* Lanes of parameters without a gradient for thousands of steps. With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps
+ * is 2**-40 or more) and does not move a p of 2**-511 or more. m, and later v, become subnormal and are kept out of the
+ * arithmetic. */
+ALWAYS mask adam_decaying(vec g, vec m)
+{
+    return ~mask_any_bit((ivec)g | ((ivec)m & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
+}
+
+/* Their new moments. */
+ALWAYS void adam_decay(const adam_vectors *c, mask decaying, vec *m, vec *v)
+{
+    const mask at_fixed_point = vec_at_least(c->at_fixed_point, vec_abs(*m));
+    if (mask_bits(decaying & (~at_fixed_point | mask_between(*v, vec_set(0x1p-1074), vec_set(0x1p-1000))))) {
+        *m = decay(*m, c->beta1);
+        *v = decay(*v, c->beta2);
+    } else {
+        *m += 0.0; /* it may be -0.0 */
+        *v = c->beta2 * *v + 0.0;
+    }
+}
+
+/* ---- the stages of an update, each of which takes a vector's results from the one before ----
+ *
+ * What they leave in memory is certain in the lanes of no mask in `old`; m is right in all lanes. The old values are kept in
+ * `old`, from index `at` on. (One mask for each condition: to combine them would need the execution ports of the arithmetic.)
+ * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54.
+ * may_have_subnormals: check for decaying parameters. by_instruction: the root is the processor's (see adam_square_root);
+ * always so but with AVX-512. */
+
+typedef struct {
+    vec m, v;
+} adam_first;
+
+/* Stage 1: both moments. v_bits: see adam_unusual. */
+ALWAYS adam_first adam_moments(const adam_vectors *c, int may_have_subnormals, const double *data, double *grad, double *m,
+                               double *v, adam_ring *old, int64_t at, vec *v_bits)
+{
+    const vec g = vec_load_unaligned(grad);
+    vec mm = vec_load_unaligned(m), vv = vec_load_unaligned(v);
+    vec_store(old->data + at, vec_load_unaligned(data));
+    vec_store(old->grad + at, g);
+    vec_store(old->v + at, vv);
+
+    mask decaying = may_have_subnormals ? adam_decaying(g, mm) : MASK_NONE;
+    const int any_decaying = may_have_subnormals && lanes_any(decaying);
+    vec decayed_m = mm, decayed_v_of = vv;
+    if (any_decaying) {
+        decaying &= mask_between(vv, vec_set(0.0), vec_set(0x1p+100));
+        adam_decay(c, decaying, &decayed_m, &decayed_v_of);
+        mm = vec_select(decaying, vec_set(0.0), mm);
+        vv = vec_select(decaying, vec_set(1.0), vv);
+    }
+    if (may_have_subnormals) mask_store_bits(old->decaying + at / LANES, decaying);
+    vec new_m = c->beta1 * mm + c->one_minus_beta1 * g;
+
+    /* v with the square rounded to nearest, and with the double that pow may return instead. Squares too small for an
+     * exact residual are too small to move a v that is in range. */
+    const vec square = g * g;
+    const vec other_square = fma_or_mul_add(square_residual(square, g), c->square_stretch, square);
+    const vec decayed_v = c->beta2 * vv;
+    vec new_v = decayed_v + c->one_minus_beta2 * square;
+    const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
+    mask_store_bits(old->v_uncertain + at / LANES, vec_differs(new_v, other_v));
+    *v_bits = vec_or_xor(*v_bits, new_v, c->v_usual);
+    const adam_first first = {new_m, new_v};
+
+    if (any_decaying) {
+        new_m = vec_select(decaying, decayed_m, new_m);
+        new_v = vec_select(decaying, decayed_v_of, new_v);
+    }
+    vec_store_unaligned(grad, vec_set(0.0));
+    vec_store_unaligned(m, new_m);
+    vec_store_unaligned(v, new_v);
+    return first;
+}
+
+typedef struct {
+    vec m, v_hat, root; /* or what the root is estimated from */
+} adam_second;
+
+/* Stage 2: v_hat, and its root or an estimate. */
+ALWAYS adam_second adam_root(const adam_vectors *c, int unit_v, int by_instruction, adam_first f)
+{
+    const vec v_hat = unit_v ? f.v : divide_by_constant(f.v, c->v_scale, c->v_inverse);
+#if MG_LANES == 8
+    if (!by_instruction) return (adam_second){f.m, v_hat, root_estimate(v_hat)};
+#else
+    (void)by_instruction;
+#endif
+    return (adam_second){f.m, v_hat, vec_sqrt(v_hat)};
+}
+
+typedef struct {
+    adam_second s;
+    vec near; /* the root, nearly */
+} adam_third;
+
+/* Stage 3, without the instruction: a better estimate. */
+ALWAYS adam_third adam_near(const adam_vectors *c, int by_instruction, adam_second s)
+{
+#if MG_LANES == 8
+    if (!by_instruction) return (adam_third){s, root_near(&c->root, s.v_hat, s.root)};
+#else
+    (void)c;
+    (void)by_instruction;
+#endif
+    return (adam_third){s, s.root};
+}
+
+typedef struct {
+    vec step, residual;
+    mask ambiguous; /* whether it depends on the last bit of the root, and then residual's sign tells the other one */
+} adam_fourth;
+
+/* Stage 4: the root, and the step. m: the new one of the same vector, from memory, because passing it on takes registers; but
+ * not subnormal numbers (see adam_decaying). */
+ALWAYS adam_fourth adam_step(const adam_vectors *c, int unit_m, int may_have_subnormals, int by_instruction, adam_third t,
+                             const double *m)
+{
+    vec root = t.s.root, residual;
+    mask ambiguous;
+#if MG_LANES == 8
+    if (!by_instruction) {
+        const root_answer a = root_of_near(&c->root, t.s.v_hat, t.s.root, t.near);
+        root = a.root;
+        residual = a.residual;
+        ambiguous = root_is_ambiguous(&a);
+    } else
+#else
+    (void)by_instruction;
+#endif
+    {
+        residual = square_residual(t.s.v_hat, root);
+        ambiguous = vec_at_least(vec_abs(residual), root_residual_limit(&c->root, root));
+    }
+    const vec new_m = may_have_subnormals ? t.s.m : vec_load_unaligned(m);
+    const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
+    return (adam_fourth){c->lr_t * m_hat / (root + c->eps), residual, ambiguous};
+}
+
+/* p minus a step that is at least as far from this one as any that the other root may give. Where it gives the same
+ * parameter, so does every step in between.
+ *
+ * The other root, one unit in the last place above or below, moves root + eps by at most two units in its last place,
+ * 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of them, and
+ * the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where s < 1.5 * 2**52, by
+ * 4 or 5 above, and so by at most 3 * 2**-52 of itself. */
+ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec residual)
+{
+#if MG_FMA
+    return vec_fma(step, vec_copysign(c->slack, residual) - c->one, p);
+#else
+    /* 5 to 7 units less where the residual is positive, 9 to 11 more where it is negative, 5 being enough (from a power of two
+     * downwards, where they are halves, as well). If ambiguous, 2**-254 <= |residual| < 2**90: the upper four of its
+     * exponent's bits are 6, 7 or 8; with the sign before them 22, 23 or 24. */
+    return p - (vec)ivec_add((ivec)step, ivec_add((ivec)((uvec)residual >> 59), (ivec)c->slack));
+#endif
+}
+
+/* Stage 5: the parameters. p_bits: see adam_unusual. */
+ALWAYS void adam_move(const adam_vectors *c, adam_fourth f, double *data, adam_ring *old, int64_t at, vec *p_bits)
+{
+    const vec p = vec_load_unaligned(data);
+    const vec new_p = p - f.step;
+    vec_store_unaligned(data, new_p);
+    *p_bits = vec_or_xor(*p_bits, new_p, c->p_usual);
+    mask_store_bits(old->p_uncertain + at / LANES,
+                    mask_unequal(f.ambiguous, new_p, adam_other(c, p, f.step, f.residual)));
+}
+
+/* The last parameters, fewer than a vector. */
+static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_have_subnormals, int64_t lanes,
+                      double *data, double *grad, double *m, double *v, adam_ring *old, int64_t at)
+{
+    double part[4][LANES] = {{0.0}};
+    double *const whole[4] = {data, grad, m, v};
+    vec bits = {0};
+    for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
+    const adam_first first = adam_moments(c, may_have_subnormals, part[0], part[1], part[2], part[3], old, at, &bits);
+    const adam_third third = adam_near(c, 1, adam_root(c, unit_v, 1, first));
+    adam_move(c, adam_step(c, unit_m, may_have_subnormals, 1, third, part[2]), part[0], old, at, &bits);
+    const unsigned decaying = may_have_subnormals ? old->decaying[at / LANES] : 0;
+    const unsigned p_out = mask_bits(adam_out_of_range(vec_load_unaligned(part[0]), vec_set(1.0)));
+    const unsigned v_out = mask_bits(adam_out_of_range(vec_set(1.0), vec_load_unaligned(part[3])));
+    old->p_uncertain[at / LANES] |= (uint8_t)((v_out & ~decaying) | p_out);
+    for (int a = 0; a < 4; a++) memcpy(whole[a], part[a], (size_t)lanes * sizeof(double));
+}
+
+/* Collect what is not resolved of the chunk at `first`, of n parameters in all, and resolve it when there is enough. */
+ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c, int may_have_subnormals, adam_ring *old,
+                              int unusual, int64_t first, int64_t n, double *data, double *m, double *v,
+                              adam_queue *queue)
+{
+    const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
+    if (count < ADAM_CHUNK) adam_end_chunk(old, first, count);
+    if (unusual) adam_check_ranges(c, old, may_have_subnormals, first, count, data, v);
+    adam_queue_unresolved(coefs, old, first, count, data, m, v, queue);
+    return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
+}
+
+/* Software pipelining: an update is a long dependency chain, so as many vectors are in flight as there are stages. The last
+ * stage comes first: what a stage hands on is then used before the next vector's takes its place. A chunk is collected when
+ * the one after it is done as well, because a branch that depends on what was just stored would wait for it. */
+ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals,
+                                 int by_instruction, int64_t n, double *data, double *grad, double *m, double *v)
+{
+    const adam_vectors c = adam_prepare(coefs);
+    const int64_t whole = n / LANES * LANES, last = by_instruction ? 3 : 4;
+    adam_ring old;
+    adam_queue queue;
+    queue.count = 0;
+    adam_first first = {c.one, c.one};
+    adam_second second = {c.one, c.one, c.one};
+    adam_third third = {second, c.one};
+    adam_fourth fourth = {c.one, c.one, MASK_NONE};
+    vec p_bits = {0}, v_bits = {0};
+    int64_t i = 0, collected = 0;
+    int unusual = 0;
+/* Whether the vector that is `stage` vectors behind exists. */
+#define ADAM_HAS(stage) (i >= (stage)*LANES && i < whole + (stage)*LANES)
+#define ADAM_STAGES(all)                                                                                             \
+    {                                                                                                                \
+        const int64_t j = i - last * LANES, k = j + LANES;                                                           \
+        if (all || ADAM_HAS(last)) adam_move(&c, fourth, data + j, &old, adam_ring_at(j), &p_bits);                  \
+        if (by_instruction) third = adam_near(&c, 1, second);                                                        \
+        if (all || ADAM_HAS(last - 1))                                                                               \
+            fourth = adam_step(&c, unit_m, may_have_subnormals, by_instruction, third, m + k);                       \
+        if (!by_instruction) third = adam_near(&c, 0, second);                                                       \
+        second = adam_root(&c, unit_v, by_instruction, first);                                                       \
+        if (all || ADAM_HAS(0))                                                                                      \
+            first = adam_moments(&c, may_have_subnormals, data + i, grad + i, m + i, v + i, &old, adam_ring_at(i),   \
+                                 &v_bits);                                                                           \
+    }
+    for (; i < whole && i < last * LANES; i += LANES) ADAM_STAGES(0)
+    while (i < whole) {
+        const int64_t next = i / ADAM_CHUNK * ADAM_CHUNK + ADAM_CHUNK, end = next < whole ? next : whole;
+        for (; i < end; i += LANES) ADAM_STAGES(1)
+        if (i < next) break;
+        /* The chunk before this one has its last parameters among the numbers of this one. */
+        const int now = adam_unusual(p_bits, v_bits);
+        p_bits = v_bits = (vec){0};
+        if (i > ADAM_CHUNK) {
+            const mg_status status = adam_collect(coefs, &c, may_have_subnormals, &old, unusual | now, collected, n, data, m,
+                                                  v, &queue);
+            if (status) return status;
+            collected += ADAM_CHUNK;
+        }
+        unusual = now;
+    }
+    for (; i < whole + last * LANES; i += LANES) ADAM_STAGES(0)
+    unusual |= adam_unusual(p_bits, v_bits);
+    if (whole < n)
+        adam_part(&c, unit_m, unit_v, may_have_subnormals, n - whole, data + whole, grad + whole, m + whole, v + whole, &old,
+                  adam_ring_at(whole));
+    for (; collected < n; collected += ADAM_CHUNK) {
+        const mg_status status = adam_collect(coefs, &c, may_have_subnormals, &old, unusual, collected, n, data, m, v, &queue);
+        if (status) return status;
+    }
+    return adam_resolve_queue(coefs, &queue, data, m, v);
+#undef ADAM_STAGES
+#undef ADAM_HAS
+}
+
+#endif
