@@ -2,8 +2,9 @@
 
     python bench/bench_sampling.py --json bench/results/sampling.json
 
-Each engine loads one model, trained and saved by the fused engine, and draws from the same stream. A token is one pass
-through the model and one draw, the one that ends a document included. All options of pyperf work.
+Each engine loads one model, trained and saved by the fused engine, and draws from the same stream. A token is one draw, the
+one that ends a document included. The fused engine remembers what follows each beginning of a text, so the time of a token
+depends on how many texts are drawn: each time from an engine that remembers nothing. All options of pyperf work.
 """
 import os
 import tempfile
@@ -15,6 +16,7 @@ from harness import cli, machine, micro
 machine.find_package()
 
 ENGINES, STEPS, COMPARED = ("fused", "graph", "reference"), 1000, 20
+DRAWN = [("fused", 20), ("fused", 1000), ("fused", 5000), ("graph", 20), ("reference", 20)]  # engine, texts
 
 
 def main():
@@ -30,28 +32,44 @@ def main():
             trainer = Trainer(load_docs(BUNDLED), num_steps=STEPS)
             trainer.run()
             trainer.save(args.model)
-        made = {engine: runner.bench_time_func(engine, sample, engine, args.model) for engine in ENGINES}
+        names = [f"{engine}, {n:,} texts" for engine, n in DRAWN]
+        made = {name: runner.bench_time_func(name, sample, *what, args.model) for name, what in zip(names, DRAWN)}
         if args.worker:
             return
         texts = {engine: Trainer.load(args.model, engine=engine).sample(COMPARED) for engine in ENGINES}
-    rows = micro.rows(made, "reference")
-    for row in rows:
-        row |= {"compared": COMPARED, "same_text": texts[row["name"]] == texts["reference"]}
+    rows = micro.rows(made, names[-1])
+    for row, (engine, _) in zip(rows, DRAWN):
+        row |= {"compared": COMPARED, "same_text": texts[engine] == texts["reference"]}
     notes = [f"The default model after {STEPS} steps; temperature 0.5."]
     micro.finish("sampling", args, [tables.sampling], notes, load, rows, steps=STEPS)
 
 
-def sample(n, engine, path):
-    """Return the seconds for n tokens, from the time of n texts."""
+def sample(n, engine, texts, path):
+    """Return the seconds for n tokens, from the time of n texts or more: `texts` again and again, nothing remembered before."""
     from microgpt import Trainer
 
     trainer = Trainer.load(path, engine=engine)
-    started = perf_counter()
-    texts = trainer.sample(n)
-    seconds = perf_counter() - started
-    # A text shorter than the block ends with a token that was drawn, too.
-    block_size = trainer.settings["block_size"]
-    return seconds * n / sum(min(len(text) + 1, block_size) for text in texts)
+    state, block_size = trainer.rng.getstate(), trainer.settings["block_size"]
+    seconds = tokens = 0
+    for _ in range(-(-n // texts)):
+        if engine == "fused":
+            forget(trainer)
+        trainer.rng.setstate(state)
+        started = perf_counter()
+        drawn = trainer.sample(texts)
+        seconds += perf_counter() - started
+        # A text shorter than the block ends with a token that was drawn, too.
+        tokens += sum(min(len(text) + 1, block_size) for text in drawn)
+    return seconds * n / tokens
+
+
+def forget(trainer):
+    """Let the engine sample from other parameters for once, so that it remembers nothing of these."""
+    data = trainer.model.data
+    first = data[0]
+    data[0] += 1.0
+    trainer.sample(1, seed=1)
+    data[0] = first
 
 
 if __name__ == "__main__":
