@@ -108,16 +108,19 @@ class UpdateLoop:
 
     def _iterate(self, target: "Any", over: ast.expr) -> None:
         call = over.func.id if isinstance(over, ast.Call) and isinstance(over.func, ast.Name) else None
-        plain = isinstance(over, ast.Call) and not over.keywords and not any(isinstance(x, ast.Starred) for x in over.args)
-        if call == "enumerate" and plain and len(over.args) == 1 and isinstance(target, ast.Tuple) and len(target.elts) == 2:  # type: ignore[attr-defined]  # a Call
-            self._index = self._name(target.elts[0])
-            self._iterate(target.elts[1], over.args[0])  # type: ignore[attr-defined]  # a pair of names, as its caller has seen
-        elif call == "zip" and plain and isinstance(target, ast.Tuple) and len(target.elts) == len(over.args):  # type: ignore[attr-defined]
-            for part, given in zip(target.elts, over.args):  # type: ignore[attr-defined]
-                self._elements[self._name(part)] = given
-        elif call == "range" and plain and len(over.args) == 1:  # type: ignore[attr-defined]
+        given: list[ast.expr] = []  # its arguments, if they are plain
+        if isinstance(over, ast.Call) and not over.keywords and not any(isinstance(x, ast.Starred) for x in over.args):
+            given = over.args
+        parts = target.elts if isinstance(target, ast.Tuple) else []
+        if call == "enumerate" and len(given) == 1 and len(parts) == 2:
+            self._index = self._name(parts[0])
+            self._iterate(parts[1], given[0])
+        elif call == "zip" and parts and len(parts) == len(given):
+            for part, argument in zip(parts, given):
+                self._elements[self._name(part)] = argument
+        elif call == "range" and len(given) == 1:
             self._index = self._name(target)
-            self.count = over.args[0]  # type: ignore[attr-defined]
+            self.count = given[0]
         elif call in ("enumerate", "zip", "range", "reversed", "map", "filter"):
             raise Unfit(over, f"{call}() is used in another way than over parameters and lists")
         else:

@@ -352,7 +352,7 @@ class Plan:
         assert isinstance(test, ast.If)
         test.body = [loop]
         if update.kept:
-            test.orelse[0].body = [_parse(f"{', '.join(sorted(made & later))}, = __microgpt_left__", loop)]  # type: ignore[attr-defined]
+            test.orelse[0].body = [_parse(f"{', '.join(sorted(made & later))}, = __microgpt_left__", loop)]  # type: ignore[attr-defined]  # an If
         bodies, index, _ = place[-1]
         bodies[index : index + 1] = [*new, ast.fix_missing_locations(given), test]
         self.updates.append(update)
@@ -366,7 +366,7 @@ class Plan:
         if not is_fresh(self.nodes, numbers):
             return True
         inside = set(walk(loop))
-        return any(isinstance(n, ast.Attribute) and n.attr == numbers.attr and isinstance(n.ctx, ast.Load)  # type: ignore[attr-defined]
+        return any(isinstance(n, ast.Attribute) and n.attr == numbers.attr and isinstance(n.ctx, ast.Load)  # type: ignore[attr-defined]  # an Attribute
                    and n not in inside for n in self.nodes)  # fmt: skip
 
     @staticmethod
