@@ -425,6 +425,14 @@ def test_user_code_has_the_bits_of_the_original_and_is_compiled(command, tmp_pat
     assert len(columns) == 7 and rows[0][-3:] == ["–", "–", "–"] and rows[1][3] == "yes"
 
 
+@pytest.mark.slow
+def test_a_changed_architecture_has_the_bits_of_the_program_as_written(command):
+    done = command(BENCH / "bench_user_code.py", "--changes", "--quick", "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].startswith("GELU") and done.stdout.rstrip().endswith("True")
+
+
+@pytest.mark.slow
 def test_compiled_user_code_is_replayed_for_every_length(tmp_path):
     """A row "compiled" that fell back to eager would have the same bits, and say something else."""
     run = user_gpt.make(task.write(tmp_path, NAMES, 4), "compiled")
