@@ -229,6 +229,13 @@ def test_user_code_has_the_bits_of_the_original_and_is_compiled(command, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_changed_architecture_has_the_bits_of_the_program_as_written(command):
+    done = command(BENCH / "bench_user_code.py", "--changes", "--quick", "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].startswith("GELU") and done.stdout.rstrip().endswith("True")
+
+
+@pytest.mark.slow
 def test_value_measures_the_script_s_class_without_running_the_script(command, tmp_path, script):
     path = tmp_path / "value.json"
     done = command(BENCH / "bench_value.py", "--script", script, "--json", path, "--operator", "a + b", "--quick")
