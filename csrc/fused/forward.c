@@ -69,10 +69,14 @@ static void decide_to_skip(const mg_engine *e, mg_layer_activations *layer, cons
         all_finite &= layer->finite[b];
         nactive += layer->nactive[b];
     }
-    /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked. */
+    /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked; what is known of it
+     * is used once, for the forward pass that follows its update. */
+    const double known = layer->fc2_magnitude;
+    layer->fc2_magnitude = NAN;
     layer->active_share = (double)nactive / (double)(panels * hidden);
     layer->skip_inactive = all_finite && layer->active_share < 0.8
-                           && e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2) < MG_SAFE_MAGNITUDE;
+                           && (known < MG_SAFE_MAGNITUDE
+                               || e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2) < MG_SAFE_MAGNITUDE);
 }
 
 /* The MLP's second product and the residual. */

@@ -232,7 +232,8 @@ def test_user_code_has_the_bits_of_the_original_and_is_compiled(command, tmp_pat
 def test_a_changed_architecture_has_the_bits_of_the_program_as_written(command):
     done = command(BENCH / "bench_user_code.py", "--changes", "--quick", "--repeats", 1)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].startswith("GELU") and done.stdout.rstrip().endswith("True")
+    row = done.stdout.splitlines()[1]
+    assert row.startswith("GELU") and row.endswith("True")
 
 
 @pytest.mark.slow
