@@ -276,7 +276,7 @@ its own: the results are the same.
         """Let `train` and `position_losses_of` use up to this many threads, the calling one included: 1 at first.
 
         They start when there is work for them, and sleep when there is none. A step that is faster on one thread is not
-        shared; least_work: from how many multiplications of a forward pass on it is (for tests).
+        shared: one of less than LEAST_SHARED_WORK multiplications in a forward pass.
         """
         cdef double least = LEAST_SHARED_WORK
         cdef int status

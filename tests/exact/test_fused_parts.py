@@ -3,12 +3,19 @@ import pytest
 from conftest import hexes
 
 from microgpt import GPT, Adam, Tokenizer, Trainer
+from microgpt.core import fused
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
 
 DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
 SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
           dict(n_embd=4, n_head=1, n_layer=0, block_size=3), dict(n_embd=72, n_head=2, n_layer=2, block_size=12)]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def share_all(monkeypatch):
+    """Steps are shared however short they are."""
+    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
 
 
 def in_parts(cuts, slices_at_once, steps, shape, threads=1):
@@ -19,7 +26,7 @@ def in_parts(cuts, slices_at_once, steps, shape, threads=1):
     model = GPT(tokenizer.vocab_size, **shape, rng=rng)
     adam, engine, losses = Adam(model, num_steps=steps), FusedEngine(model), []
     bounds, count = [0, *cuts, len(docs)], len(engine.part_slices(len(cuts) + 1)) - 1
-    engine.set_threads(threads, least_work=0)
+    engine.set_threads(threads)
     for _ in range(steps):
         values = []
         for first, end in reversed([*zip(bounds, bounds[1:])]):
