@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fused/weights.h"
+#include "fused/backward.h"
 
 /* What members may take together, in bytes, if there are more of them than threads. */
 static const int64_t MEMBERS_BYTES = INT64_C(1) << 28;
