@@ -175,7 +175,7 @@ def test_a_killed_rank_ends_the_job_and_the_last_checkpoint_stays(tmp_path, whic
             process.communicate(timeout=30)
         finally:
             process.kill()
-    assert "KeyboardInterrupt" in err  # it has ended; mpiexec, which was interrupted too, says 0 or 255
+    assert process.returncode != 0
     names = Trainer.load(tmp_path / "run.safetensors")
     assert names.step_index >= 10 and names.step_index % 10 == 0
 
