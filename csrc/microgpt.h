@@ -84,9 +84,9 @@ void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data);
 mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                          double *m, double *v, int libm);
 
-/* All of the above. */
-mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
-                       double *grad, double *m, double *v);
+/* Whether mg_adam_update may stop at some parameter, with those before it updated: with usual settings and gradients it
+ * cannot. */
+int mg_adam_may_stop(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad, const double *v);
 
 /* ---- the engine (fused/) ---- */
 

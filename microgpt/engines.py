@@ -340,9 +340,9 @@ class Graph(_Compiled, _ScriptLoop):
         return total * seed
 
     def update(self) -> None:
-        """Do Adam's step, after a copy if it may fail at one parameter with those before it updated or all decayed."""
+        """Do Adam's step, after a copy if it may fail at one parameter with those before it updated."""
         adam = self.adam
-        if adam._squares_are_finite() and not adam.weight_decay:
+        if not adam.may_stop_midway():
             adam.step()  # one call of C, which no interrupt divides
             return
         self.before = self.model.data.copy(), adam.m.copy(), adam.v.copy()

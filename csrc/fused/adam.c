@@ -58,20 +58,15 @@ int mg_adam_may_fail(const mg_kernels *kernels, const mg_adam_coefs *coefs, int6
            && !(kernels->sum_of_magnitudes(n, grad) < MG_SAFE_MAGNITUDE);
 }
 
+int mg_adam_may_stop(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad, const double *v)
+{
+    const int negative_v = kernels->or_of_bits(n, v) >> 63; /* or a -0.0, or a nan with a sign */
+    return mg_adam_may_fail(kernels, coefs, n, grad, negative_v);
+}
+
 mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                          double *m, double *v, int libm)
 {
     if (libm) return kernels->adam_update_libm(coefs, n, data, grad, m, v);
-    const int negative_v = kernels->or_of_bits(n, v) >> 63; /* or a -0.0, or a nan with a sign */
-    return kernels->adam_update(coefs, mg_adam_may_fail(kernels, coefs, n, grad, negative_v), n, data, grad, m, v);
-}
-
-mg_status mg_adam_step(const mg_kernels *kernels, const mg_adam_config *config, int64_t step, int64_t n, double *data,
-                       double *grad, double *m, double *v)
-{
-    mg_adam_coefs coefs;
-    const mg_status status = mg_adam_prepare(config, step, &coefs);
-    if (status) return status;
-    mg_adam_decay(&coefs, n, data);
-    return mg_adam_update(kernels, &coefs, n, data, grad, m, v, 0);
+    return kernels->adam_update(coefs, mg_adam_may_stop(kernels, coefs, n, grad, v), n, data, grad, m, v);
 }

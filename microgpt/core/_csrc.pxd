@@ -62,6 +62,7 @@ cdef extern from "microgpt.h" nogil:
     mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
     void mg_clip_gradient(const mg_config *config, double clip, double *grad)
     void mg_adam_decay(const mg_adam_coefs *coefs, int64_t n, double *data)
+    int mg_adam_may_stop(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, const double *grad, const double *v)
     mg_status mg_adam_update(const mg_kernels *kernels, const mg_adam_coefs *coefs, int64_t n, double *data, double *grad,
                              double *m, double *v, int libm)
 

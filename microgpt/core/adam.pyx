@@ -15,6 +15,7 @@ from microgpt.core._csrc cimport (
     mg_adam_coefs,
     mg_adam_config,
     mg_adam_decay,
+    mg_adam_may_stop,
     mg_adam_prepare,
     mg_adam_update,
     mg_clip_gradient,
@@ -219,24 +220,17 @@ The bits are those of `reference.Adam`.
             raise_adam(status)
         self.steps += 1
 
-    def _squares_are_finite(self):
-        """Whether no gradient is nan or so large that its square overflows: then `step` cannot stop half-way."""
+    def may_stop_midway(self):
+        """Return whether `step` may raise with some parameters updated. Raises what `step` raises before it changes any."""
+        cdef mg_adam_coefs coefs
+        cdef int found
         self.ready()
         if self.model is None:
             raise TypeError("this Adam has no model")
-        cdef const double *grad = self.model.params_grad
-        cdef Py_ssize_t i, n = self.model.num_params
-        # Four sums side by side, for speed: each is 0.0 until a product is not finite, and nan from then on.
-        cdef double a = 0.0, b = 0.0, c = 0.0, d = 0.0
+        self.prepare(&coefs)
         with nogil:
-            for i in range(0, n - 3, 4):
-                a += grad[i] * 1.4e154 * 0.0
-                b += grad[i + 1] * 1.4e154 * 0.0
-                c += grad[i + 2] * 1.4e154 * 0.0
-                d += grad[i + 3] * 1.4e154 * 0.0
-            for i in range(n - n % 4, n):
-                a += grad[i] * 1.4e154 * 0.0
-        return a + b + c + d == 0.0
+            found = mg_adam_may_stop(kernels(), &coefs, self.model.num_params, self.model.params_grad, self.v_data)
+        return bool(found)
 
     @property
     def m(self):

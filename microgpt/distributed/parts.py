@@ -150,7 +150,7 @@ class _FusedPart:
         self.kernels.part_gradients(*self.slices[chunk])
 
     def update(self) -> None:
-        if not self.adam._squares_are_finite():
+        if self.adam.may_stop_midway():
             self.before = self.model.data.copy(), self.adam.m.copy(), self.adam.v.copy()
         self.adam.step()
         self.before, self.unfinished = None, False
