@@ -15,12 +15,12 @@
 
 static double *hidden_grad(const mg_engine *e, int64_t l)
 {
-    return e->ws.kept ? e->ws.kept[MG_LAYER_PRODUCTS * l + MG_FC1].dy : e->ws.grad.dr;
+    return e->ws.kept ? mg_kept_of(e, l, MG_FC1)->dy : e->ws.grad.dr;
 }
 
 static double *qkv_grad(const mg_engine *e, int64_t l)
 {
-    return e->ws.kept ? e->ws.kept[MG_LAYER_PRODUCTS * l + MG_QKV].dy : e->ws.grad.dqkv;
+    return e->ws.kept ? mg_kept_of(e, l, MG_QKV)->dy : e->ws.grad.dqkv;
 }
 
 /* dx [nin] = the gradient of w x, rows in the given order (NULL: descending), for some panels. */
@@ -95,7 +95,7 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
     const int64_t lanes = k->lanes, n_embd = e->config.n_embd, hidden = 4 * n_embd;
     const double *w = in->params + fc1->at;
     int32_t *descending = e->ws.scratch.index_scratch;
-    mg_to_rows(e, some, n_embd, layer->xn2, e->ws.kept ? e->ws.kept[fc1->product].x_rows : e->ws.scratch.x_rows);
+    mg_to_rows(e, some, n_embd, layer->xn2, e->ws.kept ? mg_kept_of(e, fc1->layer, MG_FC1)->x_rows : e->ws.scratch.x_rows);
     for (int64_t b = some.end - 1; b >= some.first; b--) {
         const int64_t nactive = layer->nactive[b];
         const int32_t *active = layer->active + b * hidden;
@@ -282,9 +282,8 @@ mg_status mg_backward(mg_engine *e, const mg_backward_args *in)
         args.l = l;
         args.sparse = may_skip(e, in, l);
         if (e->ws.kept) {
-            mg_kept_product *kept = e->ws.kept + MG_LAYER_PRODUCTS * l;
-            kept[MG_FC1].sparse = args.sparse;
-            kept[MG_FC2].sparse = args.sparse && act->layers[l].active_share < 0.4;
+            mg_kept_of(e, l, MG_FC1)->sparse = args.sparse;
+            mg_kept_of(e, l, MG_FC2)->sparse = args.sparse && act->layers[l].active_share < 0.4;
         }
         status = mg_share_panels(e, stage_mlp, &args, in->poll);
         if (!status) status = mg_share_heads(e, stage_attention, &args, in->poll);

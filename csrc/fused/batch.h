@@ -7,26 +7,35 @@
 
 /* Parameters whose gradients are computed together: some rows of a matrix, or, for the first slice, all embeddings. */
 typedef struct mg_slice {
-    mg_matrix matrix;   /* its product is negative for the embeddings */
+    mg_matrix matrix;   /* its `which` is negative for the embeddings */
     int64_t first, end; /* rows */
     int64_t at, count;  /* its parameters */
 } mg_slice;
 
-/* e->slices and e->num_slices: all parameters, in their order. MG_OK or MG_NO_MEMORY. */
-mg_status mg_batch_make_slices(mg_engine *e);
+/* e->slices and e->num_slices, all parameters in their order, and scratch for mg_batch_slice on each thread of e->pool. MG_OK
+ * or MG_NO_MEMORY. */
+mg_status mg_batch_prepare(mg_engine *e);
+
+/* Loss and backward pass of one document of a batch, tokens from start[0] to start[1] - 1. seed: the gradient of its loss.
+ * Statuses of mg_document_loss and mg_backward. */
+mg_status mg_batch_document(mg_engine *e, const mg_backward_args *in, const int32_t *tokens, const int64_t *start,
+                            double seed, mg_poll *poll, double *loss);
 
 /* The first part for documents `first` to `end` - 1, which are e->members afterwards: losses, and what gradients are made
- * of. seed: the gradient of each document's loss. losses: indexed as the documents are. MG_OK, MG_LOG_DOMAIN, MG_NO_MEMORY,
- * MG_NO_THREAD, MG_INTERRUPTED. */
-mg_status mg_batch_documents(mg_engine *e, const double *params, const int32_t *tokens, const int64_t *starts,
-                             int64_t first, int64_t end, double seed, int grad_has_minus_zero, mg_poll *poll,
-                             double *losses);
+ * of. pool: the threads that share them, e->pool or NULL. seed: the gradient of each document's loss. losses: indexed as the
+ * documents are. MG_OK, MG_LOG_DOMAIN, MG_NO_MEMORY, MG_NO_THREAD, MG_INTERRUPTED. */
+mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, const int32_t *tokens,
+                             const int64_t *starts, int64_t first, int64_t end, double seed, int grad_has_minus_zero,
+                             mg_poll *poll, double *losses);
 
-/* The second for one slice: the gradients of the members, the last first, added to grad. */
+/* The second for one slice: the gradients of the members, the last first, added to grad. index_scratch: the calling thread's. */
 mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, double *grad, int32_t *index_scratch,
                          mg_poll *poll);
 
-/* How many documents of these to hold in memory together. */
-int64_t mg_batch_group(const mg_engine *e, const int64_t *starts, int64_t documents);
+/* Positions of the longest of these documents. */
+int64_t mg_batch_longest(const int64_t *starts, int64_t documents);
+
+/* How many documents of so many positions fit into the memory that members may take; at least 1. */
+int64_t mg_batch_capacity(const mg_engine *e, int64_t positions);
 
 #endif

@@ -6,15 +6,7 @@
 #include "fused/rollback.h"
 #include "fused/weights.h"
 
-/* What the documents of a part may take together, in bytes. */
-static const int64_t PART_BYTES = INT64_C(1) << 28;
-
-int64_t mg_part_capacity(const mg_engine *e, int64_t positions)
-{
-    const int64_t lanes = e->kernels->lanes, panels = (positions + lanes - 1) / lanes;
-    const int64_t fit = PART_BYTES / mg_workspace_bytes(&e->config, lanes, panels, 1);
-    return fit > 1 ? fit : 1;
-}
+int64_t mg_part_capacity(const mg_engine *e, int64_t positions) { return mg_batch_capacity(e, positions); }
 
 mg_status mg_part_slices(mg_engine *e, int64_t processes, int64_t *count)
 {
@@ -23,7 +15,7 @@ mg_status mg_part_slices(mg_engine *e, int64_t processes, int64_t *count)
         e->slices = NULL;
         e->processes = processes;
     }
-    const mg_status status = mg_batch_make_slices(e);
+    const mg_status status = mg_batch_prepare(e);
     *count = e->num_slices;
     return status;
 }
@@ -38,17 +30,11 @@ mg_status mg_part_losses(mg_engine *e, const double *params, const double *grad,
 {
     if (!documents) return MG_OK;
     const int has_minus_zero = e->kernels->or_of_bits(e->at.num_params, grad) && mg_has_minus_zero(e, grad);
-    mg_pool *pool = e->pool;
-    const int shares = mg_engine_shares(e, starts[documents] - starts[0] - documents);
-    mg_status status = MG_OK;
-    for (int i = 0; shares && i < mg_pool_threads(pool) && !status; i++)
-        status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, 1);
+    mg_pool *pool = mg_engine_shares(e, starts[documents] - starts[0] - documents) ? e->pool : NULL;
+    const mg_status status = mg_batch_prepare(e); /* now, because mg_part_gradients should not fail */
     if (status) return status;
-    if (!shares) e->pool = NULL; /* a short step is done sooner by one thread */
-    status = mg_batch_documents(e, params, tokens, starts, 0, documents, 1.0 / (double)batch_size, has_minus_zero, poll,
-                                losses);
-    e->pool = pool;
-    return status;
+    return mg_batch_documents(e, pool, params, tokens, starts, 0, documents, 1.0 / (double)batch_size, has_minus_zero,
+                              poll, losses);
 }
 
 typedef struct {
@@ -64,7 +50,7 @@ static mg_status do_piece(void *context, int worker, int64_t item, mg_poll *poll
     mg_engine *e = p->e;
     mg_slice slice = e->slices[p->first + item / p->pieces];
     const int64_t piece = item % p->pieces, rows = ((slice.end - slice.first) / p->pieces + 7) / 8 * 8 + 8;
-    if (slice.matrix.product < 0) { /* embeddings are one piece */
+    if (slice.matrix.which < 0) { /* embeddings are one piece */
         if (piece) return MG_OK;
     } else {
         const int64_t end = slice.first + (piece + 1) * rows;
@@ -79,7 +65,7 @@ static mg_status do_piece(void *context, int worker, int64_t item, mg_poll *poll
 mg_status mg_part_gradients(mg_engine *e, int64_t documents, int64_t first, int64_t end, double *grad)
 {
     if (!documents) return MG_OK;
-    const mg_status status = mg_batch_make_slices(e); /* none, if the number of threads has changed */
+    const mg_status status = mg_batch_prepare(e); /* nothing to do, unless the number of threads has changed */
     int64_t positions = 0;
     for (int64_t d = 0; d < documents; d++) positions += e->members[d].ws.doc.n;
     mg_pool *pool = mg_engine_shares(e, positions) ? e->pool : NULL;

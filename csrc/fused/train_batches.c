@@ -18,18 +18,10 @@ typedef struct {
     mg_run *run;
     mg_adam_coefs coefs;
     mg_status prepared; /* of coefs: an error of theirs comes after one of the documents, as in the script */
-    int64_t members; /* documents in memory */
-    int last;        /* whether the gradients are complete with them */
-    int may_fail;    /* Atomic. Whether Adam may, with some slice's gradients */
+    int64_t members;    /* documents in memory */
+    int last;           /* whether the gradients are complete with them */
+    int may_fail;       /* Atomic. Whether Adam may, with some slice's gradients */
 } batch;
-
-static void see_positions(batch *b)
-{
-    for (int64_t d = 0; d < b->documents; d++) {
-        const int64_t n = b->starts[d + 1] - b->starts[d] - 1;
-        if (b->run->positions_seen < n) b->run->positions_seen = n;
-    }
-}
 
 /* Documents are independent until their gradients meet, so each goes forward and backward before the one before it: memory
  * holds the activations of one. */
@@ -38,15 +30,12 @@ static mg_status step_alone(batch *b)
     mg_engine *e = b->e;
     for (int64_t d = b->documents - 1; d >= 0; d--) {
         const int64_t *start = b->starts + d, n = start[1] - start[0] - 1;
-        mg_status status = mg_document_loss(e, b->state->params, b->tokens + start[0], n, b->poll, b->losses + d);
-        if (status) return status;
-        e->ws.doc.inv_n *= b->seed; /* in the graph, the gradient of a document's sum is 1 / n times that of its loss */
         /* A sum that began with +0.0 is never -0.0, so from the second document on there is none in grad. */
         const mg_backward_args backward = {.params = b->state->params,
                                            .grad = b->grad,
                                            .grad_has_minus_zero = b->run->grad_has_minus_zero,
                                            .poll = mg_is_long(e, n) ? b->poll : NULL};
-        status = mg_backward(e, &backward);
+        const mg_status status = mg_batch_document(e, &backward, b->tokens, start, b->seed, b->poll, b->losses + d);
         if (status) return status;
     }
     if (b->prepared) return b->prepared;
@@ -84,16 +73,15 @@ static mg_status do_update(void *context, int worker, int64_t item, mg_poll *pol
 static mg_status step_shared(batch *b)
 {
     mg_engine *e = b->e;
-    mg_status status = mg_batch_make_slices(e);
-    for (int i = 0; i < mg_pool_threads(e->pool) && !status; i++)
-        status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, 1);
+    mg_status status = mg_batch_prepare(e);
     if (status) return status;
-    const int64_t group = mg_batch_group(e, b->starts, b->documents);
+    const int64_t capacity = mg_batch_capacity(e, mg_batch_longest(b->starts, b->documents));
+    const int64_t threads = mg_pool_threads(e->pool), group = capacity > threads ? capacity : threads;
     b->may_fail = 0;
     for (int64_t end = b->documents; end > 0; end -= b->members) {
         b->members = end < group ? end : group;
         b->last = b->members == end;
-        status = mg_batch_documents(e, b->state->params, b->tokens, b->starts, end - b->members, end, b->seed,
+        status = mg_batch_documents(e, e->pool, b->state->params, b->tokens, b->starts, end - b->members, end, b->seed,
                                     b->run->grad_has_minus_zero, b->poll, b->losses);
         if (!status) status = mg_pool_run(e->pool, do_slice, b, e->num_slices, b->poll);
         if (status) return status;
@@ -124,7 +112,8 @@ mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t s
                .run = &r};
     while (*done < batches) {
         b.starts = starts + *done * batch_size;
-        see_positions(&b);
+        const int64_t longest = mg_batch_longest(b.starts, batch_size);
+        if (r.positions_seen < longest) r.positions_seen = longest;
         b.prepared = mg_adam_prepare(config, step + *done, &b.coefs);
         const int shares = mg_engine_shares(e, b.starts[batch_size] - b.starts[0] - batch_size);
         status = shares ? step_shared(&b) : step_alone(&b);

@@ -5,14 +5,13 @@
 mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which)
 {
     const int64_t n_embd = e->config.n_embd, layer = e->at.layers + l * e->at.layer_size;
-    const int64_t product = MG_LAYER_PRODUCTS * l + which;
     switch (which) {
-    case MG_QKV: return (mg_matrix){product, layer + e->at.attn_wq, 3 * n_embd, n_embd};
-    case MG_WO: return (mg_matrix){product, layer + e->at.attn_wo, n_embd, n_embd};
-    case MG_FC1: return (mg_matrix){product, layer + e->at.mlp_fc1, 4 * n_embd, n_embd};
-    case MG_FC2: return (mg_matrix){product, layer + e->at.mlp_fc2, n_embd, 4 * n_embd};
+    case MG_QKV: return (mg_matrix){l, which, layer + e->at.attn_wq, 3 * n_embd, n_embd};
+    case MG_WO: return (mg_matrix){l, which, layer + e->at.attn_wo, n_embd, n_embd};
+    case MG_FC1: return (mg_matrix){l, which, layer + e->at.mlp_fc1, 4 * n_embd, n_embd};
+    case MG_FC2: return (mg_matrix){l, which, layer + e->at.mlp_fc2, n_embd, 4 * n_embd};
     }
-    return (mg_matrix){MG_LM_HEAD, e->at.lm_head, e->config.vocab_size, n_embd};
+    return (mg_matrix){0, MG_LM_HEAD, e->at.lm_head, e->config.vocab_size, n_embd};
 }
 
 void mg_to_rows(const mg_engine *e, mg_panels some, int64_t nin, const double *x, double *x_rows)
@@ -80,9 +79,9 @@ static mg_status update(const mg_engine *e, const mg_fused_update *u, int64_t at
 /* The layer whose mlp_fc2 this is, if the next forward pass will want to know its magnitude; else NULL. */
 static mg_layer_activations *layer_of_fc2(const mg_engine *e, const mg_matrix *matrix)
 {
-    const int64_t l = (matrix->product - 1) / MG_LAYER_PRODUCTS;
-    if (matrix->product == MG_LM_HEAD || matrix->product - MG_LAYER_PRODUCTS * l != MG_FC2) return NULL;
-    return e->ws.act.layers[l].active_share < 0.8 ? &e->ws.act.layers[l] : NULL;
+    if (matrix->which != MG_FC2) return NULL;
+    mg_layer_activations *layer = &e->ws.act.layers[matrix->layer];
+    return layer->active_share < 0.8 ? layer : NULL;
 }
 
 mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix)
@@ -98,7 +97,7 @@ mg_status mg_update_embeddings(const mg_engine *e, const mg_backward_args *in)
 
 static void keep(const mg_engine *e, const mg_matrix *matrix, mg_panels some, const double *x, const double *dy)
 {
-    const mg_kept_product *kept = &e->ws.kept[matrix->product];
+    const mg_kept_product *kept = mg_kept_of(e, matrix->layer, matrix->which);
     const int64_t panel = matrix->nout * e->kernels->lanes, at = some.first * panel;
     mg_to_rows(e, some, matrix->nin, x, kept->x_rows);
     if (dy != kept->dy) memcpy(kept->dy + at, dy + at, (size_t)((some.end - some.first) * panel) * sizeof *dy);
@@ -162,12 +161,12 @@ mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, i
 {
     const mg_kernels *k = document->kernels;
     const mg_workspace *ws = &document->ws;
-    const mg_kept_product *kept = &ws->kept[matrix->product];
-    const int64_t nout = matrix->nout, nin = matrix->nin, l = (matrix->product - 1) / MG_LAYER_PRODUCTS;
-    if (!kept->sparse || matrix->product - MG_LAYER_PRODUCTS * l != MG_FC1)
+    const mg_kept_product *kept = mg_kept_of(document, matrix->layer, matrix->which);
+    const int64_t nout = matrix->nout, nin = matrix->nin;
+    if (!kept->sparse || matrix->which != MG_FC1)
         return weight_rows(k, ws->doc.n, end - first, nin, kept->x_rows, kept->x_stride, kept->dy + first * k->lanes,
                            nout * k->lanes, grad + matrix->at + first * nin, kept->sparse, index_scratch, poll);
-    const mg_layer_activations *layer = &ws->act.layers[l];
+    const mg_layer_activations *layer = &ws->act.layers[matrix->layer];
     mg_status status = MG_OK;
     for (int64_t b = ws->doc.panels - 1; b >= 0 && !status; b--) {
         const int32_t *active = layer->active + b * nout;

@@ -19,13 +19,20 @@ typedef struct {
     mg_poll *poll;                 /* or NULL: the pass is not interruptible */
 } mg_backward_args;
 
-/* One matrix of the model: which of a document's kept products it has, its offset, its shape. */
+/* One matrix of the model: its name, its offset, its shape. */
 typedef struct {
-    int64_t product, at, nout, nin;
+    int64_t layer, which; /* as for mg_matrix_of */
+    int64_t at, nout, nin;
 } mg_matrix;
 
 /* Of layer l (0 for MG_LM_HEAD); which: MG_LM_HEAD, MG_QKV (the three are one), MG_WO, MG_FC1 or MG_FC2. */
 mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which);
+
+/* What a workspace that keeps products keeps of that matrix. */
+static inline mg_kept_product *mg_kept_of(const mg_engine *e, int64_t l, int64_t which)
+{
+    return &e->ws.kept[MG_LAYER_PRODUCTS * l + which];
+}
 
 /* The gradient of a matrix w in w x, added to in->grad; with an update, the matrix is updated, some rows at a time, by a
  * gradient that does not leave the cache. Or, if the workspace keeps products, what the gradient is made of is kept, for
