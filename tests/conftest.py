@@ -72,6 +72,14 @@ def isa(request):
 
 
 @pytest.fixture
+def share_all(monkeypatch):
+    """Threads share every step, however short it is."""
+    from microgpt.core import fused
+
+    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
+
+
+@pytest.fixture
 def command(tmp_path):
     """Runs `python ARGUMENTS` in an empty folder, as a user would; the result has .returncode, .stdout, .stderr."""
 

@@ -41,7 +41,7 @@ def ask(url, **settings):
 
 def test_address_is_written_to_stdout_and_answers(start, tmp_path):
     (tmp_path / "my.txt").write_text("emma\nolivia\n", encoding="utf-8")
-    (tmp_path / "input.txt").write_text("other\n", encoding="utf-8")  # is not read: nobody named it
+    (tmp_path / "input.txt").write_text("other\n", encoding="utf-8")  # is not read: no flag names it
     process, url = start("--input", "my.txt", "--settings", "http://127.0.0.1:1/old/#seed=7&lines=a+b%0A<")
     assert url.startswith("http://127.0.0.1:") and url.endswith("/#seed=7&lines=a+b%0A%3C") and len(url.split("/")[3]) >= 20
     with urllib.request.urlopen(url.partition("#")[0] + "about", timeout=60) as answer:

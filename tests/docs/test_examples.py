@@ -159,7 +159,7 @@ def code_cells(name):
 
 
 def stored_outputs(cell):
-    """What a cell printed and, as text, what it showed; a hexadecimal float has other last bits with another libm."""
+    """What a cell printed and, as text, what it showed; the last bits of a hexadecimal float depend on the libm."""
     streams = ["".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream"]
     shown = ["".join(output["data"]["text/plain"]) for output in cell["outputs"] if output["output_type"] == "execute_result"]
     return ["".join(streams), *(re.sub(r"0x1\.\w+p[+-]\d+", "0x", text).rstrip() for text in shown)]

@@ -1,41 +1,10 @@
 """Batches: (1 / B) * sum(losses) of B documents, one backward pass, one update, in all engines."""
-import functools
-import random
 
-import oracle
 import pytest
-from conftest import hexes
+from small_runs import DOCS, SHAPES, check_failed_step, expected_numbers, numbers
 
-from microgpt import DivergedError, Trainer, reference
+from microgpt import Trainer
 from microgpt.train import main
-
-DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
-SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
-          dict(n_embd=4, n_head=1, n_layer=0, block_size=3)]  # fmt: skip
-
-
-@functools.cache
-@oracle.collector_off()
-def expected_run(num_steps, batch_size, seed=42, **shape):
-    """The script with its loss one level up, written out: losses, parameters and moments."""
-    rng, docs = random.Random(seed), list(DOCS)
-    rng.shuffle(docs)
-    uchars = sorted(set("".join(docs)))
-    bos = len(uchars)
-    model = reference.GPT(bos + 1, **shape, rng=rng)
-    adam, losses = reference.Adam(model, num_steps=num_steps), []
-    for step in range(num_steps):
-        batch = [docs[(step * batch_size + i) % len(docs)] for i in range(batch_size)]
-        each = [reference.document_loss([bos, *map(uchars.index, doc), bos], model) for doc in batch]
-        loss = (1 / batch_size) * sum(each)
-        loss.backward()
-        losses.append(loss.data)
-        adam.step()
-    return losses, [p.data for p in model.params], adam.m, adam.v
-
-
-def numbers(trainer, losses):
-    return [hexes(x) for x in (losses, trainer.parameters, trainer.adam.m, trainer.adam.v)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -43,15 +12,14 @@ def numbers(trainer, losses):
 def test_a_batch_is_the_script_one_level_up(engine, shape, batch_size):
     trainer = Trainer(DOCS, num_steps=2, engine=engine, batch_size=batch_size, **shape)
     losses = trainer.run()
-    expected = expected_run(2, batch_size, **shape)
-    assert numbers(trainer, losses) == [hexes(x) for x in expected]
+    assert numbers(trainer, losses) == expected_numbers(2, batch_size, **shape)
 
 
 @pytest.mark.slow
 def test_every_instruction_set(isa):
     shape = dict(n_embd=20, n_head=2, n_layer=1, block_size=12)
     trainer = Trainer(DOCS, num_steps=2, batch_size=6, **shape)
-    assert numbers(trainer, trainer.run()) == [hexes(x) for x in expected_run(2, 6, **shape)]
+    assert numbers(trainer, trainer.run()) == expected_numbers(2, 6, **shape)
 
 
 def test_a_batch_of_one_is_the_script(engine):
@@ -93,17 +61,7 @@ def test_gradients_that_were_there_are_added_to(compiled_engine):
 def test_a_batch_that_fails_has_no_effect(engine):
     trainer = Trainer(DOCS, num_steps=9, engine=engine, batch_size=3, **SHAPES[0])
     twin = Trainer(DOCS, num_steps=9, engine=engine, batch_size=3, **SHAPES[0])
-    trainer.run(2)
-    twin.run(2)
-    before = trainer.parameters
-    broken = before * 2000.0  # probabilities of 0
-    trainer.parameters = broken
-    with pytest.raises(DivergedError):
-        trainer.run(1)
-    assert trainer.step_index == 2 and hexes(trainer.parameters) == hexes(broken)
-    assert {float(p.grad) for p in trainer.model.params} == {0.0}
-    trainer.parameters = before
-    assert numbers(trainer, trainer.run(1)) == numbers(twin, twin.run(1))
+    check_failed_step(trainer, twin, 1)
 
 
 @pytest.mark.parametrize("value, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ("2", TypeError)])

@@ -1,21 +1,19 @@
 """A batch in parts, as several ranks compute it, here one after the other in one process: the bits of the whole batch."""
 import pytest
+import small_runs
 from conftest import hexes
+from small_runs import DOCS
 
 from microgpt import GPT, Adam, Tokenizer, Trainer
-from microgpt.core import fused
+from microgpt.config import Config
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
+from microgpt.distributed.parts import part_of
+from microgpt.engines import Fused, Graph
 
-DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
-SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
-          dict(n_embd=4, n_head=1, n_layer=0, block_size=3), dict(n_embd=72, n_head=2, n_layer=2, block_size=12)]  # fmt: skip
+SHAPES = [*small_runs.SHAPES, dict(n_embd=72, n_head=2, n_layer=2, block_size=12)]
 
-
-@pytest.fixture(autouse=True)
-def share_all(monkeypatch):
-    """Steps are shared however short they are."""
-    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
+pytestmark = pytest.mark.usefixtures("share_all")
 
 
 def in_parts(cuts, slices_at_once, steps, shape, threads=1):
@@ -85,3 +83,20 @@ def test_arguments_that_no_part_has():
     with pytest.raises(KeyError):
         FusedEngine(large).part_losses(["ab" * 300] * 40, tokenizer.ids, 40, check)
     assert not large.grad.any()
+
+
+@pytest.mark.parametrize("kept", [{}, dict(weight_decay=0.5)], ids=str)
+@pytest.mark.parametrize("kind", [Fused, Graph])
+def test_an_update_that_fails_midway_is_undone(kind, kept):
+    tokenizer = Tokenizer(DOCS)
+    engine = kind(tokenizer.vocab_size, Config(num_steps=9, **SHAPES[0], **kept), kind.seeded(1))
+    engine.adam.v[-1] = -1.0  # of which Adam takes the root when all other parameters are updated
+    before, part = [hexes(x) for x in (engine.parameters(), engine.adam.m, engine.adam.v)], part_of(engine, 1)
+    part.begin(True)
+    part.losses(DOCS, tokenizer, len(DOCS), lambda: None)
+    for chunk in range(len(part.chunks)):
+        part.add(chunk)
+    with pytest.raises(ValueError, match="v is negative"):
+        part.update()
+    part.clear()
+    assert [hexes(x) for x in (engine.parameters(), engine.adam.m, engine.adam.v)] == before

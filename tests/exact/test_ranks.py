@@ -4,6 +4,7 @@ import sys
 import pytest
 from conftest import hexes
 from mpi_jobs import digest, run_tasks
+from small_runs import DOCS, SHAPES
 
 from microgpt import Trainer
 from microgpt.core.simd import simd_info
@@ -12,9 +13,6 @@ from microgpt.trainer import ENGINES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
 
-DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
-SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
-          dict(n_embd=4, n_head=1, n_layer=0, block_size=3)]  # fmt: skip
 LARGE = dict(n_embd=72, n_head=2, n_layer=2, block_size=12)
 SIZES = (1, 2, 3, 5, 9)
 

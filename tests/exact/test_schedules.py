@@ -1,12 +1,11 @@
 """Learning rates that do not fall linearly: `reference.scheduled_rate`, and every engine with its bits."""
-import functools
 import json
 import math
 import random
 
-import oracle
 import pytest
 from conftest import hexes
+from small_runs import DOCS, SHAPES, expected_numbers, numbers
 
 from microgpt import GPT, Adam, Trainer, Value, reference, run_sweep
 from microgpt.config import SCHEDULES, Config
@@ -15,37 +14,12 @@ from microgpt.storage.checkpoint import read_about
 from microgpt.storage.runlog import learning_rate, read_log
 from microgpt.train import main
 
-DOCS = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia"]
-SHAPES = [dict(n_embd=8, n_head=2, n_layer=1, block_size=5), dict(n_embd=6, n_head=3, n_layer=2, block_size=16),
-          dict(n_embd=4, n_head=1, n_layer=0, block_size=3)]  # fmt: skip
 RATES = [dict(schedule="constant"), dict(schedule="cosine"), dict(warmup=2), dict(schedule="constant", warmup=3),
          dict(schedule="cosine", warmup=1)]  # fmt: skip
 
 
-@functools.cache
-@oracle.collector_off()
-def expected_run(num_steps, batch_size=1, shape=0, rates=0):
-    """The script with the rates of `reference.scheduled_rate`, written out: losses, parameters and moments."""
-    rng, docs = random.Random(42), list(DOCS)
-    rng.shuffle(docs)
-    uchars = sorted(set("".join(docs)))
-    bos = len(uchars)
-    model = reference.GPT(bos + 1, **SHAPES[shape], rng=rng)
-    adam, losses = reference.Adam(model), []
-    for step in range(num_steps):
-        # As Adam's own rate falls, it is set so that nothing of it is left.
-        adam.num_steps, adam.learning_rate = None, reference.scheduled_rate(step, 0.01, num_steps, **RATES[rates])
-        batch = [docs[(step * batch_size + i) % len(docs)] for i in range(batch_size)]
-        each = [reference.document_loss([bos, *map(uchars.index, doc), bos], model) for doc in batch]
-        loss = each[0] if batch_size == 1 else (1 / batch_size) * sum(each)
-        loss.backward()
-        losses.append(loss.data)
-        adam.step()
-    return [hexes(x) for x in (losses, [p.data for p in model.params], adam.m, adam.v)]
-
-
-def numbers(trainer, losses):
-    return [hexes(x) for x in (losses, trainer.parameters, trainer.adam.m, trainer.adam.v)]
+def expected(num_steps, batch_size, shape, rates):
+    return expected_numbers(num_steps, batch_size, tuple(RATES[rates].items()), **SHAPES[shape])
 
 
 # ---- the definition ----
@@ -80,7 +54,7 @@ def test_an_adam_has_the_rates_of_its_reference():
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_every_engine_has_the_bits_of_the_reference(engine, rates, batch_size):
     trainer = Trainer(DOCS, 4, engine=engine, batch_size=batch_size, **SHAPES[0], **RATES[rates])
-    assert numbers(trainer, trainer.run()) == expected_run(4, batch_size, 0, rates)
+    assert numbers(trainer, trainer.run()) == expected(4, batch_size, 0, rates)
 
 
 @pytest.mark.slow
@@ -88,14 +62,14 @@ def test_every_engine_has_the_bits_of_the_reference(engine, rates, batch_size):
 @pytest.mark.parametrize("rates", range(len(RATES)))
 def test_other_shapes(compiled_engine, shape, rates):
     trainer = Trainer(DOCS, 4, engine=compiled_engine, **SHAPES[shape], **RATES[rates])
-    assert numbers(trainer, trainer.run()) == expected_run(4, 1, shape, rates)
+    assert numbers(trainer, trainer.run()) == expected(4, 1, shape, rates)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_every_instruction_set(isa, batch_size):
     for rates in range(len(RATES)):
         trainer = Trainer(DOCS, 5, batch_size=batch_size, **SHAPES[1], **RATES[rates])
-        assert numbers(trainer, trainer.run()) == expected_run(5, batch_size, 1, rates)
+        assert numbers(trainer, trainer.run()) == expected(5, batch_size, 1, rates)
 
 
 @pytest.mark.parametrize("rates", RATES, ids=str)
@@ -176,7 +150,7 @@ def test_a_run_resumes_in_another_engine(tmp_path, first, second, rates):
     trainer.save(tmp_path / "run")
     resumed = Trainer.load(tmp_path / "run", DOCS, second)
     assert {name: resumed.settings[name] for name in RATES[rates]} == RATES[rates]
-    assert numbers(resumed, losses + resumed.run()) == expected_run(4, 1, 0, rates)
+    assert numbers(resumed, losses + resumed.run()) == expected(4, 1, 0, rates)
 
 
 @pytest.mark.parametrize("began", [{}, dict(schedule="cosine", warmup=2)], ids=str)

@@ -6,19 +6,13 @@ import threading
 
 import pytest
 from conftest import hexes
-from test_batches import DOCS, SHAPES, expected_run, numbers
+from small_runs import DOCS, SHAPES, expected_numbers, numbers
 
 from microgpt import DivergedError, Trainer
 from microgpt.core import fused
 from microgpt.train import main
 
 THREADS = [2, 3, 5]
-
-
-@pytest.fixture
-def share_all(monkeypatch):
-    """Steps are shared however short they are."""
-    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
 
 
 def shared(trainer, threads):
@@ -33,7 +27,7 @@ def shared(trainer, threads):
 def test_threads_give_the_bits_of_the_script(share_all, shape, batch_size, threads):
     trainer = shared(Trainer(DOCS, num_steps=2, batch_size=batch_size, **shape), threads)
     assert trainer.shares_steps()
-    assert numbers(trainer, trainer.run()) == [hexes(x) for x in expected_run(2, batch_size, **shape)]
+    assert numbers(trainer, trainer.run()) == expected_numbers(2, batch_size, **shape)
 
 
 @pytest.mark.slow
@@ -41,7 +35,7 @@ def test_threads_give_the_bits_of_the_script(share_all, shape, batch_size, threa
 def test_every_instruction_set(share_all, isa, threads):
     shape = dict(n_embd=20, n_head=2, n_layer=1, block_size=12)
     trainer = shared(Trainer(DOCS, num_steps=2, batch_size=6, **shape), threads)
-    assert numbers(trainer, trainer.run()) == [hexes(x) for x in expected_run(2, 6, **shape)]
+    assert numbers(trainer, trainer.run()) == expected_numbers(2, 6, **shape)
 
 
 def long_documents(count, length):

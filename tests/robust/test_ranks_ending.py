@@ -96,7 +96,7 @@ from microgpt import Trainer
 trainer = Trainer(["emma", "ava"], comm=MPI.COMM_WORLD, batch_size=2)
 
 def fail(chunk):
-    raise MemoryError("in the midst of a step")
+    raise MemoryError("in the middle of a step")
 
 if MPI.COMM_WORLD.Get_rank():
     trainer._ranks.chain.part.add = fail
@@ -107,7 +107,7 @@ trainer.run()
 def test_a_rank_that_fails_where_the_others_wait_for_it_ends_the_job():
     done = run_ranks(3, "-c", BREAKS, timeout=30)
     assert done.returncode != 0
-    assert "left the others, so all end: MemoryError: in the midst of a step" in done.stderr
+    assert "left the others, so all end: MemoryError: in the middle of a step" in done.stderr
 
 
 def test_objects_that_are_no_communicator():

@@ -8,16 +8,11 @@ import pytest
 from conftest import hexes
 
 from microgpt import Trainer
-from microgpt.core import fused
 
 DOCS = ["emma", "olivia", "ava", "isabella"]
+pytestmark = pytest.mark.usefixtures("share_all")
+
 SHAPE = dict(num_steps=10**6, batch_size=4, n_embd=8, n_head=2, block_size=8)
-
-
-@pytest.fixture(autouse=True)
-def share_all(monkeypatch):
-    """Steps are shared however short they are."""
-    monkeypatch.setattr(fused, "LEAST_SHARED_WORK", 0.0)
 
 
 def trainer_with(threads):
