@@ -16,6 +16,7 @@ from harness.contender import Script
 machine.find_package()
 
 SIZES, STEPS, ROUNDS = {"n_embd 16": 16, "n_embd 64": 64}, 12, 3
+QUICK_STEPS = 3
 
 
 def main():
@@ -26,16 +27,17 @@ def main():
     args = p.parse_args()
     cli.check_files(p, args.script)
     core, warnings = cli.choose_core()
+    steps = QUICK_STEPS if args.quick else STEPS
     if args.changes:
-        return changes(args, core, cli.pace(args, ROUNDS))
+        return changes(args, core, cli.pace(args, ROUNDS), steps)
     pace, sizes = cli.pace(args, ROUNDS), list(SIZES)[: 1 if args.quick else None]
-    rows, absent, more = contest.each("user code", sizes, 6, pace, lambda *of: play(args, core, pace, *of))
-    notes = [f"{STEPS} steps per round after a first one, {pace.rounds} rounds in turns, medians. Bits: against the first row's."]
+    rows, absent, more = contest.each("user code", sizes, 6, pace, lambda *of: play(args, core, pace, steps, *of))
+    notes = [f"{steps} steps per round after a first one, {pace.rounds} rounds in turns, medians. Bits: against the first row's."]
     cli.finish("user_code", args, machine.describe(core), warnings + more, [tables.user_code], notes, absent, rows=rows,
-               sizes=[SIZES[name] for name in sizes], steps=STEPS, rounds=pace.rounds)  # fmt: skip
+               sizes=[SIZES[name] for name in sizes], steps=steps, rounds=pace.rounds)  # fmt: skip
 
 
-def changes(args, core, pace):
+def changes(args, core, pace, steps):
     """Print how many times faster than as it is written each changed program is, and whether its bits are the same."""
     import user_gpt
 
@@ -43,9 +45,9 @@ def changes(args, core, pace):
     ways, made = [user_gpt.AS_WRITTEN, *user_gpt.WAYS], {}
 
     def race(change, folder, progress):
-        the_task = task.write(folder, load_docs(BUNDLED), STEPS + 1)
+        the_task = task.write(folder, load_docs(BUNDLED), steps + 1)
         users = [field.module(way, user_gpt.__file__, folder, core, {"way": way, "change": change}) for way in ways]
-        found = contest.play(users, users[0], the_task, STEPS, pace, progress)
+        found = contest.play(users, users[0], the_task, steps, pace, progress)
         made[change] = found[0]
         return found
 
@@ -60,21 +62,21 @@ def changes(args, core, pace):
         print(f"WARNING: {sentence}")
 
 
-def play(args, core, pace, size, folder, progress):
+def play(args, core, pace, steps, size, folder, progress):
     """Return the rows of one size, {name: why it was not run}, and warnings."""
     import user_gpt
 
     from microgpt.data import BUNDLED, load_docs
 
     n_embd = SIZES[size]
-    the_task = task.write(folder, load_docs(BUNDLED), STEPS + 1, n_embd=n_embd)
+    the_task = task.write(folder, load_docs(BUNDLED), steps + 1, n_embd=n_embd)
     if args.script:
         original = Script("microgpt.py", edited.with_n_embd(args.script, n_embd, folder / "script.py"), folder, core)
     else:
         original = field.trainer("reference", "reference", folder, core)
     users = [field.module(f"user code: {way}", user_gpt.__file__, folder, core, {"way": way}) for way in user_gpt.WAYS]
     engines = [field.trainer(engine, engine, folder, core) for engine in ("graph", "fused")]
-    rows, absent, warnings = contest.play([original, *users, *engines], original, the_task, STEPS, pace, progress)
+    rows, absent, warnings = contest.play([original, *users, *engines], original, the_task, steps, pace, progress)
     for row in rows:
         row["n_embd"], row["times_original"] = n_embd, measure.ratio(rows[0]["rounds"], row["rounds"])
     return rows, absent, warnings

@@ -24,6 +24,8 @@ from harness import machine, report
 machine.find_package()
 
 SHAPE, BATCH, STEPS, ROUNDS = {"n_embd": 128, "n_layer": 4, "block_size": 64}, 16, 4, 5
+#: With --quick: the model, and the numbers in a large message.
+SMALL, SHORT = {"n_embd": 16, "n_layer": 1, "block_size": 16}, 1 << 10
 #: What is predicted: sizes of the model and documents per step, each as long as the block.
 CASES = {
     "0.8 million parameters, batch 16": (SHAPE, 16),
@@ -48,17 +50,17 @@ def timed(work, clock=time.perf_counter, repeats=7):
     return statistics.median(seconds)
 
 
-def measure(comm):
+def measure(comm, shape=SHAPE, message=MESSAGE):
     """Return what one rank of comm measures: costs per parameter (and token), messages, a whole step."""
     import numpy as np
 
     from microgpt import GPT, Adam, Tokenizer, Trainer, load_docs
     from microgpt.core.fused import FusedEngine
 
-    text, size = " ".join(load_docs()), SHAPE["block_size"]
+    text, size = " ".join(load_docs()), shape["block_size"]
     docs = [text[i : i + size] for i in range(0, 64 * size, size)]
     tokenizer, ranks = Tokenizer(docs), comm.Get_size()
-    model = GPT(tokenizer.vocab_size, **SHAPE)
+    model = GPT(tokenizer.vocab_size, **shape)
     adam, kernels, n = Adam(model), FusedEngine(model), model.num_params
     count, tokens = len(kernels.part_slices(ranks)) - 1, BATCH * size
     clock = time.thread_time  # processor time: other work on the machine counts less
@@ -71,14 +73,14 @@ def measure(comm):
     if ranks > 1:
         from microgpt.distributed.chain import Chain
 
-        for name, count in (("latency", 1), ("message", MESSAGE)):
+        for name, count in (("latency", 1), ("message", message)):
             found[name] = timed(partial(there_and_back, comm, np.zeros(count)), repeats=50) / 2
         # Two ways to get all gradients to where they are needed: sums through a chain of ranks and out again; or all activations
         # to all ranks, each of which then updates some parameters, and these to all.
         found["chain"] = timed(partial(Chain(Silent(np.zeros(n)), comm).pass_on, is_last=True))
-        numbers = 16 * SHAPE["n_embd"] * SHAPE["n_layer"] * tokens
+        numbers = 16 * shape["n_embd"] * shape["n_layer"] * tokens
         found["activations"] = timed(partial(gather, comm, numbers)) + timed(partial(gather, comm, n))
-    trainer = Trainer(docs, num_steps=10**6, batch_size=BATCH, comm=comm, **SHAPE)
+    trainer = Trainer(docs, num_steps=10**6, batch_size=BATCH, comm=comm, **shape)
     trainer.run(2)
     before = time.perf_counter(), time.process_time()
     trainer.run(STEPS)
@@ -133,10 +135,10 @@ def predict(costs, shape, batch, ranks, latency, bandwidth):
     return work * costs["token"] + gradients + broadcast + rest
 
 
-def job(ranks):
+def job(ranks, *options):
     """Return what the slowest rank of a job measured."""
     launcher = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    command = [launcher, "-n", str(ranks), sys.executable, __file__, "--worker"]
+    command = [launcher, "-n", str(ranks), sys.executable, __file__, "--worker", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=machine.child_environment())
     if done.returncode:
         sys.exit(done.stderr)
@@ -213,17 +215,19 @@ def main():
     p.add_argument("--json", metavar="FILE", help="write the figures")
     p.add_argument("--picture", metavar="FILE", help="draw the predictions (needs matplotlib)")
     p.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"jobs of 1, 2 and 3 ranks, in turns (default: {ROUNDS})")
+    p.add_argument("--quick", action="store_true", help="one round with a small model, which the predictions take for the large one")
     p.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.worker:
         from mpi4py import MPI
 
-        each = MPI.COMM_WORLD.gather(measure(MPI.COMM_WORLD))
+        each = MPI.COMM_WORLD.gather(measure(MPI.COMM_WORLD, *([SMALL, SHORT] if args.quick else [])))
         if each:
             print(json.dumps(each))
         return
     busy = machine.load_warning()
-    found = summary([{ranks: job(ranks) for ranks in (1, 2, 3)} for _ in range(args.rounds)])
+    rounds, options = (1, ["--quick"]) if args.quick else (args.rounds, [])
+    found = summary([{ranks: job(ranks, *options) for ranks in (1, 2, 3)} for _ in range(rounds)])
     show(found)
     if args.json:
         report.write(args.json, report.build("scale", machine.describe(None), [busy] if busy else [], **found))
