@@ -3,7 +3,7 @@
 harness/table.py prints them.
 """
 from harness.measure import ratio
-from harness.table import duration, megabytes, microseconds, number, percent, yes_no
+from harness.table import duration, number, percent, yes_no
 
 
 def _layout(rows, *columns):
@@ -13,11 +13,11 @@ def _layout(rows, *columns):
 
 def compare(report):
     """compare.py: every contender."""
-    others = list(report["rows"][0].get("times_other", {}))
+    others = report["rows"][0].get("times_other", {})
     return _layout(
         report["rows"],
         ("contender", "<", lambda row: row["name"]),
-        ("µs per document", ">", lambda row: microseconds(row["seconds_per_document"])),
+        ("µs per document", ">", lambda row: number(row["seconds_per_document"], scale=1e6)),
         ("spread", ">", lambda row: percent(row["spread"])),
         ("× original", ">", lambda row: number(row["times_original"])),
         ("× collector off", ">", lambda row: number(row["times_collector_off"])),
@@ -27,7 +27,7 @@ def compare(report):
         ("losses compared", ">", lambda row: row["compared"]),
         ("same bits", "<", lambda row: yes_no(row["bits"])),
         ("same 4 digits", "<", lambda row: yes_no(row["print"])),
-        ("MB", ">", lambda row: megabytes(row["peak_bytes"])),
+        ("MB", ">", lambda row: number(row["peak_bytes"], scale=1e-6)),
     )
 
 
@@ -56,52 +56,50 @@ def engines(report):
 
 def value_operators(report):
     """bench_value.py: each operator of each class."""
-    columns = [("operator", "<"), ("nodes", ">")]
-    for row in report["rows"]:
-        columns += [(f"{row['name']}: forward", ">"), ("backward", ">"), ("free", ">")]
-    rows = []
-    for operator, nodes in report["nodes"].items():
-        cells = [f"`{operator}`", nodes]
-        for row in report["rows"]:
-            cells += [number(row["operators"][operator][phase], scale=1e9) for phase in ("forward", "backward", "free")]
-        rows.append(cells)
-    return columns, rows
+    phases, classes = ("forward", "backward", "free"), report["rows"]
+    titles = [f"{row['name']}: {phase}" if phase == "forward" else phase for row in classes for phase in phases]
+    rows = [[f"`{operator}`", nodes, *(number(row["operators"][operator][phase], scale=1e9) for row in classes for phase in phases)]
+            for operator, nodes in report["nodes"].items()]  # fmt: skip
+    return [("operator", "<"), ("nodes", ">"), *((title, ">") for title in titles)], rows
 
 
 def value_graph(report):
     """bench_value.py: whole graphs of each class."""
-    columns = [("class", "<"), ("ns per node", ">"), ("collector off", ">"), ("times faster", ">"), ("collector off", ">")]
-    first, keys = report["rows"][0], ("graph_shipped", "graph_collector_off")
-    rows = [
-        [row["name"], *(number(row[key], scale=1e9) for key in keys), *(number(first[key] / row[key]) for key in keys)]
-        for row in report["rows"]
-    ]
-    return columns, rows
+    first, shipped, off = report["rows"][0], "graph_shipped", "graph_collector_off"
+    return _layout(
+        report["rows"],
+        ("class", "<", lambda row: row["name"]),
+        ("ns per node", ">", lambda row: number(row[shipped], scale=1e9)),
+        ("collector off", ">", lambda row: number(row[off], scale=1e9)),
+        ("times faster", ">", lambda row: number(first[shipped] / row[shipped])),
+        ("collector off", ">", lambda row: number(first[off] / row[off])),
+    )
 
 
 def shapes(report):
     """bench_shapes.py: a row for each model, a column for each contender."""
     names = list(dict.fromkeys(c["name"] for row in report["rows"] for c in row["contenders"]))
-    exact, others = (report.get("peak") or {}).get("exact_flops"), report.get("others", [])
-    columns = [("µs per document", "<"), ("parameters", ">"), ("operations", ">"), *((name, ">") for name in names)]
-    columns += [(f"fused / {other}", ">") for other in others]
-    columns += [("fused: 10⁹ operations/s", ">")] + ([("of the exact peak", ">")] if exact else []) + [("same bits", "<")]
-    rows = []
-    for row in report["rows"]:
-        found = {c["name"]: c for c in row["contenders"]}
-        fused = found["fused"]
-        rate = row["flops"] / fused["seconds_per_document"]
-        rows.append([
-            row["name"],
-            f"{row['num_params']:,}",
-            number(row["flops"]),
-            *(microseconds(found[name]["seconds_per_document"] if name in found else None) for name in names),
-            *(number(1 / ratio(found[o]["rounds"], fused["rounds"]) if o in found else None) for o in others),
-            number(rate, scale=1e-9),
-            *([percent(rate / exact)] if exact else []),
-            yes_no(fused["bits"]),
-        ])  # fmt: skip
-    return columns, rows
+    found = {row["name"]: {c["name"]: c for c in row["contenders"]} for row in report["rows"]}
+    exact = (report.get("peak") or {}).get("exact_flops")
+
+    def seconds(row, name="fused"):
+        return found[row["name"]][name]["seconds_per_document"] if name in found[row["name"]] else None
+
+    def over(row, other):
+        both = found[row["name"]]
+        return 1 / ratio(both[other]["rounds"], both["fused"]["rounds"]) if other in both else None
+
+    return _layout(
+        report["rows"],
+        ("µs per document", "<", lambda row: row["name"]),
+        ("parameters", ">", lambda row: f"{row['num_params']:,}"),
+        ("operations", ">", lambda row: number(row["flops"])),
+        *((name, ">", lambda row, name=name: number(seconds(row, name), scale=1e6)) for name in names),
+        *((f"fused / {o}", ">", lambda row, o=o: number(over(row, o))) for o in report.get("others", [])),
+        ("fused: 10⁹ operations/s", ">", lambda row: number(row["flops"] / seconds(row), scale=1e-9)),
+        *([("of the exact peak", ">", lambda row: percent(row["flops"] / seconds(row) / exact))] if exact else []),
+        ("same bits", "<", lambda row: yes_no(found[row["name"]]["fused"]["bits"])),
+    )
 
 
 def workers(report):
@@ -118,20 +116,23 @@ def workers(report):
     )
 
 
-def user_code(report):
+def user_code(report, key="n_embd", cases="sizes", title="n_embd {}", times="× original"):
     """bench_user_code.py: the same model as user code and by the engines, at every size."""
-    found = {(row["name"], row["n_embd"]): row for row in report["rows"]}
-    columns = [("one training step", "<")]
-    for n_embd in report["sizes"]:
-        columns += [(f"n_embd {n_embd}", ">"), ("× original", ">"), ("same bits", "<")]
-    rows = []
+    found = {(row["name"], row[key]): row for row in report["rows"]}
+    columns, rows = [("one training step", "<")], []
+    for case in report[cases]:
+        columns += [(title.format(case), ">"), (times, ">"), ("same bits", "<")]
     for name in dict.fromkeys(name for name, _ in found):
         rows.append([name])
-        for n_embd in report["sizes"]:
-            row = found.get((name, n_embd))
+        for row in (found.get((name, case)) for case in report[cases]):
             cells = row and (duration(row["seconds_per_document"]), number(row["times_original"]), yes_no(row["bits"]))
             rows[-1] += cells or ("–", "–", "–")
     return columns, rows
+
+
+def changes(report):
+    """bench_user_code.py --changes: a program as it is written and in every way, for every change."""
+    return user_code(report, "change", "changes", "{}", "× as written")
 
 
 def sampling(report):
@@ -156,3 +157,10 @@ def startup(report):
         ("spread", ">", lambda row: percent(row["spread"])),
         ("× python -c pass", ">", lambda row: number(row["times"])),
     )
+
+
+def scale(report):
+    """bench_scale.py: predicted speed-ups, a column for each number of ranks."""
+    points = [(f"{case}, {link}", dict(found)) for case, links in report["speedups"].items() for link, found in links.items()]
+    columns = [(str(ranks), ">", lambda item, ranks=ranks: number(item[1].get(ranks), 2)) for ranks in (2, 8, 64, 512)]
+    return _layout(points, ("ranks", "<", lambda item: item[0]), *columns)

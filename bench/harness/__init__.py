@@ -2,7 +2,7 @@
 
 machine    which package is measured, on which machine, pinned to which core
 task       the text, the documents' tokens and the initial parameters, written once for every contender
-worker     the child process of one contender;  run_script: the same for an unedited microgpt.py
+worker     the child process of one contender, and engine, one of ours;  run_script: the same for an unedited microgpt.py
 contender  the parent's side of such a process;  field: the contenders of each benchmark
 edited     programs with a part replaced, and as modules
 contest    contenders in turns on one task, judged by their bits;  bits: the verdicts

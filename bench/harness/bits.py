@@ -9,14 +9,11 @@ def digest(parameters):
 
 
 def verdict(losses, original, parameters_equal=None):
-    """Compare two lists of losses over the steps that both have.
+    """Compare two lists of losses over the steps that both have; None if nothing is known.
 
-    losses, original: lists of float, or None if nothing is known. parameters_equal: whether the final parameters have
-    the same bits, None if unknown. Returns a dict: "bits" is True if all losses and the parameters
-    have the same bits, "print" if all losses are equal with the four decimals that the script prints; both are None
-    if there was nothing to compare.
-
-    The parameters count because rounding differences inside a step reach a loss only after many steps, but a
+    Returns a dict. "bits": whether all losses, and the final parameters unless parameters_equal is None, have the same bits;
+    "print": whether all losses are equal in the four decimals that the script prints; both are None if there was nothing to
+    compare. The parameters count because rounding differences inside a step reach a loss only after many steps, but a
     parameter at once.
     """
     pairs = list(zip(losses or [], original or []))

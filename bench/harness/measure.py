@@ -10,9 +10,7 @@ def spread(values):
     """Return the interquartile range (the full range of fewer than four values) as a share of the median."""
     if len(values) < 2:
         return None
-    if len(values) < 4:
-        return (max(values) - min(values)) / median(values)
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, _, high = statistics.quantiles(values, method="inclusive") if len(values) > 3 else (min(values), 0, max(values))
     return (high - low) / median(values)
 
 

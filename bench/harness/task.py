@@ -31,20 +31,13 @@ class Task:
     def docs(self):
         return (self.folder / "input.txt").read_text(encoding="utf-8").split("\n")
 
-    @property
-    def shape(self):
-        """The sizes that the arithmetic is counted from, by name."""
-        return {"vocab_size": self.vocab_size, **{k: self.settings[k] for k in ("n_embd", "n_layer", "block_size")}}
-
     def positions(self, documents):
         """Return the number of predicted tokens in each of the first documents."""
         return [min(self.settings["block_size"], len(tokens) - 1) for tokens in self.tokens[:documents]]
 
     def state_dict(self):
         """Return name -> (nout, nin, the weights as an array of doubles, row by row), in the script's order."""
-        params, at, weights = array("d"), 0, {}
-        with open(self.folder / "params.f64", "rb") as file:
-            params.frombytes(file.read())
+        params, at, weights = array("d", (self.folder / "params.f64").read_bytes()), 0, {}
         for name, nout, nin in self.shapes:
             weights[name] = nout, nin, params[at : at + nout * nin]
             at += nout * nin
@@ -66,13 +59,7 @@ def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
     params = array("d", [rng.gauss(0, 0.08) for _, nout, nin in rows for _ in range(nout * nin)])
     (folder / "params.f64").write_bytes(params.tobytes())
     (folder / "input.txt").write_text("\n".join(docs), encoding="utf-8", newline="\n")
-    task = {
-        "num_steps": num_steps,
-        "seed": seed,
-        "settings": settings,
-        "vocab_size": tokenizer.vocab_size,
-        "shapes": rows,
-        "tokens": [tokenizer.encode(shuffled[i % len(shuffled)]) for i in range(documents)],
-    }
+    task = {"num_steps": num_steps, "seed": seed, "settings": settings, "vocab_size": tokenizer.vocab_size, "shapes": rows,
+            "tokens": [tokenizer.encode(shuffled[i % len(shuffled)]) for i in range(documents)]}  # fmt: skip
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
     return Task(folder)

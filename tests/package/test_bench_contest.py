@@ -17,7 +17,7 @@ import numpy_gpt  # noqa: E402
 import user_gpt  # noqa: E402
 from harness import bits, cli, contender, contest, edited, measure, task  # noqa: E402
 
-from microgpt import reference  # noqa: E402
+from microgpt import Config, reference  # noqa: E402
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
@@ -145,10 +145,8 @@ def test_numpy_s_gradient_is_the_reference_s(tmp_path, settings):
 
 
 def test_the_arithmetic_is_counted_from_the_shape():
-    model = {"vocab_size": 27, "n_embd": 16, "n_layer": 1, "block_size": 16}
-    assert bench_shapes.num_params(**model) == 4192
     # Forward 2 * (12*16*16 + 27*16) and 4*16 of attention for a document of one position, three times; 14 a parameter.
-    assert bench_shapes.flops(1, **model) == 3 * (2 * 3504 + 64) + 14 * 4192
+    assert bench_shapes.flops(1, 27, Config()) == 3 * (2 * 3504 + 64) + 14 * 4192
 
 
 def test_synthetic_documents_have_one_length_and_every_letter():
