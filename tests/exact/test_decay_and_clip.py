@@ -352,7 +352,7 @@ def test_a_resumed_run_must_agree(folder, capfd):
 
 
 def test_a_sweep_over_them(folder, capfd):
-    from microgpt.parallel.sweeps import read_results
+    from microgpt.parallel.results import read_results
     from microgpt.sweep import main as sweep
 
     assert sweep(["--grid", "num_steps=6 n_embd=4 n_layer=0 weight_decay=0.5,5 clip=off,0.2", "--out", "runs.jsonl",

@@ -262,7 +262,7 @@ def test_a_log_has_the_rates(folder):
 
 
 def test_a_sweep_over_schedules(folder, capfd):
-    from microgpt.parallel.sweeps import read_results
+    from microgpt.parallel.results import read_results
     from microgpt.sweep import main as sweep
 
     grid = ["--grid", "num_steps=6 n_embd=4 schedule=linear,constant,cosine warmup=0,3 n_layer=0", "--out", "runs.jsonl"]
