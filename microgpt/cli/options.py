@@ -1,7 +1,7 @@
 """The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate, thread_count
+from ..config import DEFAULTS, SCHEDULES, VAL_EVERY, Config, is_rate_high, suitable_rate, thread_count
 from ..engines import ENGINES
 from . import console as cli
 
@@ -11,14 +11,13 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "TEXTUAL", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
+__all__ = ["PLANNED", "TEXTUAL", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
            "set_threads"]  # fmt: skip
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
 #: Flags for which the text is more than lines to train on.
 TEXTUAL = {"input", "split", "csv_column", "json_field", "init_from", *PLANNED}
-VAL_EVERY = 100
 
 #: What the help says of a setting, beside its default.
 WORDS = {

@@ -1,11 +1,13 @@
 """What the flags of `microgpt train` ask for: documents to train and to validate on, and callbacks."""
 import os
 
-from ..callbacks import Checkpointer, LossPlot, RunLogger, Validator, check_validation_state
+from ..callbacks import Checkpointer, LossPlot, RunLogger, Validator
+from ..callbacks.validator import check_validation_state
+from ..config import VAL_EVERY
 from ..data import split_docs
 from ..storage.checkpoint import CheckpointError, read_about
 from . import console as cli
-from .options import VAL_EVERY, best_path
+from .options import best_path
 from .texts import Text
 
 TYPE_CHECKING = False

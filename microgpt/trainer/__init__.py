@@ -1,7 +1,7 @@
 """The training loop as an object (`microgpt.py`, from the shuffle to the samples), for any of the three engines.
 
 One random stream serves the whole run, in the script's order: it shuffles the documents, draws every parameter, and
-then one number for each sampled token. Callbacks (callbacks.py) observe a run; none of them changes a bit of it.
+then one number for each sampled token. Callbacks (microgpt/callbacks) observe a run; none of them changes a bit of it.
 """
 from _thread import get_ident
 

@@ -3,7 +3,7 @@
 import math
 import os
 
-from ..callbacks import VAL_EVERY
+from ..config import VAL_EVERY
 from ..data import BUNDLED
 from ..viz.activations import forward, tokens_of, weights
 from ..viz.curves import smoothed
