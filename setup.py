@@ -6,12 +6,14 @@ MICROGPT_BUILD names variants of the build, for finding mistakes and never for u
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
 refnanny (Cython's counting of references), symbols (as always, but with what valgrind and profilers read).
 """
+import copy
 import os
 import platform
 import re
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
@@ -206,32 +208,45 @@ class BuildLibraries(build_clib):
     def build_libraries(self, libraries):
         use_clang_cl(self.compiler)
         check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
-        super().build_libraries(libraries)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda library: build_clib.build_libraries(self, [library]), libraries))
 
 
 class BuildExtensions(build_ext):
+    """Translates the Cython modules, then compiles several at once.
+
+    Only here, where a compiler is about to run: an sdist and metadata need no C.
+    """
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         use_clang_cl(self.compiler)
         check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
+        from Cython.Build import cythonize
+
+        directives = {
+            "language_level": "3",
+            "embedsignature": True,
+            "binding": True,
+            "boundscheck": "debug" in VARIANTS,
+            "wraparound": False,
+            "initializedcheck": "debug" in VARIANTS,
+        }
+        # force: a variant changes no source, and would not be noticed.
+        translated = cythonize(list(self.extensions), compiler_directives=directives, force=bool(VARIANTS))
+        for extension, its in zip(self.extensions, translated, strict=True):
+            assert extension.name == its.name
+            vars(extension).update(vars(its))  # what setuptools has noted in an extension stays
         super().build_extensions()
+
+    def build_extension(self, ext):
+        one = copy.copy(self)  # its own folder: modules that share a C file would write the same object at the same time
+        one.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(one, ext)
 
 
 if __name__ == "__main__":
-    from Cython.Build import cythonize
-
-    setup(
-        libraries=LIBRARIES,
-        ext_modules=cythonize(
-            EXTENSIONS,
-            compiler_directives={
-                "language_level": "3",
-                "embedsignature": True,
-                "binding": True,
-                "boundscheck": "debug" in VARIANTS,
-                "wraparound": False,
-                "initializedcheck": "debug" in VARIANTS,
-            },
-            force=bool(VARIANTS),  # a variant changes no source, and would not be noticed
-        ),
-        cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions},
-    )
+    setup(libraries=LIBRARIES, ext_modules=EXTENSIONS, cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions})

@@ -47,7 +47,7 @@ class Config:
     batch_size : int
         Documents per step, at least 1. The script has one.
     schedule : {"linear", "constant", "cosine"}
-        How the learning rate goes on after the warmup: see `microgpt.reference.scheduled_rate`. The script's is linear.
+        The learning rate after the warmup: see `microgpt.reference.scheduled_rate`. The script's is linear.
     warmup : int
         Steps over which the learning rate rises, less than num_steps. The script has none.
     weight_decay : float

@@ -32,7 +32,7 @@ WORDS = {
     "eps_adam": "Adam: added to the root that a step is divided by; ",
     "init_std": "standard deviation of the initial weights; ",
     "batch_size": "documents per step; ",
-    "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
+    "schedule": "the learning rate after the warmup: linear or cosine to 0 at the last step, or constant; ",
     "warmup": "steps over which the learning rate rises at first; ",
     "clip": "scale the gradient down where its norm is larger than this; ",
     "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
@@ -139,7 +139,7 @@ def _add_validation(p: "Any") -> None:
 
 
 def _add_observation(p: "Any") -> None:
-    p.add_argument("--log", metavar="FILE", help="write one JSON object a step: its loss, a digest of every tensor, "
+    p.add_argument("--log", metavar="FILE", help="write one JSON object per step: its loss, a digest of every tensor, "
                    "and now and then samples and attention; python -m microgpt.report shows it")  # fmt: skip
     p.add_argument("--look-every", type=int, metavar="N", help="with --log: samples and attention every N steps "
                    "(default: a tenth of the run)")  # fmt: skip

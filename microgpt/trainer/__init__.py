@@ -47,7 +47,7 @@ class Trainer:
     n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
-        How the learning rate goes on after the warmup.
+        The learning rate after the warmup.
     clip : float or None
         The largest norm of the gradient.
     comm : mpi4py.MPI.Intracomm, optional

@@ -310,7 +310,7 @@ def test_commands_save_resume_and_sample(tmp_path, in_process):
 
     other = in_process("train", "--input", text, "--resume", halfway, "--n-embd", 16)
     assert other.returncode == 2
-    assert "was begun with --n-embd 8; it cannot go on with 16" in other.stderr
+    assert "was begun with --n-embd 8; it cannot continue with 16" in other.stderr
 
 
 @pytest.mark.slow
