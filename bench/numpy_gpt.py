@@ -16,10 +16,8 @@ class Run:
         self.tokens, self.num_steps, self.step_index = task.tokens, task.num_steps, 0
         self.n_head, self.n_layer, self.block_size = (task.settings[k] for k in ("n_head", "n_layer", "block_size"))
         # All parameters in one array and all gradients in another, with a view for each matrix.
-        weights = task.state_dict()
-        self.params = np.concatenate([np.array(flat) for _, _, flat in weights.values()])
+        self.params, shapes = np.array(task.params()), {name: (nout, nin) for name, nout, nin in task.shapes}
         self.grads = np.zeros_like(self.params)
-        shapes = {name: (nout, nin) for name, (nout, nin, _) in weights.items()}
         self.w, self.dw = split_parameters(self.params, shapes), split_parameters(self.grads, shapes)
         self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
         self.adam = task.adam

@@ -6,6 +6,7 @@ is legible on a light page and on a dark one.
 from xml.sax.saxutils import escape
 
 from harness.table import duration, number
+from tables import row_of
 
 #: The beginning of a row's name in the JSON -> what the picture calls it.
 CONTENDERS = {
@@ -40,7 +41,7 @@ BAR_OF = """
 
 def draw(report):
     """Return the SVG of a report of compare.py, as text."""
-    rows = [(label, next(r for r in report["rows"] if r["name"].startswith(name))) for name, label in CONTENDERS.items()]
+    rows = [(label, row_of(report, name)) for name, label in CONTENDERS.items()]
     speeds, machine = {label: 1 / row["seconds_per_document"] for label, row in rows}, report["machine"]
     bars, bottom = "", TOP + ROW * len(rows)
     for i, (label, row) in enumerate(rows):

@@ -30,7 +30,7 @@ TABLES = {
 
 def _times(start, digits):
     """Return a function of a report: how many times faster the row is whose name begins so."""
-    return lambda made: number(next(r for r in made["rows"] if r["name"].startswith(start))["times_original"], digits)
+    return lambda made: number(tables.row_of(made, start)["times_original"], digits)
 
 
 #: Figure -> (JSON file, report -> str).

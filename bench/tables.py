@@ -11,6 +11,11 @@ def _layout(rows, *columns):
     return [(title, side) for title, side, _ in columns], [[cell(row) for _, _, cell in columns] for row in rows]
 
 
+def row_of(report, start):
+    """Return the row whose name begins so."""
+    return next(row for row in report["rows"] if row["name"].startswith(start))
+
+
 def compare(report):
     """compare.py: every contender."""
     others = report["rows"][0].get("times_other", {})
@@ -43,9 +48,8 @@ FIRST_PAGE = {
 
 def engines(report):
     """compare.py, for the first page: five rows, less of each."""
-    rows = report["rows"]
     return _layout(
-        [(label, next(row for row in rows if row["name"].startswith(name))) for name, label in FIRST_PAGE.items()],
+        [(label, row_of(report, name)) for name, label in FIRST_PAGE.items()],
         ("", "<", lambda item: item[0]),
         ("time per step", ">", lambda item: duration(item[1]["seconds_per_document"])),
         ("× original", ">", lambda item: number(item[1]["times_original"])),

@@ -20,15 +20,11 @@ class Run:
     def __init__(self, task, dtype="float64", batch=1):
         self.num_steps, self.step_index, self.batch = task.num_steps, 0, batch
         self.n_head, self.n_layer, self.block_size = (task.settings[k] for k in ("n_head", "n_layer", "block_size"))
-        self.w = {
-            name: torch.tensor(flat, dtype=getattr(torch, dtype)).view(nout, nin).requires_grad_()
-            for name, (nout, nin, flat) in task.state_dict().items()
-        }
-        adam = task.adam
-        self.optimizer = torch.optim.Adam(
-            self.w.values(), adam["learning_rate"], (adam["beta1"], adam["beta2"]), adam["eps_adam"], fused=True
-        )
-        self.learning_rate, self.tokens = adam["learning_rate"], task.tokens
+        params = torch.tensor(task.params(), dtype=getattr(torch, dtype)).split([nout * nin for _, nout, nin in task.shapes])
+        self.w = {name: flat.view(nout, nin).clone().requires_grad_() for (name, nout, nin), flat in zip(task.shapes, params)}
+        self.learning_rate, beta1, beta2, eps = task.adam.values()
+        self.optimizer = torch.optim.Adam(self.w.values(), self.learning_rate, (beta1, beta2), eps, fused=True)
+        self.tokens = task.tokens
 
     def parameters(self):
         return torch.cat([w.detach().flatten() for w in self.w.values()]).tolist()
@@ -68,9 +64,7 @@ class Run:
         x = F.rms_norm(x, (E,), eps=1e-5)
         for i in range(self.n_layer):
             xn = F.rms_norm(x, (E,), eps=1e-5)
-            q, k, v = (
-                F.linear(xn, w[f"layer{i}.attn_w{c}"]).view(B, T, self.n_head, -1).transpose(1, 2) for c in "qkv"
-            )
+            q, k, v = (F.linear(xn, w[f"layer{i}.attn_w{c}"]).view(B, T, self.n_head, -1).transpose(1, 2) for c in "qkv")
             x_attn = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + F.linear(x_attn.transpose(1, 2).reshape(B, T, E), w[f"layer{i}.attn_wo"])
             hidden = F.relu(F.linear(F.rms_norm(x, (E,), eps=1e-5), w[f"layer{i}.mlp_fc1"]))

@@ -60,8 +60,7 @@ class User:
 
     def restart(self):
         """Go back to the initial parameters and a new optimizer."""
-        initial = [x for _, _, flat in self.task.state_dict().values() for x in flat]
-        for p, x in zip(self.model.params, initial):
+        for p, x in zip(self.model.params, self.task.params()):
             p.data, p.grad = x, 0
         rate, beta1, beta2, eps = self.task.adam.values()
         self.adam = self.program.Adam(self.model.params, rate, beta1, beta2, eps, self.task.num_steps)

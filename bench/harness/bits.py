@@ -18,13 +18,9 @@ def verdict(losses, original, parameters_equal=None):
     """
     pairs = list(zip(losses or [], original or []))
     same_bits = sum(float(a).hex() == float(b).hex() for a, b in pairs)
-    return {
-        "bits": same_bits == len(pairs) and parameters_equal is not False if pairs else None,
-        "print": all(f"{a:.4f}" == f"{b:.4f}" for a, b in pairs) if pairs else None,
-        "parameters": parameters_equal,
-        "same_bits": same_bits,
-        "compared": len(pairs),
-    }
+    return {"bits": same_bits == len(pairs) and parameters_equal is not False if pairs else None,
+            "print": all(f"{a:.4f}" == f"{b:.4f}" for a, b in pairs) if pairs else None,
+            "parameters": parameters_equal, "same_bits": same_bits, "compared": len(pairs)}  # fmt: skip
 
 
 def same_model(losses, original, tolerance):

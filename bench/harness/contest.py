@@ -103,15 +103,7 @@ def _row(contender, seconds, results, truth):
     # The worst round counts.
     verdicts = [bits.verdict(r.losses, truth and truth.losses, equal) for r in results]
     verdict = min(verdicts, key=lambda v: (v["bits"] is not False, v["same_bits"]))
-    return {
-        "name": contender.name,
-        "precision": contender.precision,
-        "batch": contender.batch,
-        "seconds_per_document": measure.median(seconds),
-        "spread": measure.spread(seconds),
-        **verdict,
-        "peak_bytes": results[-1].peak,
-        "runs_per_round": contender.repeat,
-        "rounds": seconds,
-        "versions": contender.versions,
-    }
+    return {"name": contender.name, "precision": contender.precision, "batch": contender.batch,
+            "seconds_per_document": measure.median(seconds), "spread": measure.spread(seconds), **verdict,
+            "peak_bytes": results[-1].peak, "runs_per_round": contender.repeat, "rounds": seconds,
+            "versions": contender.versions}  # fmt: skip

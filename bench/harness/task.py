@@ -16,11 +16,8 @@ ADAM = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps_adam": 1e-8}
 
 
 class Task:
-    """A task, read from its folder.
-
-    docs: list of str, not shuffled; num_steps, seed, settings, vocab_size; tokens: the token ids of each step's
-    document, BOS on both sides; adam: the optimizer's settings.
-    """
+    """A task, read from its folder: docs (not shuffled), num_steps, seed, settings, vocab_size, adam (the optimizer's settings);
+    tokens: the token ids of each step's document, BOS on both sides."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -35,13 +32,9 @@ class Task:
         """Return the number of predicted tokens in each of the first documents."""
         return [min(self.settings["block_size"], len(tokens) - 1) for tokens in self.tokens[:documents]]
 
-    def state_dict(self):
-        """Return name -> (nout, nin, the weights as an array of doubles, row by row), in the script's order."""
-        params, at, weights = array("d", (self.folder / "params.f64").read_bytes()), 0, {}
-        for name, nout, nin in self.shapes:
-            weights[name] = nout, nin, params[at : at + nout * nin]
-            at += nout * nin
-        return weights
+    def params(self):
+        """Return the initial parameters, an array of doubles: the matrices of `shapes`, (name, nout, nin), in the script's order."""
+        return array("d", (self.folder / "params.f64").read_bytes())
 
 
 def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
