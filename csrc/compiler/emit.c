@@ -249,9 +249,10 @@ static int32_t find_pack(mg_emitter *e, mg_batch *before, const side *a, int32_t
 static void emit_plain(mg_emitter *e, mg_batch *batch, int32_t seq, const side *a, const int32_t *elements, int32_t stride,
                        const int32_t *out, int32_t R, int32_t n, int accumulate)
 {
-    if (R >= 2 && (a->move == 1 || a->regular)) {
+    const int lanes = a->move == 0 || a->move == 1;
+    if (R >= 2 && (lanes || a->regular)) {
         mg_add(e, batch, seq,
-               (mg_instruction){.kind = a->move == 1 ? MG_I_SUM_LANES : MG_I_SUM_STRIDED, .R = R, .sa = a->regular ? a->step : 0,
+               (mg_instruction){.kind = lanes ? MG_I_SUM_LANES : MG_I_SUM_STRIDED, .R = R, .sa = a->regular ? a->step : 0,
                                 .da = a->move, .accumulate = accumulate, .ints = -1},
                (mg_tile){a->base, 0, out[0], n, a->regular ? -1 : share_offsets(e, a->x, n), -1});
         return;

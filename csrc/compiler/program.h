@@ -17,7 +17,7 @@ enum mg_instruction_kind {
     MG_I_DOT_LANES,         /* da == 1 and db == 1 */
     MG_I_DOT_STRIDED,
     MG_I_DOT_SINGLE, /* R == 1 */
-    MG_I_SUM_LANES,
+    MG_I_SUM_LANES, /* da == 1, or da == 0 */
     MG_I_SUM_STRIDED,
     MG_I_SUM_SINGLE,
     MG_I_ADD,

@@ -79,36 +79,34 @@ ALWAYS void dot_block(int T, int V, int shared, int listed, int lanes, const mg_
                 vec_store_unaligned(m->out + t[j].o + l + v * LANES, acc[j * V + v]);
 }
 
-enum { MOST_SUMS = LANES == 8 ? 16 : 8 }; /* vectors of sums under way, as the registers allow */
+/* So many vectors of sums are under way at once, as the registers allow. */
+enum { MOST_SUMS = LANES == 8 ? 16 : 8 };
 
 ALWAYS void dot_tiles(int T, int shared, int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m)
 {
     const int64_t tail = i->R % LANES ? i->R % LANES : LANES;
-    const int most = shared && T * 4 <= MOST_SUMS ? 4 : T <= 2 ? 4 : 2;
+    const int most = T == 4 ? (shared ? MOST_SUMS / 4 : 2) : T == 2 ? 4 : 8;
     int64_t vectors = (i->R + LANES - 1) / LANES, l = 0;
     while (vectors > 0) {
         const int V = (int)(vectors >= most ? most : vectors);
         const int64_t last = V == vectors ? tail : LANES;
-#define VECTORS(v)                                                                     \
-    case v:                                                                            \
-        if (v <= most) dot_block(T, v, shared, listed, lanes, i, t, m, l, last);       \
+#define VECTORS(v)                                                                   \
+    case v:                                                                          \
+        if (v <= most) dot_block(T, v, shared, listed, lanes, i, t, m, l, last);     \
         break;
-        switch (V) { VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) }
+        switch (V) {
+            VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
+        }
 #undef VECTORS
         l += V * LANES;
         vectors -= V;
     }
 }
 
-/* Whether four tiles have the same vectors: usually the rows of a matrix, or the positions that meet it. */
-ALWAYS int share_vectors(int listed, const mg_tile *t, const sum_terms *m)
+/* Whether two tiles have the same vectors (and lists): rows of one matrix, or the positions that meet it. */
+ALWAYS int share_vectors(int listed, const mg_tile *t, const mg_tile *u, const sum_terms *m)
 {
-    int same = 1;
-    UNROLL for (int j = 1; j < 4; j++) {
-        same &= t[j].a == t[0].a;
-        if (listed && !m->a) same &= (t[j].ka == t[0].ka) & (t[j].kb == t[0].kb);
-    }
-    return same;
+    return t->n == u->n && t->a == u->a && (!listed || m->a || (t->ka == u->ka && t->kb == u->kb));
 }
 
 ALWAYS void dot_lanes(int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m)
@@ -116,15 +114,22 @@ ALWAYS void dot_lanes(int listed, int lanes, const mg_instruction *i, const mg_t
     int32_t left = i->nt;
     while (left > 0) {
         int together = 1;
-        while (together < 4 && together < left && t[together].n == t->n) together++;
-        if (together == 4 && !lanes && share_vectors(listed, t, m))
+        while (together < 4 && together < left && !lanes && share_vectors(listed, t, t + together, m)) together++;
+        if (together == 4)
             dot_tiles(4, 1, listed, 0, i, t, m);
-        else if (together == 4)
-            dot_tiles(4, 0, listed, lanes, i, t, m);
         else if (together >= 2)
-            dot_tiles(together = 2, 0, listed, lanes, i, t, m);
-        else
-            dot_tiles(1, 0, listed, lanes, i, t, m);
+            dot_tiles(together = 2, 1, listed, 0, i, t, m);
+        else {
+            while (together < 4 && together < left && t[together].n == t->n
+                   && (lanes || together + 1 == left || !share_vectors(listed, t + together, t + together + 1, m)))
+                together++;
+            if (together == 4)
+                dot_tiles(4, 0, listed, lanes, i, t, m);
+            else if (together >= 2)
+                dot_tiles(together = 2, 0, listed, lanes, i, t, m);
+            else
+                dot_tiles(1, 0, listed, lanes, i, t, m);
+        }
         t += together;
         left -= together;
     }
@@ -204,9 +209,12 @@ static __attribute__((noinline)) void sum_lanes(const mg_instruction *i, const m
         for (int64_t l = 0; l < i->R; l += LANES) {
             const int64_t count = i->R - l < LANES ? i->R - l : LANES;
             double *out = results + t->o + l;
-            const double *a = frame + t->a + l;
+            const double *a = frame + t->a + (i->da ? l : 0);
             vec acc = i->accumulate ? lanes_load(out, count) : vec_set(0.0);
-            if (t->ka >= 0)
+            if (!i->da) /* one number for all sums */
+                for (int32_t k = 0; k < t->n; k++)
+                    acc = acc + vec_set(a[t->ka >= 0 ? lists[t->ka + k] : k * (int64_t)i->sa]);
+            else if (t->ka >= 0)
                 for (int32_t k = 0; k < t->n; k++) acc = acc + vec_load_unaligned(a + lists[t->ka + k]);
             else
                 for (int32_t k = 0; k < t->n; k++) acc = acc + vec_load_unaligned(a + k * (int64_t)i->sa);
