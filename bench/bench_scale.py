@@ -24,6 +24,8 @@ from harness.measure import median
 machine.find_package()
 
 SHAPE, BATCH, STEPS, ROUNDS = {"n_embd": 128, "n_layer": 4, "block_size": 64}, 16, 4, 5
+#: With --quick: the model, and the numbers in a large message.
+SMALL, SHORT = {"n_embd": 16, "n_layer": 1, "block_size": 16}, 1 << 10
 #: What is predicted: sizes of the model and documents per step, each as long as the block.
 CASES = {
     "0.8 million parameters, batch 16": (SHAPE, 16),
@@ -40,7 +42,7 @@ def main():
     p = cli.parser(__doc__, ROUNDS)
     p.add_argument("--picture", metavar="FILE", help="draw the predictions (needs matplotlib)")
     args, warnings = p.parse_args(), machine.warnings_before()
-    rounds = [{ranks: job(ranks) for ranks in (1, 2, 3)} for _ in range(cli.pace(args).rounds)]
+    rounds = [{ranks: job(ranks, args.quick) for ranks in (1, 2, 3)} for _ in range(cli.pace(args).rounds)]
     jobs = {ranks: {name: median(found[ranks][name] for found in rounds) for name in rounds[0][ranks]} for ranks in (1, 2, 3)}
     costs = {**jobs[1], "exchange": jobs[2]["exchange"]}
     here = jobs[2]["latency"], 8 * MESSAGE / jobs[2]["message"]
@@ -59,10 +61,10 @@ def main():
         draw(speedups, args.picture)
 
 
-def job(ranks):
+def job(ranks, quick):
     """Return what the slowest rank of a job measured."""
     launcher = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    command = [launcher, "-n", str(ranks), sys.executable, __file__, "measure"]
+    command = [launcher, "-n", str(ranks), sys.executable, __file__, "measure", *["quick"] * quick]
     done = subprocess.run(command, capture_output=True, text=True, env=machine.child_environment())
     if done.returncode:
         sys.exit(done.stderr)
@@ -80,17 +82,17 @@ def timed(work, clock=time.perf_counter, repeats=7):
     return median(seconds)
 
 
-def measure(comm):
+def measure(comm, shape=SHAPE, message=MESSAGE):
     """Return what one rank of comm measures: costs per parameter (and token), messages, a whole step."""
     import numpy as np
 
     from microgpt import GPT, Adam, Tokenizer, Trainer, load_docs
     from microgpt.core.fused import FusedEngine
 
-    text, size = " ".join(load_docs()), SHAPE["block_size"]
+    text, size = " ".join(load_docs()), shape["block_size"]
     docs = [text[i : i + size] for i in range(0, 64 * size, size)]
     tokenizer, rank, ranks = Tokenizer(docs), comm.Get_rank(), comm.Get_size()
-    model = GPT(tokenizer.vocab_size, **SHAPE)
+    model = GPT(tokenizer.vocab_size, **shape)
     adam, kernels, n, tokens = Adam(model), FusedEngine(model), model.num_params, BATCH * size
     count = len(kernels.part_slices(ranks)) - 1
     clock = time.thread_time  # processor time: other work on the machine counts less
@@ -115,14 +117,14 @@ def measure(comm):
     if ranks > 1:
         from microgpt.distributed.chain import Chain
 
-        for name, numbers in (("latency", 1), ("message", MESSAGE)):
+        for name, numbers in (("latency", 1), ("message", message)):
             found[name] = timed(partial(there_and_back, np.zeros(numbers)), repeats=50) / 2
         # Two ways to get all gradients to where they are needed: sums through a chain of ranks and out again; or all activations
         # to all ranks, each of which then updates some parameters, and these to all.
         found["chain"] = timed(partial(Chain(Silent(np.zeros(n)), comm).pass_on, is_last=True))
-        activations = 16 * SHAPE["n_embd"] * SHAPE["n_layer"] * tokens
+        activations = 16 * shape["n_embd"] * shape["n_layer"] * tokens
         found["activations"] = timed(partial(gather, activations)) + timed(partial(gather, n))
-    trainer = Trainer(docs, num_steps=10**6, batch_size=BATCH, comm=comm, **SHAPE)
+    trainer = Trainer(docs, num_steps=10**6, batch_size=BATCH, comm=comm, **shape)
     trainer.run(2)
     before = time.perf_counter(), time.process_time()
     trainer.run(STEPS)
@@ -185,10 +187,10 @@ def draw(speedups, path):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["measure"]:  # one rank of a job
+    if sys.argv[1:2] == ["measure"]:  # one rank of a job
         from mpi4py import MPI
 
-        if each := MPI.COMM_WORLD.gather(measure(MPI.COMM_WORLD)):
+        if each := MPI.COMM_WORLD.gather(measure(MPI.COMM_WORLD, *([SMALL, SHORT] if "quick" in sys.argv else []))):
             print(json.dumps(each))
     else:
         cli.run(main)

@@ -14,7 +14,7 @@ from harness.contender import Script
 machine.find_package()
 import user_gpt  # noqa: E402
 
-SIZES, STEPS, ROUNDS = [16, 64], 12, 3
+SIZES, STEPS, QUICK_STEPS, ROUNDS = [16, 64], 12, 3, 3
 
 
 def main():
@@ -24,23 +24,23 @@ def main():
     args = p.parse_args()
     core, warnings, pace = machine.choose_core(), machine.warnings_before(), cli.pace(args)
     key, cases, contenders = ("change", [*user_gpt.CHANGES], changed) if args.changes else ("n_embd", SIZES, unchanged)
-    cases = cases[: 1 if args.quick else None]
+    cases, steps = (cases[:1], QUICK_STEPS) if args.quick else (cases, STEPS)
 
     def play(case, folder, progress):
         from microgpt import load_docs
 
-        the_task = task.write(folder, load_docs(), STEPS + 1, n_embd=SIZES[0] if args.changes else case)
+        the_task = task.write(folder, load_docs(), steps + 1, n_embd=SIZES[0] if args.changes else case)
         field_of = contenders(case, args.script, folder, core)
-        rows, absent, more = contest.play(field_of, field_of[0], the_task, STEPS, pace, progress)
+        rows, absent, more = contest.play(field_of, field_of[0], the_task, steps, pace, progress)
         for row in rows:
             row[key], row["times_original"] = case, measure.ratio(rows[0]["rounds"], row["rounds"])
         return rows, absent, more
 
     rows, absent, more = contest.each("user code", cases, 6, pace, play)
-    notes = [f"{STEPS} steps per round after a first one, {pace.rounds} rounds in turns, medians. Bits: against the first row's."]
+    notes = [f"{steps} steps per round after a first one, {pace.rounds} rounds in turns, medians. Bits: against the first row's."]
     layout, name = (tables.changes, "changes") if args.changes else (tables.user_code, "sizes")
     cli.finish("user_code", args, machine.describe(core), warnings + more, [layout], notes, absent, rows=rows,
-               steps=STEPS, rounds=pace.rounds, **{name: cases})  # fmt: skip
+               steps=steps, rounds=pace.rounds, **{name: cases})  # fmt: skip
 
 
 def unchanged(n_embd, script, folder, core):

@@ -149,7 +149,7 @@ class Trainer:
 
     @property
     def model(self) -> "Any":
-        """The GPT that trains."""
+        """The GPT that trains: `Trainer.load(path).model` is a saved model as a GPT with Values."""
         return self._engine.model
 
     @property

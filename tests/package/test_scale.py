@@ -34,7 +34,7 @@ def test_what_more_ranks_cost():
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
 def test_it_measures_predicts_and_draws(command, tmp_path):
-    done = command(ROOT / "bench" / "bench_scale.py", "--repeats", "1", "--json", "scale.json", "--picture", "scale.svg")
+    done = command(ROOT / "bench" / "bench_scale.py", "--quick", "--repeats", "1", "--json", "scale.json", "--picture", "scale.svg")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "scale.json").read_text(encoding="utf-8"))
     assert set(found["jobs"]) == {"1", "2", "3"} and set(found["speedups"]) == set(scale.CASES)
