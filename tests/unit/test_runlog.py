@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from children import end_by_signal
 from conftest import environment, hexes
 
 from microgpt import LogError, RunLogger, Trainer
@@ -186,11 +187,7 @@ def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, 
     )  # fmt: skip
     while not (tmp_path / "run.jsonl").exists() or not (tmp_path / "run.jsonl").stat().st_size:
         time.sleep(0.01)
-    time.sleep(0.1)
-    child.send_signal(number)
-    errors = child.stderr.read()
-    child.stderr.close()
-    assert child.wait(60) == status, errors
+    end_by_signal(child, number, status)
     records = read_log(tmp_path / "run.jsonl")
     saved = Trainer.load(tmp_path / "run.safetensors", NAMES)
     assert [record["step"] for record in records] == list(range(1, saved.step_index + 1))
