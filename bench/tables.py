@@ -88,7 +88,7 @@ def shapes(report):
     """bench_shapes.py: a row for each model, a column for each contender."""
     names = list(dict.fromkeys(c["name"] for row in report["rows"] for c in row["contenders"]))
     found = {row["name"]: {c["name"]: c for c in row["contenders"]} for row in report["rows"]}
-    exact = (report.get("peak") or {}).get("exact_flops")
+    exact = report.get("exact_flops")
 
     def seconds(row, name="fused"):
         return found[row["name"]][name]["seconds_per_document"] if name in found[row["name"]] else None
