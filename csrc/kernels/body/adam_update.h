@@ -304,6 +304,7 @@ ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c,
     const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
     if (count < ADAM_CHUNK) adam_end_chunk(old, first, count);
     if (unusual) adam_check_ranges(c, old, may_have_subnormals, first, count, data, v);
+    if (!adam_any_uncertain(old, first)) return MG_OK;
     adam_queue_unresolved(coefs, old, first, count, data, m, v, queue);
     return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
 }
