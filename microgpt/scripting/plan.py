@@ -84,9 +84,11 @@ class Plan:
             return "its math is another module"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
         if len(classes) != 1:
-            for module in self.modules.values():
-                if not classes and any(isinstance(n, ast.ClassDef) and n.name == "Value" for n in module.tree.body):
-                    return f"its class Value is in another file, {module.file}: only a class in the script itself is replaced"
+            for module in self.modules.values() if not classes else ():
+                for other in module.tree.body:
+                    if isinstance(other, ast.ClassDef) and other.name == "Value":
+                        return (f"its class Value is in another file, {module.file}, line {other.lineno}: only a class in the script "
+                                "itself is replaced. Put it there, or import Value from microgpt")
             return "it has no class Value" if not classes else "it has two classes Value"
         node = classes[0]
         extra, why = self._extra_methods(node)
