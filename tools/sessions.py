@@ -76,7 +76,10 @@ def run(session, *command, cwd=None, env=None, succeeds=True):
     done = subprocess.run([*map(str, command)], cwd=cwd or source(), env={**kept, **given}, text=True, errors="replace",
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
     if succeeds and done.returncode:
-        print(f"{' '.join(map(str, command))}: status {done.returncode}", *done.stdout.splitlines()[-120:], sep="\n")
+        lines = done.stdout.splitlines()
+        first = next((i for i, line in enumerate(lines) if "Sanitizer" in line or "runtime error" in line), len(lines))
+        shown = [*lines[max(0, first - 5) : first + 30], *lines[-120:]]  # what a sanitizer found comes before a long stack
+        print(f"{' '.join(map(str, command))}: status {done.returncode}", *shown, sep="\n")
         session.error(f"{Path(str(command[0])).name} {' '.join(map(str, command[1:4]))}: status {done.returncode}")
     return done.stdout
 
