@@ -410,7 +410,7 @@ def long(session):
 
 #: Report of bench/README.md -> the options that its script takes of those given.
 REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",), "shapes": ("--torch-python",),
-           "value": ("--script",), "sampling": (), "startup": (), "workers": ()}  # fmt: skip
+           "value": ("--script",), "sampling": (), "startup": (), "workers": (), "scale": ()}  # fmt: skip
 
 
 @proof()
@@ -423,7 +423,7 @@ def bench(session):
     for name in names:
         options = [word for key in REPORTS[name] if key in given for word in (key, os.path.abspath(given[key]))]
         script = ROOT / "bench" / (f"{name}.py" if name == "compare" else f"bench_{name}.py")
-        options += ["--quick"] if is_quick else []
+        options += ["--quick"] if is_quick else ["--picture", ROOT / "docs/images/scale.svg"] if name == "scale" else []
         file = (SCRATCH if is_quick else ROOT / "bench/results") / f"{name}.json"
         print(run(session, python, script, *options, "--json", file, cwd=ROOT), flush=True)
     if not is_quick:

@@ -169,7 +169,7 @@ class _ScriptLoop(_Decoding):
     def undo_update(self) -> None:
         raise NotImplementedError
 
-    def clear_grad(self) -> None:
+    def zero_grad(self) -> None:
         raise NotImplementedError
 
     def backward(self, batch: "list[list[int]]") -> float:
@@ -197,7 +197,7 @@ class _ScriptLoop(_Decoding):
     def recover(self) -> None:
         if self.unfinished:
             self.undo_update()
-            self.clear_grad()
+            self.zero_grad()
             self.unfinished = False
 
     def sample_texts(
@@ -262,7 +262,7 @@ class Reference(_ScriptLoop):
     def choose(rng: "Any", weights: "Sequence[float]") -> int:
         return rng.choices(range(len(weights)), weights=weights)[0]  # type: ignore[no-any-return]  # rng is Any
 
-    def clear_grad(self) -> None:
+    def zero_grad(self) -> None:
         from itertools import repeat
 
         set_each(self.model.params, "grad", repeat(0))
@@ -354,8 +354,8 @@ class Graph(_Compiled, _ScriptLoop):
             self.model.data[:], self.adam.m[:], self.adam.v[:] = self.before
         self.before = None
 
-    def clear_grad(self) -> None:
-        self.model._clear_grad()
+    def zero_grad(self) -> None:
+        self.model.zero_grad()
 
 
 class Fused(_Compiled):

@@ -6,7 +6,6 @@ It works on the parameters and gradients of a `GPT`, so whatever it computes is 
 """
 import operator
 from _thread import allocate_lock
-from math import log
 
 cimport cython
 from cpython.dict cimport PyDict_Next
@@ -172,6 +171,8 @@ its own: the results are the same.
         if status == MG_NO_THREAD:
             raise RuntimeError("the system starts no more threads: use fewer")
         if status == MG_LOG_DOMAIN:
+            from math import log  # a library of its own, which a process that starts can do without
+
             log(0.0)  # raises in the words of the running Python
         if status == MG_CHOICE_TOTAL_ZERO:
             raise ValueError("Total of weights must be greater than zero")

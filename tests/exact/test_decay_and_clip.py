@@ -344,18 +344,18 @@ def test_every_engine_prints_the_same(folder, capfd):
 def test_a_resumed_run_must_agree(folder, capfd):
     assert main([*FLAGS, "--save", "run"]) == 0
     assert main(["--resume", "run", "--weight-decay", "0.1"]) == 2
-    assert "run was begun with --weight-decay 0.5; it cannot go on with 0.1" in capfd.readouterr().err
+    assert "run was begun with --weight-decay 0.5; it cannot continue with 0.1" in capfd.readouterr().err
     assert main(["--resume", "run", "--clip", "1"]) == 2
-    assert "run was begun with --clip 1e-08; it cannot go on with 1.0" in capfd.readouterr().err
+    assert "run was begun with --clip 1e-08; it cannot continue with 1.0" in capfd.readouterr().err
     assert main(["--resume", "run", "--weight-decay", "0.5", "--clip", "1e-8"]) == 0
     assert main([*FLAGS[:-2], "--save", "other"]) == 0
     capfd.readouterr()
     assert main(["--resume", "other", "--clip", "1"]) == 2
-    assert "other was begun without --clip; it cannot go on with 1.0" in capfd.readouterr().err
+    assert "other was begun without --clip; it cannot continue with 1.0" in capfd.readouterr().err
 
 
 def test_a_sweep_over_them(folder, capfd):
-    from microgpt.parallel.sweeps import read_results
+    from microgpt.parallel.results import read_results
     from microgpt.sweep import main as sweep
 
     assert sweep(["--grid", "num_steps=6 n_embd=4 n_layer=0 weight_decay=0.5,5 clip=off,0.2", "--out", "runs.jsonl",

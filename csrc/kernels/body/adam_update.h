@@ -304,6 +304,7 @@ ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c,
     const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
     if (count < ADAM_CHUNK) adam_end_chunk(old, first, count);
     if (unusual) adam_check_ranges(c, old, may_have_subnormals, first, count, data, v);
+    if (!adam_any_uncertain(old, first)) return MG_OK;
     adam_queue_unresolved(coefs, old, first, count, data, m, v, queue);
     return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
 }
@@ -315,7 +316,10 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
                                  int by_instruction, int64_t n, double *data, double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
-    const int64_t whole = n / LANES * LANES, last = by_instruction ? 3 : 4;
+    const int64_t whole = n / LANES * LANES;
+    /* With few registers m is not to be passed on for longer. */
+    const int near_at_once = MG_LANES < 8 && may_have_subnormals;
+    const int64_t last = near_at_once ? 3 : 4;
     adam_ring old;
     adam_queue queue;
     queue.count = 0;
@@ -332,10 +336,10 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     {                                                                                                                \
         const int64_t j = i - last * LANES, k = j + LANES;                                                           \
         if (all || ADAM_HAS(last)) adam_move(&c, fourth, data + j, &old, adam_ring_at(j), &p_bits);                  \
-        if (by_instruction) third = adam_near(&c, 1, second);                                                        \
+        if (near_at_once) third = adam_near(&c, by_instruction, second);                                           \
         if (all || ADAM_HAS(last - 1))                                                                               \
             fourth = adam_step(&c, unit_m, may_have_subnormals, by_instruction, third, m + k);                       \
-        if (!by_instruction) third = adam_near(&c, 0, second);                                                       \
+        if (!near_at_once) third = adam_near(&c, by_instruction, second);                                          \
         second = adam_root(&c, unit_v, by_instruction, first);                                                       \
         if (all || ADAM_HAS(0))                                                                                      \
             first = adam_moments(&c, may_have_subnormals, data + i, grad + i, m + i, v + i, &old, adam_ring_at(i),   \
