@@ -75,9 +75,9 @@ def machine():
 
 
 # Instruction set -> the flags of its one file, csrc/kernels/isa/NAME.c. All but scalar are chosen at run time. What a
-# name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
+# name means does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
 # it is taken away, for scalar all that came after SSE2, which every x86-64 has. (-mno-sse3 and then -mavx2 would do for
-# GCC and Clang, but zig cc takes away last, wherever the flag stands.)
+# GCC and Clang, but zig cc takes away last, wherever the flag is.)
 MACHINE_ISAS = {
     "x86_64": {
         "scalar": ["-mno-sse3"],

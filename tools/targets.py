@@ -13,8 +13,9 @@ emulator that is not installed is reported as skipped. Exit status 1 if anything
 which setup.py's build has them, and once more with the baseline's flags last. All must give the same bits.
 
 Needs, all optional: gcc, clang, musl-gcc (musl-tools), aarch64-linux-gnu-gcc, s390x-linux-gnu-gcc and their qemu
-(gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc-s390x-linux-gnu, libc6-dev-s390x-cross, qemu-user), and the package
-ziglang for macOS, Windows and the C libraries of the wheels.
+(gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc-s390x-linux-gnu, libc6-dev-s390x-cross, qemu-user),
+x86_64-w64-mingw32-gcc (gcc-mingw-w64-x86-64) and wine, and the package ziglang for macOS, Windows and the C libraries of
+the wheels.
 """
 import os
 import re
@@ -63,6 +64,7 @@ TARGETS = [
     Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
     Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm", "-pthread"]),
     Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm", "-pthread"]),  # big-endian
+    Target("win amd64, gcc", ["x86_64-w64-mingw32-gcc"], "x86_64", ["wine"], ["-static"]),
     # The wheel table, name for name.
     Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm", "-pthread"]),
     Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm", "-pthread"]),

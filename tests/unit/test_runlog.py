@@ -97,7 +97,7 @@ def essence(path):
 
 @pytest.mark.slow
 def test_resumed_run_continues_its_log(train, tmp_path):
-    """The checkpoint stands at step 5, the log already at step 9 and in the middle of 10."""
+    """The checkpoint is at step 5, the log already at step 9 and in the middle of 10."""
     train(*SMALL, "--steps", "20", "--log", "whole.jsonl", "--look-every", "4")
     begun = Trainer(NAMES, num_steps=20, engine="reference", **SETTINGS)
     begun.run(5)

@@ -193,6 +193,16 @@ ALWAYS vec vec_or_xor(vec a, vec b, vec c)
 #endif
 }
 
+/* a & (b ^ c) */
+ALWAYS ivec ivec_and_xor(ivec a, ivec b, ivec c)
+{
+#if MG_LANES == 8
+    return (ivec)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x60);
+#else
+    return a & (b ^ c);
+#endif
+}
+
 /* row[i][j] <-> row[j][i], in registers: swap blocks of 1, then of 2, then of 4 across the diagonal. */
 #define VEC_LOW1(l) ((l)&1 ? MG_LANES + (l)-1 : (l))
 #define VEC_HIGH1(l) ((l)&1 ? MG_LANES + (l) : (l) + 1)
