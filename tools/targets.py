@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,22 +127,27 @@ def compile_all(target, folder, before=(), after=(), warn=WARN):
     isas = build.isas(target.machine)
     macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
     kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
-    objects, calls = [], set()
-    for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:
+
+    def compile_one(source, flags):
+        """The object of a C file, and the functions of libm that it calls."""
         stem = os.path.join(folder, source.replace("/", "_").removesuffix(".c"))
         compile = [*target.compiler, *before, *FLAGS, *warn, *flags, *after]
         sh([*compile, "-S", source, "-o", stem + ".s"])
         sh([*compile, "-Wno-unused-command-line-argument", "-c", stem + ".s", "-o", stem + ".o"])
-        objects.append(stem + ".o")
         text = Path(stem + ".s").read_text()
-        calls |= set(CALL.findall(text))
+        calls = set(CALL.findall(text))
         if source.startswith("csrc/kernels/isa/") and FUSED_MULTIPLY_ADD.search(text):  # are they those that are meant?
             sh([*compile, "-DMG_FMA_CALLS", "-S", source, "-o", stem + ".s"])
             text = Path(stem + ".s").read_text()
         check_assembly(text, source)
+        return stem + ".o", calls
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(compile_one, *zip(*kernels, *((source, macros) for source in SOURCES + TESTS))))
+    calls = set().union(*(called for _, called in made))
     if calls != {"pow", "exp", "log"}:
         raise RuntimeError(f"of pow, exp and log only {sorted(calls)} are called")
-    return objects
+    return [name for name, _ in made]
 
 
 def prove(target, folder):
