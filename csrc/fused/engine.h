@@ -29,6 +29,8 @@ struct mg_engine {
     /* The documents of a batch that are in memory together, each with a workspace of its own; NULL until needed. */
     struct mg_engine *members;
     int64_t members_capacity;
+    mg_passing *passing; /* of each thread that works on members; NULL until needed */
+    int64_t passing_count;
     int complete; /* Atomic. Of a member: whether its document has had its backward pass */
     struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
     int64_t num_slices;
