@@ -75,9 +75,9 @@ def machine():
 
 
 # Instruction set -> the flags of its one file, csrc/kernels/isa/NAME.c. All but scalar are chosen at run time. What a
-# name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
+# name means does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
 # it is taken away, for scalar all that came after SSE2, which every x86-64 has. (-mno-sse3 and then -mavx2 would do for
-# GCC and Clang, but zig cc takes away last, wherever the flag stands.)
+# GCC and Clang, but zig cc takes away last, wherever the flag is.)
 MACHINE_ISAS = {
     "x86_64": {
         "scalar": ["-mno-sse3"],
@@ -188,7 +188,8 @@ def check_compiler(command):
     """
     if "-mdaz-ftz" in command:
         raise SystemExit("microgpt cannot be compiled with -mdaz-ftz: results must have the script's bits. Take it out of CFLAGS")
-    only_check = ["/Zs", "/TC"] if WINDOWS else ["-fsyntax-only", "-x", "c"]
+    # zig cc, in nox's session released_policy, fails with -fsyntax-only.
+    only_check = ["/Zs", "/TC"] if WINDOWS else ["-S", "-o", os.devnull, "-x", "c"]
     try:
         done = subprocess.run([*command, *EXACT, *only_check, "csrc/base/require.h"], capture_output=True, text=True, errors="replace",
                               stdin=subprocess.DEVNULL)  # fmt: skip

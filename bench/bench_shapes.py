@@ -10,7 +10,7 @@ import re
 import statistics
 
 import tables
-from harness import cli, contest, field, machine, peak, task
+from harness import cli, contest, field, machine, task
 
 machine.find_package()
 
@@ -43,7 +43,7 @@ def main():
         "engine, compared with the graph engine's where its graph fits into memory.",
     ]
     cli.finish("shapes", args, described, warnings + more, [tables.shapes], notes, absent, rows=rows,
-               others=[name for name, _ in args.other], peak=peak.measure(core))  # fmt: skip
+               others=[name for name, _ in args.other], exact_flops=machine.exact_peak(core))  # fmt: skip
 
 
 def play(args, core, pace, name, folder, progress):

@@ -42,8 +42,7 @@ FIGURES = {
     "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
 }
 
-_TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
-_FIGURE = re.compile(r"(<!-- figure: (\S+) -->).*?(<!-- end figure -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (table|figure): (\S+) -->)(.*?)(<!-- end \2 -->)", re.DOTALL)
 
 
 def rendered(page, results=RESULTS):
@@ -51,28 +50,26 @@ def rendered(page, results=RESULTS):
 
     Raises ValueError for a mark that has no end, no such name or no data.
     """
-    opened = len(re.findall("<!-- (?:table|figure): ", page))
-    closed = len(re.findall("<!-- end (?:table|figure) -->", page))
-    if opened != closed or opened != len(_TABLE.findall(page)) + len(_FIGURE.findall(page)):
+    opened, closed = (len(re.findall(f"<!-- {word}(?:table|figure)", page)) for word in ("", "end "))
+    if opened != closed or opened != len(_MARKED.findall(page)):
         raise ValueError(f"{opened} marks begin a table or figure, {closed} end one, or one is not on its line")
 
-    def data(kind, name):
-        if name not in kind:
-            raise ValueError(f"there is no table or figure {name!r}; there are {', '.join(kind)}")
-        file, layout = kind[name]
+    def fill(match):
+        start, kind, name, _, end = match.groups()
+        known = {"table": TABLES, "figure": FIGURES}[kind]
+        if name not in known:
+            raise ValueError(f"there is no {kind} {name!r}; there are {', '.join(known)}")
+        file, layout = known[name]
         try:
             made = report.read(results / f"{file}.json")
-            return layout(made), made
+            filled = layout(made)
         except FileNotFoundError:
             raise ValueError(f"{name} needs bench/results/{file}.json") from None
         except (KeyError, StopIteration) as error:
             raise ValueError(f"bench/results/{file}.json has nothing for {name}: {error!r}") from None
+        return start + (f"\n{markdown(*filled)}\n\n{report.caption(made)}\n" if kind == "table" else filled) + end
 
-    def table(match):
-        columns_and_rows, made = data(TABLES, match[2])
-        return f"{match[1]}{markdown(*columns_and_rows)}\n\n{report.caption(made)}\n{match[3]}"
-
-    return _FIGURE.sub(lambda match: match[1] + data(FIGURES, match[2])[0] + match[3], _TABLE.sub(table, page))
+    return _MARKED.sub(fill, page)
 
 
 def pages(root=ROOT, results=RESULTS):

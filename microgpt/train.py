@@ -271,4 +271,6 @@ class LossWarning(Callback):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from .cli import end
+
+    end(main())

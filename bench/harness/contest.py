@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import bits, cli, measure
+from . import cli, measure
 from .contender import Unavailable
 
 #: Steps on which every contender is checked before it is timed.
@@ -52,10 +52,10 @@ def play(field, judge, the_task, steps, pace, progress):
             contender.start()
             first = contender.run(CHECK)
             if contender.batch > 1:  # the first loss of a batch is the mean over its documents
-                wrong = bits.same_model(first.losses[:1], [batch_loss(the_task, contender.batch)], contender.tolerance)
+                wrong = measure.same_model(first.losses[:1], [batch_loss(the_task, contender.batch)], contender.tolerance)
             else:
                 expected = expected or first.losses
-                wrong = bits.same_model(first.losses, expected, contender.tolerance)
+                wrong = measure.same_model(first.losses, expected, contender.tolerance)
             if wrong:
                 contender.stop()
                 raise Unavailable(wrong)
@@ -101,7 +101,7 @@ def _row(contender, seconds, results, truth):
     same_steps = contender.batch == 1 and truth is not None and None not in (*digests, truth.digest)
     equal = digests == {truth.digest} if same_steps else None
     # The worst round counts.
-    verdicts = [bits.verdict(r.losses, truth and truth.losses, equal) for r in results]
+    verdicts = [measure.verdict(r.losses, truth and truth.losses, equal) for r in results]
     verdict = min(verdicts, key=lambda v: (v["bits"] is not False, v["same_bits"]))
     return {"name": contender.name, "precision": contender.precision, "batch": contender.batch,
             "seconds_per_document": measure.median(seconds), "spread": measure.spread(seconds), **verdict,

@@ -4,7 +4,10 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HARNESS = Path(__file__).resolve().parent
@@ -89,3 +92,23 @@ def warnings_before():
     if choose_core() is None:
         found.append("this system does not let a process choose its core: contenders were not pinned")
     return found
+
+
+def exact_peak(core):
+    """Return the multiplications and additions per second on a core; None without a C compiler.
+
+    Each operation is rounded on its own, as exact doubles must be: a fused multiply-add rounds once where the
+    original rounds twice. peak.c is compiled here for this processor, because how separate operations compare with
+    fused ones depends on the processor: half where one pipe executes either, equal where sums have pipes of their
+    own (Zen 4, Zen 5).
+    """
+    pinned = None if core is None else lambda: pin(core)
+    with tempfile.TemporaryDirectory() as folder:
+        for flags in (["-march=native", "-mprefer-vector-width=512"], ["-mcpu=native"], []):  # x86-64, ARM, others
+            command = [*shlex.split(os.environ.get("CC", "cc")), "-O2", "-std=gnu11", "-ffp-contract=off", *flags]
+            try:
+                if subprocess.run([*command, str(HARNESS / "peak.c"), "-o", f"{folder}/peak"], capture_output=True).returncode == 0:
+                    return float(subprocess.run([f"{folder}/peak"], capture_output=True, check=True, preexec_fn=pinned).stdout)
+            except (OSError, subprocess.CalledProcessError):
+                break
+    return None

@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from harness import bits, edited, machine, task  # noqa: E402
+from harness import edited, machine, measure, task  # noqa: E402
 
 
 def main():
@@ -53,7 +53,7 @@ def train(make, steps, repeat):
     # A Trainer of any version has a model with nodes; other contenders have a function.
     parameters = [p.data for p in contender.model.params] if hasattr(contender, "model") else contender.parameters()
     return {"seconds": seconds / repeat, "cpu": cpu / repeat, "losses": [float(x).hex() for x in losses],
-            "peak": machine.peak_memory(), "digest": bits.digest(parameters)}  # fmt: skip
+            "peak": machine.peak_memory(), "digest": measure.digest(parameters)}  # fmt: skip
 
 
 def run(contender, steps):

@@ -31,7 +31,7 @@ static void rollback(mg_engine *e, const mg_state *s, double *grad)
     mg_restore_state(e, e->snapshot, s);
     mg_restore_grad(e, grad, NULL);
     mg_workspace_clear_dw_chunk(&e->ws, &e->config); /* the gradient at which Adam stopped */
-    mg_workspace_forget_magnitudes(&e->ws, &e->config);
+    mg_forget_magnitudes(e);
 }
 
 /* Backward and Adam without checking first whether Adam can fail. On error the arrays are unspecified: roll back. grad
@@ -108,7 +108,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
         mg_end_step(&r);
         ++*done;
     }
-    mg_workspace_forget_magnitudes(&e->ws, &e->config); /* the caller may change parameters */
+    mg_forget_magnitudes(e); /* the caller may change parameters */
     free(r.saved_grad);
     return status;
 }

@@ -1,5 +1,6 @@
 #include "fused/weights.h"
 
+#include <math.h>
 #include <string.h>
 
 mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which)
@@ -76,14 +77,6 @@ static mg_status update(const mg_engine *e, const mg_fused_update *u, int64_t at
     return e->kernels->adam_update(u->coefs, 0, count, u->params + at, g, u->m + at, u->v + at);
 }
 
-/* The layer whose mlp_fc2 this is, if the next forward pass will want to know its magnitude; else NULL. */
-static mg_layer_activations *layer_of_fc2(const mg_engine *e, const mg_matrix *matrix)
-{
-    if (matrix->which != MG_FC2) return NULL;
-    mg_layer_activations *layer = &e->ws.act.layers[matrix->layer];
-    return layer->active_share < 0.8 ? layer : NULL;
-}
-
 mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix)
 {
     if (!in->update) return MG_OK;
@@ -118,17 +111,18 @@ mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_
         return weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at, sparse,
                            scratch->index_scratch, poll);
     const int64_t outs = mg_dw_chunk_rows(nin);
-    mg_layer_activations *const fc2_of = layer_of_fc2(e, matrix);
-    double magnitude = 0.0; /* taken while the parameters are in cache */
+    /* The next forward pass may want to know the magnitude of mlp_fc2: taken while the parameters are in cache. */
+    const int is_fc2 = matrix->which == MG_FC2, is_wanted = is_fc2 && e->ws.act.layers[matrix->layer].active_share < 0.8;
+    double magnitude = is_wanted ? 0.0 : NAN;
     for (int64_t o = 0; o < nout; o += outs) {
         const int64_t count = nout - o < outs ? nout - o : outs;
         mg_status status = weight_rows(k, n, count, nin, scratch->x_rows, stride, dy + o * k->lanes, nout * k->lanes,
                                        scratch->dw_chunk, sparse, scratch->index_scratch, poll);
         if (!status) status = update(e, in->update, matrix->at + o * nin, count * nin, scratch->dw_chunk);
         if (status) return status;
-        if (fc2_of) magnitude += k->sum_of_magnitudes(count * nin, in->params + matrix->at + o * nin);
+        if (is_wanted) magnitude += k->sum_of_magnitudes(count * nin, in->params + matrix->at + o * nin);
     }
-    if (fc2_of) fc2_of->fc2_magnitude = magnitude;
+    if (is_fc2) e->fc2_magnitude[matrix->layer] = magnitude;
     return MG_OK;
 }
 
@@ -156,6 +150,14 @@ static int64_t lower_bound(const int32_t *numbers, int64_t count, int64_t least)
     return first;
 }
 
+/* Bring rows of x into the cache. They were written long ago, perhaps on another processor, and the products read them by
+ * columns, which the hardware does not foresee. Small products gain nothing. */
+static void prefetch_rows(int64_t n, const double *x_rows, int64_t x_stride)
+{
+    enum { FEW = 1 << 13, LINE = 8 };
+    for (int64_t i = 0; n * x_stride > FEW && i < n * x_stride; i += LINE) __builtin_prefetch(x_rows + i, 0, 2);
+}
+
 mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *grad,
                            int32_t *index_scratch, mg_poll *poll)
 {
@@ -163,6 +165,7 @@ mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, i
     const mg_workspace *ws = &document->ws;
     const mg_kept_product *kept = mg_kept_of(document, matrix->layer, matrix->which);
     const int64_t nout = matrix->nout, nin = matrix->nin;
+    prefetch_rows(ws->doc.n, kept->x_rows, kept->x_stride);
     if (!kept->sparse || matrix->which != MG_FC1)
         return weight_rows(k, ws->doc.n, end - first, nin, kept->x_rows, kept->x_stride, kept->dy + first * k->lanes,
                            nout * k->lanes, grad + matrix->at + first * nin, kept->sparse, index_scratch, poll);

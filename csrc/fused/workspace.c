@@ -1,6 +1,5 @@
 #include "fused/workspace.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +61,6 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
         layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
         layer.finite = mg_arena_take(a, panels, sizeof(int32_t));
         layer.active_share = 1.0;
-        layer.fc2_magnitude = NAN;
         layer.skip_inactive = 0;
         if (a->base) act->layers[l] = layer;
         if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
@@ -170,11 +168,6 @@ void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config)
 {
     if (!ws->capacity || !ws->scratch.dw_chunk) return;
     memset(ws->scratch.dw_chunk, 0, (size_t)mg_dw_chunk_size(config->n_embd) * sizeof *ws->scratch.dw_chunk);
-}
-
-void mg_workspace_forget_magnitudes(mg_workspace *ws, const mg_config *config)
-{
-    for (int64_t l = 0; ws->capacity && l < config->n_layer; l++) ws->act.layers[l].fc2_magnitude = NAN;
 }
 
 void mg_workspace_free(mg_workspace *ws)

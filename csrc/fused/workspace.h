@@ -41,7 +41,6 @@ typedef struct {
     int64_t *nactive;    /* [panels], how many */
     int32_t *finite;     /* [panels], whether all that came to relu is */
     double active_share; /* of all rows */
-    double fc2_magnitude; /* sum_of_magnitudes of mlp_fc2 as Adam has just left it; nan: not known */
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
 
@@ -116,9 +115,6 @@ int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panel
 mg_status mg_thread_scratch_reserve(mg_thread_scratch *s, const mg_config *config, int64_t lanes, int64_t panels);
 
 void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
-
-/* mlp_fc2 is about to be changed by others than the last backward pass's update. */
-void mg_workspace_forget_magnitudes(mg_workspace *ws, const mg_config *config);
 
 /* Free the memory of a workspace; all zero is an empty one. */
 void mg_workspace_free(mg_workspace *ws);

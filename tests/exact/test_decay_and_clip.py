@@ -121,6 +121,7 @@ def test_a_limit_that_some_gradients_reach():
     assert hexes(free.parameters) == found[0][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("shape", [1, 3])
 def test_every_instruction_set(isa, batch_size, shape):
@@ -130,6 +131,7 @@ def test_every_instruction_set(isa, batch_size, shape):
         assert numbers(trainer, trainer.run()) == expected(4, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
 @pytest.mark.parametrize("shape", [0, dict(n_embd=80, n_head=8), dict(n_embd=8, n_head=2, block_size=9000)], ids=str)
 def test_many_steps_in_one_call_are_as_many_calls(kept, shape):
@@ -156,6 +158,7 @@ def test_threads_share_the_work(kept, batch_size, share_all):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
 def test_gradients_that_were_there_are_added_to(compiled_engine, kept):
     found = []
@@ -239,7 +242,7 @@ def test_a_negative_second_moment_undoes_what_adam_has_done_before_it(compiled_e
 
 
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_step_that_fails_has_no_effect(engine, kept, batch_size):
     trainer, twin = (Trainer(DOCS, 9, engine=engine, batch_size=batch_size, **SHAPES[0], **kept) for _ in range(2))
     check_failed_step(trainer, twin, None)

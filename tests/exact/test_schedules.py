@@ -65,6 +65,7 @@ def test_other_shapes(compiled_engine, shape, rates):
     assert numbers(trainer, trainer.run()) == expected(4, 1, shape, rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_every_instruction_set(isa, batch_size):
     for rates in range(len(RATES)):

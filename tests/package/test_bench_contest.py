@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 import bench_shapes  # noqa: E402
 import numpy_gpt  # noqa: E402
 import user_gpt  # noqa: E402
-from harness import bits, cli, contender, contest, edited, measure, task  # noqa: E402
+from harness import cli, contender, contest, edited, measure, task  # noqa: E402
 
 from microgpt import Config, reference  # noqa: E402
 
@@ -27,21 +27,21 @@ NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "ame
 
 def test_verdict_notices_one_ulp():
     losses = [3.3, 2.7, 2.5]
-    assert bits.verdict(losses, losses)["bits"] is True
-    off = bits.verdict([3.3, math.nextafter(2.7, 3), 2.5], losses)
+    assert measure.verdict(losses, losses)["bits"] is True
+    off = measure.verdict([3.3, math.nextafter(2.7, 3), 2.5], losses)
     assert (off["bits"], off["print"], off["same_bits"]) == (False, True, 2)
-    assert bits.verdict([3.3, 2.71, 2.5], losses)["print"] is False
-    assert bits.verdict(None, losses)["bits"] is None
-    assert bits.verdict([-0.0], [0.0])["bits"] is False
-    assert bits.verdict(losses, losses, parameters_equal=False)["bits"] is False
-    assert bits.verdict(losses, losses, parameters_equal=None)["bits"] is True
-    assert bits.digest([1.0, 0.0]) == bits.digest([1, 0.0]) != bits.digest([1.0, -0.0])
+    assert measure.verdict([3.3, 2.71, 2.5], losses)["print"] is False
+    assert measure.verdict(None, losses)["bits"] is None
+    assert measure.verdict([-0.0], [0.0])["bits"] is False
+    assert measure.verdict(losses, losses, parameters_equal=False)["bits"] is False
+    assert measure.verdict(losses, losses, parameters_equal=None)["bits"] is True
+    assert measure.digest([1.0, 0.0]) == measure.digest([1, 0.0]) != measure.digest([1.0, -0.0])
 
 
 def test_same_model_rejects_losses_beyond_the_tolerance():
-    assert bits.same_model([1.0, 2.0 + 1e-12], [1.0, 2.0], 1e-9) is None
-    assert "the loss of step 2 is 2.1" in bits.same_model([1.0, 2.1], [1.0, 2.0], 1e-9)
-    assert "nan" in bits.same_model([float("nan")], [1.0], 1e-3)
+    assert measure.same_model([1.0, 2.0 + 1e-12], [1.0, 2.0], 1e-9) is None
+    assert "the loss of step 2 is 2.1" in measure.same_model([1.0, 2.1], [1.0, 2.0], 1e-9)
+    assert "nan" in measure.same_model([float("nan")], [1.0], 1e-3)
 
 
 class Fake:

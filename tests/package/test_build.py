@@ -264,9 +264,12 @@ def test_c_folders_include_lower_layers_only():
 
 
 def test_addresses_to_prefetch_are_integers():
-    """An address beyond an array may be prefetched, but not computed as a pointer: vec.h has the functions for it."""
+    """An address beyond an array may be prefetched, but not computed as a pointer: vec.h has the functions for it.
+
+    weights.c prefetches the numbers of an array, and none beyond.
+    """
     calls = [path.name for path in (ROOT / "csrc").rglob("*.[ch]") for _ in re.findall("__builtin_prefetch", path.read_text())]
-    assert calls == ["vec.h", "vec.h"]
+    assert sorted(calls) == ["vec.h", "vec.h", "weights.c"]
 
 
 def test_wheel_holds_no_sources():

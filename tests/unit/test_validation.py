@@ -163,7 +163,7 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
 
 
 def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, tmp_path):
-    """--val, --val-every and --patience stand in the file; one given again counts."""
+    """--val, --val-every and --patience are saved in the file; one given again counts."""
     flags = ["--input", text, *SMALL, "--steps", "400", "--learning-rate", "0.3"]
     validation = ["--val", val, "--val-every", "5", "--patience", "3"]
     whole = train(*flags, *validation)
