@@ -11,6 +11,17 @@ int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs,
     return e->at.wpe + positions_seen * e->config.n_embd;
 }
 
+/* From this number of parameters on, 3 MB with their moments, second-level caches do not hold them from one step to the
+ * next. */
+enum { MG_FETCH_AHEAD_PARAMS = 1 << 17 };
+
+mg_status mg_prepare_update(const mg_engine *e, const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+{
+    const mg_status status = mg_adam_prepare(config, step, coefs);
+    coefs->fetch_ahead = e->at.num_params >= MG_FETCH_AHEAD_PARAMS;
+    return status;
+}
+
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad)
 {

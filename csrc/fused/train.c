@@ -83,7 +83,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
         if (status) break;
         if (r.positions_seen < n) r.positions_seen = n;
         mg_adam_coefs coefs;
-        status = mg_adam_prepare(config, step + *done, &coefs);
+        status = mg_prepare_update(e, config, step + *done, &coefs);
         if (status) break;
         const int unchecked = optimistic && !r.saved_grad && coefs.vectorizable && !mg_is_long(e, n);
         if (unchecked && snapshot_at < 0) {

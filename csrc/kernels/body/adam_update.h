@@ -327,6 +327,10 @@ ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c,
     return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
 }
 
+/* How far ahead of the first stage parameters and moments are fetched: a page, because processors do not fetch beyond the
+ * page by themselves. */
+enum { ADAM_AHEAD = 4096 / (int)sizeof(double) };
+
 /* Software pipelining: an update is a long dependency chain, so as many vectors are in flight as there are stages. The last
  * stage comes first: what a stage hands on is then used before the next vector's takes its place. A chunk is collected when
  * the one after it is done as well, because a branch that depends on what was just stored would wait for it. */
@@ -366,7 +370,16 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     for (; i < whole && i < last * LANES; i += LANES) ADAM_STAGES(0)
     while (i < whole) {
         const int64_t next = i / ADAM_CHUNK * ADAM_CHUNK + ADAM_CHUNK, end = next < whole ? next : whole;
-        for (; i < end; i += LANES) ADAM_STAGES(1)
+        if (coefs->fetch_ahead) {
+            for (; i < end; i += LANES) {
+                prefetch(data, i + ADAM_AHEAD);
+                prefetch(m, i + ADAM_AHEAD);
+                prefetch(v, i + ADAM_AHEAD);
+                ADAM_STAGES(1)
+            }
+        } else {
+            for (; i < end; i += LANES) ADAM_STAGES(1)
+        }
         if (i < next) break;
         /* The chunk before this one has its last parameters among the numbers of this one. */
         const int now = adam_unusual(&ranges);
