@@ -52,10 +52,8 @@ static void forward_relu(const mg_engine *e, mg_panels some, mg_layer_activation
     const int64_t lanes = e->kernels->lanes, hidden = 4 * e->config.n_embd;
     for (int64_t b = some.first; b < some.end; b++) {
         const int64_t left = doc->n - b * lanes;
-        int finite;
         layer->nactive[b] = e->kernels->relu_forward(left < lanes ? left : lanes, hidden, layer->r + b * hidden * lanes,
-                                                     layer->active + b * hidden, &finite);
-        layer->finite[b] = finite;
+                                                     layer->active + b * hidden, layer->magnitude + b);
     }
 }
 
@@ -66,17 +64,18 @@ static void decide_to_skip(const mg_engine *e, mg_layer_activations *layer, cons
     int all_finite = 1;
     int64_t nactive = 0;
     for (int64_t b = 0; b < panels; b++) {
-        all_finite &= layer->finite[b];
+        all_finite &= layer->magnitude[b] < INFINITY;
         nactive += layer->nactive[b];
     }
-    /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked; what is known of it
-     * is used once, for the forward pass that follows its update. */
-    const double known = layer->fc2_magnitude;
-    layer->fc2_magnitude = NAN;
     layer->active_share = (double)nactive / (double)(panels * hidden);
-    layer->skip_inactive = all_finite && layer->active_share < 0.8
-                           && (known < MG_SAFE_MAGNITUDE
-                               || e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2) < MG_SAFE_MAGNITUDE);
+    layer->skip_inactive = all_finite && layer->active_share < 0.8;
+    /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked, unless it was and has not
+     * changed much. What is known of it is used once, for the forward pass that follows its update. */
+    layer->fc2.now = layer->fc2.next;
+    layer->fc2.next = NAN;
+    if (!layer->skip_inactive || layer->fc2.now < MG_SAFE_MAGNITUDE) return;
+    layer->fc2.now = e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2);
+    layer->skip_inactive = layer->fc2.now < MG_SAFE_MAGNITUDE;
 }
 
 /* The MLP's second product and the residual. */

@@ -76,14 +76,6 @@ static mg_status update(const mg_engine *e, const mg_fused_update *u, int64_t at
     return e->kernels->adam_update(u->coefs, 0, count, u->params + at, g, u->m + at, u->v + at);
 }
 
-/* The layer whose mlp_fc2 this is, if the next forward pass will want to know its magnitude; else NULL. */
-static mg_layer_activations *layer_of_fc2(const mg_engine *e, const mg_matrix *matrix)
-{
-    if (matrix->which != MG_FC2) return NULL;
-    mg_layer_activations *layer = &e->ws.act.layers[matrix->layer];
-    return layer->active_share < 0.8 ? layer : NULL;
-}
-
 mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix)
 {
     if (!in->update) return MG_OK;
@@ -118,17 +110,13 @@ mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_
         return weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at, sparse,
                            scratch->index_scratch, poll);
     const int64_t outs = mg_dw_chunk_rows(nin);
-    mg_layer_activations *const fc2_of = layer_of_fc2(e, matrix);
-    double magnitude = 0.0; /* taken while the parameters are in cache */
     for (int64_t o = 0; o < nout; o += outs) {
         const int64_t count = nout - o < outs ? nout - o : outs;
         mg_status status = weight_rows(k, n, count, nin, scratch->x_rows, stride, dy + o * k->lanes, nout * k->lanes,
                                        scratch->dw_chunk, sparse, scratch->index_scratch, poll);
         if (!status) status = update(e, in->update, matrix->at + o * nin, count * nin, scratch->dw_chunk);
         if (status) return status;
-        if (fc2_of) magnitude += k->sum_of_magnitudes(count * nin, in->params + matrix->at + o * nin);
     }
-    if (fc2_of) fc2_of->fc2_magnitude = magnitude;
     return MG_OK;
 }
 

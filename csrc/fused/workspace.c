@@ -11,7 +11,7 @@
  * sets of a cache. */
 int64_t mg_row_stride(int64_t nin, int64_t lanes)
 {
-    return (nin + lanes - 1) / lanes * lanes + (nin > 64 ? lanes : 0);
+    return ((nin + lanes - 1) & -lanes) + (nin > 64 ? lanes : 0);
 }
 
 static void lay_out_scratch(mg_scratch *scratch, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
@@ -60,9 +60,9 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
         layer.r = mg_arena_take(a, mg_mul(4, activation), d);
         layer.active = mg_arena_take(a, mg_mul(4 * n_embd, panels), sizeof(int32_t));
         layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
-        layer.finite = mg_arena_take(a, panels, sizeof(int32_t));
+        layer.magnitude = mg_arena_take(a, panels, d);
         layer.active_share = 1.0;
-        layer.fc2_magnitude = NAN;
+        layer.fc2 = (mg_fc2_bounds){NAN, NAN, NAN, NAN};
         layer.skip_inactive = 0;
         if (a->base) act->layers[l] = layer;
         if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
@@ -172,9 +172,10 @@ void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config)
     memset(ws->scratch.dw_chunk, 0, (size_t)mg_dw_chunk_size(config->n_embd) * sizeof *ws->scratch.dw_chunk);
 }
 
-void mg_workspace_forget_magnitudes(mg_workspace *ws, const mg_config *config)
+void mg_workspace_forget_bounds(mg_workspace *ws, const mg_config *config)
 {
-    for (int64_t l = 0; ws->capacity && l < config->n_layer; l++) ws->act.layers[l].fc2_magnitude = NAN;
+    for (int64_t l = 0; ws->capacity && l < config->n_layer; l++)
+        ws->act.layers[l].fc2 = (mg_fc2_bounds){NAN, NAN, NAN, NAN};
 }
 
 void mg_workspace_free(mg_workspace *ws)

@@ -27,6 +27,13 @@ typedef struct {
 /* The matrices that are multiplied by at once, in a document's list of what is kept: lm_head, then four for each layer. */
 enum { MG_LM_HEAD, MG_QKV, MG_WO, MG_FC1, MG_FC2, MG_LAYER_PRODUCTS = MG_FC2 };
 
+/* Bounds for sum_of_magnitudes of mlp_fc2 and of its first moments; nan: not known. See train.c. */
+typedef struct {
+    double next, now; /* of the parameters of the next forward pass, and of those of the last one */
+    double moments;
+    double gradient; /* of the last backward pass */
+} mg_fc2_bounds;
+
 /* What one layer computes and its backward pass needs. */
 typedef struct {
     double *x;       /* [n_embd] input */
@@ -39,9 +46,9 @@ typedef struct {
     double *r;       /* [4 * n_embd] after relu */
     int32_t *active; /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
     int64_t *nactive;    /* [panels], how many */
-    int32_t *finite;     /* [panels], whether all that came to relu is */
+    double *magnitude;   /* [panels], sum_of_magnitudes of what came to relu */
     double active_share; /* of all rows */
-    double fc2_magnitude; /* sum_of_magnitudes of mlp_fc2 as Adam has just left it; nan: not known */
+    mg_fc2_bounds fc2;
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
 
@@ -117,8 +124,8 @@ mg_status mg_thread_scratch_reserve(mg_thread_scratch *s, const mg_config *confi
 
 void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
 
-/* mlp_fc2 is about to be changed by others than the last backward pass's update. */
-void mg_workspace_forget_magnitudes(mg_workspace *ws, const mg_config *config);
+/* The caller may change parameters and moments. */
+void mg_workspace_forget_bounds(mg_workspace *ws, const mg_config *config);
 
 /* Free the memory of a workspace; all zero is an empty one. */
 void mg_workspace_free(mg_workspace *ws);
