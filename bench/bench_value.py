@@ -9,6 +9,7 @@ import ast
 import gc
 import os
 import pkgutil
+from pathlib import Path
 from time import perf_counter
 
 import tables
@@ -29,51 +30,42 @@ NODES = LAYERS * WIDTH * (2 * WIDTH - 1)
 def main():
     runner = micro.runner(("script", "value", "operator"), processes=5, min_time=0.01)
     p = runner.argparser
-    p.add_argument("--script", metavar="PATH", help="your copy of the original microgpt.py, for its class "
-                   "(default: the readable reference's)")  # fmt: skip
+    p.add_argument("--script", metavar="PATH", type=cli.file, help="your microgpt.py, for its class (default: the reference's)")
     p.add_argument("--value", action="append", default=[], metavar="MODULE:CLASS", help="another class to measure")
     p.add_argument("--operator", action="append", default=[], metavar="WORD", help="only operators that contain this")
-    args, load = runner.parse_args(), machine.load_warning()
-    cli.check_files(p, args.script)
+    args, before = runner.parse_args(), machine.warnings_before()
     first = {"microgpt.py": os.path.abspath(args.script)} if args.script else {"reference": "microgpt.reference:Value"}
     classes = {**first, "microgpt.Value": "microgpt:Value", **{value: value for value in args.value}}
     names = [name for name in OPERATORS if not args.operator or any(word in name for word in args.operator)]
-    rows, spreads = [], {}
+    made = {}
     for name, value in classes.items():
         Value = load_class(value)
-
-        def bench(what, *arguments, prefix=name, **kwargs):
-            made = runner.bench_time_func(f"{prefix}: {what}", *arguments, **kwargs)
-            if made is None or args.worker:
-                return None
-            spreads[f"{prefix}: {what}"] = measure.spread(made.get_values())
-            return made.median()
-
-        bare = bench("nothing, backward", timer(Value, "a", "backward"))
-        times = {op: {ph: bench(f"{op}, {ph}", timer(Value, op, ph)) for ph in PHASES} for op in names}
-        row = {"name": name, "operators": times}
-        for key, collector in (("graph_shipped", True), ("graph_collector_off", False)):
-            row[key] = bench(key, graphs, Value, collector, inner_loops=NODES)
-        if not args.worker:
-            for phases in times.values():
-                phases["backward"] = max(0.0, phases["backward"] - bare)
-        rows.append(row)
+        work = {f"{op}, {phase}": timer(Value, op, phase) for op in names for phase in PHASES}
+        for what, timed in {"nothing, backward": timer(Value, "a", "backward"), **work}.items():
+            made[name, what] = runner.bench_time_func(f"{name}: {what}", timed)
+        for what, collector in (("graph_shipped", True), ("graph_collector_off", False)):
+            made[name, what] = runner.bench_time_func(f"{name}: {what}", graphs, Value, collector, inner_loops=NODES)
     if args.worker:
         return
+    rows, median = [], {key: bench.median() for key, bench in made.items()}
+    for name in classes:
+        times = {op: {phase: median[name, f"{op}, {phase}"] for phase in PHASES} for op in names}
+        for phases in times.values():
+            phases["backward"] = max(0.0, phases["backward"] - median[name, "nothing, backward"])
+        rows.append({"name": name, "operators": times, **{key: median[name, key] for key in ("graph_shipped", "graph_collector_off")}})
     notes = ["Medians per node; operators with the garbage collector off. Graphs: built, differentiated and freed."]
-    nodes = {name: OPERATORS[name] for name in names}
-    micro.finish("value", args, [tables.value_operators, tables.value_graph], notes, load, rows, spreads, nodes=nodes)
+    spreads = {": ".join(key): measure.spread(bench.get_values()) for key, bench in made.items()}
+    micro.finish("value", args, [tables.value_operators, tables.value_graph], notes, before, rows, spreads,
+                 nodes={name: OPERATORS[name] for name in names})  # fmt: skip
 
 
 def load_class(value):
     """Return the class of "module:Class", or of a script: only its imports, functions and classes are executed."""
     if not os.path.isfile(value):
         return pkgutil.resolve_name(value)
-    with open(value, encoding="utf-8") as file:
-        tree = ast.parse(file.read(), value)
+    tree, variables = ast.parse(Path(value).read_text(encoding="utf-8"), value), {}
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
     tree.body = [node for node in tree.body if isinstance(node, kept)]
-    variables = {}
     exec(compile(tree, value, "exec"), variables)
     return variables["Value"]
 
@@ -90,15 +82,13 @@ def timer(Value, operator, phase):
         a, b = Value(1.5), Value(0.75)
         started = perf_counter()
         held = build(a, b, Value, n)
-        if phase == "forward":
-            return perf_counter() - started
         if phase == "backward":
             root = summed(held)
             started = perf_counter()
             root.backward()
-            return perf_counter() - started
-        started = perf_counter()
-        del held
+        elif phase == "free":
+            started = perf_counter()
+            del held
         return perf_counter() - started
 
     return timed

@@ -5,7 +5,6 @@
 Contenders take turns, round after round, on the same documents from the same parameters, on one core. Without
 --script the readable reference replaces the original. bench/README.md explains each column.
 """
-import argparse
 import os
 import sys
 import tempfile
@@ -21,27 +20,24 @@ STEPS, QUICK_STEPS, ROUNDS = 96, 6, 5
 
 
 def main():
-    p = argparse.ArgumentParser(prog="python bench/compare.py", description=__doc__.splitlines()[0])
-    p.add_argument("--script", metavar="PATH", help="your copy of the original microgpt.py; it is run, never changed")
-    p.add_argument("--input", metavar="FILE", help="the text (default: the bundled names)")
+    p = cli.parser(__doc__, ROUNDS)
+    p.add_argument("--script", metavar="PATH", type=cli.file, help="your copy of the original microgpt.py; it is run, never changed")
+    p.add_argument("--input", metavar="FILE", type=cli.file, help="the text (default: the bundled names)")
     p.add_argument("--steps", type=cli.positive, metavar="N", help=f"steps per round (default {STEPS})")
-    cli.add_options(p, ROUNDS)
     field.add_field_options(p)
     p.add_argument("--only", metavar="WORD,...", help="of our contenders, only those whose names contain one of these")
     p.add_argument("--contender", action="append", default=[], type=cli.pair, metavar="NAME=FILE.py",
                    help="a Python file with make(task), like bench/numpy_gpt.py")  # fmt: skip
     args = p.parse_args()
-    cli.check_files(p, args.script, args.input, *(path for _, path in args.contender))
     from microgpt.data import BUNDLED, load_docs
 
-    pace, steps = cli.pace(args, ROUNDS), args.steps or (QUICK_STEPS if args.quick else STEPS)
-    core, warnings = cli.choose_core()
+    pace, steps = cli.pace(args), args.steps or (QUICK_STEPS if args.quick else STEPS)
+    core, warnings = machine.choose_core(), machine.warnings_before()
     with tempfile.TemporaryDirectory() as folder:
         the_task = task.write(folder, load_docs(args.input or BUNDLED), steps + 4 * field.BATCH)
         contenders, baseline = field_of(args, folder, core)
         progress = cli.progress("compare", 1 + len(contenders) * (1 + pace.rounds))
-        judge = next(c for c in contenders if c.name == baseline[0])
-        rows, absent, more = contest.play(contenders, judge, the_task, steps, pace, progress)
+        rows, absent, more = contest.play(contenders, contenders[0], the_task, steps, pace, progress)
         progress(None)
     seconds = {row["name"]: row["rounds"] for row in rows}
     for name in baseline:
@@ -62,27 +58,23 @@ def main():
 
 
 def field_of(args, folder, core):
-    """Return the contenders, and the names of the original as shipped and with its collector off."""
-    base, contenders = [], []
+    """Return the contenders, the original first, and the names of the original as shipped and with its collector off."""
+    contenders = [field.trainer("reference", "reference", folder, core),
+                  field.trainer("reference, collector off", "reference", folder, core, collector=False)]  # fmt: skip
     if args.script:
         ours = edited.with_imports(args.script, ("Value",), Path(folder, "with_our_value.py"))
-        for path, name in ((args.script, "microgpt.py"), (ours, "microgpt.py with our Value")):
-            contenders.append(Script(name, path, folder, core))
-            contenders.append(Script(f"{name}, collector off", path, folder, core, collector=False))
-        base, contenders = contenders[:2], contenders[2:]
-    reference = [
-        field.trainer("reference", "reference", folder, core),
-        field.trainer("reference, collector off", "reference", folder, core, collector=False),
-    ]
-    base, contenders = (base, reference + contenders) if base else (reference, contenders)
+        original, swapped = ([Script(f"{name}{off}", path, folder, core, collector=not off) for off in ("", ", collector off")]
+                             for name, path in (("microgpt.py", args.script), ("microgpt.py with our Value", ours)))  # fmt: skip
+        contenders = [*original, *contenders, *swapped]
+    base, contenders = contenders[:2], contenders[2:]
     contenders.append(field.trainer("graph", "graph", folder, core))
-    contenders += [field.trainer(name, "fused", folder, core, env) for name, env in fused_variants()]
+    contenders += [field.trainer(name, "fused", folder, core, environment=env) for name, env in fused_variants()]
     contenders.append(field.module("NumPy, explicit backward", machine.BENCH / "numpy_gpt.py", folder, core))
     batches = (1,) if args.quick else (1, field.BATCH)
     contenders += field.pytorch("PyTorch, eager, {precision}", folder, core, args.torch_python, batches)
     if args.only:
         contenders = [c for c in contenders if any(word in c.name for word in args.only.split(","))]
-    contenders += field.others(args, folder, core, folder)
+    contenders += field.others(args, folder, core)
     for name, path in args.contender:
         contenders.append(field.module(name, os.path.abspath(path), folder, core, precision="?"))
     names = [c.name for c in base + contenders]
@@ -96,8 +88,8 @@ def fused_variants():
     from microgpt import simd_info
 
     chosen, supported = simd_info()["in_use"], simd_info()["supported"]
-    others = [isa for isa in reversed(supported) if isa != chosen]
-    return [(f"fused ({chosen})", {})] + [(f"fused ({isa} forced)", {"MICROGPT_SIMD": isa}) for isa in others]
+    forced = [(f"fused ({isa} forced)", {"MICROGPT_SIMD": isa}) for isa in reversed(supported) if isa != chosen]
+    return [(f"fused ({chosen})", {}), *forced]
 
 
 if __name__ == "__main__":

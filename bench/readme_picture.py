@@ -6,6 +6,7 @@ is legible on a light page and on a dark one.
 from xml.sax.saxutils import escape
 
 from harness.table import duration, number
+from tables import row_of
 
 #: The beginning of a row's name in the JSON -> what the picture calls it.
 CONTENDERS = {
@@ -32,37 +33,33 @@ STYLE = """
 """
 
 
+BAR_OF = """
+<text x="{x:.0f}" y="{text_y:.1f}" text-anchor="end">{label}</text>
+<rect class="{kind}" x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{BAR}"/>
+<text x="{end:.1f}" y="{text_y:.1f}">{speed}<tspan class="note" dx="8">{time} each</tspan></text>"""
+
+
 def draw(report):
     """Return the SVG of a report of compare.py, as text."""
-    rows = [(label, next(r for r in report["rows"] if r["name"].startswith(name))) for name, label in CONTENDERS.items()]
-    largest, machine = max(1 / row["seconds_per_document"] for _, row in rows), report["machine"]
-    scale, bottom = (WIDTH - LEFT - RIGHT) / largest, TOP + ROW * len(rows)
-    height = bottom + 48
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
-        "<title>Documents trained on per second: " + escape(
-            "; ".join(f"{label} {number(1 / row['seconds_per_document'])}" for label, row in rows)) + "</title>",
-        f"<style>{STYLE}</style>",
-        f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
-        '<text class="title" x="20" y="30">Training speed, documents per second</text>',
-        '<text class="note" x="20" y="49">One document per step, float64, one core. Linear scale; longer is faster.</text>',
-    ]  # fmt: skip
+    rows = [(label, row_of(report, name)) for name, label in CONTENDERS.items()]
+    speeds, machine = {label: 1 / row["seconds_per_document"] for label, row in rows}, report["machine"]
+    bars, bottom = "", TOP + ROW * len(rows)
     for i, (label, row) in enumerate(rows):
-        y, per_second = TOP + ROW * i + (ROW - BAR) / 2, 1 / row["seconds_per_document"]
-        kind = "same" if row["bits"] else "other"
-        width = max(per_second * scale, 1.0)  # the original would be a tenth of a pixel
-        out.append(f'<text x="{LEFT - 12}" y="{y + 16:.1f}" text-anchor="end">{escape(label)}</text>')
-        out.append(f'<rect class="{kind}" x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{BAR}"/>')
-        out.append(f'<text x="{LEFT + width + 8:.1f}" y="{y + 16:.1f}">{number(per_second)}'
-                   f'<tspan class="note" dx="8">{duration(row["seconds_per_document"])} each</tspan></text>')  # fmt: skip
-    y = bottom + 20
-    out += [
-        f'<rect class="same" x="20" y="{y - 10}" width="12" height="12"/>',
-        f'<text class="note" x="38" y="{y}">same bits as the original</text>',
-        f'<rect class="other" x="206" y="{y - 10}" width="12" height="12"/>',
-        f'<text class="note" x="224" y="{y}">different last bits</text>',
-        f'<text class="note" x="20" y="{y + 18}">{escape(machine["processor"])}, {escape(machine["python"])}, '
-        f"{escape(report['date'])}</text>",
-        "</svg>",
-    ]
-    return "\n".join(out) + "\n"
+        # The original's bar would be a tenth of a pixel.
+        y, width = TOP + ROW * i + (ROW - BAR) / 2, max(1.0, speeds[label] * (WIDTH - LEFT - RIGHT) / max(speeds.values()))
+        bars += BAR_OF.format(**globals(), x=LEFT - 12, y=y, text_y=y + 16, label=escape(label), kind="same" if row["bits"] else "other",
+                              width=width, end=LEFT + width + 8, speed=number(speeds[label]), time=duration(row["seconds_per_document"]))
+    return f'''\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 48}" width="{WIDTH}" height="{bottom + 48}" role="img">
+<title>Documents trained on per second: {escape("; ".join(f"{label} {number(speed)}" for label, speed in speeds.items()))}</title>
+<style>{STYLE}</style>
+<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{bottom + 47}" rx="8"/>
+<text class="title" x="20" y="30">Training speed, documents per second</text>
+<text class="note" x="20" y="49">One document per step, float64, one core. Linear scale; longer is faster.</text>{bars}
+<rect class="same" x="20" y="{bottom + 10}" width="12" height="12"/>
+<text class="note" x="38" y="{bottom + 20}">same bits as the original</text>
+<rect class="other" x="206" y="{bottom + 10}" width="12" height="12"/>
+<text class="note" x="224" y="{bottom + 20}">different last bits</text>
+<text class="note" x="20" y="{bottom + 38}">{escape(f"{machine['processor']}, {machine['python']}, {report['date']}")}</text>
+</svg>
+'''

@@ -14,27 +14,17 @@ def versions():
     return {"torch": torch.__version__}
 
 
-def make(task, dtype="float64", batch=1):
-    """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
-    return Run(task, getattr(torch, dtype), batch)
-
-
 class Run:
-    def __init__(self, task, dtype, batch):
+    """A run of a task; each step() returns its loss."""
+
+    def __init__(self, task, dtype="float64", batch=1):
         self.num_steps, self.step_index, self.batch = task.num_steps, 0, batch
         self.n_head, self.n_layer, self.block_size = (task.settings[k] for k in ("n_head", "n_layer", "block_size"))
-        self.w = {
-            name: torch.tensor(flat, dtype=dtype).view(nout, nin).requires_grad_()
-            for name, (nout, nin, flat) in task.state_dict().items()
-        }
-        adam = task.adam
-        self.optimizer = torch.optim.Adam(
-            self.w.values(), adam["learning_rate"], (adam["beta1"], adam["beta2"]), adam["eps_adam"], fused=True
-        )
-        self.learning_rate, self.tokens = adam["learning_rate"], task.tokens
-
-    def run(self, n):
-        return [self.step() for _ in range(n)]
+        params = torch.tensor(task.params(), dtype=getattr(torch, dtype)).split([nout * nin for _, nout, nin in task.shapes])
+        self.w = {name: flat.view(nout, nin).clone().requires_grad_() for (name, nout, nin), flat in zip(task.shapes, params)}
+        self.learning_rate, beta1, beta2, eps = task.adam.values()
+        self.optimizer = torch.optim.Adam(self.w.values(), self.learning_rate, (beta1, beta2), eps, fused=True)
+        self.tokens = task.tokens
 
     def parameters(self):
         return torch.cat([w.detach().flatten() for w in self.w.values()]).tolist()
@@ -74,11 +64,12 @@ class Run:
         x = F.rms_norm(x, (E,), eps=1e-5)
         for i in range(self.n_layer):
             xn = F.rms_norm(x, (E,), eps=1e-5)
-            q, k, v = (
-                F.linear(xn, w[f"layer{i}.attn_w{c}"]).view(B, T, self.n_head, -1).transpose(1, 2) for c in "qkv"
-            )
+            q, k, v = (F.linear(xn, w[f"layer{i}.attn_w{c}"]).view(B, T, self.n_head, -1).transpose(1, 2) for c in "qkv")
             x_attn = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + F.linear(x_attn.transpose(1, 2).reshape(B, T, E), w[f"layer{i}.attn_wo"])
             hidden = F.relu(F.linear(F.rms_norm(x, (E,), eps=1e-5), w[f"layer{i}.mlp_fc1"]))
             x = x + F.linear(hidden, w[f"layer{i}.mlp_fc2"])
         return F.linear(x, w["lm_head"])
+
+
+make = Run  # what the contest calls

@@ -60,14 +60,10 @@ class User:
 
     def restart(self):
         """Go back to the initial parameters and a new optimizer."""
-        initial = [x for _, _, flat in self.task.state_dict().values() for x in flat]
-        for p, x in zip(self.model.params, initial):
+        for p, x in zip(self.model.params, self.task.params()):
             p.data, p.grad = x, 0
         rate, beta1, beta2, eps = self.task.adam.values()
         self.adam = self.program.Adam(self.model.params, rate, beta1, beta2, eps, self.task.num_steps)
-
-    def run(self, n):
-        return [self.step() for _ in range(n)]
 
     def step(self):
         loss = self.loss(self.task.tokens[self.adam.step_index], self.model)
@@ -80,7 +76,7 @@ user_of = functools.cache(User)  # of one task in one process, so that a new run
 
 
 def make(task, way, change=None):
-    """Return a new run of the task, with .run(n) -> the losses of its next n steps."""
+    """Return a new run of the task; each step() returns its loss."""
     user = user_of(task, way, change)
     user.restart()
     return user

@@ -30,7 +30,7 @@ while trainer.step_index < trainer.num_steps:
     found = evaluate(trainer, held_out)
     print(
         f"step {trainer.step_index:4d} | mean loss {sum(losses) / len(losses):.4f} | held out {found.loss:.4f}, "
-        f"{found.bits_per_character:.3f} bits a character"
+        f"{found.bits_per_character:.3f} bits per character"
     )
 trainer.save(path)
 

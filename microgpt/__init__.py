@@ -28,7 +28,7 @@ _HOME = {
     "load_docs": "data",
     "split_docs": "data",
     "Trainer": "trainer",
-    "SweepResult": "parallel.sweeps",
+    "SweepResult": "parallel.results",
     "run_sweep": "parallel.sweeps",
     "evaluate": "evaluation",
     "generate": "generation",

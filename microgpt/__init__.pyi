@@ -27,7 +27,7 @@ from .errors import UsageError as UsageError
 from .evaluation import evaluate as evaluate
 from .generation import generate as generate
 from .info import show_versions as show_versions
-from .parallel.sweeps import SweepResult as SweepResult
+from .parallel.results import SweepResult as SweepResult
 from .parallel.sweeps import run_sweep as run_sweep
 from .storage.values import load_values as load_values
 from .storage.values import save_values as save_values

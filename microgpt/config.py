@@ -20,11 +20,12 @@ if TYPE_CHECKING:
         def block_size(self) -> int: ...
 
 
-__all__ = ["Config", "SCHEDULES", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high", "real_number",
-           "seed_text", "shapes", "split_parameters", "suitable_rate", "thread_count", "whole_number"]  # fmt: skip
+__all__ = ["Config", "SCHEDULES", "VAL_EVERY", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high",
+           "real_number", "seed_text", "shapes", "split_parameters", "suitable_rate", "thread_count", "whole_number"]  # fmt: skip
 
 LARGEST_DOUBLE = 1.7976931348623157e308
 SCHEDULES = ("linear", "constant", "cosine")
+VAL_EVERY = 100  # steps between two measurements of the validation loss
 DECIMAL_BITS = 2000  # Python's lowest limit on decimal digits is 640, which is 2126 bits
 
 
@@ -46,7 +47,7 @@ class Config:
     batch_size : int
         Documents per step, at least 1. The script has one.
     schedule : {"linear", "constant", "cosine"}
-        How the learning rate goes on after the warmup: see `microgpt.reference.scheduled_rate`. The script's is linear.
+        The learning rate after the warmup: see `microgpt.reference.scheduled_rate`. The script's is linear.
     warmup : int
         Steps over which the learning rate rises, less than num_steps. The script has none.
     weight_decay : float

@@ -247,12 +247,29 @@ def split_docs(docs: "Sequence[str]", fraction: float) -> "tuple[list[str], list
 
 
 class Tokenizer:
-    """Characters to token ids and back (`microgpt.py`, `uchars`, `BOS`, `vocab_size`).
+    """Characters to token ids and back (`microgpt.py`, lines 24-26).
 
-    uchars: the characters of the documents in order of their code points; a character's index is its token id, and
-    ids the dict from the one to the other.
-    BOS: the id after the last, before and after every document.  vocab_size: len(uchars) + 1, also
-    given by len().
+    Parameters
+    ----------
+    docs : iterable of str
+        The documents whose characters are the vocabulary.
+
+    Attributes
+    ----------
+    uchars : list of str
+        The characters in the order of their code points; the index of one is its token id.
+    ids : dict of str to int
+        From a character to its token id.
+    BOS : int
+        The id after the last: before and after every document.
+    vocab_size : int
+        `len(uchars) + 1`, also given by `len()`.
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer(["emma", "ava"])
+    >>> tokenizer.encode("eva"), tokenizer.vocab_size
+    ([4, 1, 3, 0, 4], 5)
     """
 
     def __init__(self, docs: "Iterable[str]") -> None:

@@ -66,9 +66,9 @@ class Engine(Protocol):
         """Undo what a step has left that was interrupted a second time while it was undone."""
 
     def sample_texts(
-        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer", most: "int | None"
     ) -> "list[str]":
-        """Draw n texts that follow tokens (BOS first), each up to BOS or the end of the block."""
+        """Draw n texts that follow tokens (BOS first), each up to BOS, the end of the block, or most tokens."""
 
     def decoder(self) -> "Decoder | FusedDecoder":
         """Return a forward pass that takes one token at a time: see `microgpt.generation.Decoder`."""
@@ -169,7 +169,7 @@ class _ScriptLoop(_Decoding):
     def undo_update(self) -> None:
         raise NotImplementedError
 
-    def clear_grad(self) -> None:
+    def zero_grad(self) -> None:
         raise NotImplementedError
 
     def backward(self, batch: "list[list[int]]") -> float:
@@ -197,20 +197,21 @@ class _ScriptLoop(_Decoding):
     def recover(self) -> None:
         if self.unfinished:
             self.undo_update()
-            self.clear_grad()
+            self.zero_grad()
             self.unfinished = False
 
     def sample_texts(
-        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer", most: "int | None"
     ) -> "list[str]":
-        return [tokenizer.decode(self.sample(rng, tokens, temperature)) for _ in range(n)]
+        most = self.model.block_size if most is None else most
+        return [tokenizer.decode(self.sample(rng, tokens, temperature, most)) for _ in range(n)]
 
-    def sample(self, rng: "Any", tokens: "list[int]", temperature: float) -> "list[int]":
+    def sample(self, rng: "Any", tokens: "list[int]", temperature: float, most: int) -> "list[int]":
         model, bos, sampled = self.model, tokens[0], []
         keys: list[list[Any]] = [[] for _ in range(model.n_layer)]
         values: list[list[Any]] = [[] for _ in range(model.n_layer)]
         token_id = bos
-        for pos_id in range(model.block_size):
+        for pos_id in range(min(model.block_size, len(tokens) - 1 + most)):
             logits = self.gpt(token_id, pos_id, keys, values, model)
             if pos_id + 1 < len(tokens):
                 token_id = tokens[pos_id + 1]
@@ -262,7 +263,7 @@ class Reference(_ScriptLoop):
     def choose(rng: "Any", weights: "Sequence[float]") -> int:
         return rng.choices(range(len(weights)), weights=weights)[0]  # type: ignore[no-any-return]  # rng is Any
 
-    def clear_grad(self) -> None:
+    def zero_grad(self) -> None:
         from itertools import repeat
 
         set_each(self.model.params, "grad", repeat(0))
@@ -354,8 +355,8 @@ class Graph(_Compiled, _ScriptLoop):
             self.model.data[:], self.adam.m[:], self.adam.v[:] = self.before
         self.before = None
 
-    def clear_grad(self) -> None:
-        self.model._clear_grad()
+    def zero_grad(self) -> None:
+        self.model.zero_grad()
 
 
 class Fused(_Compiled):
@@ -373,9 +374,9 @@ class Fused(_Compiled):
         self.kernels.train(docs, self.adam, losses, tokenizer.ids, batch_size)
 
     def sample_texts(
-        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer"
+        self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer", most: "int | None"
     ) -> "list[str]":
-        return self.kernels.sample_texts(rng, n, tokenizer.uchars, temperature, tokens[1:])
+        return self.kernels.sample_texts(rng, n, tokenizer.uchars, temperature, tokens[1:], most)
 
     def decoder(self) -> "Decoder | FusedDecoder":
         from .generation import FusedDecoder

@@ -46,7 +46,7 @@ class CheckpointError(MicrogptError, ValueError):
 
 
 class LogError(MicrogptError, ValueError):
-    """A file is not the log of a run."""
+    """A file is not the log of a run, or not the results of a sweep."""
 
 
 class UsageError(MicrogptError, ValueError):

@@ -55,12 +55,12 @@ def _eval(given: "dict[str, Any]") -> None:
         ("documents", f"{found.documents}"),
         ("tokens", f"{found.tokens} (characters and ends of documents{left_out if found.left_out else ''})"),
         ("loss", f"{found.loss:.4f} (mean of the documents' losses, as in training)"),
-        ("nats a token", f"{found.token_loss:.4f}"),
-        ("perplexity", f"{found.perplexity:.4f} (exp of the nats a token)"),
-        ("bits a character", f"{found.bits_per_character:.4f}"),
-        ("documents a second", f"{rate:.0f}"),
+        ("nats per token", f"{found.token_loss:.4f}"),
+        ("perplexity", f"{found.perplexity:.4f} (exp of the nats per token)"),
+        ("bits per character", f"{found.bits_per_character:.4f}"),
+        ("documents per second", f"{rate:.0f}"),
     ):
-        cli.write(f"{name + ':':20}{shown}\n")
+        cli.write(f"{name + ':':22}{shown}\n")
 
 
 if __name__ == "__main__":

@@ -173,7 +173,21 @@ def draw(
     top_k: "int | None" = None,
     top_p: "float | None" = None,
 ) -> "Iterator[tuple[int, float, float]]":
-    """Yield (token id, probability as drawn, probability by the model) for each token that follows tokens.
+    """Yield (token id, probability as drawn, probability by the model) for each token that `draw_weights` draws."""
+    for token_id, weights in draw_weights(decoder, choose, tokens, length, temperature, top_k, top_p):
+        yield token_id, weights[token_id] / math.fsum(weights), decoder.probabilities()[token_id]
+
+
+def draw_weights(
+    decoder: "Decoder | FusedDecoder",
+    choose: "Callable[[Sequence[float]], int]",
+    tokens: "Sequence[int]",
+    length: int,
+    temperature: float = 0.5,
+    top_k: "int | None" = None,
+    top_p: "float | None" = None,
+) -> "Iterator[tuple[int, list[float]]]":
+    """Yield (token id, weights that it was drawn by) for each token that follows tokens.
 
     Ends after BOS, which is yielded too, or at length. tokens: BOS and the prompt. length: most tokens of the document,
     those of the prompt included, BOS not. choose: draws an index from weights.
@@ -189,7 +203,7 @@ def draw(
         if top_k is not None or top_p is not None:
             weights = _keep_likely(weights, top_k, top_p)
         token_id = choose(weights)
-        yield token_id, weights[token_id] / math.fsum(weights), decoder.probabilities()[token_id]
+        yield token_id, weights
         if token_id == bos:
             return
 
@@ -290,7 +304,6 @@ def _ids(
         return random.choice_index(weights)
 
     length = model.block_size if max_length is None else min(max_length, model.block_size)
-    drawn = draw(decoder_of(model), choose, tokens, length, temperature, top_k, top_p)
-    for token_id, _, _ in drawn:
+    for token_id, _ in draw_weights(decoder_of(model), choose, tokens, length, temperature, top_k, top_p):
         if token_id != tokens[0]:
             yield token_id

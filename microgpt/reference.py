@@ -58,7 +58,7 @@ class Value:
         return Value(math.exp(self.data), (self,), (math.exp(self.data),))
 
     def relu(self) -> "Value":
-        # The 0 stands first: max keeps it for -0.0 and for nan.
+        # The 0 comes first: max keeps it for -0.0 and for nan.
         return Value(max(0, self.data), (self,), (float(self.data > 0),))
 
     # The rest is written in terms of the above. Subtraction and division therefore add nodes of their own, and a

@@ -81,8 +81,10 @@ def _say(text: str) -> None:
 def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int:
     import ast
     import builtins
+    import gc
     import types
 
+    gc.disable()  # a script's tree has thousands of nodes, which live until all is planned
     try:
         tree = ast.parse(source, path)
         code: Any = None
@@ -96,6 +98,9 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
     except (SyntaxError, ValueError, RecursionError) as error:
         sys.excepthook(type(error), error, None)
         return 1
+    finally:
+        gc.freeze()  # nor need its collections visit them while the script runs
+        gc.enable()
     if os.path.exists(os.path.join(os.path.dirname(path), "microgpt.py")) and b"import microgpt" in source.replace(
             b"from microgpt", b"import microgpt"):  # fmt: skip
         if plan is not None:

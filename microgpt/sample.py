@@ -25,7 +25,7 @@ def make_parser() -> "Any":
                     "microgpt sample names.safetensors --temperature 0.8 --top-k 5 --seed 1 --logprobs"], sparse=True)  # fmt: skip
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     cli.add_sampling(p, DEFAULTS)
-    p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: go on with the saved run's stream, "
+    p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: continue the saved run's stream, "
                    "which gives the samples that the training command printed)")  # fmt: skip
     p.add_argument("--prompt", metavar="TEXT", help="how each document begins (default: nothing)")
     p.add_argument("--top-k", type=int, metavar="K", help="draw from the K most probable tokens only")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cli import texts
-    from .parallel.sweeps import Ranked, SweepResult
+    from .parallel.results import Ranked, SweepResult
 
 SHOWN = 10  # configurations in the table
 EXECUTORS = ("threads", "processes", "dask", "mpi")
@@ -213,7 +213,7 @@ def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) ->
 
 def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
     """Write the best configurations to stdout, and the command that trains the best of them."""
-    from .parallel.sweeps import rank
+    from .parallel.results import rank
 
     ranked = rank(results)
     failed = [result for result in results if result.error is not None]

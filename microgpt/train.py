@@ -182,15 +182,16 @@ def _resume(given: "Given", options: "Given", docs: "Sequence[str]", text: "Any"
     for name, value in trainer.config.as_dict().items():
         if given.get(name, value) != value:
             begun = f"without {cli.flag(name)}" if value is None else f"with {cli.flag(name)} {value}"
-            raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {given[name]}")
+            raise cli.UsageError(f"{path} was begun {begun}; it cannot continue with {given[name]}")
     if "steps" in given:
         _set_steps(trainer, path, given["steps"])
     if other_text:
         text.check_characters(trainer, f"the vocabulary of {path}")
     if trainer.step_index == trainer.num_steps:
-        cli.say(f"{path} is done: all its {trainer.num_steps} steps are behind it, so there is nothing to train, only to sample")
+        cli.say(f"{path} is finished: all its {trainer.num_steps} steps are done, so there is nothing to train, only to sample; "
+                f"--init-from {path} begins a new run with its weights")  # fmt: skip
     else:
-        cli.say(f"{path} goes on after step {trainer.step_index} of {trainer.num_steps}")
+        cli.say(f"{path} continues after step {trainer.step_index} of {trainer.num_steps}")
         if "save" not in given:
             cli.say("warning: --resume without --save: what is trained from here on is not saved, not even at Ctrl-C")
     return trainer
@@ -200,9 +201,10 @@ def _set_steps(trainer: Trainer, path: str, steps: int) -> None:
     """Let a resumed run have this many steps, if its learning rate does not depend on them."""
     if steps == trainer.num_steps:
         return
-    begun = f"{path} was begun with --steps {trainer.num_steps}; it cannot go on with {steps}"
+    begun = f"{path} was begun with --steps {trainer.num_steps}; it cannot continue with {steps}"
     if trainer.adam.schedule != "constant":
-        raise cli.UsageError(f"{begun}, because its learning rate falls over them (with --schedule constant it would not)")
+        raise cli.UsageError(f"{begun}, because its learning rate falls over all steps, except with --schedule constant; "
+                             f"--init-from {path} begins a new run with its weights")  # fmt: skip
     if steps < trainer.step_index:
         raise cli.UsageError(f"{begun}, because it is at step {trainer.step_index} already")
     trainer.num_steps = steps
@@ -252,7 +254,7 @@ class StepPrinter(Callback):
 
 
 class LossWarning(Callback):
-    """Warns once if the loss is no longer finite: the script goes on, and so does the run."""
+    """Warns once if the loss is no longer finite: the script continues, and so does the run."""
 
     warned = False
 
@@ -269,4 +271,6 @@ class LossWarning(Callback):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from .cli import end
+
+    end(main())

@@ -36,7 +36,7 @@ profiles.register_and_load()
 COMPILED = tuple(name for name in ENGINES if name != "reference")
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name == "reference" else ()) for name in ENGINES])
 def engine(request):
     """The name of an engine; a test that takes it runs on all of them. The collector is off for the reference."""
     if request.param == "reference":

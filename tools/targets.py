@@ -13,8 +13,9 @@ emulator that is not installed is reported as skipped. Exit status 1 if anything
 which setup.py's build has them, and once more with the baseline's flags last. All must give the same bits.
 
 Needs, all optional: gcc, clang, musl-gcc (musl-tools), aarch64-linux-gnu-gcc, s390x-linux-gnu-gcc and their qemu
-(gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc-s390x-linux-gnu, libc6-dev-s390x-cross, qemu-user), and the package
-ziglang for macOS, Windows and the C libraries of the wheels.
+(gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc-s390x-linux-gnu, libc6-dev-s390x-cross, qemu-user),
+x86_64-w64-mingw32-gcc (gcc-mingw-w64-x86-64) and wine, and the package ziglang for macOS, Windows and the C libraries of
+the wheels.
 """
 import os
 import re
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +64,7 @@ TARGETS = [
     Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
     Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm", "-pthread"]),
     Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm", "-pthread"]),  # big-endian
+    Target("win amd64, gcc", ["x86_64-w64-mingw32-gcc"], "x86_64", ["wine"], ["-static"]),
     # The wheel table, name for name.
     Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm", "-pthread"]),
     Target("manylinux aarch64", [*ZIG, "aarch64-linux-gnu.2.28"], "aarch64", QEMU, ["-lm", "-pthread"]),
@@ -124,22 +127,27 @@ def compile_all(target, folder, before=(), after=(), warn=WARN):
     isas = build.isas(target.machine)
     macros = ["-DMG_FUSED_UPDATE_PARAMS=2000", "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]
     kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
-    objects, calls = [], set()
-    for source, flags in kernels + [(source, macros) for source in SOURCES + TESTS]:
+
+    def compile_one(source, flags):
+        """The object of a C file, and the functions of libm that it calls."""
         stem = os.path.join(folder, source.replace("/", "_").removesuffix(".c"))
         compile = [*target.compiler, *before, *FLAGS, *warn, *flags, *after]
         sh([*compile, "-S", source, "-o", stem + ".s"])
         sh([*compile, "-Wno-unused-command-line-argument", "-c", stem + ".s", "-o", stem + ".o"])
-        objects.append(stem + ".o")
         text = Path(stem + ".s").read_text()
-        calls |= set(CALL.findall(text))
+        calls = set(CALL.findall(text))
         if source.startswith("csrc/kernels/isa/") and FUSED_MULTIPLY_ADD.search(text):  # are they those that are meant?
             sh([*compile, "-DMG_FMA_CALLS", "-S", source, "-o", stem + ".s"])
             text = Path(stem + ".s").read_text()
         check_assembly(text, source)
+        return stem + ".o", calls
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(compile_one, *zip(*kernels, *((source, macros) for source in SOURCES + TESTS))))
+    calls = set().union(*(called for _, called in made))
     if calls != {"pow", "exp", "log"}:
         raise RuntimeError(f"of pow, exp and log only {sorted(calls)} are called")
-    return objects
+    return [name for name, _ in made]
 
 
 def prove(target, folder):

@@ -1,12 +1,12 @@
 """Shared code of the benchmarks. Nothing here computes anything of the model.
 
-machine    which package is measured, on which machine, pinned to which core
+machine    which package is measured, on which machine, pinned to which core, and what that core can do at most
 task       the text, the documents' tokens and the initial parameters, written once for every contender
-worker     the child process of one contender;  run_script: the same for an unedited microgpt.py
+worker     the child process of one contender, and engine, one of ours;  run_script: the same for an unedited microgpt.py
 contender  the parent's side of such a process;  field: the contenders of each benchmark
 edited     programs with a part replaced, and as modules
-contest    contenders in turns on one task, judged by their bits;  bits: the verdicts
-measure    interleaved rounds, medians, spread, ratios, noise;  peak: what the core can do at most
+contest    contenders in turns on one task, judged by their bits
+measure    interleaved rounds, medians, spread, ratios, noise; verdicts on bits
 table      plain text and Markdown;  report: JSON files;  cli: common options, the end of each script
 micro      the same for the benchmarks that pyperf runs
 """

@@ -12,16 +12,12 @@ class Unavailable(Exception):
 
 
 class Result:
-    """One answer.
-
-    by_clock: {"wall", "cpu"}: seconds for `steps` steps; losses: steps + 1 floats; peak: bytes of memory, or None;
-    digest: of the parameters after the last step, or None.
-    """
+    """One answer: by_clock["wall" or "cpu"], the seconds for `steps` steps; steps + 1 losses; peak, bytes of memory; digest, of
+    the parameters after the last step. What is not known is None."""
 
     def __init__(self, steps, seconds, cpu, losses, peak, digest):
         self.steps, self.peak, self.digest = steps, peak, digest
-        self.by_clock = {"wall": seconds, "cpu": cpu}
-        self.losses = [float.fromhex(x) for x in losses]
+        self.by_clock, self.losses = {"wall": seconds, "cpu": cpu}, [float.fromhex(x) for x in losses]
 
 
 class Contender:
@@ -36,10 +32,10 @@ class Contender:
         self.versions, self.repeat = {}, 1
 
     def start(self):
-        """Start. Raises Unavailable."""
+        """Start, or raise Unavailable."""
 
     def stop(self):
-        """Stop."""
+        """End what start began."""
 
 
 class Worker(Contender):
@@ -48,22 +44,17 @@ class Worker(Contender):
     python: its interpreter; package: the folder whose microgpt it imports, None for the interpreter's own.
     """
 
-    def __init__(self, name, specification, environment=None, python=None, package=machine.ROOT, **kwargs):
+    def __init__(self, name, given, environment=None, python=None, package=machine.ROOT, **kwargs):
         super().__init__(name, **kwargs)
-        self.specification, self.environment = specification, environment
-        self.python, self.package = python or sys.executable, package
-        self.process = None
+        self.given, self.environment = given, environment
+        self.python, self.package, self.process = python or sys.executable, package, None
 
     def start(self):
+        command = [self.python, str(machine.HARNESS / "worker.py"), json.dumps(self.given)]
+        env = machine.child_environment(self.environment, self.package)
         try:
-            self.process = subprocess.Popen(
-                [self.python, str(machine.HARNESS / "worker.py"), json.dumps(self.specification)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=machine.child_environment(self.environment, self.package),
-                encoding="utf-8",
-            )
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                            env=env, encoding="utf-8")  # fmt: skip
         except OSError as error:
             raise Unavailable(f"{self.python}: {error.strerror}") from None
         try:
@@ -75,9 +66,7 @@ class Worker(Contender):
     def run(self, steps):
         self.process.stdin.write(json.dumps({"steps": steps, "repeat": self.repeat}) + "\n")
         self.process.stdin.flush()
-        answer = self._answer()
-        seconds, cpu = (sum(answer[clock]) / len(answer[clock]) for clock in ("seconds", "cpu"))
-        return Result(steps, seconds, cpu, answer["losses"], answer["peak"], answer["digest"])
+        return Result(steps, **self._answer())
 
     def _answer(self):
         line = self.process.stdout.readline()
@@ -101,18 +90,13 @@ class Script(Contender):
 
     def __init__(self, name, path, folder, core, collector=True):
         super().__init__(name)
-        self.path, self.folder = os.path.abspath(path), folder
-        collector = "collector" if collector else "no-collector"
-        self.options = [collector, "-" if core is None else str(core)]
+        self.folder = folder
+        self.options = ["collector" if collector else "no-collector", "-" if core is None else str(core)]
+        self.command = [sys.executable, str(machine.HARNESS / "run_script.py"), os.path.abspath(path)]
 
     def run(self, steps):
-        done = subprocess.run(
-            [sys.executable, str(machine.HARNESS / "run_script.py"), self.path, str(steps), *self.options],
-            cwd=self.folder,
-            env=machine.child_environment(),
-            capture_output=True,
-            encoding="utf-8",
-        )
+        done = subprocess.run([*self.command, str(steps), *self.options], cwd=self.folder, env=machine.child_environment(),
+                              capture_output=True, encoding="utf-8")  # fmt: skip
         if done.returncode:
             raise Unavailable((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
         return Result(steps, **json.loads(done.stdout.splitlines()[-1]))

@@ -9,27 +9,25 @@ from .contender import Worker
 BATCH = 16
 
 
-def trainer(name, engine, folder, core, environment=None, collector=True, **kwargs):
-    """Return an engine of microgpt, behind its public Trainer, on the task in a folder."""
-    specification = {"kind": "trainer", "engine": engine, "task": str(folder), "core": core, "collector": collector}
-    return Worker(name, specification, environment, **kwargs)
+def module(name, file, folder, core, options=None, collector=True, **kwargs):
+    """Return the contender that a Python file makes with make(task, **options), on the task in a folder."""
+    given = {"file": str(file), "task": str(folder), "core": core, "options": options or {}, "collector": collector}
+    return Worker(name, given, **kwargs)
 
 
-def module(name, file, folder, core, options=None, **kwargs):
-    """Return the contender that a Python file makes with make(task, **options)."""
-    specification = {"kind": "module", "file": str(file), "task": str(folder), "core": core, "options": options or {}}
-    return Worker(name, specification, **kwargs)
+def trainer(name, engine, folder, core, options=None, **kwargs):
+    """Return an engine of microgpt, behind its public Trainer with these options."""
+    return module(name, machine.HARNESS / "engine.py", folder, core, {"engine": engine, **(options or {})}, **kwargs)
 
 
 def pytorch(name, folder, core, python, batches):
     """Return the PyTorch contenders in both precisions; name has the places {dtype} and {precision}."""
-    contenders = []
+    contenders, file = [], machine.BENCH / "torch_gpt.py"
+    package = machine.ROOT if python == sys.executable else None  # PyTorch's own Python needs no microgpt
     for batch in batches:
         for dtype, precision, tolerance in (("float64", "f64", 1e-9), ("float32", "f32", 1e-3)):
             full = name.format(dtype=dtype, precision=precision) + (f", batch {batch}" if batch > 1 else "")
-            # PyTorch's own Python needs no microgpt.
-            contenders.append(module(full, machine.BENCH / "torch_gpt.py", folder, core, {"dtype": dtype, "batch": batch},
-                                     python=python, package=None if python != sys.executable else machine.ROOT,
+            contenders.append(module(full, file, folder, core, {"dtype": dtype, "batch": batch}, python=python, package=package,
                                      precision=precision, batch=batch, tolerance=tolerance))  # fmt: skip
     return contenders
 
@@ -41,20 +39,18 @@ def add_field_options(p):
                    "engine: a checkout that was built in place, a wheel, or the Python of an environment")  # fmt: skip
 
 
-def others(args, folder, core, scratch):
-    """Return the fused engine of each --other version, and unpack wheels into the folder `scratch`."""
+def others(args, folder, core):
+    """Return the fused engine of each --other version, and unpack wheels into the task's folder."""
     contenders = []
     for i, (name, path) in enumerate(args.other):
         package = Path(path).absolute()
         if package.suffix == ".whl":
-            unpacked = Path(scratch, f"other-{i}")
-            if not unpacked.exists():
-                zipfile.ZipFile(package).extractall(unpacked)
+            unpacked = Path(folder, f"other-{i}")
+            zipfile.ZipFile(package).extractall(unpacked)
             package = unpacked
         if package.is_dir():
-            one = trainer(name, "fused", folder, core, package=package)
-            one.specification["package"] = str(package)
+            where = {"options": {"package": str(package)}, "package": package}
         else:  # absolute, not resolved: the link to the interpreter is what makes it an environment's
-            one = trainer(name, "fused", folder, core, python=str(package), package=None)
-        contenders.append(one)
+            where = {"python": str(package), "package": None}
+        contenders.append(trainer(name, "fused", folder, core, **where))
     return contenders

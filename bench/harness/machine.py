@@ -4,7 +4,10 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HARNESS = Path(__file__).resolve().parent
@@ -25,8 +28,7 @@ def find_package():
 
 def built_in_place(folder):
     """Return whether a folder holds a compiled microgpt, of this version's layout or of an older one."""
-    patterns = [f"microgpt/{place}*{ending}" for place in ("core/", "") for ending in (".so", ".pyd")]
-    return any(any(Path(folder).glob(pattern)) for pattern in patterns)
+    return any(path.suffix in (".so", ".pyd") for place in ("microgpt", "microgpt/core") for path in Path(folder, place).glob("*"))
 
 
 def child_environment(extra=None, package=ROOT):
@@ -50,27 +52,21 @@ def pin(core):
         os.sched_setaffinity(0, {core})
 
 
-def memory(field="VmRSS"):
-    """Return the resident memory of this process in bytes, or its peak (VmHWM); None where there is no /proc."""
-    try:
-        with open("/proc/self/status") as file:
-            return int(re.search(rf"{field}:\s+(\d+) kB", file.read()).group(1)) * 1024
-    except (OSError, AttributeError):
-        return None
+def peak_memory():
+    """Return the most resident memory of this process so far in bytes; None where there is no /proc."""
+    file = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", file.read_text()) if file.exists() else None
+    return found and int(found[1]) * 1024
 
 
 def processor():
     """Return the processor's name, with family, model and stepping where the name has no number."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            lines = file.read().split("\n\n")[0].splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = info.get("model name", platform.machine())
-    if info.get("cpu family") and not re.search(r"\d", name):
+    file = Path("/proc/cpuinfo")
+    info = dict(re.findall(r"^(.*?)\s*: (.*)$", file.read_text().split("\n\n")[0], re.M)) if file.exists() else {}
+    name = info.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in info and not re.search(r"\d", name):
         name += f" (family {info['cpu family']}, model {info.get('model', '?')}, stepping {info.get('stepping', '?')})"
-    return re.sub(r"\s+", " ", name)
+    return " ".join(name.split())
 
 
 def describe(core, contenders=()):
@@ -79,23 +75,40 @@ def describe(core, contenders=()):
     from microgpt.core import simd
 
     return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "pinned_to_core": core,
-        "system": f"{platform.system()} {platform.machine()}",
-        "libc": " ".join(platform.libc_ver()).strip() or None,
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "microgpt": microgpt.__version__,
-        "compiler": simd.build_info()["compiler"],
-        "simd": simd.simd_info()["in_use"],
+        "processor": processor(), "cores": os.cpu_count(), "pinned_to_core": core,
+        "system": f"{platform.system()} {platform.machine()}", "libc": " ".join(platform.libc_ver()).strip() or None,
+        "python": f"{platform.python_implementation()} {platform.python_version()}", "microgpt": microgpt.__version__,
+        "compiler": simd.build_info()["compiler"], "simd": simd.simd_info()["in_use"],
         "numpy": importlib.metadata.version("numpy"),
         "torch": next((row["versions"]["torch"] for row in contenders if "torch" in row["versions"]), None),
-    }
+    }  # fmt: skip
 
 
-def load_warning():
-    """Return a sentence if the machine is busy before anything is measured, else None."""
-    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0, os.cpu_count() or 1
-    if load <= 0.5 * cores:
-        return None
-    return f"the machine was busy before the start: load {load:.1f} on {cores} core{'s' * (cores > 1)}"
+def warnings_before():
+    """Return what makes figures doubtful before anything is measured, as sentences: a busy machine, no choice of a core."""
+    found, load, cores = [], os.getloadavg()[0] if hasattr(os, "getloadavg") else 0, os.cpu_count() or 1
+    if load > 0.5 * cores:
+        found.append(f"the machine was busy before the start: load {load:.1f} on {cores} core{'s' * (cores > 1)}")
+    if choose_core() is None:
+        found.append("this system does not let a process choose its core: contenders were not pinned")
+    return found
+
+
+def exact_peak(core):
+    """Return the multiplications and additions per second on a core; None without a C compiler.
+
+    Each operation is rounded on its own, as exact doubles must be: a fused multiply-add rounds once where the
+    original rounds twice. peak.c is compiled here for this processor, because how separate operations compare with
+    fused ones depends on the processor: half where one pipe executes either, equal where sums have pipes of their
+    own (Zen 4, Zen 5).
+    """
+    pinned = None if core is None else lambda: pin(core)
+    with tempfile.TemporaryDirectory() as folder:
+        for flags in (["-march=native", "-mprefer-vector-width=512"], ["-mcpu=native"], []):  # x86-64, ARM, others
+            command = [*shlex.split(os.environ.get("CC", "cc")), "-O2", "-std=gnu11", "-ffp-contract=off", *flags]
+            try:
+                if subprocess.run([*command, str(HARNESS / "peak.c"), "-o", f"{folder}/peak"], capture_output=True).returncode == 0:
+                    return float(subprocess.run([f"{folder}/peak"], capture_output=True, check=True, preexec_fn=pinned).stdout)
+            except (OSError, subprocess.CalledProcessError):
+                break
+    return None

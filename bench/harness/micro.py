@@ -8,7 +8,7 @@ from . import cli, machine, measure
 
 
 def runner(passed_on=(), **defaults):
-    """Return a pyperf.Runner with --json; workers also get the options that `passed_on` names."""
+    """Return a pyperf.Runner with --json and --quick; workers also get the options that `passed_on` names."""
 
     def add_arguments(command, args):
         for option in passed_on:
@@ -18,7 +18,7 @@ def runner(passed_on=(), **defaults):
 
     os.environ.update(machine.child_environment())
     made = pyperf.Runner(program_args=(os.path.abspath(sys.argv[0]),), add_cmdline_args=add_arguments)
-    made.argparser.add_argument("--json", metavar="FILE", help="write the report to this file")
+    made.argparser.add_argument("--json", metavar="FILE", type=os.path.abspath, help="write the report to this file")
     made.argparser.add_argument("--quick", action="store_true", help="one short process for each measurement")
     if "--quick" in sys.argv:
         defaults |= {"processes": 1, "values": 1, "warmups": 0, "loops": 1}
@@ -29,16 +29,12 @@ def runner(passed_on=(), **defaults):
 
 def rows(benches, base):
     """Return a dict for each pyperf.Benchmark of {name: Benchmark}; times: its seconds over those of base."""
-    values = {name: bench.get_values() for name, bench in benches.items()}
-    medians = {name: measure.median(seconds) for name, seconds in values.items()}
-    return [{"name": name, "seconds": seconds, "spread": measure.spread(values[name]), "times": seconds / medians[base]}
-            for name, seconds in medians.items()]  # fmt: skip
+    return [{"name": name, "seconds": bench.median(), "spread": measure.spread(bench.get_values()),
+             "times": bench.median() / benches[base].median()} for name, bench in benches.items()]  # fmt: skip
 
 
-def finish(name, args, layouts, notes, load, rows, spreads=None, **content):
-    """Write the report and print it. spreads: {name: spread} (default: the rows')."""
-    spreads = spreads or {row["name"]: row["spread"] for row in rows}
-    warnings = [w for w in (load,) if w] + measure.distrust(spreads)
+def finish(name, args, layouts, notes, before, rows, spreads=None, **content):
+    """Write and print the report. before: warnings from before the first measurement; spreads: {name: spread} (default: the rows')."""
+    warnings = before + measure.distrust(spreads or {row["name"]: row["spread"] for row in rows})
     described = machine.describe(int(args.affinity) if (args.affinity or "").isdigit() else args.affinity)
-    described["pyperf"] = pyperf.__version__
-    cli.finish(name, args, described, warnings, layouts, notes, absent={}, rows=rows, **content)
+    cli.finish(name, args, {**described, "pyperf": pyperf.__version__}, warnings, layouts, notes, rows=rows, **content)

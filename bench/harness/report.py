@@ -3,7 +3,6 @@ import json
 import os
 import re
 import sys
-from datetime import date
 from pathlib import Path
 
 
@@ -13,13 +12,6 @@ def command_line():
     # /a/b/c and ../b/c become c, also within a word; bench/results/c stays.
     words += [re.sub(r"(?<![\w.}])(\.\.|~)?/([^\s/]+/)*", "", word) for word in sys.argv[1:]]
     return " ".join(["python", *(f"'{word}'" if " " in word else word for word in words)])
-
-
-def build(benchmark, machine, warnings, **content):
-    """Return a report as a dict."""
-    today = date.today().isoformat()
-    head = {"benchmark": benchmark, "command": command_line(), "date": today, "machine": machine}
-    return {**head, **content, "warnings": warnings}
 
 
 def write(path, report):

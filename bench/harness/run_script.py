@@ -16,8 +16,8 @@ import time
 clock = time.perf_counter
 
 
-class Enough(BaseException):
-    """Enough lines have been printed. A BaseException, so that the script's handlers do not catch it."""
+class Enough(BaseException):  # so that the script's handlers do not catch it
+    """Enough lines have been printed."""
 
 
 class Stopwatch:
@@ -72,15 +72,10 @@ if __name__ == "__main__":
     import json
 
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from harness import bits, machine
+    from harness import machine, measure
 
     params = watch.variables.get("params") or getattr(watch.variables.get("model"), "params", None)
-    print(json.dumps({
-        "seconds": watch.times[-1] - watch.times[0],
-        "cpu": watch.cpu[-1] - watch.cpu[0],
-        "losses": watch.losses,
-        "digest": None if params is None else bits.digest([p.data for p in params]),
-        "peak": machine.memory("VmHWM"),
-    }))  # fmt: skip
+    print(json.dumps({"seconds": watch.times[-1] - watch.times[0], "cpu": watch.cpu[-1] - watch.cpu[0], "losses": watch.losses,
+                      "peak": machine.peak_memory(), "digest": params and measure.digest([p.data for p in params])}))  # fmt: skip
     sys.stdout.flush()
     os._exit(0)  # skip freeing a million nodes

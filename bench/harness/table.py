@@ -7,17 +7,13 @@ def text(columns, rows):
     lines = [[title for title, _ in columns], *([str(cell) for cell in row] for row in rows)]
     width = [max(map(len, cells)) for cells in zip(*lines)]
     lines.insert(1, ["-" * w for w in width])
-    return "\n".join(
-        "  ".join(f"{cell:{side}{w}}" for cell, w, (_, side) in zip(line, width, columns)).rstrip() for line in lines
-    )
+    return "\n".join("  ".join(f"{cell:{side}{w}}" for cell, w, (_, side) in zip(line, width, columns)).rstrip() for line in lines)
 
 
 def markdown(columns, rows):
     """Return the same table as Markdown."""
-    lines = ["| " + " | ".join(title for title, _ in columns) + " |"]
-    lines.append("| " + " | ".join("---:" if side == ">" else "---" for _, side in columns) + " |")
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+    rule = ["---:" if side == ">" else "---" for _, side in columns]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in ([title for title, _ in columns], rule, *rows))
 
 
 def number(value, digits=3, scale=1):
@@ -30,14 +26,6 @@ def number(value, digits=3, scale=1):
     value = round(value, digits - 1 - floor(log10(abs(value))))
     decimals = max(0, digits - 1 - floor(log10(abs(value))))
     return f"{value:,.{decimals}f}"
-
-
-def microseconds(seconds):
-    return number(seconds, scale=1e6)
-
-
-def megabytes(count):
-    return number(count, scale=1e-6)
 
 
 def duration(seconds):

@@ -16,11 +16,8 @@ ADAM = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps_adam": 1e-8}
 
 
 class Task:
-    """A task, read from its folder.
-
-    docs: list of str, not shuffled; num_steps, seed, settings, vocab_size; tokens: the token ids of each step's
-    document, BOS on both sides; adam: the optimizer's settings.
-    """
+    """A task, read from its folder: docs (not shuffled), num_steps, seed, settings, vocab_size, adam (the optimizer's settings);
+    tokens: the token ids of each step's document, BOS on both sides."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -31,24 +28,13 @@ class Task:
     def docs(self):
         return (self.folder / "input.txt").read_text(encoding="utf-8").split("\n")
 
-    @property
-    def shape(self):
-        """The sizes that the arithmetic is counted from, by name."""
-        return {"vocab_size": self.vocab_size, **{k: self.settings[k] for k in ("n_embd", "n_layer", "block_size")}}
-
     def positions(self, documents):
         """Return the number of predicted tokens in each of the first documents."""
         return [min(self.settings["block_size"], len(tokens) - 1) for tokens in self.tokens[:documents]]
 
-    def state_dict(self):
-        """Return name -> (nout, nin, the weights as an array of doubles, row by row), in the script's order."""
-        params, at, weights = array("d"), 0, {}
-        with open(self.folder / "params.f64", "rb") as file:
-            params.frombytes(file.read())
-        for name, nout, nin in self.shapes:
-            weights[name] = nout, nin, params[at : at + nout * nin]
-            at += nout * nin
-        return weights
+    def params(self):
+        """Return the initial parameters, an array of doubles: the matrices of `shapes`, (name, nout, nin), in the script's order."""
+        return array("d", (self.folder / "params.f64").read_bytes())
 
 
 def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
@@ -66,13 +52,7 @@ def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
     params = array("d", [rng.gauss(0, 0.08) for _, nout, nin in rows for _ in range(nout * nin)])
     (folder / "params.f64").write_bytes(params.tobytes())
     (folder / "input.txt").write_text("\n".join(docs), encoding="utf-8", newline="\n")
-    task = {
-        "num_steps": num_steps,
-        "seed": seed,
-        "settings": settings,
-        "vocab_size": tokenizer.vocab_size,
-        "shapes": rows,
-        "tokens": [tokenizer.encode(shuffled[i % len(shuffled)]) for i in range(documents)],
-    }
+    task = {"num_steps": num_steps, "seed": seed, "settings": settings, "vocab_size": tokenizer.vocab_size, "shapes": rows,
+            "tokens": [tokenizer.encode(shuffled[i % len(shuffled)]) for i in range(documents)]}  # fmt: skip
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
     return Task(folder)

@@ -1,21 +1,20 @@
 """The child process of one contender: `python worker.py SPECIFICATION`, then requests on stdin, answers on stdout.
 
 Specification, requests and answers are JSON, one line each. A request {"steps": n, "repeat": k} asks for k runs, each
-of a new contender: a first step to warm up, then n steps, which alone are timed. The answer holds the wall and
-processor seconds of each run, the n + 1 losses of the last run, and a digest of its final parameters.
+of a new contender: a first step to warm up, then n steps, which alone are timed. The answer holds the mean wall and
+processor seconds of a run, the n + 1 losses of the last run, and a digest of its final parameters.
 
-Output of a contender is discarded: stdout belongs to the answers. Only the public API of microgpt is used, so that
-another version of it may run here.
+A contender is a Python file with make(task, **options), whose result has step(), which returns a loss, or run(n), which
+returns n of them, and parameters(). Its output is discarded: stdout belongs to the answers.
 """
 import gc
 import json
 import os
 import sys
 import time
-from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from harness import bits, edited, machine, task  # noqa: E402
+from harness import edited, machine, measure, task  # noqa: E402
 
 
 def main():
@@ -27,71 +26,38 @@ def main():
         answers.flush()
 
     try:
-        specification = json.loads(sys.argv[1])
-        machine.pin(specification.get("core"))
-        if not specification.get("collector", True):
+        given = json.loads(sys.argv[1])
+        machine.pin(given["core"])
+        if not given["collector"]:
             gc.disable()
-        prepare, versions = PREPARE[specification["kind"]](specification)
-        prepare()
-        answer(versions=versions)
+        the_task, module = task.Task(given["task"]), edited.load(given["file"])
+        module.make(the_task, **given["options"])
+        answer(versions=module.versions() if hasattr(module, "versions") else {})
+        for line in sys.stdin:
+            answer(**train(lambda: module.make(the_task, **given["options"]), **json.loads(line)))
     except Exception as error:
-        return answer(error=f"{type(error).__name__}: {error}")
-    for line in sys.stdin:
-        try:
-            answer(**train(prepare, **json.loads(line)))
-        except Exception as error:
-            answer(error=f"{type(error).__name__}: {error}")
+        answer(error=f"{type(error).__name__}: {error}")
 
 
-def train(prepare, steps, repeat):
-    seconds, cpu = [], []
+def train(make, steps, repeat):
+    seconds = cpu = 0.0
     for _ in range(repeat):
-        contender = prepare()
-        losses = contender.run(1)
+        contender = make()
+        losses = run(contender, 1)
         cpu_started, started = time.process_time(), time.perf_counter()
-        losses += contender.run(steps)
-        seconds.append(time.perf_counter() - started)
-        cpu.append(time.process_time() - cpu_started)
+        losses += run(contender, steps)
+        seconds += time.perf_counter() - started
+        cpu += time.process_time() - cpu_started
         if len(losses) != steps + 1:
             raise RuntimeError(f"{len(losses)} losses for {steps + 1} steps")
-    # A Trainer of any version has a model with nodes; a module's contender has a function.
+    # A Trainer of any version has a model with nodes; other contenders have a function.
     parameters = [p.data for p in contender.model.params] if hasattr(contender, "model") else contender.parameters()
-    return {
-        "seconds": seconds,
-        "cpu": cpu,
-        "losses": [float(x).hex() for x in losses],
-        "peak": machine.memory("VmHWM"),
-        "digest": bits.digest(parameters),
-    }
+    return {"seconds": seconds / repeat, "cpu": cpu / repeat, "losses": [float(x).hex() for x in losses],
+            "peak": machine.peak_memory(), "digest": measure.digest(parameters)}  # fmt: skip
 
 
-def prepare_trainer(specification):
-    """An engine of microgpt, behind its public Trainer."""
-    import microgpt
-    from microgpt import Trainer, load_docs
-
-    wanted, found = specification.get("package"), Path(microgpt.__file__).resolve()
-    if wanted and Path(wanted).resolve() not in found.parents:
-        raise ImportError(f"{wanted} has no microgpt that was built in place")
-    the = task.Task(specification["task"])
-    docs, versions = load_docs(the.folder / "input.txt"), {"microgpt": microgpt.__version__}
-    if specification["engine"] == "fused":
-        versions["simd"] = microgpt.simd_info()["in_use"]
-
-    def prepare():
-        return Trainer(docs, num_steps=the.num_steps, seed=the.seed, engine=specification["engine"], **the.settings)
-
-    return prepare, versions
-
-
-def prepare_module(specification):
-    """A Python file with a function make(task, **options); its result has run(n) -> n losses, and parameters()."""
-    the, module = task.Task(specification["task"]), edited.load(specification["file"])
-    versions = module.versions() if hasattr(module, "versions") else {}
-    return lambda: module.make(the, **specification["options"]), versions
-
-
-PREPARE = {"trainer": prepare_trainer, "module": prepare_module}
+def run(contender, steps):
+    return contender.run(steps) if hasattr(contender, "run") else [contender.step() for _ in range(steps)]
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ struct mg_pool {
     int started; /* threads that run; members[0] is the caller's */
     int forks;   /* when they were started */
     member *members;
-    share *shares;
+    share *shares; /* [2][threads]: of the first items and of the second */
     mg_mutex mutex;
-    mg_condition begun, ended;
+    mg_condition begun, ended; /* ended: the last worker's part in a job, or an item that somebody waits for */
     /* The job: written before it is open, read while it is. */
     mg_pool_work work;
     void *context;
@@ -38,7 +38,7 @@ struct mg_pool {
     int stopped;      /* the first status that is not MG_OK */
     int quit;
     int sleepers;       /* workers that wait for `begun` */
-    int caller_sleeps;  /* whether the caller waits for `ended` */
+    int waiting;        /* threads that wait for `ended` */
     int64_t generation; /* jobs begun */
 };
 
@@ -47,7 +47,7 @@ struct mg_pool {
 #define ADD(x, value) __atomic_fetch_add(&(x), value, __ATOMIC_SEQ_CST)
 
 /* How often to look before sleeping: some 20 to 100 microseconds. */
-enum { SPINS = 1000 };
+enum { SPINS = 2000 };
 
 static inline void pause_spinning(void)
 {
@@ -66,11 +66,19 @@ static void stop(mg_pool *p, mg_status status)
     __atomic_compare_exchange_n(&p->stopped, &none, status, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+static void wake_waiting(mg_pool *p)
+{
+    if (!LOAD(p->waiting)) return;
+    mg_mutex_lock(&p->mutex);
+    mg_condition_wake_all(&p->ended);
+    mg_mutex_unlock(&p->mutex);
+}
+
 /* Items of the open job, those of this worker's share first, until none is left. */
 static void do_items(mg_pool *p, int worker, mg_poll *poll)
 {
-    for (int i = 0; i < p->threads; i++) {
-        share *s = &p->shares[(worker + i) % p->threads];
+    for (int i = 0; i < 2 * p->threads; i++) {
+        share *s = &p->shares[(worker + i) % p->threads + i / p->threads * p->threads];
         while (!LOAD(p->stopped)) {
             if (LOAD(s->next) >= s->end) break;
             const int64_t item = ADD(s->next, 1);
@@ -109,11 +117,7 @@ static MG_THREAD_RESULT run_worker(void *argument)
             fesetenv(&p->environment);
             do_items(p, self->worker, p->interruptible ? &p->shares[self->worker].poll : NULL);
         }
-        if (ADD(p->inside, -1) == 1 && LOAD(p->caller_sleeps)) {
-            mg_mutex_lock(&p->mutex);
-            mg_condition_wake_all(&p->ended);
-            mg_mutex_unlock(&p->mutex);
-        }
+        if (ADD(p->inside, -1) == 1) wake_waiting(p);
     }
     return 0;
 }
@@ -136,7 +140,7 @@ static mg_status ensure_threads(mg_pool *p)
     mg_mutex_init(&p->mutex);
     mg_condition_init(&p->begun);
     mg_condition_init(&p->ended);
-    p->open = p->inside = p->quit = p->sleepers = p->caller_sleeps = 0;
+    p->open = p->inside = p->quit = p->sleepers = p->waiting = 0;
     p->generation = 0;
     p->forks = forks_now;
     p->started = 1;
@@ -159,7 +163,7 @@ mg_pool *mg_pool_new(int threads)
     if (!p) return NULL;
     p->threads = threads < 1 ? 1 : threads;
     p->members = calloc((size_t)p->threads, sizeof *p->members);
-    p->shares = calloc((size_t)p->threads, sizeof *p->shares);
+    p->shares = calloc(2 * (size_t)p->threads, sizeof *p->shares);
     if (p->members && p->shares) return p;
     mg_pool_free(p);
     return NULL;
@@ -176,33 +180,58 @@ void mg_pool_free(mg_pool *p)
 
 int mg_pool_threads(const mg_pool *pool) { return pool ? pool->threads : 1; }
 
-/* Close the job: no worker enters it any more, and those inside have left it. */
-static void close_job(mg_pool *p, mg_poll *poll)
+/* Wait until `done` says so. */
+static void wait_until(mg_pool *p, int (*done)(mg_pool *, const void *), const void *what, mg_poll *poll)
 {
-    STORE(p->open, 0);
     for (int i = 0; i < SPINS; i++) {
-        if (!LOAD(p->inside)) return;
+        if (done(p, what)) return;
         pause_spinning();
     }
     mg_mutex_lock(&p->mutex);
-    STORE(p->caller_sleeps, 1);
-    while (LOAD(p->inside)) {
+    ADD(p->waiting, 1);
+    while (!done(p, what)) {
         mg_condition_wait_20_ms(&p->ended, &p->mutex);
-        if (!poll || !LOAD(p->inside)) continue;
+        if (!poll || done(p, what)) continue;
         /* The question may run Python code, or wait for it. */
         mg_mutex_unlock(&p->mutex);
         if (mg_poll_clock(poll)) stop(p, MG_INTERRUPTED);
         mg_mutex_lock(&p->mutex);
     }
-    STORE(p->caller_sleeps, 0);
+    ADD(p->waiting, -1);
     mg_mutex_unlock(&p->mutex);
+}
+
+static int none_inside(mg_pool *p, const void *nothing)
+{
+    (void)nothing;
+    return !LOAD(p->inside);
+}
+
+static int done_or_stopped(mg_pool *p, const void *done) { return LOAD(*(const int *)done) || LOAD(p->stopped); }
+
+mg_status mg_pool_wait(mg_pool *p, const int *done, mg_poll *poll)
+{
+    if (LOAD(*done)) return MG_OK;
+    wait_until(p, done_or_stopped, done, poll);
+    return LOAD(*done) ? MG_OK : (mg_status)LOAD(p->stopped);
+}
+
+void mg_pool_set_done(mg_pool *p, int *done)
+{
+    STORE(*done, 1);
+    if (p) wake_waiting(p);
 }
 
 mg_status mg_pool_run(mg_pool *p, mg_pool_work work, void *context, int64_t count, mg_poll *poll)
 {
+    return mg_pool_run_two(p, work, context, count, 0, poll);
+}
+
+mg_status mg_pool_run_two(mg_pool *p, mg_pool_work work, void *context, int64_t first, int64_t second, mg_poll *poll)
+{
     mg_status status = MG_OK;
-    if (!p || p->threads == 1 || count <= 1) {
-        for (int64_t item = 0; item < count && !status; item++) status = work(context, 0, item, poll);
+    if (!p || p->threads == 1 || first + second <= 1) {
+        for (int64_t item = 0; item < first + second && !status; item++) status = work(context, 0, item, poll);
         return status;
     }
     status = ensure_threads(p);
@@ -212,10 +241,12 @@ mg_status mg_pool_run(mg_pool *p, mg_pool_work work, void *context, int64_t coun
     p->interruptible = poll != NULL;
     fegetenv(&p->environment);
     for (int i = 0; i < p->threads; i++) {
-        share *s = &p->shares[i];
-        s->end = count * (i + 1) / p->threads;
+        share *s = &p->shares[i], *t = s + p->threads;
         s->poll = (mg_poll){job_was_stopped, p, 0, 0.0};
-        STORE(s->next, count * i / p->threads);
+        s->end = first * (i + 1) / p->threads;
+        STORE(s->next, first * i / p->threads);
+        t->end = first + second * (i + 1) / p->threads;
+        STORE(t->next, first + second * i / p->threads);
     }
     STORE(p->stopped, MG_OK);
     STORE(p->open, 1);
@@ -226,6 +257,7 @@ mg_status mg_pool_run(mg_pool *p, mg_pool_work work, void *context, int64_t coun
         mg_mutex_unlock(&p->mutex);
     }
     do_items(p, 0, poll);
-    close_job(p, poll);
+    STORE(p->open, 0); /* no worker enters the job any more; those inside leave it */
+    wait_until(p, none_inside, NULL, poll);
     return (mg_status)LOAD(p->stopped);
 }

@@ -249,9 +249,10 @@ static int32_t find_pack(mg_emitter *e, mg_batch *before, const side *a, int32_t
 static void emit_plain(mg_emitter *e, mg_batch *batch, int32_t seq, const side *a, const int32_t *elements, int32_t stride,
                        const int32_t *out, int32_t R, int32_t n, int accumulate)
 {
-    if (R >= 2 && (a->move == 1 || a->regular)) {
+    const int lanes = a->move == 0 || a->move == 1;
+    if (R >= 2 && (lanes || a->regular)) {
         mg_add(e, batch, seq,
-               (mg_instruction){.kind = a->move == 1 ? MG_I_SUM_LANES : MG_I_SUM_STRIDED, .R = R, .sa = a->regular ? a->step : 0,
+               (mg_instruction){.kind = lanes ? MG_I_SUM_LANES : MG_I_SUM_STRIDED, .R = R, .sa = a->regular ? a->step : 0,
                                 .da = a->move, .accumulate = accumulate, .ints = -1},
                (mg_tile){a->base, 0, out[0], n, a->regular ? -1 : share_offsets(e, a->x, n), -1});
         return;
@@ -263,8 +264,9 @@ static void emit_plain(mg_emitter *e, mg_batch *batch, int32_t seq, const side *
     }
 }
 
+/* shared: another run has the same a, or b. */
 static void emit_products(mg_emitter *e, mg_batch *batch, mg_batch *before, int32_t seq, side a, side b,
-                          int32_t out, int32_t R, int32_t n, int accumulate)
+                          int32_t out, int32_t R, int32_t n, int accumulate, int shared)
 {
     if ((a.move == 0 && b.move != 0) || (b.move == 1 && a.move != 0 && a.move != 1)) {
         const side swap = a;
@@ -272,6 +274,12 @@ static void emit_products(mg_emitter *e, mg_batch *batch, mg_batch *before, int3
         b = swap;
     }
     if (b.move == 0 && a.move != 0 && a.move != 1 && a.regular && b.regular && R >= 8 && n >= 2 && R * n >= 64) {
+        if (shared && !accumulate) {
+            mg_add(e, batch, seq,
+                   (mg_instruction){.kind = MG_I_DOT_ROWS, .R = R, .sa = a.step, .sb = b.step, .da = a.move, .ints = -1},
+                   (mg_tile){a.base, b.base, out, n, -1, -1});
+            return;
+        }
         a.base = find_pack(e, before, &a, R, n);
         a.move = 1;
         a.step = (R + 7) / 8 * 8;
@@ -321,6 +329,14 @@ static void emit_permuted(mg_emitter *e, mg_batch *batch, side a, side b, int32_
            (mg_tile){a.base, b.base, out, n, -1, -1});
 }
 
+/* Whether two runs multiply the same matrix. */
+static int same_matrix(const mg_run *x, const mg_run *y, const int32_t *first_a, const int32_t *first_b)
+{
+    return x->length == y->length && x->da == y->da && x->db == y->db
+           && ((x->da != 0 && first_a[x->start] == first_a[y->start])
+               || (x->db != 0 && first_b && first_b[x->start] == first_b[y->start]));
+}
+
 static void emit_columns(mg_emitter *e, mg_batch *batch, mg_batch *before, int32_t seq, int32_t E,
                          int32_t n, int32_t stride, const int32_t *a, const int32_t *b, const int32_t *out, int accumulate,
                          const mg_permuted *permuted)
@@ -354,7 +370,9 @@ static void emit_columns(mg_emitter *e, mg_batch *batch, mg_batch *before, int32
         if (permuted)
             emit_permuted(e, batch, left, right, out[r.start], r.length, n, accumulate, permuted);
         else
-            emit_products(e, batch, before, seq, left, right, out[r.start], r.length, n, accumulate);
+            emit_products(e, batch, before, seq, left, right, out[r.start], r.length, n, accumulate,
+                          (k > 0 && same_matrix(runs + k - 1, runs + k, first_a, first_b))
+                              || (k + 1 < m && same_matrix(runs + k, runs + k + 1, first_a, first_b)));
     }
 }
 

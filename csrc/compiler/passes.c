@@ -135,6 +135,9 @@ static void finish(mg_emitter *e, mg_program *program)
         const mg_instruction *i = e->instructions + k;
         if (i->kind >= MG_I_EXP && i->kind <= MG_I_CALL && (int64_t)i->nt * i->R > program->scratch_size)
             program->scratch_size = (int64_t)i->nt * i->R;
+        for (int32_t j = 0; i->kind == MG_I_DOT_ROWS && j < i->nt; j++) /* a vector of at most 8 lanes for each term */
+            if (4 * (int64_t)e->tiles[i->first + j].n > program->scratch_size)
+                program->scratch_size = 4 * (int64_t)e->tiles[i->first + j].n;
     }
     program->scratch_size = (program->scratch_size + 7) / 8 * 8;
     program->scratch = mg_frame_take(e, 2 * program->scratch_size);

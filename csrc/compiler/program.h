@@ -17,7 +17,7 @@ enum mg_instruction_kind {
     MG_I_DOT_LANES,         /* da == 1 and db == 1 */
     MG_I_DOT_STRIDED,
     MG_I_DOT_SINGLE, /* R == 1 */
-    MG_I_SUM_LANES,
+    MG_I_SUM_LANES, /* da == 1, or da == 0 */
     MG_I_SUM_STRIDED,
     MG_I_SUM_SINGLE,
     MG_I_ADD,
@@ -41,6 +41,7 @@ enum mg_instruction_kind {
     MG_I_SCATTER,      /* a + ints[n] * sa + r * da += o + r * step */
     MG_I_SCATTER_MUL,  /* the same, times b + r * db */
     MG_I_SCATTER_LIST, /* lists[ka + ints[n]] (unless negative) += o, times b unless negative */
+    MG_I_DOT_ROWS,     /* sums of products, db == 0, for several b: the tiles' results from 0.0 on */
     MG_I_PACK,         /* o[k * R' + r] = a + r * da + k * sa for k < n; R' is R rounded up to 8 */
     MG_I_MAX,          /* R == 1 */
     MG_I_MIN

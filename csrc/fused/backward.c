@@ -252,7 +252,7 @@ static int may_skip(const mg_engine *e, const mg_backward_args *in, int64_t l)
     const double dx = e->kernels->sum_of_magnitudes(numbers, e->ws.grad.dx);
     double hidden = 0.0;
     for (int64_t b = 0; b < e->ws.doc.panels; b++) hidden += layer->magnitude[b];
-    layer->fc2.gradient = dx * hidden; /* of mlp_fc2: sums over positions of dx times relu's results */
+    layer->fc2_gradient = dx * hidden; /* sums over positions of dx times what relu gives */
     return layer->skip_inactive && !in->grad_has_minus_zero && dx < MG_SAFE_MAGNITUDE;
 }
 

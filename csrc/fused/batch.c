@@ -5,12 +5,9 @@
 
 #include "fused/backward.h"
 
-/* What members may take together, in bytes. */
-static const int64_t MEMBERS_BYTES = INT64_C(1) << 28;
-
-/* Parameters of a slice, about. Few, and what gradients are made of is read from memory once for each slice; many, and threads
- * wait for each other. */
-enum { LEAST_SLICE = 4096, MOST_SLICE = 65536, SLICES_OF_A_THREAD = 8 };
+/* Parameters of a slice, about. Few, and what gradients are made of is read once for each slice; many, and threads wait for each
+ * other. */
+enum { LEAST_SLICE = 8192, MOST_SLICE = 32768, SLICES_OF_A_THREAD = 8 };
 
 /* Rows of a matrix in a slice: a multiple of 8, which kernels take together. */
 static int64_t rows_of_slice(const mg_engine *e, const mg_matrix *m)
@@ -74,10 +71,9 @@ static int64_t panels_of(const mg_engine *e, int64_t positions)
     return (positions + e->kernels->lanes - 1) / e->kernels->lanes;
 }
 
-int64_t mg_batch_capacity(const mg_engine *e, int64_t positions)
+int64_t mg_batch_capacity(const mg_engine *e, int64_t positions, int64_t bytes)
 {
-    const int64_t fit =
-        MEMBERS_BYTES / mg_workspace_bytes(&e->config, e->kernels->lanes, panels_of(e, positions), 1);
+    const int64_t fit = bytes / mg_workspace_bytes(&e->config, e->kernels->lanes, panels_of(e, positions), 1);
     return fit > 1 ? fit : 1;
 }
 
@@ -115,56 +111,72 @@ typedef struct {
     const double *params;
     const int32_t *tokens;
     const int64_t *starts;
-    int64_t first;
+    int64_t first, alone; /* alone: how many documents one thread each does */
     double seed;
     int grad_has_minus_zero;
+    const mg_batch_slices *slices;
     double *losses;
+    mg_pool *pool;
 } documents;
 
-static mg_status do_document(void *context, int worker, int64_t item, mg_poll *poll)
+static mg_status do_document(const documents *a, int64_t i, mg_poll *poll)
 {
-    (void)worker;
-    const documents *a = context;
-    mg_engine *member = &a->e->members[item];
-    const int64_t d = a->first + item, *start = a->starts + d;
+    mg_engine *member = &a->e->members[i];
+    const int64_t d = a->first + i, *start = a->starts + d;
     const mg_backward_args backward = {
         .params = a->params, .grad_has_minus_zero = a->grad_has_minus_zero, .poll = poll};
-    return mg_batch_document(member, &backward, a->tokens, start, a->seed, poll, a->losses + d);
+    const mg_status status = mg_batch_document(member, &backward, a->tokens, start, a->seed, poll, a->losses + d);
+    if (!status) mg_pool_set_done(a->pool, &member->complete);
+    return status;
+}
+
+/* The documents that one thread each does, the last first, because the sums begin with it; and slices. */
+static mg_status do_item(void *context, int worker, int64_t item, mg_poll *poll)
+{
+    const documents *a = context;
+    if (item < a->alone) return do_document(a, a->alone - 1 - item, poll);
+    return a->slices->work(a->slices->context, worker, item - a->alone, poll);
 }
 
 mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, const int32_t *tokens,
                              const int64_t *starts, int64_t first, int64_t end, double seed, int grad_has_minus_zero,
-                             mg_poll *poll, double *losses)
+                             const mg_batch_slices *slices, mg_poll *poll, double *losses)
 {
-    documents a = {e, params, tokens, starts, first, seed, grad_has_minus_zero, losses};
     const int64_t threads = mg_pool_threads(pool), count = end - first;
     mg_status status = reserve_members(e, count);
     if (status) return status;
+    mg_take_magnitudes(e, params);
+    for (int64_t i = 0; i < count; i++) e->members[i].complete = 0;
     /* A document for each thread, as often as there are that many. What is left of them is shared, each by all threads. */
     const int64_t panels = panels_of(e, mg_batch_longest(starts + first, count));
-    const int64_t alone = panels > 1 ? count / threads * threads : count;
-    status = mg_pool_run(pool, do_document, &a, alone, poll);
+    const int64_t alone = panels > 1 ? count / threads * threads : count, num_slices = slices ? slices->count : 0;
+    documents a = {e, params, tokens, starts, first, alone, seed, grad_has_minus_zero, slices, losses, pool};
     for (int i = 1; i < threads && alone < count && !status; i++)
         status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, panels);
-    for (int64_t item = alone; item < count && !status; item++) {
-        e->members[item].team = pool;
-        e->members[item].thread_scratch = e->thread_scratch;
-        status = do_document(&a, 0, item, poll);
-        e->members[item].team = NULL;
+    for (int64_t i = count - 1; i >= alone && !status; i--) {
+        e->members[i].team = pool;
+        e->members[i].thread_scratch = e->thread_scratch;
+        status = do_document(&a, i, poll);
+        e->members[i].team = NULL;
     }
+    if (!status) status = mg_pool_run_two(pool, do_item, &a, alone, num_slices, poll);
+    mg_forget_magnitudes(e);
     return status;
 }
 
 mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, double *grad, int32_t *index_scratch,
                          mg_poll *poll)
 {
-    if (slice->matrix.which < 0) {
-        for (int64_t d = members - 1; d >= 0; d--) mg_embedding_gradient(&e->members[d], grad);
-        return MG_OK;
-    }
     mg_status status = MG_OK;
-    for (int64_t d = members - 1; d >= 0 && !status; d--)
-        status = mg_kept_gradient(&e->members[d], &slice->matrix, slice->first, slice->end, grad, index_scratch, poll);
+    for (int64_t d = members - 1; d >= 0 && !status; d--) {
+        const mg_engine *member = &e->members[d];
+        status = mg_pool_wait(e->pool, &member->complete, poll);
+        if (status) break;
+        if (slice->matrix.which < 0)
+            mg_embedding_gradient(member, grad);
+        else
+            status = mg_kept_gradient(member, &slice->matrix, slice->first, slice->end, grad, index_scratch, poll);
+    }
     return status;
 }
 
@@ -188,6 +200,10 @@ mg_status mg_position_losses_of(mg_engine *e, const double *params, const int32_
                                 int64_t documents, mg_poll *poll, double *losses)
 {
     evaluation a = {e, params, tokens, starts, losses};
-    const mg_status status = reserve_members(e, mg_pool_threads(e->pool));
-    return status ? status : mg_pool_run(e->pool, do_losses, &a, documents, poll);
+    mg_status status = reserve_members(e, mg_pool_threads(e->pool));
+    if (status) return status;
+    mg_take_magnitudes(e, params);
+    status = mg_pool_run(e->pool, do_losses, &a, documents, poll);
+    mg_forget_magnitudes(e);
+    return status;
 }

@@ -41,7 +41,7 @@ typedef struct mg_decoder {
     double *x, *xn, *qkv, *xa, *hidden, *logits; /* each rounded up to lanes */
     double *weights;                             /* [vocab_size], rounded up to lanes */
     double *scratch;                             /* of attention */
-    int32_t *active;                             /* [4 * n_embd] */
+    int32_t *active;                             /* [4 * n_embd], rounded up to lanes */
 
     /* x and qkv of the first layer, [vocab_size][block_size][n_embd rounded up + 3 * n_embd rounded up], and whether an
      * entry is there. NULL where it would take too much memory. */
@@ -90,7 +90,7 @@ static void lay_out(const mg_engine *e, mg_decoder *s, mg_arena *c)
     s->logits = mg_arena_take(c, vocab, d);
     s->weights = mg_arena_take(c, vocab, d);
     s->scratch = mg_arena_take(c, mg_mul(e->config.n_head + e->kernels->lanes, block + 1), d);
-    s->active = mg_arena_take(c, 4 * n_embd, sizeof(int32_t));
+    s->active = mg_arena_take(c, four, sizeof(int32_t));
     s->params = mg_arena_take(c, e->at.num_params, d);
     s->cached = mg_arena_take(c, e->config.block_size, sizeof *s->cached);
     s->text = mg_arena_take(c, e->config.block_size, sizeof *s->text);
@@ -247,13 +247,7 @@ static mg_status decode_token(mg_engine *e, int32_t token, int64_t position, int
         for (int64_t i = 0; i < n_embd; i++) x[i] = s->hidden[i] + x[i];
         norm(n_embd, e->inv_n_embd, x, s->xn);
         k->linear_decode(4 * n_embd, n_embd, NULL, layer->fc1, four, s->xn, s->hidden);
-        int64_t nactive = 0;
-        for (int64_t i = 0; i < 4 * n_embd; i++) {
-            const int positive = s->hidden[i] > 0;
-            s->hidden[i] = positive ? s->hidden[i] : 0.0;
-            s->active[nactive] = (int32_t)i;
-            nactive += positive;
-        }
+        const int64_t nactive = k->relu_decode(4 * n_embd, s->hidden, s->active);
         if (layer->skip_inactive)
             k->linear_decode(n_embd, nactive, s->active, layer->fc2, one, s->hidden, s->xa);
         else

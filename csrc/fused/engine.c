@@ -1,5 +1,6 @@
 #include "fused/engine.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/libm.h"
@@ -36,10 +37,13 @@ mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     e->inv_n_embd = mg_pow((double)n_embd, -1.0);
     e->attn_scale = mg_pow(mg_pow((double)e->head_dim, 0.5), -1.0);
     e->qkv_order = malloc(6 * (size_t)n_embd * sizeof *e->qkv_order);
-    if (!e->qkv_order) {
-        free(e);
+    e->fc2_magnitude = malloc(2 * ((size_t)config->n_layer + 1) * sizeof *e->fc2_magnitude);
+    if (!e->qkv_order || !e->fc2_magnitude) {
+        mg_engine_free(e);
         return NULL;
     }
+    e->fc2_moments = e->fc2_magnitude + config->n_layer;
+    mg_forget_magnitudes(e);
     e->qkv_order_first = e->qkv_order + 3 * n_embd;
     fill_orders(e);
     return e;
@@ -49,6 +53,7 @@ void mg_engine_free(mg_engine *e)
 {
     if (!e) return;
     free(e->qkv_order);
+    free(e->fc2_magnitude);
     mg_workspace_free(&e->ws);
     free(e->snapshot);
     free(e->decoder);
@@ -78,6 +83,19 @@ mg_status mg_engine_set_threads(mg_engine *e, int threads, double least_work)
     e->pool = pool;
     e->thread_scratch = scratch;
     return MG_OK;
+}
+
+void mg_take_magnitudes(mg_engine *e, const double *params)
+{
+    const int64_t hidden = 4 * e->config.n_embd;
+    for (int64_t l = 0; l < e->config.n_layer; l++)
+        e->fc2_magnitude[l] = e->kernels->sum_of_magnitudes(
+            hidden * e->config.n_embd, params + e->at.layers + l * e->at.layer_size + e->at.mlp_fc2);
+}
+
+void mg_forget_magnitudes(const mg_engine *e)
+{
+    for (int64_t l = 0; l < e->config.n_layer; l++) e->fc2_magnitude[l] = e->fc2_moments[l] = NAN;
 }
 
 int64_t mg_engine_sparse_layers(const mg_engine *e)

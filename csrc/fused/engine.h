@@ -19,6 +19,9 @@ struct mg_engine {
     double inv_n_embd; /* n_embd ** -1 */
     /* The rows of qkv in the order in which they reach attention's input, [3 * n_embd]; and the same for position 0. */
     int32_t *qkv_order, *qkv_order_first;
+    /* [n_layer], sum_of_magnitudes of each mlp_fc2, or a bound for it; nan: not known. Who changes parameters renews it or forgets
+     * it. The same for its first moments, which train.c needs for that bound. */
+    double *fc2_magnitude, *fc2_moments;
     mg_workspace ws;
     /* Threads: NULL for one. The team shares the document that this engine works on; NULL: one thread does. */
     mg_pool *pool, *team;
@@ -27,6 +30,7 @@ struct mg_engine {
     /* The documents of a batch that are in memory together, each with a workspace of its own; NULL until needed. */
     struct mg_engine *members;
     int64_t members_capacity;
+    int complete; /* Atomic. Of a member: whether its document has had its backward pass */
     struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
     int64_t num_slices;
     int64_t processes; /* that share each batch: slices depend on them, not on threads (part.c); 0: this one alone */
@@ -35,6 +39,10 @@ struct mg_engine {
     /* The state of decode.c, one block of memory; NULL until something is sampled. */
     struct mg_decoder *decoder;
 };
+
+/* e->fc2_magnitude, for documents that are about to meet the same parameters; and nan, before these change. */
+void mg_take_magnitudes(mg_engine *e, const double *params);
+void mg_forget_magnitudes(const mg_engine *e);
 
 /* Multiplications in one call of a kernel, at most, if the shape allows: a few milliseconds without vectors. */
 enum { MG_PIECE = 1 << 24 };

@@ -58,8 +58,9 @@ static void forward_relu(const mg_engine *e, mg_panels some, mg_layer_activation
 }
 
 /* Whether the MLP's second product, by mlp_fc2, may skip relu's zeros. */
-static void decide_to_skip(const mg_engine *e, mg_layer_activations *layer, const double *mlp_fc2)
+static void decide_to_skip(const mg_engine *e, int64_t l, const double *mlp_fc2)
 {
+    mg_layer_activations *layer = &e->ws.act.layers[l];
     const int64_t panels = e->ws.doc.panels, hidden = 4 * e->config.n_embd;
     int all_finite = 1;
     int64_t nactive = 0;
@@ -67,15 +68,11 @@ static void decide_to_skip(const mg_engine *e, mg_layer_activations *layer, cons
         all_finite &= layer->magnitude[b] < INFINITY;
         nactive += layer->nactive[b];
     }
+    /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked. */
     layer->active_share = (double)nactive / (double)(panels * hidden);
-    layer->skip_inactive = all_finite && layer->active_share < 0.8;
-    /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked, unless it was and has not
-     * changed much. What is known of it is used once, for the forward pass that follows its update. */
-    layer->fc2.now = layer->fc2.next;
-    layer->fc2.next = NAN;
-    if (!layer->skip_inactive || layer->fc2.now < MG_SAFE_MAGNITUDE) return;
-    layer->fc2.now = e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2);
-    layer->skip_inactive = layer->fc2.now < MG_SAFE_MAGNITUDE;
+    layer->skip_inactive = all_finite && layer->active_share < 0.8
+                           && (e->fc2_magnitude[l] < MG_SAFE_MAGNITUDE
+                               || e->kernels->sum_of_magnitudes(hidden * e->config.n_embd, mlp_fc2) < MG_SAFE_MAGNITUDE);
 }
 
 /* The MLP's second product and the residual. */
@@ -226,11 +223,10 @@ mg_status mg_forward(mg_engine *e, const double *params, mg_poll *poll, double *
     forward_args args = {params, 0};
     mg_status status = mg_share_panels(e, stage_embed, &args, poll);
     for (int64_t l = 0; l < e->config.n_layer && !status; l++) {
-        mg_layer_activations *layer = &e->ws.act.layers[l];
         args.l = l;
         status = mg_share_panels(e, stage_attention, &args, poll);
         if (status) return status;
-        decide_to_skip(e, layer, weights_of(e, params, l) + e->at.mlp_fc2);
+        decide_to_skip(e, l, weights_of(e, params, l) + e->at.mlp_fc2);
         status = mg_share_panels(e, stage_mlp_out, &args, poll);
     }
     return status ? status : sum_losses(e, loss);

@@ -6,7 +6,7 @@
 #include "fused/rollback.h"
 #include "fused/weights.h"
 
-int64_t mg_part_capacity(const mg_engine *e, int64_t positions) { return mg_batch_capacity(e, positions); }
+int64_t mg_part_capacity(const mg_engine *e, int64_t positions) { return mg_batch_capacity(e, positions, MG_BATCH_BYTES); }
 
 mg_status mg_part_slices(mg_engine *e, int64_t processes, int64_t *count)
 {
@@ -34,7 +34,7 @@ mg_status mg_part_losses(mg_engine *e, const double *params, const double *grad,
     const mg_status status = mg_batch_prepare(e); /* now, because mg_part_gradients should not fail */
     if (status) return status;
     return mg_batch_documents(e, pool, params, tokens, starts, 0, documents, 1.0 / (double)batch_size, has_minus_zero,
-                              poll, losses);
+                              NULL, poll, losses);
 }
 
 typedef struct {

@@ -32,7 +32,7 @@ static void rollback(mg_engine *e, const mg_state *s, double *grad)
     mg_restore_state(e, e->snapshot, s);
     mg_restore_grad(e, grad, NULL);
     mg_workspace_clear_dw_chunk(&e->ws, &e->config); /* the gradient at which Adam stopped */
-    mg_workspace_forget_bounds(&e->ws, &e->config);
+    mg_forget_magnitudes(e);
 }
 
 /* Backward and Adam without checking first whether Adam can fail. On error the arrays are unspecified: roll back. grad
@@ -54,21 +54,17 @@ static mg_status step_optimistic(mg_engine *e, const mg_adam_coefs *coefs, int64
 /* After an optimistic step: how large mlp_fc2 of each layer can be at most, so that the next forward pass need not sum it up.
  *
  * A parameter changes by lr_t * (m / m_scale) / (sqrt(v_hat) + eps), and the root is not negative; m is between the old m and
- * the gradient. Roundings, a few in a million million, are far below the factor 1.001. */
-static void bound_fc2(mg_engine *e, const mg_adam_coefs *c, const mg_state *s)
+ * the gradient. Roundings, a few in 2**52, are far below the factor 1.001. */
+static void bound_magnitudes(mg_engine *e, const mg_adam_coefs *c, const mg_state *s)
 {
     const int64_t size = 4 * e->config.n_embd * e->config.n_embd;
     for (int64_t l = 0; l < e->config.n_layer; l++) {
-        mg_fc2_bounds *fc2 = &e->ws.act.layers[l].fc2;
-        if (!(fc2->now < MG_SAFE_MAGNITUDE)) {
-            fc2->moments = NAN; /* which this step has changed */
-            continue;
-        }
-        fc2->moments = 1.001 * (fc2->moments + (double)size * fc2->gradient);
-        if (!(fc2->moments < MG_SAFE_MAGNITUDE))
-            fc2->moments =
-                e->kernels->sum_of_magnitudes(size, s->m + e->at.layers + l * e->at.layer_size + e->at.mlp_fc2);
-        fc2->next = 1.001 * (fc2->now + fabs(c->lr_t) * (fc2->moments / c->m_scale) / c->eps);
+        const int64_t at = e->at.layers + l * e->at.layer_size + e->at.mlp_fc2;
+        double *magnitude = e->fc2_magnitude + l, *moments = e->fc2_moments + l;
+        *moments = 1.001 * (*moments + (double)size * e->ws.act.layers[l].fc2_gradient);
+        if (!(*moments < MG_SAFE_MAGNITUDE)) *moments = e->kernels->sum_of_magnitudes(size, s->m + at);
+        *magnitude = 1.001 * (*magnitude + fabs(c->lr_t) * (*moments / c->m_scale) / c->eps);
+        if (!(*magnitude < MG_SAFE_MAGNITUDE)) *magnitude = e->kernels->sum_of_magnitudes(size, s->params + at);
     }
 }
 
@@ -120,19 +116,18 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
                 optimistic = 0;
                 continue;
             }
-            bound_fc2(e, &coefs, &state);
+            bound_magnitudes(e, &coefs, &state);
         } else {
             status = step_careful(e, &coefs, r.positions_seen, &state, grad, r.grad_has_minus_zero, r.negative_v, poll);
             if (status) {
                 mg_restore_grad(e, grad, r.saved_grad);
                 break;
             }
-            mg_workspace_forget_bounds(&e->ws, &e->config);
         }
         mg_end_step(&r);
         ++*done;
     }
-    mg_workspace_forget_bounds(&e->ws, &e->config);
+    mg_forget_magnitudes(e); /* the caller may change parameters */
     free(r.saved_grad);
     return status;
 }

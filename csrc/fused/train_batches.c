@@ -4,6 +4,9 @@
 #include "fused/batch.h"
 #include "fused/run.h"
 
+/* What a thread's documents may take together, in bytes, if it is more than one: about what its caches hold. */
+static const int64_t CACHED_BYTES = INT64_C(1) << 23;
+
 /* One batch. */
 typedef struct {
     mg_engine *e;
@@ -28,6 +31,7 @@ typedef struct {
 static mg_status step_alone(batch *b)
 {
     mg_engine *e = b->e;
+    mg_take_magnitudes(e, b->state->params);
     for (int64_t d = b->documents - 1; d >= 0; d--) {
         const int64_t *start = b->starts + d, n = start[1] - start[0] - 1;
         /* A sum that began with +0.0 is never -0.0, so from the second document on there is none in grad. */
@@ -75,15 +79,15 @@ static mg_status step_shared(batch *b)
     mg_engine *e = b->e;
     mg_status status = mg_batch_prepare(e);
     if (status) return status;
-    const int64_t capacity = mg_batch_capacity(e, mg_batch_longest(b->starts, b->documents));
-    const int64_t threads = mg_pool_threads(e->pool), group = capacity > threads ? capacity : threads;
+    const int64_t threads = mg_pool_threads(e->pool), longest = mg_batch_longest(b->starts, b->documents);
+    const int64_t group = mg_batch_capacity(e, longest, CACHED_BYTES) * threads;
+    const mg_batch_slices slices = {do_slice, b, e->num_slices};
     b->may_fail = 0;
     for (int64_t end = b->documents; end > 0; end -= b->members) {
         b->members = end < group ? end : group;
         b->last = b->members == end;
         status = mg_batch_documents(e, e->pool, b->state->params, b->tokens, b->starts, end - b->members, end, b->seed,
-                                    b->run->grad_has_minus_zero, b->poll, b->losses);
-        if (!status) status = mg_pool_run(e->pool, do_slice, b, e->num_slices, b->poll);
+                                    b->run->grad_has_minus_zero, &slices, b->poll, b->losses);
         if (status) return status;
     }
     if (b->prepared) return b->prepared;
@@ -119,6 +123,7 @@ mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t s
         status = shares ? step_shared(&b) : step_alone(&b);
         if (status) {
             mg_restore_grad(e, grad, r.saved_grad);
+            mg_forget_magnitudes(e);
             break;
         }
         double total = 0.0; /* sum() begins with 0 */

@@ -62,7 +62,7 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
         layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
         layer.magnitude = mg_arena_take(a, panels, d);
         layer.active_share = 1.0;
-        layer.fc2 = (mg_fc2_bounds){NAN, NAN, NAN, NAN};
+        layer.fc2_gradient = NAN;
         layer.skip_inactive = 0;
         if (a->base) act->layers[l] = layer;
         if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
@@ -170,12 +170,6 @@ void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config)
 {
     if (!ws->capacity || !ws->scratch.dw_chunk) return;
     memset(ws->scratch.dw_chunk, 0, (size_t)mg_dw_chunk_size(config->n_embd) * sizeof *ws->scratch.dw_chunk);
-}
-
-void mg_workspace_forget_bounds(mg_workspace *ws, const mg_config *config)
-{
-    for (int64_t l = 0; ws->capacity && l < config->n_layer; l++)
-        ws->act.layers[l].fc2 = (mg_fc2_bounds){NAN, NAN, NAN, NAN};
 }
 
 void mg_workspace_free(mg_workspace *ws)

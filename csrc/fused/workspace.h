@@ -27,13 +27,6 @@ typedef struct {
 /* The matrices that are multiplied by at once, in a document's list of what is kept: lm_head, then four for each layer. */
 enum { MG_LM_HEAD, MG_QKV, MG_WO, MG_FC1, MG_FC2, MG_LAYER_PRODUCTS = MG_FC2 };
 
-/* Bounds for sum_of_magnitudes of mlp_fc2 and of its first moments; nan: not known. See train.c. */
-typedef struct {
-    double next, now; /* of the parameters of the next forward pass, and of those of the last one */
-    double moments;
-    double gradient; /* of the last backward pass */
-} mg_fc2_bounds;
-
 /* What one layer computes and its backward pass needs. */
 typedef struct {
     double *x;       /* [n_embd] input */
@@ -48,7 +41,7 @@ typedef struct {
     int64_t *nactive;    /* [panels], how many */
     double *magnitude;   /* [panels], sum_of_magnitudes of what came to relu */
     double active_share; /* of all rows */
-    mg_fc2_bounds fc2;
+    double fc2_gradient; /* a bound for each number in the gradient of mlp_fc2; inf or nan: none is known */
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
 
@@ -123,9 +116,6 @@ int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panel
 mg_status mg_thread_scratch_reserve(mg_thread_scratch *s, const mg_config *config, int64_t lanes, int64_t panels);
 
 void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
-
-/* The caller may change parameters and moments. */
-void mg_workspace_forget_bounds(mg_workspace *ws, const mg_config *config);
 
 /* Free the memory of a workspace; all zero is an empty one. */
 void mg_workspace_free(mg_workspace *ws);

@@ -124,6 +124,10 @@ KERNEL(void, transpose_weights, (int64_t nout, int64_t nin, const double *w, dou
 KERNEL(void, linear_decode, (int64_t nout, int64_t nin, const int32_t *active, const double *wt, int64_t wt_stride,
                              const double *x, double *out))
 
+/* x[i] = max(x[i], 0), [n], rounded up to lanes, of which those from n on are not greater than 0. Returns how many are
+ * greater than 0; active: [n rounded up to lanes], their indices come first. */
+KERNEL(int64_t, relu_decode, (int64_t n, double *x, int32_t *active))
+
 /* softmax(logits * factor) in place. logits: [n], rounded up to lanes. */
 KERNEL(void, softmax_decode, (int64_t n, double factor, double *logits))
 

@@ -146,9 +146,49 @@ static mg_status count_item(void *context, int worker, int64_t item, mg_poll *po
     return poll ? mg_poll_clock(poll) : MG_OK;
 }
 
+/* Items of two kinds: the others wait for all of the first, and see what these have written. */
+typedef struct {
+    mg_pool *pool;
+    int64_t written[ITEMS], fails_at;
+    int done[ITEMS];
+    int too_early; /* Atomic. */
+} two_kinds;
+
+static mg_status do_either(void *context, int worker, int64_t item, mg_poll *poll)
+{
+    (void)worker;
+    two_kinds *j = context;
+    if (item < ITEMS) {
+        if (item == j->fails_at) return MG_LOG_DOMAIN;
+        j->written[item] = 1;
+        mg_pool_set_done(j->pool, &j->done[item]);
+        return MG_OK;
+    }
+    for (int64_t i = ITEMS - 1; i >= 0; i--) {
+        const mg_status status = mg_pool_wait(j->pool, &j->done[i], poll);
+        if (status) return status;
+        if (!j->written[i]) __atomic_store_n(&j->too_early, 1, __ATOMIC_SEQ_CST);
+    }
+    return MG_OK;
+}
+
+static void test_two_kinds(int threads)
+{
+    mg_pool *pool = mg_pool_new(threads);
+    if (!pool) abort();
+    for (int round = 0; round < 200; round++) {
+        two_kinds j = {.pool = pool, .fails_at = round % 10 ? -1 : round / 2};
+        const mg_status status = mg_pool_run_two(pool, do_either, &j, ITEMS, round % 7, NULL);
+        check(status == (j.fails_at < 0 ? MG_OK : MG_LOG_DOMAIN), "%d threads, two kinds: status %d", threads, status);
+        check(!j.too_early, "%d threads: an item that is done is not there", threads);
+    }
+    mg_pool_free(pool);
+}
+
 void test_pool(void)
 {
     begin_case("pool");
+    for (int threads = 1; threads < 6; threads++) test_two_kinds(threads);
     for (int threads = 1; threads < 6; threads++) {
         mg_pool *pool = mg_pool_new(threads);
         if (!pool) abort();

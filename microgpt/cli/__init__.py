@@ -1,4 +1,8 @@
 """What the commands share: the console, the flags of train, and what they ask for."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 
 def rest_collector() -> None:
@@ -20,3 +24,37 @@ def spare_collector() -> None:
     import gc
 
     gc.freeze()
+
+
+def end(status: int) -> "NoReturn":
+    """End the process as `sys.exit(status)` does; at once, if nothing waits for the interpreter to be taken apart.
+
+    That takes a twentieth of the time of a default run. For `if __name__ == "__main__"` of a module.
+    """
+    import os
+    import sys
+
+    if not _is_awaited(sys._getframe(1)):
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        except (OSError, ValueError):
+            pass  # to say so is left to the interpreter
+        else:
+            os._exit(status)
+    sys.exit(status)
+
+
+def _is_awaited(module: "FrameType") -> bool:
+    """Return whether something of another's may happen after the module of this frame, or at the end of the process."""
+    import atexit
+    import sys
+
+    frames, frame = [], module  # type: list[str], FrameType | None
+    while frame is not None:
+        frames.append(frame.f_code.co_name)
+        frame = frame.f_back
+    # `python -m` alone has these frames: a profiler, a debugger or a notebook that runs the module has more.
+    return (frames != ["<module>", "_run_code", "_run_module_as_main"] or bool(sys.flags.inspect) or sys.flags.dev_mode
+            or "threading" in sys.modules or atexit._ncallbacks() > 0)  # fmt: skip

@@ -335,8 +335,8 @@ def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
             return
         count, characters = sum(n > block_size for n in lengths), sum(lengths)
         beyond = sum(n - block_size for n in lengths if n > block_size)
-    say(f"{count} of {len(docs)} documents are longer than the block of {block_size}: {beyond} of {characters} characters "
-        f"({beyond / characters:.1%}) are beyond it and {what}")  # fmt: skip
+    say(f"{count} of {len(docs)} documents {'is' if count == 1 else 'are'} longer than the block of {block_size}: {beyond} of "
+        f"{characters} characters ({beyond / characters:.1%}) {'is' if beyond == 1 else 'are'} beyond it and {what}")  # fmt: skip
 
 
 def _refuse(message: str) -> "NoReturn":

@@ -1,7 +1,7 @@
 """The flags of `microgpt train`, and what can be said against them before anything is computed."""
 import os
 
-from ..config import DEFAULTS, SCHEDULES, Config, is_rate_high, suitable_rate, thread_count
+from ..config import DEFAULTS, SCHEDULES, VAL_EVERY, Config, is_rate_high, suitable_rate, thread_count
 from ..engines import ENGINES
 from . import console as cli
 
@@ -11,14 +11,13 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "TEXTUAL", "VAL_EVERY", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
+__all__ = ["PLANNED", "TEXTUAL", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
            "set_threads"]  # fmt: skip
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
 #: Flags for which the text is more than lines to train on.
 TEXTUAL = {"input", "split", "csv_column", "json_field", "init_from", *PLANNED}
-VAL_EVERY = 100
 
 #: What the help says of a setting, beside its default.
 WORDS = {
@@ -33,7 +32,7 @@ WORDS = {
     "eps_adam": "Adam: added to the root that a step is divided by; ",
     "init_std": "standard deviation of the initial weights; ",
     "batch_size": "documents per step; ",
-    "schedule": "how the learning rate goes on after the warmup: linear or cosine to 0 at the last step, or constant; ",
+    "schedule": "the learning rate after the warmup: linear or cosine to 0 at the last step, or constant; ",
     "warmup": "steps over which the learning rate rises at first; ",
     "clip": "scale the gradient down where its norm is larger than this; ",
     "weight_decay": "reduce every parameter by this, times the learning rate, of itself per step, as AdamW does; ",
@@ -140,7 +139,7 @@ def _add_validation(p: "Any") -> None:
 
 
 def _add_observation(p: "Any") -> None:
-    p.add_argument("--log", metavar="FILE", help="write one JSON object a step: its loss, a digest of every tensor, "
+    p.add_argument("--log", metavar="FILE", help="write one JSON object per step: its loss, a digest of every tensor, "
                    "and now and then samples and attention; python -m microgpt.report shows it")  # fmt: skip
     p.add_argument("--look-every", type=int, metavar="N", help="with --log: samples and attention every N steps "
                    "(default: a tenth of the run)")  # fmt: skip

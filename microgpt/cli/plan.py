@@ -1,11 +1,13 @@
 """What the flags of `microgpt train` ask for: documents to train and to validate on, and callbacks."""
 import os
 
-from ..callbacks import Checkpointer, LossPlot, RunLogger, Validator, check_validation_state
+from ..callbacks import Checkpointer, LossPlot, RunLogger, Validator
+from ..callbacks.validator import check_validation_state
+from ..config import VAL_EVERY
 from ..data import split_docs
 from ..storage.checkpoint import CheckpointError, read_about
 from . import console as cli
-from .options import VAL_EVERY, best_path
+from .options import best_path
 from .texts import Text
 
 TYPE_CHECKING = False
@@ -22,7 +24,7 @@ __all__ = ["callbacks", "prepare"]
 def prepare(given: "Given", text: Text) -> "tuple[list[str], Text | list[str] | None, float | None]":
     """Return (documents to train on, text or documents to validate on or None, the fraction held out or None).
 
-    A resumed run goes on with the fraction that it was begun with, and with its --val, --val-every and --patience
+    A resumed run continues with the fraction that it was begun with, and with its --val, --val-every and --patience
     unless given has others: those are put into given. The text to validate on is read as the text to train on.
     """
     docs = text.docs
@@ -33,7 +35,7 @@ def prepare(given: "Given", text: Text) -> "tuple[list[str], Text | list[str] | 
         saved = _saved_fraction(path, extra)
         if fraction not in (None, saved):
             begun = "without --val-fraction" if saved is None else f"with --val-fraction {saved}"
-            raise cli.UsageError(f"{path} was begun {begun}; it cannot go on with {fraction}")
+            raise cli.UsageError(f"{path} was begun {begun}; it cannot continue with {fraction}")
         fraction = saved
         _add_saved_flags(given, path, extra)
     val: Text | list[str] | None = None
@@ -71,7 +73,7 @@ def _add_saved_flags(given: "Given", path: str, extra: "dict[str, Any]") -> None
         if name in given:
             found.append(f"{cli.flag(name)} {given[name]}")
     if found and extra.get("validation") is not None:
-        cli.say(f"validation goes on with {' '.join(found)}")
+        cli.say(f"validation continues with {' '.join(found)}")
 
 
 def callbacks(

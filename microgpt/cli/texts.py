@@ -22,19 +22,20 @@ __all__ = ["FORM", "Text", "add_flags", "form_of", "input_files", "read_training
 FORM = {"split": "lines", "csv_column": None, "json_field": None}
 
 MUCH = 0.25  # of a text beyond the block: then say what to do about it
+LONG = 512  # a document for which a block that covers it is no advice: the step would take too long
 
 
 def add_flags(p: "Any", several: bool) -> None:
     """Add the flags of a text. several: --input takes many files, which it cannot beside a positional argument."""
     p.add_argument("--input", metavar="FILE", action="extend" if several else "append", nargs="+" if several else None,
-                   help="UTF-8 text, one document a line; several files, or the flag again, for more; - is standard input "
+                   help="UTF-8 text, one document per line; several files, or the flag again, for more; - is standard input "
                    "(default: ./input.txt if it exists, else the names bundled in the package)")  # fmt: skip
     p.add_argument("--split", choices=SPLITS, help="what a document is: a line (default), a paragraph (up to a blank line), "
                    "or a window of block_size characters of running text")  # fmt: skip
     which = p.add_mutually_exclusive_group()
     which.add_argument("--csv-column", metavar="NAME", help="the documents are this column of a CSV file, whose first row "
                        "names the columns")  # fmt: skip
-    which.add_argument("--json-field", metavar="NAME", help="the documents are this field of JSON objects, one a line or "
+    which.add_argument("--json-field", metavar="NAME", help="the documents are this field of JSON objects, one per line or "
                        "in one list")  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def read_training_text(given: "Given") -> "Text":
     saved = saved_form(given["resume"], about["extra"])
     form = form_of(given, saved)
     if form != saved and "allow_other_text" not in given:
-        raise UsageError(f"{given['resume']} was begun with {_words(saved)}; it cannot go on with {_words(form)}")
+        raise UsageError(f"{given['resume']} was begun with {_words(saved)}; it cannot continue with {_words(form)}")
     return Text(given.get("input"), form, about["config"].block_size)
 
 
@@ -121,8 +122,9 @@ class Text:
             found = find_character(records(text, name, *columns), unknown, self.form["split"])
             if found is not None:
                 line, i, ch = found
+                hint = "" if self.is_given else "; --input FILE reads another text"
                 raise UsageError(
-                    f"{name}, line {line}: character {ch!r} (U+{ord(ch):04X}) at index {i} is not in {vocabulary}"
+                    f"{name}, line {line}: character {ch!r} (U+{ord(ch):04X}) at index {i} is not in {vocabulary}{hint}"
                 )
 
     def say_hints(self, trainer: "Trainer") -> None:
@@ -130,9 +132,10 @@ class Text:
         if not self.is_given:
             return
         block_size = trainer.config.block_size
-        beyond, characters = sum(max(0, len(doc) - block_size) for doc in self.docs), sum(map(len, self.docs))
-        if beyond > characters * MUCH:
-            cli.say("of running text, --split chunks trains on all; else a larger --block-size does")
+        lengths = [*map(len, self.docs)]
+        if sum(n - block_size for n in lengths if n > block_size) > sum(lengths) * MUCH:
+            longest = f"--block-size {max(lengths) + 1} covers the longest document; " if max(lengths) < LONG else ""
+            cli.say(f"{longest}--split chunks covers all of a running text")
         count = len(trainer.tokenizer.uchars)
         cli.say(f"the vocabulary has {count} character{'s' * (count != 1)}")
         if self.form["csv_column"] is self.form["json_field"] is None:

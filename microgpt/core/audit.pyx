@@ -3,7 +3,7 @@
 see of the tape.
 
 Every slot up to tape.end is exactly one of: single and free, in a free run, in the rest of the slab, a node, a header.
-A node's owner is itself or the header of the block in whose run it lies. What an owner's refs should be is counted
+A node's owner is itself or the header of the block in whose run it is. What an owner's refs should be is counted
 again: handles, children of single nodes, what blocks hold. Whatever a block's node refers to is in the block or is
 held by it. At rest nothing is WATCHED.
 """
@@ -41,7 +41,7 @@ cdef void broken(const char *what, uint32_t slot) noexcept nogil:
 cdef void claim(Audit *audit, uint32_t base, uint32_t n, uint8_t use) noexcept nogil:
     cdef uint32_t i
     if base == 0 or base >= tape.end or n > tape.end - base:
-        broken("a free slot lies outside the tape", base)
+        broken("a free slot is outside the tape", base)
     for i in range(base, base + n):
         if audit.use[i] != NODE:
             broken("free twice over", i)

@@ -30,7 +30,7 @@ cdef struct Frame:
     Frame *next
     double *data  # within `memory`, aligned
     int32_t *ints
-    uint32_t *leaves  # by leaf: its slot, arguments filled in
+    uint32_t *leaves  # by leaf: its slot; the shape's, or a copy with arguments filled in
     void *memory
     size_t size
     uint64_t prepared_for  # the number of the shape whose constants are in it

@@ -71,7 +71,7 @@ cdef Frame *take_frame(Shape *shape) noexcept nogil:
     global free_frames, n_free_frames
     cdef mg_program *p = &shape.program
     cdef size_t doubles = <size_t>p.frame_size * sizeof(double)
-    cdef size_t size = doubles + (p.n_ints + p.n_leaves + 4) * sizeof(int32_t)
+    cdef size_t size = doubles + (p.n_ints + (p.n_leaves if shape.n_argument_leaves else 0) + 4) * sizeof(int32_t)
     cdef Frame **link = &free_frames
     cdef Frame *frame
     while link[0] != NULL and (link[0].size < size or link[0].size > 8 * size + (1 << 20)):
@@ -87,9 +87,11 @@ cdef Frame *take_frame(Shape *shape) noexcept nogil:
     if frame.prepared_for != shape.number:
         frame.prepared_for = shape.number
         frame.ints = <int32_t *>(<char *>frame.data + doubles)
-        frame.leaves = <uint32_t *>(frame.ints + p.n_ints + 1)
         memcpy(frame.data + p.constants, p.constant_data, p.n_constants * sizeof(double))
-        memcpy(frame.leaves, shape.leaves, p.n_leaves * sizeof(uint32_t))
+        frame.leaves = shape.leaves
+        if shape.n_argument_leaves:
+            frame.leaves = <uint32_t *>(frame.ints + p.n_ints + 1)
+            memcpy(frame.leaves, shape.leaves, p.n_leaves * sizeof(uint32_t))
     return frame
 
 

@@ -7,6 +7,7 @@ and compiles.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItem
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.tuple cimport PyTuple_GET_SIZE
@@ -21,31 +22,54 @@ from microgpt.core.tape cimport next_mark, tape
 from microgpt.core.value cimport Value
 
 
-cdef bint guard_holds(tuple guard):
+cdef enum:
+    OF_CELL, OF_ATTRIBUTE, OF_DICT
+
+# What a program read from outside: all references are borrowed from Entry.guards.
+cdef struct Guard:
+    int kind
+    PyObject *holder
+    PyObject *name
+    PyObject *value
+
+
+cdef bint guard_holds(Guard *guard):
     """Whether what the program read from outside is still there."""
-    kind, holder, name, value = guard
     cdef PyObject *found
-    cdef object now
-    if kind == "cell":
+    cdef object now, value
+    if guard.kind == OF_CELL:
         try:
-            now = holder.cell_contents
+            now = (<object>guard.holder).cell_contents
         except ValueError:
             return False
-    elif kind == "attribute":
-        now = getattr(holder, name, None)
+    elif guard.kind == OF_ATTRIBUTE:
+        now = getattr(<object>guard.holder, <object>guard.name, None)
     else:
-        found = PyDict_GetItem(holder, name)
+        found = PyDict_GetItem(<dict>guard.holder, <object>guard.name)
+        if found == guard.value:
+            return True
         if found == NULL:
             return False
         now = <object>found
+    value = <object>guard.value
     return now is value or (type(now) is type(value) and type(now) in (int, float, str) and now == value)
+
+
+cdef object key_in(object holder, object name):
+    """A dict's own key, which is found faster than one that is equal."""
+    if type(name) is str and name in holder:
+        for key in holder:
+            if type(key) is str and key == name:
+                return key
+    return name
 
 
 @cython.final
 cdef class Entry:
     """What is known of one shape of the arguments."""
     cdef public Program program  # None: not compiled
-    cdef public tuple guards
+    cdef tuple watched  # (kind, holder, name, value) for each guard
+    cdef Guard *watches
     cdef public object results  # how results are put together, None: one Value
     cdef public int calls
     cdef public str why  # why it is not compiled
@@ -60,18 +84,50 @@ cdef class Entry:
     cdef readonly uint64_t used
 
     def __cinit__(self):
-        self.guards, self.kept, self.missed = (), (), {}
+        self.watched, self.kept, self.missed = (), (), {}
+
+    def __dealloc__(self):
+        PyMem_Free(self.watches)
+
+    @property
+    def guards(self):
+        """(kind, holder, name, value) of everything that was read from outside. Set once."""
+        return self.watched
+
+    @guards.setter
+    def guards(self, tuple guards):
+        cdef Py_ssize_t i
+        cdef Guard *watch
+        if self.watches != NULL:
+            raise RuntimeError("the guards are set once: other threads may check them")
+        guards = tuple([(kind, holder, key_in(holder, name) if kind == "item" else name, value)
+                        for kind, holder, name, value in guards])
+        cdef Guard *watches = <Guard *>PyMem_Malloc((len(guards) + 1) * sizeof(Guard))
+        if watches == NULL:
+            raise MemoryError()
+        for i in range(len(guards)):
+            kind, holder, name, value = guards[i]
+            watch = &watches[i]
+            watch.kind = OF_CELL if kind == "cell" else OF_ATTRIBUTE if kind == "attribute" else OF_DICT
+            watch.holder, watch.name, watch.value = <PyObject *>holder, <PyObject *>name, <PyObject *>value
+        self.watched, self.watches = guards, watches
 
     def miss(self, why):
         """Count a call that runs as written although there is a program."""
         self.missed[why] = self.missed.get(why, 0) + 1
 
+    cdef Py_ssize_t broken_guard(self) except -2:
+        """The index of the first guard that does not hold, or -1."""
+        cdef Py_ssize_t i, n = len(self.watched)
+        for i in range(n):
+            if not guard_holds(&self.watches[i]):
+                return i
+        return -1
+
     def check_guards(self):
         """The first guard that does not hold, or None."""
-        for guard in self.guards:
-            if not guard_holds(guard):
-                return guard
-        return None
+        cdef Py_ssize_t i = self.broken_guard()
+        return None if i < 0 else self.watched[i]
 
 
 cdef unsigned long plain_thread = 0  # the thread that runs a function as written to compare with, inner ones included
@@ -131,7 +187,7 @@ cdef class Dispatcher:
             entry = <Entry>found
             self.clock += 1
             entry.used = self.clock
-            if entry.program is None or self.always_verify or entry.check_guards() is not None:
+            if entry.program is None or self.always_verify or entry.broken_guard() >= 0:
                 return self.later_call(entry, signature, arguments)
             results = self.replay(entry, &a, values)
             if results is None:

@@ -47,4 +47,5 @@ class FusedEngine:
         uchars: Sequence[str],
         temperature: float = 0.5,
         prompt: Sequence[int] = (),
+        max_tokens: int | None = None,
     ) -> list[str]: ...

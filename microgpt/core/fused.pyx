@@ -6,7 +6,6 @@ It works on the parameters and gradients of a `GPT`, so whatever it computes is 
 """
 import operator
 from _thread import allocate_lock
-from math import log
 
 cimport cython
 from cpython.dict cimport PyDict_Next
@@ -172,6 +171,8 @@ its own: the results are the same.
         if status == MG_NO_THREAD:
             raise RuntimeError("the system starts no more threads: use fewer")
         if status == MG_LOG_DOMAIN:
+            from math import log  # a library of its own, which a process that starts can do without
+
             log(0.0)  # raises in the words of the running Python
         if status == MG_CHOICE_TOTAL_ZERO:
             raise ValueError("Total of weights must be greater than zero")
@@ -538,12 +539,12 @@ its own: the results are the same.
         """
         return self.draw(stream, 1, inverse(temperature), max_tokens, prompt, None)[0]
 
-    def sample_texts(self, MT19937 stream not None, n, uchars, temperature=0.5, prompt=()):
+    def sample_texts(self, MT19937 stream not None, n, uchars, temperature=0.5, prompt=(), max_tokens=None):
         """What n calls of `sample` draw, each as a str: the characters of its tokens, which uchars has in the order of ids.
 
         If it raises, nothing was drawn from the stream.
         """
-        return self.draw(stream, n, inverse(temperature), None, prompt, tuple(uchars))
+        return self.draw(stream, n, inverse(temperature), max_tokens, prompt, tuple(uchars))
 
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters):
         """n samples, each of max_tokens at most: lists of token ids, or, given characters, str."""

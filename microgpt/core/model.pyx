@@ -207,9 +207,9 @@ ValueError
     def __reduce_ex__(self, protocol):
         raise TypeError("a GPT cannot be copied or pickled: model.data.copy() is its parameters")
 
-    def _clear_grad(self):
-        """Set all gradients to 0 without NumPy, whose import an interrupt would spoil."""
-        self.ready()
+    def zero_grad(self):
+        """Set all gradients to 0."""
+        self.ready()  # and no NumPy: an interrupt would spoil its import
         memset(self.params_grad, 0, self.num_params * sizeof(double))
 
     def __repr__(self):

@@ -58,7 +58,10 @@ cdef const mg_kernels *_select(name) except NULL:
     """The table for a name, or the best for None."""
     cdef mg_status status
     cdef bytes encoded = b"" if name is None else name.encode()
-    cdef const mg_kernels *table = mg_select_kernels(NULL if name is None else <const char *>encoded, &status)
+    cdef const char *wanted = NULL
+    if name is not None:
+        wanted = encoded
+    cdef const mg_kernels *table = mg_select_kernels(wanted, &status)
     if table == NULL:
         if status == MG_UNKNOWN_ISA:
             raise ValueError(f"unknown instruction set {name!r} (known: scalar, avx2, avx512, neon)")

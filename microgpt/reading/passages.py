@@ -17,7 +17,7 @@ def _with_newlines(text: str) -> str:
 
 
 def paragraphs(text: str) -> "list[str]":
-    r"""Return the paragraphs of a text: what stands between blank lines, without white space around.
+    r"""Return the paragraphs of a text: what is between blank lines, without white space around.
 
     Lines within a paragraph stay, with "\n" between them. A line of white space alone is blank.
 

@@ -84,9 +84,11 @@ class Plan:
             return "its math is another module"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
         if len(classes) != 1:
-            for module in self.modules.values():
-                if not classes and any(isinstance(n, ast.ClassDef) and n.name == "Value" for n in module.tree.body):
-                    return f"its class Value is in another file, {module.file}: only a class in the script itself is replaced"
+            for module in self.modules.values() if not classes else ():
+                for other in module.tree.body:
+                    if isinstance(other, ast.ClassDef) and other.name == "Value":
+                        return (f"its class Value is in another file, {module.file}, line {other.lineno}: only a class in the script "
+                                "itself is replaced. Put it there, or import Value from microgpt")
             return "it has no class Value" if not classes else "it has two classes Value"
         node = classes[0]
         extra, why = self._extra_methods(node)
@@ -95,6 +97,8 @@ class Plan:
         skipped: set[ast.AST] = {item for item in node.body if isinstance(item, ast.FunctionDef) and item not in extra}
         functions = self._functions(body)
         skipped.update(item for item, name in functions.items() if name != "gpt")
+        replaced = {node for item in skipped for node in walk(item)}
+        self.defined = [node for node in nodes if isinstance(node, ast.FunctionDef) and node not in replaced]
         adams = [loop for loop in nodes if isinstance(loop, ast.For) and len(loop.body) == _ADAM_LINES and canonical(loop)[0] == ADAM]
         skipped.update(adams)
         flow = self.flow = Flow(self.tree, skipped, self.modules, nodes)
@@ -118,12 +122,17 @@ class Plan:
             else:
                 self.statics = what or ()
                 self.done.append("the loss of the training loop (compiled)")
+        inside = set(walk(mapped)) if mapped else set()
         for loop in adams:
-            self._replace_adam(loop)
-        loops = update_loops(self.tree, {node, *adams})
+            self._replace_adam(loop, loop in inside)
+        self._replace_shuffles()
+        known = {node for part in (node, *adams) for node in walk(part)}
+        sets_more = any(isinstance(n, ast.Attribute) and n.attr in ("data", "grad") and not isinstance(n.ctx, ast.Load)
+                        for n in nodes if n not in known)  # fmt: skip
+        loops = update_loops(self.tree, {node, *adams}) if sets_more else []
         for loop in loops:
             self._replace_update(loop)
-        if alone := sets_data_outside(self.tree, {node, *adams, *loops}):
+        if sets_more and (alone := sets_data_outside(self.tree, {node, *adams, *loops})):
             self.kept.append((f"what sets .data, line {alone.lineno}", "it is not in a loop over parameters"))
         for module in self.modules.values():
             for loop in update_loops(module.tree, set()):
@@ -224,7 +233,8 @@ class Plan:
                 moved.name = names[item.name]
                 new.append(moved)
         self._replace(self.tree.body, node, new)
-        calls.visit(self.tree)
+        if names:
+            calls.visit(self.tree)
         self.done.insert(0, f"Value (with {', '.join(sorted(names))} beside it)" if names else "Value")
 
     # ---- functions and loops ----
@@ -261,18 +271,18 @@ class Plan:
                         return True
         return False
 
-    def _map_loops(self, functions: "dict[ast.FunctionDef, str]") -> bool:
-        """Let the fused engine do the original's training and sampling loops; whether it does the training."""
+    def _map_loops(self, functions: "dict[ast.FunctionDef, str]") -> "ast.For | None":
+        """Let the fused engine do the original's training and sampling loops; the training loop, if that is one of them."""
         body = self.tree.body
         gpts = [node for node, name in functions.items() if name == "gpt"]
-        trained = False
+        trained: ast.For | None = None
         if not gpts or not {"linear", "softmax", "rmsnorm"} <= self.functions.keys():
-            return False
+            return None
         names = canonical(gpts[0])[1]
         outer = {role: names[i] for i, role in _GPT_GLOBALS.items()}
         if any(outer[name] != self.functions[name] for name in ("linear", "softmax", "rmsnorm")):
-            return False
-        free = set().union(set(), *(names_read(node) for node in walk(self.tree) if isinstance(node, ast.FunctionDef)))
+            return None
+        free = set().union(set(), *(names_read(node) for node in self.defined))
         for i, node in enumerate(body):
             if not isinstance(node, ast.For):
                 continue
@@ -293,20 +303,22 @@ class Plan:
             self.roles[kind]["moments_are_read"] = "yes" if {roles.get("m"), roles.get("v")} & reads else ""
             node.iter = _call(f"{RUNTIME}.{kind}(0, globals())", node.iter)
             self.done.append(f"the {'training' if kind == 'train' else 'sampling'} loop (fused engine)")
-            trained = trained or kind == "train"
+            if kind == "train":
+                trained = node
         return trained
 
-    def _replace_adam(self, loop: ast.For) -> None:
+    def _replace_adam(self, loop: ast.For, is_spare: bool) -> None:
+        """is_spare: it runs only if the fused engine cannot do the training loop, and needs no closer look."""
         names = dict(zip(_ADAM_ROLES, canonical(loop)[1]))
         place = find_place(self.tree, loop)
         if place is None or not any(isinstance(parent, ast.Module) for _, _, parent in place[:1]):
             return
         bodies, index, _ = place[-1]
-        later = read_later(self.tree, place)
+        later = set() if is_spare else read_later(self.tree, place)
         function = next((p for _, _, p in reversed(place) if isinstance(p, ast.FunctionDef)), None)
-        keep = bool({names[n] for n in ("i", "p", "m_hat", "v_hat")} & later)
+        keep = is_spare or bool({names[n] for n in ("i", "p", "m_hat", "v_hat")} & later)
         # `m = [0.0] * len(params)` sets them; only reading counts.
-        shown = any(may_be_seen(name, self.tree, function, loop) for name in (names["m"], names["v"]))
+        shown = is_spare or any(may_be_seen(name, self.tree, function, loop) for name in (names["m"], names["v"]))
         given = ", ".join(names[n] for n in ("params", "m", "v", "lr_t", "beta1", "beta2", "eps_adam", "step"))
         call = f"__microgpt_left__ = {RUNTIME}.adam({given}, {shown}, {keep})"
         targets = ", ".join(names[n] for n in ("i", "p", "m_hat", "v_hat"))
@@ -316,6 +328,15 @@ class Plan:
         test.body = [loop]
         bodies[index : index + 1] = [_parse(call, loop), test]
         self.done.append("Adam's loop")
+
+    def _replace_shuffles(self) -> None:
+        """Let `random.shuffle(x)` be done in C where x is a long list."""
+        for node in self.nodes:
+            if (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "shuffle"
+                    and isinstance(node.func.value, ast.Name) and node.func.value.id == "random"
+                    and len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)):  # fmt: skip
+                node.args.insert(0, node.func)
+                node.func = ast.copy_location(_parse(f"{RUNTIME}.shuffle", node).value, node.func)  # type: ignore[attr-defined]
 
     def _replace_update(self, loop: ast.For) -> None:
         """Let an optimizer loop be done for all parameters at once."""

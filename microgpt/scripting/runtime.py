@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_choices = random.choices
+_choices, _shuffle = random.choices, random.shuffle
+_LONG = 500  # items of a list, so that it is worth to take over the random stream and give it back
 _MOST_UPDATES = 64  # lists of parameters of optimizer loops
 
 
@@ -32,6 +33,20 @@ class Runtime:
         self.unfit: dict[int, list[str]] = {}  # by optimizer loop: why it ran as written, each time
         self._held: dict[tuple[int, int, int], _Update] = {}  # (loop, id of the first parameter, their number)
         self._adams: dict[int, Any] = {}  # id(m) -> (Adam, params, m, v, how long params was), which keeps m alive
+
+    # ---- random ----
+
+    @staticmethod
+    def shuffle(shuffle: "Any", x: "Any") -> "Any":
+        """`shuffle(x)`, in C if that is random's own function."""
+        if shuffle != _shuffle or type(x) is not list or len(x) < _LONG:
+            return shuffle(x)
+        from ..core.mt19937 import MT19937
+
+        stream: Any = MT19937(0)
+        stream.setstate(random.getstate())
+        stream.shuffle(x)
+        random.setstate(stream.getstate())
 
     # ---- Adam ----
 
@@ -297,9 +312,11 @@ class _Training(_Model):
         settings: list[Any] = [names.get(roles[role]) for role in ("learning_rate", "beta1", "beta2", "eps_adam")]
         _need(type(steps) is range and steps == range(0, len(steps)) and type(num_steps) is int, "its steps are not 0, 1, 2, ...")
         _need(_numbers(*settings) and num_steps > 0, "a setting of Adam is no number")
-        _need(type(docs) is list and bool(docs) and all(type(doc) is str for doc in docs), "docs is no list of str")
+        _need(type(docs) is list and bool(docs), "docs is no list of str")
+        used = docs[: len(steps)]
+        _need(set(map(type, used)) <= {str}, "docs is no list of str")
         super().__init__(names, roles)
-        _need(set("".join(docs)) <= set(self.uchars), "a document has a character that is not in uchars")
+        _need(set("".join(used)) <= set(self.uchars), "a document has a character that is not in uchars")
         _need(type(params) is list and len(params) == len(self.values), "params are not all of state_dict")
         order = {id(p): i for i, p in enumerate(self.values)}
         _need(all(order.get(id(p)) == i for i, p in enumerate(params)), "params are in another order than state_dict")

@@ -25,6 +25,7 @@ C_PROGRAM = r"""/* A model of microgpt, made by `microgpt export`. Prints what `
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0)
 #error "this needs plain IEEE doubles: no -ffast-math, no x87 arithmetic"
@@ -175,20 +176,30 @@ static void gpt(int token_id, int pos_id, double *logits)
     linear(VOCAB, N_EMBD, lm_head, x, logits);
 }
 
+/* Whether argument i is missing, or a number without a sign: all of it, up to end. */
+static int is_valid(int i, int argc, char **argv, const char *end)
+{
+    return argc <= i || (strchr(".0123456789", argv[i][0]) && end != argv[i] && !*end);
+}
+
 int main(int argc, char **argv)
 {
-    const int samples = argc > 1 ? atoi(argv[1]) : 20;
-    const double temperature = argc > 2 ? strtod(argv[2], NULL) : 0.5;
-    if (argc > 4 || samples < 0 || !(temperature > 0.0)) {
+    char *ends[4] = {NULL};
+    const long samples = argc > 1 ? strtol(argv[1], &ends[1], 10) : 20;
+    const double temperature = argc > 2 ? strtod(argv[2], &ends[2]) : 0.5;
+    const unsigned long long seed = argc > 3 ? strtoull(argv[3], &ends[3], 10) : 0;
+    int is_right = argc <= 4 && temperature > 0.0;
+    for (int i = 1; i < 4; i++) is_right = is_right && is_valid(i, argc, argv, ends[i]);
+    if (!is_right) {
         fprintf(stderr, "usage: %s [SAMPLES [TEMPERATURE [SEED]]]\n", argv[0]);
         return 2;
     }
-    if (argc > 3) seed_stream(strtoull(argv[3], NULL, 10));
+    if (argc > 3) seed_stream(seed);
     const double inverse = pow(temperature, -1.0);
-    for (int s = 1; s <= samples; s++) {
+    for (long s = 1; s <= samples; s++) {
         double probs[VOCAB];
         int token_id = BOS;
-        printf("sample %2d: ", s);
+        printf("sample %2ld: ", s);
         for (int pos_id = 0; pos_id < BLOCK; pos_id++) {
             gpt(token_id, pos_id, probs);
             for (int i = 0; i < VOCAB; i++) probs[i] *= inverse;

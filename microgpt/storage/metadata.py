@@ -182,7 +182,7 @@ def parse(text: "Any") -> "dict[str, Any]":
         if isinstance(step_index, bool) or not isinstance(step_index, int) or not -(2**63) <= step_index < 2**63:
             raise CheckpointError("its step is no whole number")
         if number == 1 and not 0 <= step_index <= about["num_steps"]:
-            raise CheckpointError(f"it stands at step {step_index} of {about['num_steps']}")
+            raise CheckpointError(f"it is at step {step_index} of {about['num_steps']}")
         if number == 1 and not isinstance(about["uchars"], str):
             raise CheckpointError("its vocabulary is no sorted list of characters")
         about["uchars"] = decode_uchars(about["uchars"])

@@ -1,7 +1,7 @@
 """The training loop as an object (`microgpt.py`, from the shuffle to the samples), for any of the three engines.
 
 One random stream serves the whole run, in the script's order: it shuffles the documents, draws every parameter, and
-then one number for each sampled token. Callbacks (callbacks.py) observe a run; none of them changes a bit of it.
+then one number for each sampled token. Callbacks (microgpt/callbacks) observe a run; none of them changes a bit of it.
 """
 from _thread import get_ident
 
@@ -48,7 +48,7 @@ class Trainer:
     n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
-        How the learning rate goes on after the warmup.
+        The learning rate after the warmup.
     clip : float or None
         The largest norm of the gradient.
     comm : mpi4py.MPI.Intracomm, optional
@@ -150,7 +150,7 @@ class Trainer:
 
     @property
     def model(self) -> "Any":
-        """The GPT that trains."""
+        """The GPT that trains: `Trainer.load(path).model` is a saved model as a GPT with Values."""
         return self._engine.model
 
     @property

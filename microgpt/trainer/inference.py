@@ -47,7 +47,7 @@ class Sampler:
 
     def documents(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
         """Return n documents. After an exception the stream is in the state from before."""
-        if self.engine.draws_all_or_nothing and arguments[2:] == (None, None, None):
+        if self.engine.draws_all_or_nothing and arguments[2:4] == (None, None):
             return self.texts(n, rng, arguments)
         before = rng.getstate()
         try:
@@ -58,12 +58,19 @@ class Sampler:
 
     def texts(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
         """Return n documents."""
-        temperature, prompt, *cuts = arguments
+        temperature, prompt, top_k, top_p, max_length = arguments
         try:
-            if cuts == [None, None, None]:
-                texts = self.engine.sample_texts(rng, n, self.prompt_tokens(prompt), temperature, self.tokenizer)
+            tokens = self.prompt_tokens(prompt)
+            if top_k is top_p is None:
+                most = None if max_length is None else max_length - len(prompt)
+                texts = self.engine.sample_texts(rng, n, tokens, temperature, self.tokenizer, most)
                 return [prompt + text for text in texts]
-            return [prompt + "".join(self.draw(rng, arguments)) for _ in range(n)]
+            from ..generation import draw_weights
+
+            return [
+                prompt + self.tokenizer.decode([token_id for token_id, _ in self.drawn(draw_weights, rng, tokens, arguments)])
+                for _ in range(n)
+            ]
         except (ValueError, ArithmeticError) as error:
             found = self.error_of(error, temperature)
             if found is None:
@@ -74,14 +81,17 @@ class Sampler:
         """Return the Tokens of one document, drawn as they are asked for."""
         from ..generation import Token, draw
 
-        temperature, prompt, top_k, top_p, max_length = arguments
-        tokens, length = self.prompt_tokens(prompt), self.block_size
+        text = [*self.tokenizer.uchars, ""]
+        return (Token(text[found[0]], *found) for found in self.drawn(draw, rng, self.prompt_tokens(arguments[1]), arguments))
+
+    def drawn(
+        self, draw: "Callable[..., Iterator[Any]]", rng: "Any", tokens: "list[int]", arguments: "Arguments"
+    ) -> "Iterator[Any]":
+        """Return what draw, of `microgpt.generation`, yields for the tokens of the prompt."""
+        temperature, _, top_k, top_p, max_length = arguments
+        length, engine = self.block_size, self.engine
         length = length if max_length is None else min(length, max_length)
-        engine, text = self.engine, [*self.tokenizer.uchars, ""]
-        drawn = draw(
-            engine.decoder(), lambda weights: engine.choose(rng, weights), tokens, length, temperature, top_k, top_p
-        )
-        return (Token(text[found[0]], *found) for found in drawn)
+        return draw(engine.decoder(), lambda weights: engine.choose(rng, weights), tokens, length, temperature, top_k, top_p)
 
     def one_by_one(
         self, rng: "Any", arguments: "Arguments", exclusively: "Callable[..., Token | None]"

@@ -49,5 +49,6 @@ def check_same_text(docs: "Sequence[str]", state: State, name: str) -> None:
     if "text_form" in state.extra:
         hint = f", read with {printable(state.extra['text_form'], 200)}{hint}"
     raise CheckpointError(
-        f"{name} was trained on other text{hint} (--allow-other-text or allow_other_text=True continues all the same)"
+        f"{name} was trained on other text{hint}: give its own (--input), or allow another (--allow-other-text, in Python "
+        "allow_other_text=True)"
     )

@@ -43,7 +43,7 @@ def gpt_html(model: "AnyGPT") -> str:
 
 
 def trainer_html(trainer: "Trainer") -> str:
-    """Where the run stands, its settings, and the course of the last losses."""
+    """The step that the run has reached, its settings, and the course of the last losses."""
     from ..config import seed_text
 
     done = trainer.step_index / trainer.num_steps if trainer.num_steps else 1.0

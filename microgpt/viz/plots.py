@@ -165,7 +165,7 @@ def plot_loss(
         if measured:
             style: dict[str, Any] = {"color": ORANGE, "marker": "o", "markersize": 3.5, "linewidth": 1.4}
             handles += axes.plot(at, measured, label="validation", **style)
-        style_axes(axes, "step", "loss (nats a token)", title, pad=24)
+        style_axes(axes, "step", "loss (nats per token)", title, pad=24)
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
         limits = _limits(losses, measured)
         if limits:

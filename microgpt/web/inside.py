@@ -3,12 +3,12 @@
 import math
 import os
 
-from ..callbacks import VAL_EVERY
+from ..config import VAL_EVERY
 from ..data import BUNDLED
 from ..viz.activations import forward, tokens_of, weights
 from ..viz.curves import smoothed
 from ..viz.plane import plane
-from .requests import DEFAULTS
+from .requests import DEFAULTS, TRAINING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def command(request: "Request", fraction: "float | None", path: "str | None") ->
     fraction: the part of the documents that was held out. path: the file of --input, if `microgpt play` was given one.
     """
     config = request.config
-    values = {"steps": config.num_steps, **{name: getattr(config, name) for name in
-              ("seed", "n_embd", "n_head", "n_layer", "block_size", "learning_rate")}}  # fmt: skip
+    values = {"steps": config.num_steps, **{name: getattr(config, name) for name in TRAINING}}
     words = ["microgpt", "train"]
     if request.text == "lines":
         words += ["--input", "lines.txt"]
@@ -144,7 +143,7 @@ def command(request: "Request", fraction: "float | None", path: "str | None") ->
         words += ["--split", request.split]
     for name, value in values.items():
         if value != DEFAULTS[name]:
-            words += ["--" + name.replace("_", "-"), repr(value)]
+            words += ["--" + name.replace("_", "-"), str(value)]
     if fraction is not None:
         words += ["--val-fraction", repr(fraction)]
         if val_every(config.num_steps) != VAL_EVERY:

@@ -7,13 +7,19 @@ const CONTROLS = [
   ["steps", "steps", "run", [10, 20, 50, ...range(100, 3000, 100), ...range(3500, 10000, 500)]],
   ["learning_rate", "learning rate", "run", [1e-4, 2e-4, 5e-4, 0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1]],
   ["seed", "seed", "run", range(0, 100)],
-  ["n_embd", "n_embd: numbers per token", "model", [4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128]],
+  ["warmup", "warmup: steps", "optimizer", [0, 5, 10, 20, 50, ...range(100, 1000, 100)]],
+  ["weight_decay", "weight decay", "optimizer", [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]],
+  ["clip", "clip: norm (0: off)", "optimizer", [0, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10]],
+  ["n_embd", "n_embd: width", "model", [4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128]],
   ["n_head", "n_head: attention heads", "model", [1, 2, 4, 8, 16]],
   ["n_layer", "n_layer: layers", "model", range(0, 6)],
   ["block_size", "block_size: positions", "model", [2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128]],
   ["temperature", "temperature", "sampling", [0.05, ...range(0.1, 2, 0.1), 2.5, 3, 5]],
   ["top_k", "top-k (0: all)", "sampling", range(0, 30)],
 ];
+const FRACTIONS = ["learning_rate", "weight_decay", "clip", "temperature"];
+const OPTIONAL = ["top_k", "clip"]; // 0: null, none
+const OPTIMIZER = ["schedule", "warmup", "weight_decay", "clip"];
 const sliders = {};
 let about;
 
@@ -22,8 +28,9 @@ let about;
 function buildControls() {
   for (const [name, label, where, values] of CONTROLS) {
     const row = charts.element("div", { class: "control" });
-    const whole = !["learning_rate", "temperature"].includes(name), [least, most] = about.limits[name];
-    const field = charts.element("input", { type: "number", id: name, step: whole ? 1 : "any", min: name === "top_k" ? 0 : least, max: most });
+    const [least, most] = about.limits[name];
+    const field = charts.element("input", { type: "number", id: name, step: FRACTIONS.includes(name) ? "any" : 1,
+      min: OPTIONAL.includes(name) ? 0 : least, max: most });
     const slider = charts.element("input", { type: "range", min: 0, max: values.length - 1, step: 1, "aria-label": `${label}, slider` });
     row.append(charts.element("label", { for: name }, label), field, slider);
     $(where).append(row);
@@ -57,10 +64,11 @@ function keepDivisible(name) {
 }
 
 function settings() {
-  const found = { text: $("text").value, split: $("split").value, word: $("word").value };
+  const found = { schedule: $("schedule").value, text: $("text").value, split: $("split").value, word: $("word").value };
   found.val_fraction = $("validation").value === "auto" ? "auto" : +$("validation").value || null;
   for (const [name] of CONTROLS) found[name] = +$(name).value;
-  if (!found.top_k) found.top_k = null;
+  for (const name of OPTIONAL) found[name] = found[name] || null;
+  found.warmup = Math.max(0, Math.min(found.warmup, found.steps - 1)); // a run that is shorter, while its steps are typed, say
   if (found.text === "lines") found.lines = $("lines").value;
   return found;
 }
@@ -72,6 +80,8 @@ function apply(values) {
     placeSlider(name);
   }
   $("text").value = [...$("text").options].some((option) => option.value === values.text) ? values.text : "names";
+  $("schedule").value = ["cosine", "constant"].includes(values.schedule) ? values.schedule : "linear";
+  if (OPTIMIZER.some((name) => values[name] !== about.defaults[name])) $("optimizer").open = true; // what is set is seen
   $("lines").value = values.lines;
   $("split").value = ["paragraphs", "chunks"].includes(values.split) ? values.split : "lines";
   fitText();
@@ -202,7 +212,7 @@ async function start() {
     $("position").value = $("position").max; // it stays at the end, and drawWord moves the end
     changed(event);
   });
-  for (const name of ["text", "split", "validation"]) {
+  for (const name of ["schedule", "text", "split", "validation"]) {
     $(name).addEventListener("change", (event) => {
       fitText();
       if ($("text").value === "lines" && !$("lines").value.trim()) $("lines").focus();

@@ -157,7 +157,7 @@ function compare(a, b) {
     }
   }
   if (a.losses.length !== b.losses.length) {
-    return [false, `All ${common.toLocaleString("en")} losses that both have are the same to the last bit; one run goes on.`];
+    return [false, `All ${common.toLocaleString("en")} losses that both have are the same to the last bit; one run is longer.`];
   }
   const tensors = Object.keys(a.digests).filter((name) => a.digests[name] !== b.digests[name]);
   if (tensors.length) return [false, `All losses are the same to the last bit; after the last step these tensors differ: ${tensors.join(", ")}.`];

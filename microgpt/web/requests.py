@@ -4,20 +4,23 @@ import json
 import math
 from http import HTTPStatus
 
-from ..config import Config, real_number, whole_number
+from ..config import SCHEDULES, Config, real_number, whole_number
 from ..reading.passages import SPLITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["AUTO", "DEFAULTS", "LIMITS", "MAX_WORK", "Request", "RequestError"]
+__all__ = ["AUTO", "DEFAULTS", "LIMITS", "MAX_WORK", "TRAINING", "Request", "RequestError"]
 
 #: A setting -> the least and the most that a request may ask for.
 LIMITS: "dict[str, tuple[float, float]]" = {
     "steps": (1, 20_000),
     "seed": (-(2**53) + 1, 2**53 - 1),  # JavaScript's whole numbers
     "learning_rate": (0.0, 10.0),
+    "warmup": (0, 19_999),
+    "weight_decay": (0.0, 1000.0),
+    "clip": (1e-6, 1e6),
     "n_embd": (1, 256),
     "n_head": (1, 64),
     "n_layer": (0, 8),
@@ -28,12 +31,14 @@ LIMITS: "dict[str, tuple[float, float]]" = {
 }
 #: Most parameters times positions of a step: about a tenth of a second, in which no newer request can cancel it.
 MAX_WORK = 2**25
-_OPTIONAL = {"top_k", "val_fraction"}
-_WHOLE = {"steps", "seed", "n_embd", "n_head", "n_layer", "block_size", "top_k"}
+#: Settings of the training that have the names of Config's; `steps` is its num_steps.
+TRAINING = ("seed", "n_embd", "n_head", "n_layer", "block_size", "learning_rate", "schedule", "warmup", "weight_decay", "clip")
+_OPTIONAL = {"top_k", "val_fraction", "clip"}
+_WHOLE = {"steps", "seed", "warmup", "n_embd", "n_head", "n_layer", "block_size", "top_k"}
 _SCRIPT = Config()
 DEFAULTS: "dict[str, Any]" = {
     "steps": _SCRIPT.num_steps,
-    **{name: getattr(_SCRIPT, name) for name in ("seed", "learning_rate", "n_embd", "n_head", "n_layer", "block_size")},
+    **{name: getattr(_SCRIPT, name) for name in TRAINING},
     "temperature": 0.5,
     "top_k": None,
     "val_fraction": None,
@@ -80,16 +85,13 @@ class Request:
         for name, (least, most) in LIMITS.items():
             if (values[name] is not None or name not in _OPTIONAL) and (name, values[name]) != ("val_fraction", AUTO):
                 values[name] = _number(name, values[name], least, most)
-        for name in ("text", "lines", "split", "word"):
+        for name in ("text", "lines", "split", "word", "schedule"):
             _check_text(name, values[name])
-        for name, known in (("text", TEXTS), ("split", SPLITS)):
+        for name, known in (("text", TEXTS), ("split", SPLITS), ("schedule", SCHEDULES)):
             if values[name] not in known:
                 raise RequestError(f"{name} must be one of {', '.join(known)}")
-        settings = {
-            name: values[name] for name in ("seed", "learning_rate", "n_embd", "n_head", "n_layer", "block_size")
-        }
         try:
-            self.config = Config(num_steps=values["steps"], **settings)
+            self.config = Config(num_steps=values["steps"], **{name: values[name] for name in TRAINING})
         except (ValueError, TypeError) as error:
             raise RequestError(str(error)) from None
         self.temperature: float = values["temperature"]

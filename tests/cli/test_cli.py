@@ -267,7 +267,7 @@ def test_documents_longer_than_the_block_are_counted(in_process, tmp_path):
     # without a flag, where the documents are no strings yet
     (tmp_path / "input.txt").write_text("a" * 20 + "\n" + "b" * 16 + "\n", encoding="utf-8")
     done = in_process("train")
-    assert "1 of 2 documents are longer than the block of 16: 4 of 36 characters (11.1%)" in done.stderr
+    assert "1 of 2 documents is longer than the block of 16: 4 of 36 characters (11.1%)" in done.stderr
 
 
 def test_unknown_character_is_located(in_process, tmp_path):

@@ -57,7 +57,9 @@ def test_the_program_prints_what_sample_prints(folder, capfd, name):
         assert sample(["m.safetensors", *flags]) == 0
         done = run(*words)
         assert (done.returncode, done.stdout, done.stderr) == (0, capfd.readouterr().out, "")
-    assert run(1, 0).returncode == run(1, 1, 1, 1).returncode == 2
+    for words in ([1, 0], [1, 1, 1, 1], ["--help"], ["x"], [""], ["1x"], [-1], [1, "x"], [1, 0.5, -1], [1, 0.5, "seed"]):
+        done = run(*words)
+        assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("usage: "), words
 
 
 #: The program with another main, which prints the logits of every position of a text.

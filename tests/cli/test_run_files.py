@@ -81,7 +81,7 @@ def test_a_class_in_another_file_is_said(tmp_path):
     begin, end = whole.index("class Value"), whole.index("words =")
     (tmp_path / "engine.py").write_text("import math\n\n\n" + whole[begin:end], encoding="utf-8")
     _, ours = both(tmp_path, whole[:begin] + "from engine import Value\n\n\n" + whole[end:])
-    assert "its class Value is in another file, engine.py" in ours.stderr
+    assert "its class Value is in another file, engine.py, line 4: only a class in the script itself is replaced" in ours.stderr
 
 
 LAYER = ("class Layer:\n    def __init__(self, act):\n        self.act, self.scale = act, [Value(1.0) for _ in range(width)]\n\n"

@@ -66,17 +66,21 @@ def test_hints_for_a_text_that_is_given(in_process, tmp_path):
     done = in_process("train", "--input", "names.csv", "poem.txt", *flags, "--block-size", "14")
     engine, *said = done.stderr.splitlines()
     assert "engine" in engine and said[:3] == [
-        "microgpt: 1 of 9 documents are longer than the block of 14: 2 of 85 characters (2.4%) are beyond it and not trained on",
+        "microgpt: 1 of 9 documents is longer than the block of 14: 2 of 85 characters (2.4%) are beyond it and not trained on",
         f"microgpt: the vocabulary has {len(set(POEM + TABLE) - set(chr(10)))} characters",
         "microgpt: names.csv looks like CSV, and is read as plain text; --csv-column NAME takes one column of it",
     ]
     for name, format in (("names.jsonl", "JSON"), ("page.html", "HTML")):
         (tmp_path / "page.html").write_text("<html>\n<p>a\n</html>\n", encoding="utf-8")
         assert f"{name} looks like {format}," in in_process("train", "--input", name, *flags).stderr
-    advice = "microgpt: of running text, --split chunks trains on all; else a larger --block-size does\n"
+    advice = "covers the longest document; --split chunks covers all of a running text\n"
     for split, size, is_advised in (("lines", "10", True), ("lines", "11", False), ("paragraphs", "11", True), ("chunks", "5", False)):
         done = in_process("train", "--input", "poem.txt", *flags, "--block-size", size, "--split", split)
         assert (advice in done.stderr) == is_advised, (split, size, done.stderr)
+    longest = max(map(len, POEM.splitlines())) + 1
+    assert f"microgpt: --block-size {longest} {advice}" in in_process("train", "--input", "poem.txt", *flags, "--block-size", "10").stderr
+    (tmp_path / "long.txt").write_text("one line\n" * 2 + "ab " * 300, encoding="utf-8")
+    assert "microgpt: --split chunks covers all" in in_process("train", "--input", "long.txt", *flags).stderr
     assert "looks like" not in in_process("train", "--input", "names.csv", "--csv-column", "name", *flags).stderr
     quiet = in_process("train", "--input", "names.csv", "--quiet", "--block-size", "2", "--val", "names.csv", *flags)
     assert "looks like" not in quiet.stderr and "vocabulary" not in quiet.stderr and "beyond" not in quiet.stderr
@@ -112,7 +116,7 @@ def test_resumed_run_reads_its_text_as_before(in_process, tmp_path):
     assert done.stdout.splitlines()[3:] == whole.stdout.splitlines()[6:]
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     resumed = ["train", "--input", "poem.txt", "--resume", "half.safetensors"]
-    one_line_error(in_process(*resumed, "--split", "lines"), "begun with --split chunks; it cannot go on with --split lines")
+    one_line_error(in_process(*resumed, "--split", "lines"), "begun with --split chunks; it cannot continue with --split lines")
     assert in_process(*resumed, "--split", "lines", "--allow-other-text", "--save", "other.safetensors").returncode == 0
     assert Trainer.load(tmp_path / "other.safetensors").extra == {}
     for wrong in ({"split": "words"}, {"sieve": "x"}, {"csv_column": 1}, 7):

@@ -204,11 +204,6 @@ def test_every_page_is_in_the_table_of_contents():
 # ---- pictures and site ----
 
 
-def test_picture_of_the_readme_is_that_of_the_results():
-    done = subprocess.run([sys.executable, ROOT / "bench" / "render.py", "--check"])
-    assert done.returncode == 0, "run python bench/render.py"
-
-
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("images/*.svg")), ids=name_of)
 def test_pictures_have_a_title_and_a_dark_variant(picture):
     from xml.etree import ElementTree

@@ -97,7 +97,7 @@ def test_a_resumed_run_keeps_its_batch_size(folder, capfd):
     capfd.readouterr()
     for given in ("1", "2"):
         assert main(["--resume", "whole.safetensors", "--batch-size", given]) == 2
-        assert f"was begun with --batch-size 3; it cannot go on with {given}" in capfd.readouterr().err
+        assert f"was begun with --batch-size 3; it cannot continue with {given}" in capfd.readouterr().err
     assert main(["--resume", "whole.safetensors", "--batch-size", "3"]) == 0
     assert main(["--batch-size", "0"]) == 2
     assert "batch_size must be at least 1, not 0" in capfd.readouterr().err

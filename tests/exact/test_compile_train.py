@@ -16,6 +16,7 @@ def no_warnings():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizers", [ADAM, SGD], ids=["adam", "sgd"])
 @pytest.mark.parametrize("build", architectures.ALL, ids=lambda build: build.__name__)
 @oracle.collector_off()

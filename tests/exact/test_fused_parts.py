@@ -11,7 +11,7 @@ from microgpt.core.mt19937 import MT19937
 from microgpt.distributed.parts import part_of
 from microgpt.engines import Fused, Graph
 
-SHAPES = [*small_runs.SHAPES, dict(n_embd=72, n_head=2, n_layer=2, block_size=12)]
+SHAPES = [*small_runs.SHAPES, pytest.param(dict(n_embd=72, n_head=2, n_layer=2, block_size=12), marks=pytest.mark.slow)]
 
 pytestmark = pytest.mark.usefixtures("share_all")
 

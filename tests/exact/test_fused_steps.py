@@ -140,7 +140,7 @@ def test_a_large_model_is_updated_matrix_by_matrix_to_the_same_bits(isa, setting
 @pytest.mark.parametrize("block_size", [200, 6000])
 @pytest.mark.parametrize("touched", ["nothing", "m", "v", "grad", "rate"])
 def test_positions_that_no_document_has_reached(isa, block_size, touched):
-    """Adam passes over their embeddings, unless something stands there, or -0.0 and a negative rate make 0.0 of them."""
+    """Adam passes over their embeddings, unless something is there, or -0.0 and a negative rate make 0.0 of them."""
     docs = ["ab" * k for k in (1, 3, 2, 9, 5, 20, 1, 30)] * 3
     at_once, by_step, graph = trainers = [
         Trainer(docs, num_steps=40, block_size=block_size, engine=engine)

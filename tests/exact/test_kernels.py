@@ -387,7 +387,21 @@ def test_decode_products_and_softmax_match_scalar_loops(kernels, size):
         same(ours[:size], [x * total**-1 for x in e])
 
 
-@pytest.mark.parametrize("head_dim", [1, 3, 4, 8, 9])
+@pytest.mark.parametrize("size", SIZES)
+def test_decode_relu_matches_scalar_loops(kernels, size):
+    rng = random.Random(size)
+    stride = -(-size // kernels.lanes) * kernels.lanes
+    for _ in range(20):
+        x, active = aligned(stride), aligned(stride, np.int32)
+        x[:size] = [rng.choice([rng.gauss(0, 1), 0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324]) for _ in range(size)]
+        x[size:] = rng.choice([0.0, math.nan])
+        before = x.tolist()
+        count = kernels.relu_decode(size, x, active)
+        same(x, [xi if xi > 0 else 0.0 for xi in before])
+        assert active[:count].tolist() == [i for i, xi in enumerate(before) if xi > 0]
+
+
+@pytest.mark.parametrize("head_dim", [1, 3, 4, 8, 9, 12, 24])
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 17])
 def test_decode_attention_matches_scalar_loops(kernels, n, head_dim):
     rng = random.Random(f"{n} {head_dim}")

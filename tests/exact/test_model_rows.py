@@ -4,25 +4,12 @@ import random
 
 import pytest
 from graphs import bits
+from lying_lists import Lying
 
 import microgpt
 from microgpt import GPT, document_loss, reference
 from microgpt.core.audit import tape_state
 from microgpt.core.value import Value
-
-
-class Lying(list):
-    """A list that gives another number of rows than it says."""
-
-    def __init__(self, rows, length, given=None):
-        super().__init__(rows)
-        self.length, self.given = length, given
-
-    def __len__(self):
-        return self.length
-
-    def __iter__(self):
-        return list.__iter__(self) if self.given is None else iter(list.__getitem__(self, slice(None)) * self.given)
 
 
 def cache_of(m, n, V=Value):

@@ -10,6 +10,7 @@ import pytest
 from conftest import hexes
 from hypothesis import given
 from hypothesis import strategies as st
+from lying_lists import Lying
 
 from microgpt.core.mt19937 import MT19937
 
@@ -157,17 +158,6 @@ def test_copies():
 def test_random_is_not_imported():
     code = f"import sys; sys.path[:0] = {sys.path!r}; import microgpt.core.mt19937; sys.exit('random' in sys.modules)"
     assert subprocess.run([sys.executable, "-I", "-c", code]).returncode == 0
-
-
-class Lying(list):
-    """A list that gives another number of items than it says."""
-
-    def __init__(self, items, length):
-        super().__init__(items)
-        self.length = length
-
-    def __len__(self):
-        return self.length
 
 
 @pytest.mark.parametrize("length", [0, 3, 5, 6, 10**7, sys.maxsize])

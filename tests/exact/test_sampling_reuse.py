@@ -216,7 +216,7 @@ def test_error_within_texts_gives_back_the_whole_stream():
     assert 0 < failed
 
 
-@pytest.mark.parametrize("vocab_size, n", [(30_000, 60), (1_500_000, 1)])
+@pytest.mark.parametrize("vocab_size, n", [(30_000, 60), pytest.param(1_500_000, 1, marks=pytest.mark.slow)])
 def test_more_prefixes_than_are_kept(vocab_size, n):
     """Of the first size only some dozens fit, of the second none, and neither fits the table of first inputs."""
     model = GPT(vocab_size, 1, 1, 1, 9, init_std=0.5)

@@ -65,6 +65,7 @@ def test_other_shapes(compiled_engine, shape, rates):
     assert numbers(trainer, trainer.run()) == expected(4, 1, shape, rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_every_instruction_set(isa, batch_size):
     for rates in range(len(RATES)):
@@ -218,7 +219,7 @@ def test_a_resumed_run_must_agree(folder, capfd):
     assert main([*FLAGS, "--steps", "4", "--schedule", "cosine", "--warmup", "2", "--save", "run"]) == 0
     for flag, value, begun in (("--schedule", "linear", "cosine"), ("--warmup", "1", "2")):
         assert main(["--resume", "run", flag, value]) == 2
-        assert f"run was begun with {flag} {begun}; it cannot go on with {value}" in capfd.readouterr().err
+        assert f"run was begun with {flag} {begun}; it cannot continue with {value}" in capfd.readouterr().err
     assert main(["--resume", "run", "--schedule", "cosine", "--warmup", "2"]) == 0
 
 
@@ -233,9 +234,9 @@ def test_a_constant_rate_goes_on_for_more_steps(folder, capfd, other):
     assert main(["--resume", "run", "--steps", "9", "--samples", "2", "--save", "run", "--engine", other]) == 0
     said = capfd.readouterr()
     assert (folder / "run").read_bytes() == (folder / "whole").read_bytes()
-    assert "run goes on after step 5 of 9" in said.err and said.out.splitlines()[-2:] == whole.splitlines()[-2:]
+    assert "run continues after step 5 of 9" in said.err and said.out.splitlines()[-2:] == whole.splitlines()[-2:]
     assert main(["--resume", "run", "--steps", "8"]) == 2
-    assert "run was begun with --steps 9; it cannot go on with 8, because it is at step 9 already" in capfd.readouterr().err
+    assert "run was begun with --steps 9; it cannot continue with 8, because it is at step 9 already" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -246,7 +247,7 @@ def test_a_rate_that_falls_over_the_steps_keeps_them(folder, capfd, schedule):
     for steps in ("4", "9"):
         assert main(["--resume", "run", "--steps", steps, "--save", "run"]) == 2
         said = capfd.readouterr()
-        assert f"begun with --steps 5; it cannot go on with {steps}, because its learning rate falls over them" in said.err
+        assert f"begun with --steps 5; it cannot continue with {steps}, because its learning rate falls over all steps" in said.err
         assert said.out == ""
     assert (folder / "run").read_bytes() == before
 
@@ -262,7 +263,7 @@ def test_a_log_has_the_rates(folder):
 
 
 def test_a_sweep_over_schedules(folder, capfd):
-    from microgpt.parallel.sweeps import read_results
+    from microgpt.parallel.results import read_results
     from microgpt.sweep import main as sweep
 
     grid = ["--grid", "num_steps=6 n_embd=4 schedule=linear,constant,cosine warmup=0,3 n_layer=0", "--out", "runs.jsonl"]

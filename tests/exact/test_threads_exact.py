@@ -46,6 +46,7 @@ def long_documents(count, length):
 LONG = [dict(n_embd=64, n_head=4, n_layer=2, block_size=70), dict(n_embd=72, n_head=3, n_layer=1, block_size=33)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", LONG, ids=str)
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_long_document_is_shared(shape, batch_size):

@@ -5,10 +5,10 @@
     python tests/golden/find_libm_arguments.py --check    # the file is what would be written
 
 A function of the C library is right to a little more than half a unit in the last place (ulp). Which of the two
-neighbouring doubles it returns is in doubt only where the exact result lies near the middle between them; there two
+neighbouring doubles it returns is in doubt only where the exact result is near the middle between them; there two
 libraries, or one library with and without fused multiply-add, part ways. So, from a fixed stream of random arguments
 in the range in which a training run uses the function, this keeps those whose exact result, computed with 50 decimal
-digits, lies within WINDOW ulp of such a middle.
+digits, is within WINDOW ulp of such a middle.
 """
 import argparse
 import json
@@ -68,7 +68,7 @@ FUNCTIONS = {
 
 
 def distance_from_tie(name, x):
-    """How far the exact value at x lies from the middle between two doubles, in ulp: 0 to 0.5."""
+    """How far the exact value at x is from the middle between two doubles, in ulp: 0 to 0.5."""
     exact = FUNCTIONS[name][1](Decimal(x))
     nearest = float(exact)
     return 0.5 - float(abs(EXACT.subtract(exact, Decimal(nearest)))) / math.ulp(nearest)

@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "bench"))
 import bench_shapes  # noqa: E402
 import numpy_gpt  # noqa: E402
 import user_gpt  # noqa: E402
-from harness import bits, cli, contender, contest, edited, measure, task  # noqa: E402
+from harness import cli, contender, contest, edited, measure, task  # noqa: E402
 
-from microgpt import reference  # noqa: E402
+from microgpt import Config, reference  # noqa: E402
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
@@ -27,21 +27,21 @@ NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "ame
 
 def test_verdict_notices_one_ulp():
     losses = [3.3, 2.7, 2.5]
-    assert bits.verdict(losses, losses)["bits"] is True
-    off = bits.verdict([3.3, math.nextafter(2.7, 3), 2.5], losses)
+    assert measure.verdict(losses, losses)["bits"] is True
+    off = measure.verdict([3.3, math.nextafter(2.7, 3), 2.5], losses)
     assert (off["bits"], off["print"], off["same_bits"]) == (False, True, 2)
-    assert bits.verdict([3.3, 2.71, 2.5], losses)["print"] is False
-    assert bits.verdict(None, losses)["bits"] is None
-    assert bits.verdict([-0.0], [0.0])["bits"] is False
-    assert bits.verdict(losses, losses, parameters_equal=False)["bits"] is False
-    assert bits.verdict(losses, losses, parameters_equal=None)["bits"] is True
-    assert bits.digest([1.0, 0.0]) == bits.digest([1, 0.0]) != bits.digest([1.0, -0.0])
+    assert measure.verdict([3.3, 2.71, 2.5], losses)["print"] is False
+    assert measure.verdict(None, losses)["bits"] is None
+    assert measure.verdict([-0.0], [0.0])["bits"] is False
+    assert measure.verdict(losses, losses, parameters_equal=False)["bits"] is False
+    assert measure.verdict(losses, losses, parameters_equal=None)["bits"] is True
+    assert measure.digest([1.0, 0.0]) == measure.digest([1, 0.0]) != measure.digest([1.0, -0.0])
 
 
 def test_same_model_rejects_losses_beyond_the_tolerance():
-    assert bits.same_model([1.0, 2.0 + 1e-12], [1.0, 2.0], 1e-9) is None
-    assert "the loss of step 2 is 2.1" in bits.same_model([1.0, 2.1], [1.0, 2.0], 1e-9)
-    assert "nan" in bits.same_model([float("nan")], [1.0], 1e-3)
+    assert measure.same_model([1.0, 2.0 + 1e-12], [1.0, 2.0], 1e-9) is None
+    assert "the loss of step 2 is 2.1" in measure.same_model([1.0, 2.1], [1.0, 2.0], 1e-9)
+    assert "nan" in measure.same_model([float("nan")], [1.0], 1e-3)
 
 
 class Fake:
@@ -132,8 +132,7 @@ def test_numpy_s_gradient_is_the_reference_s(tmp_path, settings):
     rng, docs = random.Random(42), list(NAMES)
     rng.shuffle(docs)
     model = reference.GPT(the_task.vocab_size, **the_task.settings, rng=rng)
-    weights = [x for _, _, flat in the_task.state_dict().values() for x in flat]
-    assert hexes(weights) == hexes(p.data for p in model.params)
+    assert hexes(the_task.params()) == hexes(p.data for p in model.params)
     run = numpy_gpt.make(the_task)
     for tokens in the_task.tokens:
         loss = reference.document_loss(tokens, model)
@@ -145,10 +144,8 @@ def test_numpy_s_gradient_is_the_reference_s(tmp_path, settings):
 
 
 def test_the_arithmetic_is_counted_from_the_shape():
-    model = {"vocab_size": 27, "n_embd": 16, "n_layer": 1, "block_size": 16}
-    assert bench_shapes.num_params(**model) == 4192
     # Forward 2 * (12*16*16 + 27*16) and 4*16 of attention for a document of one position, three times; 14 a parameter.
-    assert bench_shapes.flops(1, **model) == 3 * (2 * 3504 + 64) + 14 * 4192
+    assert bench_shapes.flops(1, 27, Config()) == 3 * (2 * 3504 + 64) + 14 * 4192
 
 
 def test_synthetic_documents_have_one_length_and_every_letter():

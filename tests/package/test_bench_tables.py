@@ -13,7 +13,7 @@ sys.path.insert(0, str(BENCH))
 
 import render  # noqa: E402
 import tables  # noqa: E402
-from harness import peak, report, table  # noqa: E402
+from harness import machine, report, table  # noqa: E402
 
 
 def test_pages_agree_with_their_data():
@@ -45,7 +45,7 @@ def rendered_with(folder, page, row):
 
 @pytest.mark.parametrize("page, message", [
     ("<!-- table: sampling -->\n", "1 marks begin a table or figure, 0 end one"),
-    ("<!-- table: nothing -->\n<!-- end table -->", "there is no table or figure 'nothing'"),
+    ("<!-- table: nothing -->\n<!-- end table -->", "there is no table 'nothing'"),
     ("<!-- table: sampling -->\n<!-- end table -->", "sampling needs bench/results/sampling.json"),
 ])  # fmt: skip
 def test_render_rejects_marks_that_it_cannot_fill(tmp_path, page, message):
@@ -110,11 +110,11 @@ def test_command_line_hides_the_machine_s_folders(monkeypatch):
 
 def test_exact_peak_is_measured_and_gives_the_share(monkeypatch):
     if shutil.which("cc"):
-        assert peak.measure(None)["exact_flops"] > 0
+        assert machine.exact_peak(None) > 0
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert peak.measure(None) is None
+    assert machine.exact_peak(None) is None
     file = json.loads((BENCH / "results" / "shapes.json").read_text(encoding="utf-8"))
     rate = file["rows"][0]["flops"] / file["rows"][0]["contenders"][0]["seconds_per_document"]
-    for found, cells in ((None, []), ({"exact_flops": rate * 4}, ["25%"])):
-        columns, rows = tables.shapes({**file, "peak": found})
+    for found, cells in ((None, []), (rate * 4, ["25%"])):
+        columns, rows = tables.shapes({**file, "exact_flops": found})
         assert [cell for (name, _), cell in zip(columns, rows[0]) if name == "of the exact peak"] == cells

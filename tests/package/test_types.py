@@ -15,7 +15,7 @@ PACKAGE = Path(microgpt.__file__).parent
 
 
 def run_module(*arguments):
-    # Where the package lies, in place or installed; mypy finds both by this.
+    # Where the package is, in place or installed; mypy finds both by this.
     env = environment({"MYPYPATH": str(PACKAGE.parent)} if PACKAGE.parent == ROOT else {})
     env.pop("PYTHONPATH", None)
     command = [sys.executable, "-m", *map(str, arguments)]

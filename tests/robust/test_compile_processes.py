@@ -99,6 +99,7 @@ def test_a_forked_child_replays():
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_forked_while_another_thread_traces_goes_on():
     """It can replay, trace and compile, and the tape is not held by a thread that the child does not have."""

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import microgpt
@@ -29,3 +30,12 @@ def child(code, *arguments, timeout=300):
     done = run_child(code, *arguments, timeout=timeout)
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     return done.stdout
+
+
+def end_by_signal(process, number, status):
+    """Send a signal to a process that trains, a moment from now; it must end with this status. Its stderr is a pipe."""
+    time.sleep(0.1)
+    process.send_signal(number)
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == status, errors

@@ -107,7 +107,7 @@ def record(text, config):
 
 # The functions of the C library that the original calls: `**` is pow; Random.gauss calls log, cos and sin. (sqrt, which
 # it also calls, is correctly rounded everywhere.) libm_arguments.json holds arguments for each at which the exact
-# result lies next to the middle between two doubles, where an approximation decides the last bit.
+# result is next to the middle between two doubles, where an approximation decides the last bit.
 LIBM = {
     "exp": math.exp,
     "log": math.log,

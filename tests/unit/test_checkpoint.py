@@ -10,6 +10,7 @@ import time
 import numpy as np
 import oracle
 import pytest
+from children import end_by_signal
 from conftest import environment, hexes
 from safetensors.numpy import load_file, save_file
 
@@ -310,7 +311,7 @@ def test_commands_save_resume_and_sample(tmp_path, in_process):
 
     other = in_process("train", "--input", text, "--resume", halfway, "--n-embd", 16)
     assert other.returncode == 2
-    assert "was begun with --n-embd 8; it cannot go on with 16" in other.stderr
+    assert "was begun with --n-embd 8; it cannot continue with 16" in other.stderr
 
 
 @pytest.mark.slow
@@ -349,11 +350,7 @@ def test_interrupted_run_saves_a_whole_step(tmp_path, engine, number, status):
         while (tmp_path / "stdout").read_bytes().count(b"\n") < 5:
             assert child.poll() is None
             time.sleep(0.01)
-        time.sleep(0.1)
-        child.send_signal(number)
-        errors = child.stderr.read()
-        child.stderr.close()
-        assert child.wait(60) == status, errors
+        end_by_signal(child, number, status)
     steps = (tmp_path / "stdout").read_text(encoding="utf-8").count("step ")
     interrupted = Trainer.load(path, DOCS, engine="fused")
     assert interrupted.step_index == steps

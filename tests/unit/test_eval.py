@@ -118,8 +118,8 @@ def test_command(in_process, tmp_path, trainer, engine):
     rows = dict(line.split(":", 1) for line in done.stdout.splitlines())
     assert rows["loss"].split()[0] == f"{expected.loss:.4f}"
     assert rows["perplexity"].split()[0] == f"{expected.perplexity:.4f}"
-    assert rows["bits a character"].split()[0] == f"{expected.bits_per_character:.4f}"
-    assert rows["documents"].split()[0] == "10" and float(rows["documents a second"]) > 0
+    assert rows["bits per character"].split()[0] == f"{expected.bits_per_character:.4f}"
+    assert rows["documents"].split()[0] == "10" and float(rows["documents per second"]) > 0
     assert f"{expected.left_out} characters beyond the block of 6" in rows["tokens"]
     found = json.loads(in_process("eval", saved, "--input", text, "--json").stdout)
     assert found["loss_hex"] == expected.loss.hex() and found["tokens"] == expected.tokens

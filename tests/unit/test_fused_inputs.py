@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 from conftest import hexes
+from lying_lists import Lying
 from pairs import Pair, shape
 
 from microgpt import GPT, Adam, Tokenizer, document_loss
@@ -246,15 +247,6 @@ def test_documents_are_str_where_there_are_characters(wrong):
 
 
 # ---- lengths and numbers ----
-
-
-class Lying(list):
-    def __init__(self, items, length):
-        super().__init__(items)
-        self.length = length
-
-    def __len__(self):
-        return self.length
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 8, 9, 10**9, 2**61, 2**62 - 1, sys.maxsize])

@@ -211,6 +211,9 @@ def test_body_that_is_no_object_of_json_is_refused(server, body):
     ({"learning_rate": -1}, "between"), ({"learning_rate": 1e400}, "JSON"), ({"learning_rate": "x" * 1000}, "must be a number"),
     ({"temperature": 0}, "between"), ({"temperature": None}, "must be a number"), ({"top_k": 0}, "between"), ({"top_k": 2.5}, "whole"),
        ({"n_embd": 10, "n_head": 3}, "n_embd (10) must be a multiple of n_head (3)"), ({"val_fraction": 1}, "between"),
+    ({"schedule": "fast"}, "schedule must be one of linear, constant, cosine"), ({"schedule": None}, "schedule must be text"),
+    ({"warmup": 20}, "warmup (20) must be less than num_steps (20)"), ({"warmup": -1}, "between"), ({"warmup": 0.5}, "whole"),
+    ({"weight_decay": -1}, "between"), ({"weight_decay": None}, "must be a number"), ({"clip": 0}, "between"), ({"clip": "1"}, "number"),
     ({"text": "passwd"}, "text must be one of"), ({"text": "lines", "lines": " \n\t\n"}, "no text to train on"),
     ({"lines": 5}, "must be text"), ({"split": "words"}, "split must be one of"), ({"val_fraction": "all"}, "must be a number"),
     ({"word": None}, "must be text"), ({"word": "\ud800"}, "surrogate"), ({"no\nsuch": 1}, "there is no setting"),
@@ -270,7 +273,8 @@ def printed_by(in_process, commands, cwd):
     {"text": "names"}, {"text": "file", "seed": -3, "learning_rate": 0.02, "temperature": 0.75},
     {"text": "file", "top_k": 2}, {"text": "lines", "lines": TEXT, "n_layer": 2}, {"text": "names", "val_fraction": 0.003},
     {"text": "names", "val_fraction": 0.01, "top_k": 3, "temperature": 2.0, "steps": 11},
-], ids=range(6))  # fmt: skip
+    {"text": "file", "schedule": "cosine", "warmup": 3, "weight_decay": 0.5, "clip": 0.25}, {"text": "file", "schedule": "constant"},
+], ids=range(8))  # fmt: skip
 def test_command_of_the_page_prints_what_the_page_shows(server, in_process, tmp_path, settings):
     found = run(server, **settings)
     (tmp_path / "lines.txt").write_text(settings.get("lines", ""), encoding="utf-8")
@@ -436,14 +440,14 @@ def random_request(rng, server):
         )
     else:
         wrong = rng.choice([-1, 0.5, 10**30, -1e308, "x", None, True, [], {}, "\x00"])
-        name = rng.choice([*LIMITS, "text", "lines", "word", junk])
+        name = rng.choice([*LIMITS, "schedule", "text", "lines", "word", junk])
         while (
             wrong is None
-            and name in ("top_k", "val_fraction")
-            or name in ("seed", "top_k", "val_fraction", "learning_rate", "temperature")
+            and name in ("top_k", "val_fraction", "clip")
+            or name in ("seed", "top_k", "val_fraction", "learning_rate", "temperature", "weight_decay", "clip")
             or (name in ("lines", "word") and isinstance(wrong, str))
         ):  # what would be right
-            name = rng.choice([*LIMITS, "text", "lines", "word", junk])
+            name = rng.choice([*LIMITS, "schedule", "text", "lines", "word", junk])
         request["body"] = json.dumps({name: wrong}).encode()
     return request
 

@@ -159,7 +159,11 @@ def lines_of(figure):
     return {line.get_label(): line for axes in figure.axes for line in axes.lines}
 
 
-@pytest.mark.parametrize("make", [np.array, tuple, iter, lambda x: (np.float32(y) for y in x), list], ids=str)
+def generator_of_float32(numbers):
+    return (np.float32(y) for y in numbers)
+
+
+@pytest.mark.parametrize("make", [np.array, tuple, iter, generator_of_float32, list], ids=lambda make: make.__name__)
 def test_loss_takes_any_numbers(make):
     losses, rates, measured = [3.0, 2.5, 2.25, 2.0], [0.01, 0.0075, 0.005, 0.0025], [(2, 2.75), (4, 2.5)]
     figure = plot_loss(make(losses), np.array(measured), make(rates), np.int64(5))

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from children import end_by_signal
 from conftest import environment, hexes
 
 from microgpt import LogError, RunLogger, Trainer
@@ -96,7 +97,7 @@ def essence(path):
 
 @pytest.mark.slow
 def test_resumed_run_continues_its_log(train, tmp_path):
-    """The checkpoint stands at step 5, the log already at step 9 and in the middle of 10."""
+    """The checkpoint is at step 5, the log already at step 9 and in the middle of 10."""
     train(*SMALL, "--steps", "20", "--log", "whole.jsonl", "--look-every", "4")
     begun = Trainer(NAMES, num_steps=20, engine="reference", **SETTINGS)
     begun.run(5)
@@ -186,11 +187,7 @@ def test_interrupted_run_has_logged_every_step(train, tmp_path, number, status, 
     )  # fmt: skip
     while not (tmp_path / "run.jsonl").exists() or not (tmp_path / "run.jsonl").stat().st_size:
         time.sleep(0.01)
-    time.sleep(0.1)
-    child.send_signal(number)
-    errors = child.stderr.read()
-    child.stderr.close()
-    assert child.wait(60) == status, errors
+    end_by_signal(child, number, status)
     records = read_log(tmp_path / "run.jsonl")
     saved = Trainer.load(tmp_path / "run.safetensors", NAMES)
     assert [record["step"] for record in records] == list(range(1, saved.step_index + 1))

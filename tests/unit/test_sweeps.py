@@ -14,7 +14,8 @@ from children import environment
 
 import microgpt
 from microgpt import Trainer, run_sweep
-from microgpt.parallel.sweeps import configurations, rank, read_results, run_task
+from microgpt.parallel.results import rank, read_results
+from microgpt.parallel.sweeps import configurations, run_task
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")

@@ -157,13 +157,13 @@ def test_resumed_validation_goes_on_where_it_was(train, text, tmp_path):
 
     shutil.copy(tmp_path / "half.safetensors", tmp_path / "copy.safetensors")
     other = train("--input", text, "--resume", "copy.safetensors", "--val-fraction", "0.2", status=2)
-    assert "was begun with --val-fraction 0.3; it cannot go on with 0.2" in other.stderr
+    assert "was begun with --val-fraction 0.3; it cannot continue with 0.2" in other.stderr
     with pytest.raises(CheckpointError, match="without the part that --val-fraction 0.3 holds out"):
         Trainer.load(tmp_path / "copy.safetensors", NAMES)
 
 
 def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, tmp_path):
-    """--val, --val-every and --patience stand in the file; one given again counts."""
+    """--val, --val-every and --patience are saved in the file; one given again counts."""
     flags = ["--input", text, *SMALL, "--steps", "400", "--learning-rate", "0.3"]
     validation = ["--val", val, "--val-every", "5", "--patience", "3"]
     whole = train(*flags, *validation)
@@ -175,8 +175,8 @@ def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, 
     resume = ["--input", text, "--resume", "begun.safetensors", "--samples", "4"]
     done = train(*resume)
     assert done.stdout.splitlines()[3:] == whole.stdout.splitlines()[6:]
-    assert f"validation goes on with --val {val} --val-every 5 --patience 3" in done.stderr
-    assert "begun.safetensors goes on after step 3 of 400" in done.stderr
+    assert f"validation continues with --val {val} --val-every 5 --patience 3" in done.stderr
+    assert "begun.safetensors continues after step 3 of 400" in done.stderr
     assert "has not fallen for 3 measurements" in done.stderr
     more = train(*resume, "--patience", "6", "--val-every", "10")
     assert "has not fallen for 6 measurements" in more.stderr and "step 5: validation" not in more.stderr
@@ -203,13 +203,13 @@ def test_best_model_that_is_not_there_is_not_spoken_of(train, text, val, tmp_pat
 def test_resume_says_where_it_stands_and_what_is_not_saved(train, text, tmp_path):
     train("--input", text, *SMALL, "--save", "done.safetensors")
     done = train("--input", text, "--resume", "done.safetensors")
-    assert "done.safetensors is done: all its 12 steps are behind it, so there is nothing to train" in done.stderr
+    assert "done.safetensors is finished: all its 12 steps are done" in done.stderr and "--init-from" in done.stderr
     assert "warning" not in done.stderr
     begun = Trainer(NAMES, num_steps=12, engine="reference", n_embd=4, n_head=2, block_size=6)
     begun.run(5)
     begun.save(tmp_path / "begun.safetensors")
     done = train("--input", text, "--resume", "begun.safetensors")
-    assert "goes on after step 5 of 12" in done.stderr and "warning: --resume without --save" in done.stderr
+    assert "continues after step 5 of 12" in done.stderr and "warning: --resume without --save" in done.stderr
     done = train("--input", text, "--resume", "begun.safetensors", "--save", "begun.safetensors")
     assert "warning" not in done.stderr
 

@@ -54,6 +54,16 @@ ALWAYS void adam_end_chunk(adam_ring *old, int64_t first, int64_t n)
     memset(old->p_uncertain + adam_ring_at(first) / LANES + end, 0, beyond);
 }
 
+/* Whether anything is uncertain in the chunk that begins at `first`. */
+ALWAYS int adam_any_uncertain(const adam_ring *old, int64_t first)
+{
+    const int64_t vector = adam_ring_at(first) / LANES;
+    uint64_t any = 0;
+    UNROLL for (int64_t k = vector; k < vector + ADAM_CHUNK / LANES; k += 8)
+        any |= load_bytes(old->v_uncertain + k) | load_bytes(old->p_uncertain + k);
+    return any != 0;
+}
+
 /* Queue what is not resolved of a chunk, the n parameters from `first` on. */
 static __attribute__((noinline)) void adam_queue_unresolved(const mg_adam_coefs *c, const adam_ring *old,
                                                             int64_t first, int64_t n, double *data, const double *m,

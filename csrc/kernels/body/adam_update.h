@@ -10,9 +10,9 @@
 typedef struct {
     vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
     vec square_stretch, one;
-    vec slack;            /* see adam_other: a factor, or a bit pattern */
-    vec p_usual, v_usual; /* see adam_unusual */
-    vec at_fixed_point;   /* see adam_decay_fixed_point */
+    vec slack;          /* see adam_other: a factor, or a bit pattern */
+    vec v_usual;        /* see adam_unusual */
+    vec at_fixed_point; /* see adam_decay_fixed_point */
     root_constants root;
 } adam_vectors;
 
@@ -33,7 +33,7 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
         vec_keep(c->lr_t), vec_keep(c->eps),
         .square_stretch = vec_keep(-1.0 - STRETCH(SQUARE_TIE_WINDOW)),
         .one = vec_keep(1.0), .slack = MG_FMA ? vec_keep(0x3p-52) : (vec)ivec_set(-13),
-        .p_usual = vec_keep(0x1p-511), .v_usual = vec_keep(0x1p-127),
+        .v_usual = vec_keep(0x1p-127),
         .at_fixed_point = vec_set(adam_decay_fixed_point(c->one_minus_beta1)),
         .root = root_prepare(POW_TIE_WINDOW),
     };
@@ -42,15 +42,33 @@ ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
 /* ---- ranges ----
  *
  * A new p and v are in range if 2**-511 <= |p| < 2**513 (then no step overflowed, and none that lost bits, being too small,
- * moved its parameter) and 2**-200 <= v < 2**100. Usually 2**-511 <= |p| < 2 and 2**-127 <= v < 2: numbers whose exponents begin
- * with the bits 01 and 0111. So the loop only collects in which bits numbers differ from the least of these, and where one of
- * those bits or v's sign does, adam_check_ranges takes a closer look. */
-#define P_USUAL_BITS ((int64_t)3 << 61)
+ * moved its parameter) and 2**-200 <= v < 2**100. |p| is if bits 62 and 61 differ, the first of its exponent. Usually
+ * 2**-127 <= v < 2: numbers whose exponents begin with the bits 0111. So the loop only collects whether the two bits of p always
+ * differ and in which bits v is not like the least of these, and where that does not settle it, adam_check_ranges takes a closer
+ * look. */
+typedef struct {
+    ivec p_differ; /* bit 62: the two bits of each p differ */
+    vec v_bits;    /* in which bits some v differs from v_usual */
+} adam_ranges;
+#define P_USUAL_BITS ((int64_t)1 << 62)
 #define V_USUAL_BITS ((int64_t)((uint64_t)31 << 59))
 
-ALWAYS int adam_unusual(vec p_bits, vec v_bits)
+ALWAYS adam_ranges adam_no_ranges(void) { return (adam_ranges){ivec_set(-1), vec_set(0.0)}; }
+
+ALWAYS void adam_range_of_p(adam_ranges *r, vec p)
 {
-    return lanes_any(mask_any_bit((ivec)p_bits, ivec_set(P_USUAL_BITS)) | mask_any_bit((ivec)v_bits, ivec_set(V_USUAL_BITS)));
+    r->p_differ = ivec_and_xor(r->p_differ, (ivec)p, ivec_add((ivec)p, (ivec)p));
+}
+
+ALWAYS void adam_range_of_v(const adam_vectors *c, adam_ranges *r, vec v)
+{
+    r->v_bits = vec_or_xor(r->v_bits, v, c->v_usual);
+}
+
+ALWAYS int adam_unusual(const adam_ranges *r)
+{
+    return lanes_any(mask_any_bit(~r->p_differ, ivec_set(P_USUAL_BITS))
+                     | mask_any_bit((ivec)r->v_bits, ivec_set(V_USUAL_BITS)));
 }
 
 /* The lanes of a new p and a new v that are out of range. */
@@ -79,12 +97,12 @@ static __attribute__((noinline)) void adam_check_ranges(const adam_vectors *c, a
 {
     for (int64_t i = first; i + LANES <= first + n; i += 8 * LANES) {
         const int64_t left = (first + n - i) / LANES, vectors = left < 8 ? left : 8;
-        vec p_bits = {0}, v_bits = {0};
+        adam_ranges ranges = adam_no_ranges();
         for (int64_t k = i; k < i + vectors * LANES; k += LANES) {
-            p_bits = vec_or_xor(p_bits, vec_load_unaligned(data + k), c->p_usual);
-            v_bits = vec_or_xor(v_bits, vec_load_unaligned(v + k), c->v_usual);
+            adam_range_of_p(&ranges, vec_load_unaligned(data + k));
+            adam_range_of_v(c, &ranges, vec_load_unaligned(v + k));
         }
-        if (adam_unusual(p_bits, v_bits)) adam_check_vectors(old, may_have_subnormals, i, vectors, data, v);
+        if (adam_unusual(&ranges)) adam_check_vectors(old, may_have_subnormals, i, vectors, data, v);
     }
 }
 
@@ -141,9 +159,9 @@ typedef struct {
     vec m, v;
 } adam_first;
 
-/* Stage 1: both moments. v_bits: see adam_unusual. */
+/* Stage 1: both moments. */
 ALWAYS adam_first adam_moments(const adam_vectors *c, int may_have_subnormals, const double *data, double *grad, double *m,
-                               double *v, adam_ring *old, int64_t at, vec *v_bits)
+                               double *v, adam_ring *old, int64_t at, adam_ranges *ranges)
 {
     const vec g = vec_load_unaligned(grad);
     vec mm = vec_load_unaligned(m), vv = vec_load_unaligned(v);
@@ -171,7 +189,7 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int may_have_subnormals, c
     vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
     mask_store_bits(old->v_uncertain + at / LANES, vec_differs(new_v, other_v));
-    *v_bits = vec_or_xor(*v_bits, new_v, c->v_usual);
+    adam_range_of_v(c, ranges, new_v);
     const adam_first first = {new_m, new_v};
 
     if (any_decaying) {
@@ -267,13 +285,13 @@ ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec residual)
 #endif
 }
 
-/* Stage 5: the parameters. p_bits: see adam_unusual. */
-ALWAYS void adam_move(const adam_vectors *c, adam_fourth f, double *data, adam_ring *old, int64_t at, vec *p_bits)
+/* Stage 5: the parameters. */
+ALWAYS void adam_move(const adam_vectors *c, adam_fourth f, double *data, adam_ring *old, int64_t at, adam_ranges *ranges)
 {
     const vec p = vec_load_unaligned(data);
     const vec new_p = p - f.step;
     vec_store_unaligned(data, new_p);
-    *p_bits = vec_or_xor(*p_bits, new_p, c->p_usual);
+    adam_range_of_p(ranges, new_p);
     mask_store_bits(old->p_uncertain + at / LANES,
                     mask_unequal(f.ambiguous, new_p, adam_other(c, p, f.step, f.residual)));
 }
@@ -284,11 +302,11 @@ static void adam_part(const adam_vectors *c, int unit_m, int unit_v, int may_hav
 {
     double part[4][LANES] = {{0.0}};
     double *const whole[4] = {data, grad, m, v};
-    vec bits = {0};
+    adam_ranges ranges = adam_no_ranges(); /* not used */
     for (int a = 0; a < 4; a++) memcpy(part[a], whole[a], (size_t)lanes * sizeof(double));
-    const adam_first first = adam_moments(c, may_have_subnormals, part[0], part[1], part[2], part[3], old, at, &bits);
+    const adam_first first = adam_moments(c, may_have_subnormals, part[0], part[1], part[2], part[3], old, at, &ranges);
     const adam_third third = adam_near(c, 1, adam_root(c, unit_v, 1, first));
-    adam_move(c, adam_step(c, unit_m, may_have_subnormals, 1, third, part[2]), part[0], old, at, &bits);
+    adam_move(c, adam_step(c, unit_m, may_have_subnormals, 1, third, part[2]), part[0], old, at, &ranges);
     const unsigned decaying = may_have_subnormals ? old->decaying[at / LANES] : 0;
     const unsigned p_out = mask_bits(adam_out_of_range(vec_load_unaligned(part[0]), vec_set(1.0)));
     const unsigned v_out = mask_bits(adam_out_of_range(vec_set(1.0), vec_load_unaligned(part[3])));
@@ -304,6 +322,7 @@ ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c,
     const int64_t count = n - first < ADAM_CHUNK ? n - first : ADAM_CHUNK;
     if (count < ADAM_CHUNK) adam_end_chunk(old, first, count);
     if (unusual) adam_check_ranges(c, old, may_have_subnormals, first, count, data, v);
+    if (!adam_any_uncertain(old, first)) return MG_OK;
     adam_queue_unresolved(coefs, old, first, count, data, m, v, queue);
     return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
 }
@@ -315,7 +334,10 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
                                  int by_instruction, int64_t n, double *data, double *grad, double *m, double *v)
 {
     const adam_vectors c = adam_prepare(coefs);
-    const int64_t whole = n / LANES * LANES, last = by_instruction ? 3 : 4;
+    const int64_t whole = n / LANES * LANES;
+    /* With few registers m is not to be passed on for longer. */
+    const int near_at_once = MG_LANES < 8 && may_have_subnormals;
+    const int64_t last = near_at_once ? 3 : 4;
     adam_ring old;
     adam_queue queue;
     queue.count = 0;
@@ -323,7 +345,7 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     adam_second second = {c.one, c.one, c.one};
     adam_third third = {second, c.one};
     adam_fourth fourth = {c.one, c.one, MASK_NONE};
-    vec p_bits = {0}, v_bits = {0};
+    adam_ranges ranges = adam_no_ranges();
     int64_t i = 0, collected = 0;
     int unusual = 0;
 /* Whether the vector that is `stage` vectors behind exists. */
@@ -331,15 +353,15 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
 #define ADAM_STAGES(all)                                                                                             \
     {                                                                                                                \
         const int64_t j = i - last * LANES, k = j + LANES;                                                           \
-        if (all || ADAM_HAS(last)) adam_move(&c, fourth, data + j, &old, adam_ring_at(j), &p_bits);                  \
-        if (by_instruction) third = adam_near(&c, 1, second);                                                        \
+        if (all || ADAM_HAS(last)) adam_move(&c, fourth, data + j, &old, adam_ring_at(j), &ranges);                  \
+        if (near_at_once) third = adam_near(&c, by_instruction, second);                                           \
         if (all || ADAM_HAS(last - 1))                                                                               \
             fourth = adam_step(&c, unit_m, may_have_subnormals, by_instruction, third, m + k);                       \
-        if (!by_instruction) third = adam_near(&c, 0, second);                                                       \
+        if (!near_at_once) third = adam_near(&c, by_instruction, second);                                          \
         second = adam_root(&c, unit_v, by_instruction, first);                                                       \
         if (all || ADAM_HAS(0))                                                                                      \
             first = adam_moments(&c, may_have_subnormals, data + i, grad + i, m + i, v + i, &old, adam_ring_at(i),   \
-                                 &v_bits);                                                                           \
+                                 &ranges);                                                                           \
     }
     for (; i < whole && i < last * LANES; i += LANES) ADAM_STAGES(0)
     while (i < whole) {
@@ -347,8 +369,8 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
         for (; i < end; i += LANES) ADAM_STAGES(1)
         if (i < next) break;
         /* The chunk before this one has its last parameters among the numbers of this one. */
-        const int now = adam_unusual(p_bits, v_bits);
-        p_bits = v_bits = (vec){0};
+        const int now = adam_unusual(&ranges);
+        ranges = adam_no_ranges();
         if (i > ADAM_CHUNK) {
             const mg_status status = adam_collect(coefs, &c, may_have_subnormals, &old, unusual | now, collected, n, data, m,
                                                   v, &queue);
@@ -358,7 +380,7 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
         unusual = now;
     }
     for (; i < whole + last * LANES; i += LANES) ADAM_STAGES(0)
-    unusual |= adam_unusual(p_bits, v_bits);
+    unusual |= adam_unusual(&ranges);
     if (whole < n)
         adam_part(&c, unit_m, unit_v, may_have_subnormals, n - whole, data + whole, grad + whole, m + whole, v + whole, &old,
                   adam_ring_at(whole));

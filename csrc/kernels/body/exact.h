@@ -216,14 +216,15 @@ static int libm_is_trusted = 0;
 
 /* Constants of the function below. */
 typedef struct {
-    vec one, half, third, fourth, stretch, shrink, last_place;
+    vec one, half, third, fourth, stretch, shrink;
+    ivec last_place; /* see root_residual_limit */
 } root_constants;
 
 ALWAYS root_constants root_prepare(double tie_window)
 {
     root_constants k;
     memset(&k, 0, sizeof k);
-    k.last_place = vec_keep(0x1p-52 * (1.0 - 2.0 * tie_window));
+    k.last_place = ivec_add((ivec)vec_set(0x1p-52 * (1.0 - 2.0 * tie_window)), -(ivec)vec_set(1.0));
 #if MG_LANES == 8
     k.one = vec_keep(1.0);
     k.half = vec_keep(0.5);
@@ -255,11 +256,12 @@ ALWAYS mask root_is_ambiguous(const root_answer *a)
 #endif
 }
 
-/* The residual of a correctly rounded root from which on pow may return its neighbour. */
+/* The residual of a correctly rounded root from which on pow may return its neighbour: root times its unit in the last place
+ * times 1 - 2 * window. The product of the last two is a sum of bit patterns, because the unit is a power of two. */
 ALWAYS vec root_residual_limit(const root_constants *k, vec root)
 {
-    const vec binade = (vec)((ivec)root & ivec_set(0x7ff0000000000000)); /* 2**52 units in the last place of root */
-    return root * k->last_place * binade;
+    const ivec binade = (ivec)root & ivec_set(0x7ff0000000000000); /* 2**52 units in the last place of root */
+    return root * (vec)ivec_add(binade, k->last_place);
 }
 
 #if MG_LANES == 8

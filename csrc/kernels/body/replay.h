@@ -108,6 +108,7 @@ static int replay(const mg_program *p, int backward, double *frame, double *leaf
         double *results = i->accumulate == MG_INTO_LEAVES ? leaf_grads : frame;
         switch (i->kind) {
         case MG_I_DOT_BROADCAST: case MG_I_DOT_LANES: replay_dot(i, t, frame, results, lists, ints); break;
+        case MG_I_DOT_ROWS: dot_rows(i, t, frame, results, frame + p->scratch); break;
         case MG_I_DOT_STRIDED: dot_strided(i, t, frame, results, lists); break;
         case MG_I_DOT_SINGLE: dot_single(i, t, frame, results, lists); break;
         case MG_I_SUM_LANES: sum_lanes(i, t, frame, results, lists); break;

@@ -36,11 +36,12 @@ typedef struct {
     const int32_t *lists, *a, *b; /* a, b: the offsets for all tiles where an int input chooses them, else NULL */
 } sum_terms;
 
-/* T tiles times V vectors of lanes from l on; the last vector has `last` lanes. */
-ALWAYS void dot_block(int T, int V, int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m,
-                      int64_t l, int64_t last)
+/* T tiles times V vectors of lanes from l on; the last vector has `last` lanes. shared: all tiles have the vectors (and the
+ * lists) of the first. */
+ALWAYS void dot_block(int T, int V, int shared, int listed, int lanes, const mg_instruction *i, const mg_tile *t,
+                      const sum_terms *m, int64_t l, int64_t last)
 {
-    vec acc[8];
+    vec acc[16];
     const double *a[4], *b[4];
     const int32_t *ka[4], *kb[4];
     const int64_t sa = i->sa, sb = i->sb;
@@ -56,14 +57,20 @@ ALWAYS void dot_block(int T, int V, int listed, int lanes, const mg_instruction 
             acc[j * V + v] = i->accumulate ? lanes_load(m->out + t[j].o + l + v * LANES, v == V - 1 ? last : LANES)
                                            : vec_set(0.0);
     }
-    for (int32_t k = 0; k < n; k++)
+    for (int32_t k = 0; k < n; k++) {
+        vec common[8];
+        if (shared)
+            UNROLL for (int v = 0; v < V; v++)
+                common[v] = vec_load_unaligned(a[0] + (listed ? ka[0][k] : k * sa) + v * LANES);
         UNROLL for (int j = 0; j < T; j++) {
-            const double *x = a[j] + (listed ? ka[j][k] : k * sa), *y = b[j] + (listed ? kb[j][k] : k * sb);
+            const int list = shared ? 0 : j;
+            const double *x = a[j] + (listed ? ka[list][k] : k * sa), *y = b[j] + (listed ? kb[list][k] : k * sb);
             const vec one = lanes ? vec_set(0.0) : vec_set(*y);
             UNROLL for (int v = 0; v < V; v++)
-                acc[j * V + v] = acc[j * V + v]
-                                 + vec_load_unaligned(x + v * LANES) * (lanes ? vec_load_unaligned(y + v * LANES) : one);
+                acc[j * V + v] = acc[j * V + v] + (shared ? common[v] : vec_load_unaligned(x + v * LANES))
+                                                      * (lanes ? vec_load_unaligned(y + v * LANES) : one);
         }
+    }
     UNROLL for (int j = 0; j < T; j++)
         UNROLL for (int v = 0; v < V; v++)
             if (v == V - 1)
@@ -72,22 +79,34 @@ ALWAYS void dot_block(int T, int V, int listed, int lanes, const mg_instruction 
                 vec_store_unaligned(m->out + t[j].o + l + v * LANES, acc[j * V + v]);
 }
 
-ALWAYS void dot_tiles(int T, int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m)
+/* So many vectors of sums are under way at once, as the registers allow. */
+enum { MOST_SUMS = LANES == 8 ? 16 : 8 };
+
+ALWAYS void dot_tiles(int T, int shared, int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m)
 {
     const int64_t tail = i->R % LANES ? i->R % LANES : LANES;
+    const int most = T == 4 ? (shared ? MOST_SUMS / 4 : 2) : T == 2 ? 4 : 8;
     int64_t vectors = (i->R + LANES - 1) / LANES, l = 0;
     while (vectors > 0) {
-        const int V = (int)(T <= 2 ? (vectors >= 4 ? 4 : vectors) : (vectors >= 2 ? 2 : 1));
+        const int V = (int)(vectors >= most ? most : vectors);
         const int64_t last = V == vectors ? tail : LANES;
-#define VECTORS(v)                                                             \
-    case v:                                                                    \
-        if (T * (v) <= 8) dot_block(T, v, listed, lanes, i, t, m, l, last);    \
+#define VECTORS(v)                                                                   \
+    case v:                                                                          \
+        if (v <= most) dot_block(T, v, shared, listed, lanes, i, t, m, l, last);     \
         break;
-        switch (V) { VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) }
+        switch (V) {
+            VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
+        }
 #undef VECTORS
         l += V * LANES;
         vectors -= V;
     }
+}
+
+/* Whether two tiles have the same vectors (and lists): rows of one matrix, or the positions that meet it. */
+ALWAYS int share_vectors(int listed, const mg_tile *t, const mg_tile *u, const sum_terms *m)
+{
+    return t->n == u->n && t->a == u->a && (!listed || m->a || (t->ka == u->ka && t->kb == u->kb));
 }
 
 ALWAYS void dot_lanes(int listed, int lanes, const mg_instruction *i, const mg_tile *t, const sum_terms *m)
@@ -95,13 +114,22 @@ ALWAYS void dot_lanes(int listed, int lanes, const mg_instruction *i, const mg_t
     int32_t left = i->nt;
     while (left > 0) {
         int together = 1;
-        while (together < 4 && together < left && t[together].n == t->n) together++;
+        while (together < 4 && together < left && !lanes && share_vectors(listed, t, t + together, m)) together++;
         if (together == 4)
-            dot_tiles(4, listed, lanes, i, t, m);
+            dot_tiles(4, 1, listed, 0, i, t, m);
         else if (together >= 2)
-            dot_tiles(together = 2, listed, lanes, i, t, m);
-        else
-            dot_tiles(1, listed, lanes, i, t, m);
+            dot_tiles(together = 2, 1, listed, 0, i, t, m);
+        else {
+            while (together < 4 && together < left && t[together].n == t->n
+                   && (lanes || together + 1 == left || !share_vectors(listed, t + together, t + together + 1, m)))
+                together++;
+            if (together == 4)
+                dot_tiles(4, 0, listed, lanes, i, t, m);
+            else if (together >= 2)
+                dot_tiles(together = 2, 0, listed, lanes, i, t, m);
+            else
+                dot_tiles(1, 0, listed, lanes, i, t, m);
+        }
         t += together;
         left -= together;
     }
@@ -133,6 +161,47 @@ static void replay_dot(const mg_instruction *i, const mg_tile *t, double *frame,
         (lanes ? dot_pairs : dot_broadcast)(i, t, &m);
 }
 
+/* Rows of a matrix times several vectors: the vectors in the lanes, so that the matrix is read as it is. scratch: a column of
+ * the vectors for each term. */
+static __attribute__((noinline)) void dot_rows(const mg_instruction *i, const mg_tile *t, double *frame, double *results,
+                                               double *scratch)
+{
+    enum { ROWS = 8 };
+    const int64_t R = i->R, da = i->da, sa = i->sa, sb = i->sb;
+    for (int32_t left = i->nt, together; left > 0; left -= together, t += together) {
+        const int64_t n = t->n;
+        const double *b[LANES];
+        for (together = 1; together < LANES && together < left && t[together].a == t->a && t[together].n == n;) together++;
+        for (int j = 0; j < LANES; j++) b[j] = frame + t[j < together ? j : together - 1].b;
+        int64_t k = 0;
+        for (; sb == 1 && k + LANES <= n; k += LANES) {
+            vec rows[LANES];
+            UNROLL for (int j = 0; j < LANES; j++) rows[j] = vec_load_unaligned(b[j] + k);
+            vec_transpose(rows);
+            UNROLL for (int j = 0; j < LANES; j++) vec_store(scratch + (k + j) * LANES, rows[j]);
+        }
+        for (; k < n; k++)
+            for (int j = 0; j < LANES; j++) scratch[k * LANES + j] = b[j][k * sb];
+        for (int64_t r = 0; r < R; r += ROWS) {
+            const double *a[ROWS];
+            vec acc[ROWS];
+            UNROLL for (int q = 0; q < ROWS; q++) {
+                a[q] = frame + t->a + (r + q < R ? r + q : R - 1) * da;
+                acc[q] = vec_set(0.0);
+            }
+            for (k = 0; k < n; k++) {
+                const vec x = vec_load(scratch + k * LANES);
+                UNROLL for (int q = 0; q < ROWS; q++) acc[q] = acc[q] + vec_set(a[q][k * sa]) * x;
+            }
+            UNROLL for (int q = 0; q < ROWS; q += LANES) {
+                const int64_t count = R - r - q < LANES ? R - r - q : LANES;
+                vec_transpose(acc + q);
+                for (int j = 0; j < together && count > 0; j++) lanes_store(results + t[j].o + r + q, acc[q + j], count);
+            }
+        }
+    }
+}
+
 static __attribute__((noinline)) void sum_lanes(const mg_instruction *i, const mg_tile *t, double *frame, double *results,
                                                 const int32_t *lists)
 {
@@ -140,9 +209,12 @@ static __attribute__((noinline)) void sum_lanes(const mg_instruction *i, const m
         for (int64_t l = 0; l < i->R; l += LANES) {
             const int64_t count = i->R - l < LANES ? i->R - l : LANES;
             double *out = results + t->o + l;
-            const double *a = frame + t->a + l;
+            const double *a = frame + t->a + (i->da ? l : 0);
             vec acc = i->accumulate ? lanes_load(out, count) : vec_set(0.0);
-            if (t->ka >= 0)
+            if (!i->da) /* one number for all sums */
+                for (int32_t k = 0; k < t->n; k++)
+                    acc = acc + vec_set(a[t->ka >= 0 ? lists[t->ka + k] : k * (int64_t)i->sa]);
+            else if (t->ka >= 0)
                 for (int32_t k = 0; k < t->n; k++) acc = acc + vec_load_unaligned(a + lists[t->ka + k]);
             else
                 for (int32_t k = 0; k < t->n; k++) acc = acc + vec_load_unaligned(a + k * (int64_t)i->sa);

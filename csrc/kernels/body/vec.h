@@ -167,6 +167,28 @@ ALWAYS vec vec_max(vec m, vec x)
 #endif
 }
 
+/* Lanes of a and b, by a macro from the lane of the result to the one that goes there; those of b come after those of a. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define VEC_SHUFFLE(a, b, index) __builtin_shufflevector(a, b, VEC_INDEX(index))
+#else
+#define VEC_SHUFFLE(a, b, index) __builtin_shuffle(a, b, (ivec)VEC_LIST(index))
+#endif
+
+/* The largest of the lanes, none of them nan, in every lane. */
+ALWAYS vec vec_max_across(vec x)
+{
+#define VEC_ACROSS4(l) ((l) ^ 4)
+#define VEC_ACROSS2(l) ((l) ^ 2)
+#define VEC_ACROSS1(l) ((l) ^ 1)
+#if MG_LANES >= 8
+    x = vec_max(x, VEC_SHUFFLE(x, x, VEC_ACROSS4));
+#endif
+#if MG_LANES >= 4
+    x = vec_max(x, VEC_SHUFFLE(x, x, VEC_ACROSS2));
+#endif
+    return vec_max(x, VEC_SHUFFLE(x, x, VEC_ACROSS1));
+}
+
 ALWAYS vec vec_abs(vec x) { return (vec)((ivec)x & INT64_MAX); }
 
 /* a | (b ^ c), of bit patterns. */
@@ -179,6 +201,16 @@ ALWAYS vec vec_or_xor(vec a, vec b, vec c)
 #endif
 }
 
+/* a & (b ^ c) */
+ALWAYS ivec ivec_and_xor(ivec a, ivec b, ivec c)
+{
+#if MG_LANES == 8
+    return (ivec)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x60);
+#else
+    return a & (b ^ c);
+#endif
+}
+
 /* row[i][j] <-> row[j][i], in registers: swap blocks of 1, then of 2, then of 4 across the diagonal. */
 #define VEC_LOW1(l) ((l)&1 ? MG_LANES + (l)-1 : (l))
 #define VEC_HIGH1(l) ((l)&1 ? MG_LANES + (l) : (l) + 1)
@@ -186,11 +218,6 @@ ALWAYS vec vec_or_xor(vec a, vec b, vec c)
 #define VEC_HIGH2(l) ((l)&2 ? MG_LANES + (l) : (l) + 2)
 #define VEC_LOW4(l) ((l)&4 ? MG_LANES + (l)-4 : (l))
 #define VEC_HIGH4(l) ((l)&4 ? MG_LANES + (l) : (l) + 4)
-#if defined(__clang__) || __GNUC__ >= 12
-#define VEC_SHUFFLE(a, b, index) __builtin_shufflevector(a, b, VEC_INDEX(index))
-#else
-#define VEC_SHUFFLE(a, b, index) __builtin_shuffle(a, b, (ivec)VEC_LIST(index))
-#endif
 #define VEC_SWAP(size)                                                                        \
     UNROLL for (int i = 0; i < MG_LANES; i++) if (!(i & size)) {                              \
         vec a = row[i], b = row[i + size];                                                    \

@@ -1,0 +1,206 @@
+"""What a sweep found: the result of each run, the file that keeps them, and which configuration is the best."""
+import json
+import math
+import os
+
+from ..config import DEFAULTS, OPTIONAL, seed_text
+from ..errors import LogError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from .._types import Path
+
+__all__ = ["Ranked", "SweepResult", "rank", "read_results"]
+
+FORMAT = 1
+#: Errors that a run has again whenever it is run; a resumed sweep keeps these, and repeats what failed by anything else.
+OWN_ERRORS = ("DivergedError", "OverflowError", "TypeError", "ValueError", "ZeroDivisionError")
+
+
+class SweepResult:
+    """What became of one run of a sweep.
+
+    Attributes
+    ----------
+    settings : dict
+        All settings of the run by name, num_steps and seed included.
+    engine : str
+    final_loss : float
+        The loss of the last step, in nats; nan if there was none.
+    loss : float
+        The mean loss of the last tenth of the steps.
+    val_loss : float or None
+        The mean loss of the validation documents, if there are any.
+    seconds : float
+        The time that the run took in its worker.
+    path : str or None
+        The checkpoint, if one was asked for.
+    error : str or None
+        If the run failed: the exception's class and message. Then the losses are nan.
+    """
+
+    def __init__(
+        self,
+        settings: "dict[str, Any]",
+        engine: str,
+        final_loss: float = math.nan,
+        loss: float = math.nan,
+        val_loss: "float | None" = None,
+        seconds: float = 0.0,
+        path: "str | None" = None,
+        error: "str | None" = None,
+    ) -> None:
+        self.settings, self.engine, self.path, self.error = settings, engine, path, error
+        self.final_loss, self.loss, self.val_loss, self.seconds = final_loss, loss, val_loss, seconds
+
+    @property
+    def score(self) -> float:
+        """What runs are compared by, lower is better: val_loss, without validation documents loss; nan after an error."""
+        return self.loss if self.val_loss is None else self.val_loss
+
+    def as_row(self) -> "dict[str, Any]":
+        """Return what a line of the results' file holds. Losses are in it in decimal and, exactly, as float.hex."""
+        row = _about(self.settings, self.engine)
+        for name in ("final_loss", "loss", "val_loss"):
+            value = getattr(self, name)
+            if value is not None:
+                row[name], row[f"{name}_hex"] = value if math.isfinite(value) else None, value.hex()
+        return {**row, "seconds": round(self.seconds, 6), "path": self.path, "error": self.error}
+
+    @classmethod
+    def from_row(cls, row: "dict[str, Any]") -> "SweepResult":
+        """Return the result of a line. Raises KeyError, TypeError or ValueError for one that `as_row` did not make."""
+        # Of a file written before these were settings, they are off.
+        settings = {name: row.get(name, DEFAULTS[name]) if name in OPTIONAL else row[name] for name in DEFAULTS}
+        if isinstance(row["seed"], str):
+            settings["seed"] = int(row["seed"], 0)
+        final_loss, loss = (float.fromhex(row[f"{name}_hex"]) for name in ("final_loss", "loss"))
+        val_loss = float.fromhex(row["val_loss_hex"]) if "val_loss_hex" in row else None
+        return cls(settings, row["engine"], final_loss, loss, val_loss, row["seconds"], row["path"], row["error"])
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a resumed sweep need not repeat the run."""
+        return self.error is None or self.error.partition(":")[0] in OWN_ERRORS
+
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value != DEFAULTS[name])
+        return f"<SweepResult: {changed or 'default settings'}: {self.error or f'{self.score:.4f}'}>"
+
+
+def _about(settings: "dict[str, Any]", engine: str) -> "dict[str, Any]":
+    """Return what says which run a line is of, as JSON can hold it."""
+    seed = settings["seed"]
+    return {**settings, "seed": seed_text(seed) if isinstance(seed, int) and abs(seed) >= 2**63 else seed, "engine": engine}
+
+
+def run_key(settings: "dict[str, Any]", engine: str) -> str:
+    """Return a str that is the same for two runs if and only if they are."""
+    return json.dumps(_about(settings, engine), default=repr)
+
+
+# ---- the file of results ----
+
+
+def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], Any]":
+    """Return the results that a file has, and the file, open to append. Its first line says which text they are of."""
+    from ..files import open_in_place
+
+    file: Any = open(open_in_place(path), "a+", encoding="utf-8", newline="\n")
+    try:
+        file.seek(0)
+        head = {"microgpt sweep": FORMAT, "docs_sha256": digest}
+        found, length = _parse(file, os.fsdecode(path), digest)
+        file.truncate(length)  # the rest is half a line, of a sweep that was killed
+        if not length:
+            file.write(json.dumps(head) + "\n")
+            file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return found, file
+
+
+def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepResult], int]":
+    """Return the results of an open file, and the bytes that whole lines of it take. digest: of the text it must be of."""
+    found, length = [], 0
+    for number, line in enumerate(iter(file.readline, ""), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            if number == 1:
+                if row["microgpt sweep"] != FORMAT:
+                    raise ValueError
+                if digest not in (None, row["docs_sha256"]):
+                    raise LogError(f"{path} holds a sweep of other text; give another file")
+            else:
+                found.append(SweepResult.from_row(row))
+        except LogError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise LogError(f"{path}, line {number}: not a line of a sweep's results") from None
+        length += len(line.encode())
+    return found, length
+
+
+def record(file: "Any", result: SweepResult) -> SweepResult:
+    """Write a result's line, whole or, if the process is killed, not at all as `_parse` sees it; return the result."""
+    if file is not None:
+        file.write(json.dumps(result.as_row(), default=repr) + "\n")
+        file.flush()
+    return result
+
+
+def read_results(path: "Path") -> "list[SweepResult]":
+    """Return the results that `run_sweep` wrote to a file. Raises LogError if it is none, OSError if it cannot be read."""
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        return _parse(file, os.fsdecode(path), None)[0]
+
+
+# ---- which configuration is the best ----
+
+
+class Ranked:
+    """The runs of one configuration, which differ in their seeds alone.
+
+    Attributes
+    ----------
+    settings : dict
+        By name, without the seed.
+    results : list of SweepResult
+        The best first; without those that failed.
+    failed : int
+        Number of runs that failed.
+    score : float
+        The mean of their scores; infinite if any run failed or diverged.
+    spread : float
+        The standard deviation of a run's score; nan for less than two runs.
+    """
+
+    def __init__(self, results: "Sequence[SweepResult]") -> None:
+        self.results = sorted((r for r in results if r.error is None and r.score == r.score), key=lambda r: r.score)
+        self.failed = len(results) - len(self.results)
+        self.settings = {name: value for name, value in results[0].settings.items() if name != "seed"}
+        scores = [result.score for result in self.results]
+        mean = math.fsum(scores) / len(scores) if scores else math.inf
+        self.score = math.inf if self.failed else mean
+        squares = math.fsum((score - mean) ** 2 for score in scores)
+        self.spread = math.sqrt(squares / (len(scores) - 1)) if len(scores) > 1 else math.nan
+
+    @property
+    def runs(self) -> int:
+        """Number of runs, those that failed included."""
+        return len(self.results) + self.failed
+
+
+def rank(results: "Iterable[SweepResult]") -> "list[Ranked]":
+    """Return the configurations, best first: by the mean score over their seeds. One that failed for a seed is last."""
+    groups: dict[Any, list[SweepResult]] = {}
+    for result in results:
+        settings = {name: value for name, value in result.settings.items() if name != "seed"}
+        groups.setdefault((repr(settings), result.engine), []).append(result)
+    return sorted(map(Ranked, groups.values()), key=lambda group: group.score)

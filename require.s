@@ -1,0 +1,4 @@
+	.file	"require.h"
+	.ident	"clang version 22.1.8"
+	.section	".note.GNU-stack","",@progbits
+	.addrsig
