@@ -25,7 +25,6 @@ mg_status mg_prepare_update(const mg_engine *e, const mg_adam_config *config, in
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad)
 {
-    mg_forget_magnitudes(e);
     const int64_t n = e->at.num_params, seen = mg_count_embeddings_seen(e, coefs, positions_seen), after = e->at.lm_head;
     if (after - seen < MG_MIN_SKIPPED) return e->kernels->adam_update(coefs, 0, n, s->params, grad, s->m, s->v);
     const mg_status status = e->kernels->adam_update(coefs, 0, seen, s->params, grad, s->m, s->v);
@@ -49,6 +48,7 @@ static int64_t count_positions_seen(const mg_engine *e, const double *m, const d
 mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int may_fail)
 {
+    mg_forget_magnitudes(e);
     mg_clip_gradient(&e->config, coefs->clip, grad);
     if (!may_fail) {
         mg_adam_decay(coefs, e->at.num_params, s->params);

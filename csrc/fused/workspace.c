@@ -1,5 +1,6 @@
 #include "fused/workspace.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@
  * sets of a cache. */
 int64_t mg_row_stride(int64_t nin, int64_t lanes)
 {
-    return (nin + lanes - 1) / lanes * lanes + (nin > 64 ? lanes : 0);
+    return ((nin + lanes - 1) & -lanes) + (nin > 64 ? lanes : 0);
 }
 
 static int32_t *take_index_scratch(mg_arena *a, const mg_config *config, int64_t lanes)
@@ -49,7 +50,7 @@ static void lay_out_lasting(mg_workspace *ws, mg_arena *a, const mg_config *conf
     ws->doc.targets = mg_arena_take(a, positions, sizeof(int32_t));
     ws->act.layers = mg_arena_take(a, n_layer, sizeof *ws->act.layers);
     for (int64_t l = 0; l < n_layer; l++) {
-        mg_layer_activations layer = {.active_share = 1.0};
+        mg_layer_activations layer = {.active_share = 1.0, .fc2_gradient = NAN};
         layer.active = mg_arena_take(a, mg_mul(4 * n_embd, panels), sizeof(int32_t));
         layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
         if (a->base) ws->act.layers[l] = layer;
@@ -94,7 +95,7 @@ static void lay_out_passing(mg_workspace *ws, mg_arena *a, const mg_config *conf
         layer->x1 = mg_arena_take(a, activation, d);
         layer->xn2 = mg_arena_take(a, activation, d);
         layer->r = mg_arena_take(a, mg_mul(4, activation), d);
-        layer->finite = mg_arena_take(a, panels, sizeof(int32_t));
+        layer->magnitude = mg_arena_take(a, panels, d);
         if (a->used == INT64_MAX) return;
     }
     act->xf = mg_arena_take(a, activation, d); /* panels_to_rows may read on, where no thread writes in the backward pass */

@@ -39,8 +39,9 @@ typedef struct {
     double *r;       /* [4 * n_embd] after relu */
     int32_t *active; /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
     int64_t *nactive;    /* [panels], how many */
-    int32_t *finite;     /* [panels], whether all that came to relu is */
+    double *magnitude;   /* [panels], sum_of_magnitudes of what came to relu */
     double active_share; /* of all rows */
+    double fc2_gradient; /* a bound for each number in the gradient of mlp_fc2; inf or nan: none is known */
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
 
