@@ -203,19 +203,20 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int may_have_subnormals, c
 }
 
 typedef struct {
-    vec m, v_hat, root; /* or what the root is estimated from */
+    vec m, v_hat;
+    vec root; /* with AVX-512 a third stage takes it, perhaps from this estimate */
 } adam_second;
 
-/* Stage 2: v_hat, and its root or an estimate. */
+/* Stage 2: v_hat, and its root, if there are not enough registers for a stage between. */
 ALWAYS adam_second adam_root(const adam_vectors *c, int unit_v, int by_instruction, adam_first f)
 {
     const vec v_hat = unit_v ? f.v : divide_by_constant(f.v, c->v_scale, c->v_inverse);
 #if MG_LANES == 8
-    if (!by_instruction) return (adam_second){f.m, v_hat, root_estimate(v_hat)};
+    return (adam_second){f.m, v_hat, by_instruction ? v_hat : root_estimate(v_hat)};
 #else
     (void)by_instruction;
-#endif
     return (adam_second){f.m, v_hat, vec_sqrt(v_hat)};
+#endif
 }
 
 typedef struct {
@@ -223,11 +224,12 @@ typedef struct {
     vec near; /* the root, nearly */
 } adam_third;
 
-/* Stage 3, without the instruction: a better estimate. */
+/* Stage 3, with AVX-512: the root, or a better estimate. */
 ALWAYS adam_third adam_near(const adam_vectors *c, int by_instruction, adam_second s)
 {
 #if MG_LANES == 8
     if (!by_instruction) return (adam_third){s, root_near(&c->root, s.v_hat, s.root)};
+    s.root = vec_sqrt(s.v_hat);
 #else
     (void)c;
     (void)by_instruction;
