@@ -58,7 +58,7 @@ ALWAYS void dot_block(int T, int V, int shared, int listed, int lanes, const mg_
                                            : vec_set(0.0);
     }
     for (int32_t k = 0; k < n; k++) {
-        vec common[4];
+        vec common[8];
         if (shared)
             UNROLL for (int v = 0; v < V; v++)
                 common[v] = vec_load_unaligned(a[0] + (listed ? ka[0][k] : k * sa) + v * LANES);
