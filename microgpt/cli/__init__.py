@@ -57,4 +57,5 @@ def _is_awaited(module: "FrameType") -> bool:
         frame = frame.f_back
     # `python -m` alone has these frames: a profiler, a debugger or a notebook that runs the module has more.
     return (frames != ["<module>", "_run_code", "_run_module_as_main"] or bool(sys.flags.inspect) or sys.flags.dev_mode
-            or "threading" in sys.modules or atexit._ncallbacks() > 0)  # fmt: skip
+            or "threading" in sys.modules or atexit._ncallbacks() > 0
+            or "mpi4py.MPI" in sys.modules)  # fmt: skip  # whose MPI_Finalize no registered function calls
