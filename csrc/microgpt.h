@@ -65,6 +65,7 @@ typedef struct {
     double weight_decay, clip;
     int vectorizable;        /* all of these are in the range that the vector kernels' proofs need */
     int may_have_subnormals; /* after this many steps an m without a gradient may have decayed to a subnormal number */
+    int fetch_ahead;         /* parameters and moments come from memory: fetch them before they are needed */
 } mg_adam_coefs;
 
 /* The coefficients of update number `step`, counted from 0. MG_OK, or what the script would raise before it changes a

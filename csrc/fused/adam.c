@@ -39,6 +39,7 @@ mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_co
                           && between(coefs->v_scale, 0x1p-40, 1.0) && between(coefs->eps, 0x1p-500, 0x1p+40)
                           && between(fabs(coefs->lr_t), 0x1p-50, 0x1p+30) && !flushes_subnormals();
     coefs->may_have_subnormals = coefs->vectorizable && coefs->eps >= 0x1p-40 && beta1_t < 0x1p-800;
+    coefs->fetch_ahead = 0;
     return MG_OK;
 }
 

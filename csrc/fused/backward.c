@@ -247,9 +247,13 @@ static mg_status stage_qkv(mg_engine *e, const void *args, mg_panels some, mg_po
  * to which even adding 0.0 counts. */
 static int may_skip(const mg_engine *e, const mg_backward_args *in, int64_t l)
 {
+    mg_layer_activations *layer = &e->ws.act.layers[l];
     const int64_t numbers = e->ws.doc.panels * e->kernels->lanes * e->config.n_embd;
-    return e->ws.act.layers[l].skip_inactive && !in->grad_has_minus_zero
-           && e->kernels->sum_of_magnitudes(numbers, e->ws.grad.dx) < MG_SAFE_MAGNITUDE;
+    const double dx = e->kernels->sum_of_magnitudes(numbers, e->ws.grad.dx);
+    double hidden = 0.0;
+    for (int64_t b = 0; b < e->ws.doc.panels; b++) hidden += layer->magnitude[b];
+    layer->fc2_gradient = dx * hidden; /* sums over positions of dx times what relu gives */
+    return layer->skip_inactive && !in->grad_has_minus_zero && dx < MG_SAFE_MAGNITUDE;
 }
 
 void mg_embedding_gradient(const mg_engine *e, double *grad)

@@ -77,9 +77,24 @@ int64_t mg_batch_capacity(const mg_engine *e, int64_t positions, int64_t bytes)
     return fit > 1 ? fit : 1;
 }
 
+/* Memory of each thread for the member that it works on. */
+static mg_status reserve_passing(mg_engine *e)
+{
+    const int64_t threads = mg_pool_threads(e->pool), has = e->passing_count;
+    if (threads <= has) return MG_OK;
+    mg_passing *grown = realloc(e->passing, (size_t)threads * sizeof *grown);
+    if (!grown) return MG_NO_MEMORY;
+    memset(grown + has, 0, (size_t)(threads - has) * sizeof *grown);
+    e->passing = grown;
+    e->passing_count = threads;
+    return MG_OK;
+}
+
 /* Members as e is, but for what is e's own. */
 static mg_status reserve_members(mg_engine *e, int64_t count)
 {
+    const mg_status status = reserve_passing(e);
+    if (status) return status;
     if (count <= e->members_capacity) return MG_OK;
     mg_engine *grown = realloc(e->members, (size_t)count * sizeof *grown);
     if (!grown) return MG_NO_MEMORY;
@@ -119,9 +134,10 @@ typedef struct {
     mg_pool *pool;
 } documents;
 
-static mg_status do_document(const documents *a, int64_t i, mg_poll *poll)
+static mg_status do_document(const documents *a, int worker, int64_t i, mg_poll *poll)
 {
     mg_engine *member = &a->e->members[i];
+    member->ws.passing = &a->e->passing[worker];
     const int64_t d = a->first + i, *start = a->starts + d;
     const mg_backward_args backward = {
         .params = a->params, .grad_has_minus_zero = a->grad_has_minus_zero, .poll = poll};
@@ -134,7 +150,7 @@ static mg_status do_document(const documents *a, int64_t i, mg_poll *poll)
 static mg_status do_item(void *context, int worker, int64_t item, mg_poll *poll)
 {
     const documents *a = context;
-    if (item < a->alone) return do_document(a, a->alone - 1 - item, poll);
+    if (item < a->alone) return do_document(a, worker, a->alone - 1 - item, poll);
     return a->slices->work(a->slices->context, worker, item - a->alone, poll);
 }
 
@@ -156,7 +172,7 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
     for (int64_t i = count - 1; i >= alone && !status; i--) {
         e->members[i].team = pool;
         e->members[i].thread_scratch = e->thread_scratch;
-        status = do_document(&a, i, poll);
+        status = do_document(&a, 0, i, poll);
         e->members[i].team = NULL;
     }
     if (!status) status = mg_pool_run_two(pool, do_item, &a, alone, num_slices, poll);
@@ -192,6 +208,7 @@ static mg_status do_losses(void *context, int worker, int64_t item, mg_poll *pol
 {
     const evaluation *a = context;
     const int64_t *start = a->starts + item;
+    a->e->members[worker].ws.passing = &a->e->passing[worker];
     return mg_position_losses(&a->e->members[worker], a->params, a->tokens + start[0], start[1] - start[0] - 1, poll,
                               a->losses + start[0] - item);
 }

@@ -37,11 +37,12 @@ mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     e->inv_n_embd = mg_pow((double)n_embd, -1.0);
     e->attn_scale = mg_pow(mg_pow((double)e->head_dim, 0.5), -1.0);
     e->qkv_order = malloc(6 * (size_t)n_embd * sizeof *e->qkv_order);
-    e->fc2_magnitude = malloc(((size_t)config->n_layer + 1) * sizeof *e->fc2_magnitude);
+    e->fc2_magnitude = malloc(2 * ((size_t)config->n_layer + 1) * sizeof *e->fc2_magnitude);
     if (!e->qkv_order || !e->fc2_magnitude) {
         mg_engine_free(e);
         return NULL;
     }
+    e->fc2_moments = e->fc2_magnitude + config->n_layer;
     mg_forget_magnitudes(e);
     e->qkv_order_first = e->qkv_order + 3 * n_embd;
     fill_orders(e);
@@ -58,6 +59,8 @@ void mg_engine_free(mg_engine *e)
     free(e->decoder);
     for (int64_t i = 0; i < e->members_capacity; i++) mg_workspace_free(&e->members[i].ws);
     free(e->members);
+    for (int64_t i = 0; i < e->passing_count; i++) free(e->passing[i].block);
+    free(e->passing);
     mg_engine_set_threads(e, 1, 0.0);
     free(e->slices);
     free(e);
@@ -94,7 +97,7 @@ void mg_take_magnitudes(mg_engine *e, const double *params)
 
 void mg_forget_magnitudes(const mg_engine *e)
 {
-    for (int64_t l = 0; l < e->config.n_layer; l++) e->fc2_magnitude[l] = NAN;
+    for (int64_t l = 0; l < e->config.n_layer; l++) e->fc2_magnitude[l] = e->fc2_moments[l] = NAN;
 }
 
 int64_t mg_engine_sparse_layers(const mg_engine *e)

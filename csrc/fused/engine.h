@@ -19,8 +19,9 @@ struct mg_engine {
     double inv_n_embd; /* n_embd ** -1 */
     /* The rows of qkv in the order in which they reach attention's input, [3 * n_embd]; and the same for position 0. */
     int32_t *qkv_order, *qkv_order_first;
-    /* [n_layer], sum_of_magnitudes of each mlp_fc2; nan: not known. Who changes parameters renews it or forgets it. */
-    double *fc2_magnitude;
+    /* [n_layer], sum_of_magnitudes of each mlp_fc2, or a bound for it; nan: not known. Who changes parameters renews it or forgets
+     * it. The same for its first moments, which train.c needs for that bound. */
+    double *fc2_magnitude, *fc2_moments;
     mg_workspace ws;
     /* Threads: NULL for one. The team shares the document that this engine works on; NULL: one thread does. */
     mg_pool *pool, *team;
@@ -29,6 +30,8 @@ struct mg_engine {
     /* The documents of a batch that are in memory together, each with a workspace of its own; NULL until needed. */
     struct mg_engine *members;
     int64_t members_capacity;
+    mg_passing *passing; /* of each thread that works on members; NULL until needed */
+    int64_t passing_count;
     int complete; /* Atomic. Of a member: whether its document has had its backward pass */
     struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
     int64_t num_slices;

@@ -52,10 +52,8 @@ static void forward_relu(const mg_engine *e, mg_panels some, mg_layer_activation
     const int64_t lanes = e->kernels->lanes, hidden = 4 * e->config.n_embd;
     for (int64_t b = some.first; b < some.end; b++) {
         const int64_t left = doc->n - b * lanes;
-        int finite;
         layer->nactive[b] = e->kernels->relu_forward(left < lanes ? left : lanes, hidden, layer->r + b * hidden * lanes,
-                                                     layer->active + b * hidden, &finite);
-        layer->finite[b] = finite;
+                                                     layer->active + b * hidden, layer->magnitude + b);
     }
 }
 
@@ -67,7 +65,7 @@ static void decide_to_skip(const mg_engine *e, int64_t l, const double *mlp_fc2)
     int all_finite = 1;
     int64_t nactive = 0;
     for (int64_t b = 0; b < panels; b++) {
-        all_finite &= layer->finite[b];
+        all_finite &= layer->magnitude[b] < INFINITY;
         nactive += layer->nactive[b];
     }
     /* A finite sum of products has finite factors: mlp_fc1 and its input are finite. mlp_fc2 is checked. */

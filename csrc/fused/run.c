@@ -11,10 +11,22 @@ int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs,
     return e->at.wpe + positions_seen * e->config.n_embd;
 }
 
+/* From this number of parameters on, 12 MB with their moments, a share of the caches does not hold them from one step to the
+ * next. (tools/targets.py sets less, so that its tests do both.) */
+#ifndef MG_FETCH_AHEAD_PARAMS
+#define MG_FETCH_AHEAD_PARAMS (1 << 19)
+#endif
+
+mg_status mg_prepare_update(const mg_engine *e, const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
+{
+    const mg_status status = mg_adam_prepare(config, step, coefs);
+    coefs->fetch_ahead = e->at.num_params >= MG_FETCH_AHEAD_PARAMS;
+    return status;
+}
+
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad)
 {
-    mg_forget_magnitudes(e);
     const int64_t n = e->at.num_params, seen = mg_count_embeddings_seen(e, coefs, positions_seen), after = e->at.lm_head;
     if (after - seen < MG_MIN_SKIPPED) return e->kernels->adam_update(coefs, 0, n, s->params, grad, s->m, s->v);
     const mg_status status = e->kernels->adam_update(coefs, 0, seen, s->params, grad, s->m, s->v);
@@ -38,6 +50,7 @@ static int64_t count_positions_seen(const mg_engine *e, const double *m, const d
 mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int may_fail)
 {
+    mg_forget_magnitudes(e);
     mg_clip_gradient(&e->config, coefs->clip, grad);
     if (!may_fail) {
         mg_adam_decay(coefs, e->at.num_params, s->params);

@@ -25,6 +25,9 @@ void mg_end_step(mg_run *r);
  * positive: p - 0.0 is p, but -0.0 - -0.0 is not). */
 int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen);
 
+/* mg_adam_prepare, for this engine. */
+mg_status mg_prepare_update(const mg_engine *e, const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
+
 /* Adam over all parameters that it can change, after any weight decay. Does not check whether it may fail. */
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad);

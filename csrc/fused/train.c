@@ -4,6 +4,7 @@
  * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully.
  * Clipping and weight decay are passes of their own, of careful steps only.
  */
+#include <math.h>
 #include <stdlib.h>
 
 #include "fused/run.h"
@@ -50,6 +51,23 @@ static mg_status step_optimistic(mg_engine *e, const mg_adam_coefs *coefs, int64
     return mg_backward(e, &backward);
 }
 
+/* After an optimistic step: how large mlp_fc2 of each layer can be at most, so that the next forward pass need not sum it up.
+ *
+ * A parameter changes by lr_t * (m / m_scale) / (sqrt(v_hat) + eps), and the root is not negative; m is between the old m and
+ * the gradient. Roundings, a few in 2**52, are far below the factor 1.001. */
+static void bound_magnitudes(mg_engine *e, const mg_adam_coefs *c, const mg_state *s)
+{
+    const int64_t size = 4 * e->config.n_embd * e->config.n_embd;
+    for (int64_t l = 0; l < e->config.n_layer; l++) {
+        const int64_t at = e->at.layers + l * e->at.layer_size + e->at.mlp_fc2;
+        double *magnitude = e->fc2_magnitude + l, *moments = e->fc2_moments + l;
+        *moments = 1.001 * (*moments + (double)size * e->ws.act.layers[l].fc2_gradient);
+        if (!(*moments < MG_SAFE_MAGNITUDE)) *moments = e->kernels->sum_of_magnitudes(size, s->m + at);
+        *magnitude = 1.001 * (*magnitude + fabs(c->lr_t) * (*moments / c->m_scale) / c->eps);
+        if (!(*magnitude < MG_SAFE_MAGNITUDE)) *magnitude = e->kernels->sum_of_magnitudes(size, s->params + at);
+    }
+}
+
 /* Backward and Adam. On error the state is unchanged, and grad unspecified. */
 static mg_status step_careful(mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int grad_has_minus_zero, int negative_v, mg_poll *poll)
@@ -83,7 +101,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
         if (status) break;
         if (r.positions_seen < n) r.positions_seen = n;
         mg_adam_coefs coefs;
-        status = mg_adam_prepare(config, step + *done, &coefs);
+        status = mg_prepare_update(e, config, step + *done, &coefs);
         if (status) break;
         const int unchecked = optimistic && !r.saved_grad && coefs.vectorizable && !mg_is_long(e, n);
         if (unchecked && snapshot_at < 0) {
@@ -98,6 +116,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
                 optimistic = 0;
                 continue;
             }
+            bound_magnitudes(e, &coefs, &state);
         } else {
             status = step_careful(e, &coefs, r.positions_seen, &state, grad, r.grad_has_minus_zero, r.negative_v, poll);
             if (status) {

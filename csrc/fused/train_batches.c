@@ -118,7 +118,7 @@ mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t s
         b.starts = starts + *done * batch_size;
         const int64_t longest = mg_batch_longest(b.starts, batch_size);
         if (r.positions_seen < longest) r.positions_seen = longest;
-        b.prepared = mg_adam_prepare(config, step + *done, &b.coefs);
+        b.prepared = mg_prepare_update(e, config, step + *done, &b.coefs);
         const int shares = mg_engine_shares(e, b.starts[batch_size] - b.starts[0] - batch_size);
         status = shares ? step_shared(&b) : step_alone(&b);
         if (status) {

@@ -111,18 +111,13 @@ mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_
         return weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at, sparse,
                            scratch->index_scratch, poll);
     const int64_t outs = mg_dw_chunk_rows(nin);
-    /* The next forward pass may want to know the magnitude of mlp_fc2: taken while the parameters are in cache. */
-    const int is_fc2 = matrix->which == MG_FC2, is_wanted = is_fc2 && e->ws.act.layers[matrix->layer].active_share < 0.8;
-    double magnitude = is_wanted ? 0.0 : NAN;
     for (int64_t o = 0; o < nout; o += outs) {
         const int64_t count = nout - o < outs ? nout - o : outs;
         mg_status status = weight_rows(k, n, count, nin, scratch->x_rows, stride, dy + o * k->lanes, nout * k->lanes,
                                        scratch->dw_chunk, sparse, scratch->index_scratch, poll);
         if (!status) status = update(e, in->update, matrix->at + o * nin, count * nin, scratch->dw_chunk);
         if (status) return status;
-        if (is_wanted) magnitude += k->sum_of_magnitudes(count * nin, in->params + matrix->at + o * nin);
     }
-    if (is_fc2) e->fc2_magnitude[matrix->layer] = magnitude;
     return MG_OK;
 }
 

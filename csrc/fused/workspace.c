@@ -1,5 +1,6 @@
 #include "fused/workspace.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,14 +11,23 @@
  * sets of a cache. */
 int64_t mg_row_stride(int64_t nin, int64_t lanes)
 {
-    return (nin + lanes - 1) / lanes * lanes + (nin > 64 ? lanes : 0);
+    return ((nin + lanes - 1) & -lanes) + (nin > 64 ? lanes : 0);
+}
+
+static int32_t *take_index_scratch(mg_arena *a, const mg_config *config, int64_t lanes)
+{
+    return mg_arena_take(a, mg_mul(4 * config->n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
+}
+
+static double *take_attention_scratch(mg_arena *a, int64_t lanes, int64_t panels)
+{
+    return mg_arena_take(a, mg_mul(2 * lanes, mg_mul(panels, lanes)), sizeof(double));
 }
 
 static void lay_out_scratch(mg_scratch *scratch, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
 {
-    const int64_t n_embd = config->n_embd, positions = mg_mul(panels, lanes), d = sizeof(double);
-    scratch->index_scratch = mg_arena_take(a, mg_mul(4 * n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));
-    scratch->attention = mg_arena_take(a, mg_mul(2 * lanes, positions), d);
+    scratch->index_scratch = take_index_scratch(a, config, lanes);
+    scratch->attention = take_attention_scratch(a, lanes, panels);
 }
 
 static void lay_out_kept(mg_workspace *ws, int64_t index, mg_arena *a, int64_t lanes, int64_t positions, int64_t nin,
@@ -30,8 +40,41 @@ static void lay_out_kept(mg_workspace *ws, int64_t index, mg_arena *a, int64_t l
     if (a->base) ws->kept[index] = p;
 }
 
-/* The one list of the workspace's arrays. Run twice: see base/arena.h. */
-static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
+/* The two lists of the workspace's arrays. Each is run twice: see base/arena.h. First what outlives the backward pass if products
+ * are kept. */
+static void lay_out_lasting(mg_workspace *ws, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    const int64_t n_embd = config->n_embd, n_layer = config->n_layer, positions = mg_mul(panels, lanes);
+
+    ws->doc.tokens = mg_arena_take(a, positions, sizeof(int32_t));
+    ws->doc.targets = mg_arena_take(a, positions, sizeof(int32_t));
+    ws->act.layers = mg_arena_take(a, n_layer, sizeof *ws->act.layers);
+    for (int64_t l = 0; l < n_layer; l++) {
+        mg_layer_activations layer = {.active_share = 1.0, .fc2_gradient = NAN};
+        layer.active = mg_arena_take(a, mg_mul(4 * n_embd, panels), sizeof(int32_t));
+        layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
+        if (a->base) ws->act.layers[l] = layer;
+        if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
+    }
+    ws->act.logits = mg_arena_take(a, mg_mul(positions, config->vocab_size), sizeof(double));
+    ws->grad.dx0 = mg_arena_take(a, mg_mul(positions, n_embd), sizeof(double));
+    ws->scratch.index_scratch = take_index_scratch(a, config, lanes);
+    if (!ws->keeps_products) return;
+    ws->kept = mg_arena_take(a, 1 + MG_LAYER_PRODUCTS * n_layer, sizeof *ws->kept);
+    lay_out_kept(ws, MG_LM_HEAD, a, lanes, positions, n_embd, 0); /* its dy is logits */
+    if (a->base) ws->kept[MG_LM_HEAD].dy = ws->act.logits;
+    for (int64_t l = 0; l < n_layer; l++) {
+        const int64_t first = MG_LAYER_PRODUCTS * l;
+        lay_out_kept(ws, first + MG_QKV, a, lanes, positions, n_embd, 3 * n_embd);
+        lay_out_kept(ws, first + MG_WO, a, lanes, positions, n_embd, n_embd);
+        lay_out_kept(ws, first + MG_FC1, a, lanes, positions, n_embd, 4 * n_embd);
+        lay_out_kept(ws, first + MG_FC2, a, lanes, positions, 4 * n_embd, n_embd);
+        if (a->used == INT64_MAX) return;
+    }
+}
+
+/* Then what does not. */
+static void lay_out_passing(mg_workspace *ws, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
 {
     const int64_t n_embd = config->n_embd, n_layer = config->n_layer;
     const int64_t positions = mg_mul(panels, lanes), activation = mg_mul(positions, n_embd);
@@ -40,32 +83,21 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
     const int64_t exps = mg_mul(mg_mul(lanes * lanes, config->n_head), mg_mul(panels, panels + 1) / 2);
     const int64_t d = sizeof(double);
 
-    mg_document *doc = &ws->doc;
-    doc->tokens = mg_arena_take(a, positions, sizeof(int32_t));
-    doc->targets = mg_arena_take(a, positions, sizeof(int32_t));
-
     mg_activations *act = &ws->act;
-    act->layers = mg_arena_take(a, n_layer, sizeof *act->layers);
     act->x0 = mg_arena_take(a, activation, d);
     for (int64_t l = 0; l < n_layer; l++) {
-        mg_layer_activations layer;
-        layer.x = mg_arena_take(a, activation, d);
-        layer.xn = mg_arena_take(a, activation, d);
-        layer.qkv = mg_arena_take(a, mg_mul(3, activation), d);
-        layer.exps = mg_arena_take(a, exps, d);
-        layer.xa = mg_arena_take(a, activation, d);
-        layer.x1 = mg_arena_take(a, activation, d);
-        layer.xn2 = mg_arena_take(a, activation, d);
-        layer.r = mg_arena_take(a, mg_mul(4, activation), d);
-        layer.active = mg_arena_take(a, mg_mul(4 * n_embd, panels), sizeof(int32_t));
-        layer.nactive = mg_arena_take(a, panels, sizeof(int64_t));
-        layer.finite = mg_arena_take(a, panels, sizeof(int32_t));
-        layer.active_share = 1.0;
-        layer.skip_inactive = 0;
-        if (a->base) act->layers[l] = layer;
-        if (a->used == INT64_MAX) return; /* n_layer may be as absurd as the size */
+        mg_layer_activations nowhere = {0}, *layer = a->base ? &act->layers[l] : &nowhere;
+        layer->x = mg_arena_take(a, activation, d);
+        layer->xn = mg_arena_take(a, activation, d);
+        layer->qkv = mg_arena_take(a, mg_mul(3, activation), d);
+        layer->exps = mg_arena_take(a, exps, d);
+        layer->xa = mg_arena_take(a, activation, d);
+        layer->x1 = mg_arena_take(a, activation, d);
+        layer->xn2 = mg_arena_take(a, activation, d);
+        layer->r = mg_arena_take(a, mg_mul(4, activation), d);
+        layer->magnitude = mg_arena_take(a, panels, d);
+        if (a->used == INT64_MAX) return;
     }
-    act->logits = mg_arena_take(a, mg_mul(positions, config->vocab_size), d);
     act->xf = mg_arena_take(a, activation, d); /* panels_to_rows may read on, where no thread writes in the backward pass */
     act->norm_base = mg_arena_take(a, norms, d);
     act->norm_scale = mg_arena_take(a, norms, d);
@@ -81,26 +113,13 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
     grad->loss_inv_sum_sq = mg_arena_take(a, positions, d);
     grad->dtarget = mg_arena_take(a, positions, d);
     grad->dx = mg_arena_take(a, activation, d);
-    grad->dx0 = mg_arena_take(a, activation, d);
     grad->dxn = mg_arena_take(a, activation, d);
     grad->dxa = mg_arena_take(a, activation, d);
 
     mg_scratch *scratch = &ws->scratch;
-    lay_out_scratch(scratch, a, config, lanes, panels);
-    if (ws->keeps_products) {
-        ws->kept = mg_arena_take(a, 1 + MG_LAYER_PRODUCTS * n_layer, sizeof *ws->kept);
-        lay_out_kept(ws, MG_LM_HEAD, a, lanes, positions, n_embd, 0); /* its dy is logits */
-        if (a->base) ws->kept[MG_LM_HEAD].dy = act->logits;
-        for (int64_t l = 0; l < n_layer; l++) {
-            const int64_t first = MG_LAYER_PRODUCTS * l;
-            lay_out_kept(ws, first + MG_QKV, a, lanes, positions, n_embd, 3 * n_embd);
-            lay_out_kept(ws, first + MG_WO, a, lanes, positions, n_embd, n_embd);
-            lay_out_kept(ws, first + MG_FC1, a, lanes, positions, n_embd, 4 * n_embd);
-            lay_out_kept(ws, first + MG_FC2, a, lanes, positions, 4 * n_embd, n_embd);
-            if (a->used == INT64_MAX) return;
-        }
-        grad->dr = grad->dqkv = scratch->x_rows = scratch->dw_chunk = NULL;
-    } else {
+    scratch->attention = take_attention_scratch(a, lanes, panels);
+    grad->dr = grad->dqkv = scratch->x_rows = scratch->dw_chunk = NULL;
+    if (!ws->keeps_products) {
         grad->dr = mg_arena_take(a, mg_mul(4, activation), d);
         grad->dqkv = mg_arena_take(a, mg_mul(3, activation), d);
         scratch->x_rows = mg_arena_take(a, mg_mul(positions, mg_row_stride(4 * n_embd, lanes) + lanes), d);
@@ -109,21 +128,57 @@ static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int6
     mg_arena_take(a, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
 }
 
+/* Panels to have memory for: half as much again, up to what a full block needs, so that growing is rare. */
+static int64_t wanted(const mg_config *config, int64_t lanes, int64_t panels)
+{
+    const int64_t most = (config->block_size + lanes - 1) / lanes;
+    return panels + panels / 2 < most ? panels + panels / 2 : most;
+}
+
+static void lay_out(mg_workspace *ws, mg_arena *a, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    lay_out_lasting(ws, a, config, lanes, panels);
+    if (!ws->keeps_products && a->used < INT64_MAX) lay_out_passing(ws, a, config, lanes, panels);
+}
+
+/* The memory of a thread for what passes, as part of the workspace of the document that it works on. */
+static mg_status use_passing(mg_workspace *ws, const mg_config *config, int64_t lanes, int64_t panels)
+{
+    mg_passing *p = ws->passing;
+    if (panels > p->capacity) {
+        mg_arena arena = {NULL, 0};
+        const int64_t count = wanted(config, lanes, panels);
+        lay_out_passing(ws, &arena, config, lanes, count);
+        free(p->block);
+        p->capacity = 0;
+        p->block = mg_arena_allocate(&arena);
+        if (!p->block) return MG_NO_MEMORY;
+        p->base = arena.base;
+        p->capacity = count;
+    } else if (ws->laid_out.base == p->base && ws->laid_out.capacity == p->capacity) {
+        return MG_OK;
+    }
+    mg_arena arena = {p->base, 0};
+    lay_out_passing(ws, &arena, config, lanes, p->capacity);
+    ws->laid_out = *p;
+    return MG_OK;
+}
+
 static mg_status reserve(mg_workspace *ws, const mg_config *config, int64_t lanes, int64_t panels)
 {
-    if (panels <= ws->capacity) return MG_OK;
-    /* Half as much again, up to what a full block needs, so that growing is rare. */
-    const int64_t most = (config->block_size + lanes - 1) / lanes;
-    const int64_t wanted = panels + panels / 2 < most ? panels + panels / 2 : most;
-    mg_arena arena = {NULL, 0};
-    lay_out(ws, &arena, config, lanes, wanted);
-    mg_workspace_free(ws);
-    ws->block = mg_arena_allocate(&arena);
-    if (!ws->block) return MG_NO_MEMORY;
-    lay_out(ws, &arena, config, lanes, wanted);
-    ws->capacity = wanted;
-    mg_workspace_clear_dw_chunk(ws, config);
-    return MG_OK;
+    if (panels > ws->capacity) {
+        const int64_t count = wanted(config, lanes, panels);
+        mg_arena arena = {NULL, 0};
+        lay_out(ws, &arena, config, lanes, count);
+        mg_workspace_free(ws);
+        ws->block = mg_arena_allocate(&arena);
+        if (!ws->block) return MG_NO_MEMORY;
+        lay_out(ws, &arena, config, lanes, count);
+        ws->capacity = count;
+        ws->laid_out = (mg_passing){0};
+        if (!ws->keeps_products) mg_workspace_clear_dw_chunk(ws, config);
+    }
+    return ws->keeps_products ? use_passing(ws, config, lanes, panels) : MG_OK;
 }
 
 int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panels, int keeps_products)

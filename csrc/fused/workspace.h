@@ -39,8 +39,9 @@ typedef struct {
     double *r;       /* [4 * n_embd] after relu */
     int32_t *active; /* [panels][4 * n_embd], the rows of r that are not 0 in all of the panel's positions, ascending */
     int64_t *nactive;    /* [panels], how many */
-    int32_t *finite;     /* [panels], whether all that came to relu is */
+    double *magnitude;   /* [panels], sum_of_magnitudes of what came to relu */
     double active_share; /* of all rows */
+    double fc2_gradient; /* a bound for each number in the gradient of mlp_fc2; inf or nan: none is known */
     int skip_inactive;   /* whether the others may be skipped, and are so many that it pays */
 } mg_layer_activations;
 
@@ -76,6 +77,14 @@ typedef struct {
     double *dw_chunk;
 } mg_scratch;
 
+/* The memory of one thread for what a document needs until its backward pass is done: it is still in cache when the thread takes
+ * the next document. All zero is none. */
+typedef struct {
+    int64_t capacity; /* panels */
+    void *block;
+    char *base; /* in block, aligned */
+} mg_passing;
+
 typedef struct {
     int64_t capacity; /* panels that there is memory for */
     void *block;
@@ -85,6 +94,8 @@ typedef struct {
     mg_scratch scratch;
     int keeps_products;    /* whether there is memory for: */
     mg_kept_product *kept; /* [1 + 4 * n_layer]: lm_head, then qkv, wo, fc1 and fc2 of each layer; or NULL */
+    /* If products are kept, only what their gradients need is memory of the workspace, the rest the calling thread's. */
+    mg_passing *passing, laid_out; /* laid_out: to which the pointers point */
 } mg_workspace;
 
 /* The scratch of one thread that shares a document with others. All zero is an empty one. */
@@ -108,7 +119,7 @@ int64_t mg_row_stride(int64_t nin, int64_t lanes);
 mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens,
                              int64_t n);
 
-/* The bytes that a workspace takes for this many panels; INT64_MAX if that is no size. */
+/* The bytes that a workspace takes for this many panels, without what passes; INT64_MAX if that is no size. */
 int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panels, int keeps_products);
 
 /* Scratch for documents of this many panels. MG_OK or MG_NO_MEMORY. */

@@ -15,8 +15,8 @@ KERNEL(void, linear_forward_active, (int64_t nout, int64_t nactive, const int32_
                                      int64_t w_stride, const double *x, const double *residual, double *out))
 
 /* max(0, h) in place, one panel of n <= lanes positions. active: [nrows], receives the rows that are not 0 in all
- * positions, ascending; returns their number. *finite: whether h held no inf and no nan in the lanes of positions. */
-KERNEL(int64_t, relu_forward, (int64_t n, int64_t nrows, double *h, int32_t *active, int *finite))
+ * positions, ascending; returns their number. *magnitude: sum_of_magnitudes of h as it was, in the lanes of positions. */
+KERNEL(int64_t, relu_forward, (int64_t n, int64_t nrows, double *h, int32_t *active, double *magnitude))
 
 /* A bound for the largest magnitude in x (up to rounding); inf or nan if x holds an inf or a nan. Only for decisions:
  * the order of summation is not specified. */

@@ -118,6 +118,39 @@ uint64_t test_train(const mg_kernels *kernels, uint64_t d)
     return d;
 }
 
+/* Every other hidden number is 0 for any document, so that its column of mlp_fc2 may be skipped; until at document `at` an
+ * enormous moment makes the column infinite: then 0 times it is nan. */
+static void test_weights_become_infinite(const mg_kernels *kernels, const mg_config *c, int64_t at)
+{
+    const mg_adam_config adam = ADAM(1e-8, DOCUMENTS);
+    const mg_layout layout = mg_layout_of(c);
+    mg_mt19937 stream = seeded(12);
+    state ours = new_state(c);
+    int64_t starts[DOCUMENTS + 1], done;
+    double losses[DOCUMENTS];
+    mg_mt19937_fill_gauss(&stream, ours.params, ours.num_params, 0.0, 0.5);
+    double *fc1 = ours.params + layout.layers + layout.mlp_fc1;
+    for (int64_t row = 0; row < 4 * c->n_embd; row += 2) memset(fc1 + row * c->n_embd, 0, (size_t)c->n_embd * sizeof *fc1);
+    int32_t *tokens = random_documents(c, c->vocab_size, &stream, starts);
+    state expected = copy_of_state(&ours);
+    mg_engine *engine = mg_engine_new(c, kernels);
+    if (!engine) abort();
+    begin_case("%s, infinite weights after document %d, %d parameters", mg_kernels_name(kernels), (int)at, (int)ours.num_params);
+    if (at) {
+        const mg_status status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, at, NULL,
+                                          losses, &done);
+        check(status == MG_OK && mg_engine_sparse_layers(engine) == c->n_layer, "training: status %d", status);
+        graph_train(c, &adam, &expected, tokens, starts, at, losses);
+    }
+    /* Of row 0, and of column 0, whose hidden number is 0. */
+    ours.m[layout.layers + layout.mlp_fc2] = expected.m[layout.layers + layout.mlp_fc2] = 1e305;
+    test_steps(engine, c, &adam, &ours, &expected, tokens, starts, losses);
+    mg_engine_free(engine);
+    free_state(&ours);
+    free_state(&expected);
+    free(tokens);
+}
+
 /* A model in which only documents with token 0 have gradients whose squares overflow: its embedding has an axis of its
  * own, and what the MLP does with that axis is a tiny weight times a huge one. Attention's products are 0. */
 static void set_trap(const mg_config *c, state *s, mg_mt19937 *stream)
@@ -200,6 +233,10 @@ void test_train_errors(const mg_kernels *kernels)
     for (int64_t bad = 0; bad < DOCUMENTS; bad += DOCUMENTS / 2 - 1) {
         test_rollback(kernels, &small, bad);
         test_rollback(kernels, &large, bad);
+    }
+    for (int64_t at = 0; at < DOCUMENTS; at += DOCUMENTS - 1) {
+        test_weights_become_infinite(kernels, &small, at);
+        test_weights_become_infinite(kernels, &large, at);
     }
     const mg_adam_config adam = ADAM(1e-8, DOCUMENTS), no_steps = ADAM(1e-8, 0);
     const mg_adam_config no_eps = ADAM(0.0, DOCUMENTS);

@@ -55,6 +55,7 @@ def _is_awaited(module: "FrameType") -> bool:
     while frame is not None:
         frames.append(frame.f_code.co_name)
         frame = frame.f_back
-    # `python -m` alone has these frames: a profiler, a debugger or a notebook that runs the module has more.
+    # `python -m` alone has these frames: a profiler, a debugger or a notebook that runs the module has more. mpi4py ends MPI by a
+    # callback of C, without which mpiexec may lose the status.
     return (frames != ["<module>", "_run_code", "_run_module_as_main"] or bool(sys.flags.inspect) or sys.flags.dev_mode
-            or "threading" in sys.modules or atexit._ncallbacks() > 0)  # fmt: skip
+            or "threading" in sys.modules or "mpi4py" in sys.modules or atexit._ncallbacks() > 0)  # fmt: skip

@@ -57,7 +57,7 @@ cdef extern from "microgpt.h" nogil:
 
     ctypedef struct mg_adam_coefs:
         double beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, v_scale, lr_t, eps, weight_decay, clip
-        int vectorizable, may_have_subnormals
+        int vectorizable, may_have_subnormals, fetch_ahead
 
     mg_status mg_adam_prepare(const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs)
     void mg_clip_gradient(const mg_config *config, double clip, double *grad)

@@ -1,16 +1,35 @@
 # cython: embedsignature=False
-"""The documents of a plain text without the strings: each is made when it is asked for.
+"""The documents of a run: those of a plain text without the strings, each made when it is asked for; and the order of training.
 
 The script's default run uses 1,000 of the names it reads. To make strings of the others takes a tenth of a process that
 trains on them, and to take these apart again nearly as long.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.object cimport PyObject
 from libc.stdint cimport INT32_MAX, int32_t
 
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     str PyUnicode_FromObject(object text)
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
+    Py_ssize_t PyList_GET_SIZE(list items)
+    Py_ssize_t PY_SSIZE_T_MAX
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define MG_FETCH(address) __builtin_prefetch(address)
+    #else
+    #define MG_FETCH(address) ((void)(address))
+    #endif
+    """
+    void MG_FETCH(const void *address)
+
+cdef enum:
+    AHEAD = 8  # documents: they are read and encoded in less time than one comes from memory
+    CACHE_LINE = 64
 
 
 cdef str exact_str(object text):
@@ -114,3 +133,46 @@ The list text.split(), for an ASCII text whose only white space is newlines: a s
         self.ready()
         for index in range(self.count):
             yield self[index]
+
+
+@cython.final
+cdef class Rounds:
+    # The first line is the signature, in the form in which Python reads it: inspect.signature(Rounds).
+    """Rounds(docs, first, count)\n--\n
+An iterator over docs[i % len(docs)] for count numbers i from first on.
+
+Shuffled strings are anywhere in memory: those of a list are fetched into the cache before it is their turn.
+"""
+    cdef object docs
+    cdef list items  # docs, if it is a list
+    cdef Py_ssize_t next, left
+
+    def __init__(self, docs not None, first, count):
+        self.docs, self.items = docs, docs if type(docs) is list else None
+        self.next, self.left = first % len(docs), min(count, PY_SSIZE_T_MAX)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Py_ssize_t size, ahead
+        cdef const char *document
+        if self.left <= 0:
+            raise StopIteration
+        size = len(self.docs) if self.items is None else PyList_GET_SIZE(self.items)
+        if self.next >= size:
+            if size == 0:
+                raise IndexError("there are no documents")  # any more: somebody has changed the list
+            self.next = 0
+        found = self.docs[self.next]
+        if self.items is not None:
+            ahead = self.next + AHEAD
+            if ahead >= size:
+                ahead -= size
+            if ahead < size:
+                document = <const char *>PyList_GET_ITEM(self.items, ahead)
+                MG_FETCH(document)
+                MG_FETCH(document + CACHE_LINE - 1)  # an object need not begin where a line does
+        self.next += 1
+        self.left -= 1
+        return found

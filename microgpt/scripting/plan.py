@@ -336,7 +336,7 @@ class Plan:
                     and isinstance(node.func.value, ast.Name) and node.func.value.id == "random"
                     and len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)):  # fmt: skip
                 node.args.insert(0, node.func)
-                node.func = ast.copy_location(_parse(f"{RUNTIME}.shuffle", node).value, node.func)  # type: ignore[attr-defined]
+                node.func = ast.copy_location(_parse(f"{RUNTIME}.shuffle", node).value, node.func)  # type: ignore[attr-defined]  # an Expr
 
     def _replace_update(self, loop: ast.For) -> None:
         """Let an optimizer loop be done for all parameters at once."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Callback", "Trainer"]
 
+
 class Trainer:
     """A run of the script: its documents, its model, its optimizer and its random stream.
 
@@ -303,12 +304,14 @@ class Trainer:
 
     def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":
         """Train up to n steps; append to losses, which become `last_losses`. For `run`, which holds the trainer."""
+        from ..core.text_lines import Rounds
+
         docs, start = self.docs, self.step_index
         left = self.num_steps - start
         if self._run_losses[1] is not losses:
             self._run_losses = start, losses
-        size, end = self.config.batch_size, start + (left if n is None else min(n, left))
-        chosen = (docs[i % len(docs)] for i in range(start * size, end * size))
+        size, steps = self.config.batch_size, left if n is None else min(n, left)
+        chosen = Rounds(docs, start * size, steps * size)
         try:
             self._engine.train(chosen, self.tokenizer, losses, size)
         except (ValueError, ArithmeticError) as error:

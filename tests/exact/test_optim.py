@@ -2,14 +2,15 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from children import child
 from conftest import hexes
 
 import microgpt
 from microgpt import GPT, SGD, Adam, CheckpointError, Value, reference
-from microgpt.core.optim import Leaves
 
 
 def scattered(n, rng):
@@ -68,10 +69,18 @@ def test_step_has_the_bits_of_the_loop(ours, theirs, settings, n):
 
 
 def test_runs_and_gathered_slots_both_occur():
-    sizes = Leaves(scattered(600, random.Random(1))).group_sizes
-    assert sum(n for n, _ in sizes) == 600
-    assert {is_run for _, is_run in sizes} == {True, False}
-    assert Leaves(GPT(5).params).group_sizes == [(len(GPT(5).params), True)]
+    """In a new process: which slots follow each other depends on what was freed before."""
+    child("""
+import random, sys
+sys.path[:0] = sys.argv[1:]
+from microgpt import GPT
+from microgpt.core.optim import Leaves
+from test_optim import scattered
+sizes = Leaves(scattered(600, random.Random(1))).group_sizes
+assert sum(n for n, _ in sizes) == 600
+assert {is_run for _, is_run in sizes} == {True, False}
+assert Leaves(GPT(5).params).group_sizes == [(len(GPT(5).params), True)]
+""", Path(__file__).parent, Path(__file__).parents[1])
 
 
 def test_constant_rate_stays_constant_for_a_long_time():

@@ -7,7 +7,7 @@ from texts import TEXTS
 
 from microgpt import Config, Tokenizer, Trainer, data, load_docs
 from microgpt.core.mt19937 import MT19937
-from microgpt.core.text_lines import TextLines
+from microgpt.core.text_lines import Rounds, TextLines
 
 PLAIN = ("plain", "no newline at the end", "many newlines at the end", "one document", "windows", "old mac",
          "mixed newlines", "nul")  # fmt: skip
@@ -102,3 +102,25 @@ def test_shuffle_of_lines_that_lie_about_their_number(length):
     ours.shuffle(lines)
     assert [*lines] == docs
     assert ours.getstate() == theirs.getstate()
+
+
+@pytest.mark.parametrize("documents", [1, 2, 5, 8, 9, 20])
+def test_rounds_are_the_documents_over_and_over(documents):
+    docs = [chr(ord("a") + i) for i in range(documents)]
+    for first in [*range(2 * documents + 1), 10**30]:
+        for count in range(2 * documents + 2):
+            expected = [docs[i % documents] for i in range(first, first + count)]
+            assert list(Rounds(docs, first, count)) == expected
+            assert list(Rounds(TextLines("\n".join(docs)), first, count)) == expected
+    assert next(Rounds(docs, 0, 10**30)) == "a"
+
+
+def test_rounds_of_a_list_that_shrinks():
+    docs = ["a", "b", "c", "d"]
+    rounds = Rounds(docs, 2, 10)
+    assert next(rounds) == "c"
+    del docs[2:]
+    assert next(rounds) == "a"
+    docs.clear()
+    with pytest.raises(IndexError, match="no documents"):
+        next(rounds)

@@ -203,19 +203,20 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int may_have_subnormals, c
 }
 
 typedef struct {
-    vec m, v_hat, root; /* or what the root is estimated from */
+    vec m, v_hat;
+    vec root; /* with AVX-512 a third stage takes it, perhaps from this estimate */
 } adam_second;
 
-/* Stage 2: v_hat, and its root or an estimate. */
+/* Stage 2: v_hat, and its root, if there are not enough registers for a stage between. */
 ALWAYS adam_second adam_root(const adam_vectors *c, int unit_v, int by_instruction, adam_first f)
 {
     const vec v_hat = unit_v ? f.v : divide_by_constant(f.v, c->v_scale, c->v_inverse);
 #if MG_LANES == 8
-    if (!by_instruction) return (adam_second){f.m, v_hat, root_estimate(v_hat)};
+    return (adam_second){f.m, v_hat, by_instruction ? v_hat : root_estimate(v_hat)};
 #else
     (void)by_instruction;
-#endif
     return (adam_second){f.m, v_hat, vec_sqrt(v_hat)};
+#endif
 }
 
 typedef struct {
@@ -223,11 +224,12 @@ typedef struct {
     vec near; /* the root, nearly */
 } adam_third;
 
-/* Stage 3, without the instruction: a better estimate. */
+/* Stage 3, with AVX-512: the root, or a better estimate. */
 ALWAYS adam_third adam_near(const adam_vectors *c, int by_instruction, adam_second s)
 {
 #if MG_LANES == 8
     if (!by_instruction) return (adam_third){s, root_near(&c->root, s.v_hat, s.root)};
+    s.root = vec_sqrt(s.v_hat);
 #else
     (void)c;
     (void)by_instruction;
@@ -327,6 +329,10 @@ ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c,
     return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
 }
 
+/* How far ahead of the first stage parameters and moments are fetched: a page, because processors do not fetch beyond the
+ * page by themselves. */
+enum { ADAM_AHEAD = 4096 / (int)sizeof(double) };
+
 /* Software pipelining: an update is a long dependency chain, so as many vectors are in flight as there are stages. The last
  * stage comes first: what a stage hands on is then used before the next vector's takes its place. A chunk is collected when
  * the one after it is done as well, because a branch that depends on what was just stored would wait for it. */
@@ -366,7 +372,16 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     for (; i < whole && i < last * LANES; i += LANES) ADAM_STAGES(0)
     while (i < whole) {
         const int64_t next = i / ADAM_CHUNK * ADAM_CHUNK + ADAM_CHUNK, end = next < whole ? next : whole;
-        for (; i < end; i += LANES) ADAM_STAGES(1)
+        if (coefs->fetch_ahead) {
+            for (; i < end; i += LANES) {
+                prefetch(data, i + ADAM_AHEAD);
+                prefetch(m, i + ADAM_AHEAD);
+                prefetch(v, i + ADAM_AHEAD);
+                ADAM_STAGES(1)
+            }
+        } else {
+            for (; i < end; i += LANES) ADAM_STAGES(1)
+        }
         if (i < next) break;
         /* The chunk before this one has its last parameters among the numbers of this one. */
         const int now = adam_unusual(&ranges);

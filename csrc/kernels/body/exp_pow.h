@@ -164,22 +164,28 @@ ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*libm)(double
     for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
         const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
         double inputs[MATH_CHUNK]; /* out may be x */
-        uint8_t certain[MATH_CHUNK / LANES];
-        unsigned all = ALL_LANES;
+        /* The vectors that have uncertain lanes, and these lanes: a branch for each vector would be mispredicted often. */
+        uint8_t listed[MATH_CHUNK / LANES], uncertain_lanes[MATH_CHUNK / LANES];
+        int64_t num_listed = 0;
         for (int64_t i = 0; i < count; i += LANES) {
-            mask m;
+            mask certain;
             vec v = vec_load_unaligned(x + begin + i);
             vec_store_unaligned(inputs + i, v);
-            v = exact(v, 1.0, &m);
+            v = exact(v, 1.0, &certain);
             vec_store_unaligned(out + begin + i, v);
-            all &= certain[i / LANES] = (uint8_t)mask_bits(m);
+            const unsigned uncertain = ALL_LANES & ~mask_bits(certain);
+            listed[num_listed] = (uint8_t)(i / LANES);
+            uncertain_lanes[num_listed] = (uint8_t)uncertain;
+            num_listed += uncertain != 0;
         }
-        if (all == ALL_LANES) continue;
-        for (int64_t i = 0; i < count; i += LANES)
-            for (unsigned uncertain = ALL_LANES & ~(unsigned)certain[i / LANES]; uncertain; uncertain &= uncertain - 1) {
-                const int l = __builtin_ctz(uncertain);
-                out[begin + i + l] = libm(inputs[i + l]);
-            }
+        for (int64_t s = 0; s < num_listed; s++) {
+            unsigned uncertain = uncertain_lanes[s];
+            do {
+                const int64_t i = listed[s] * LANES + __builtin_ctz(uncertain);
+                out[begin + i] = libm(inputs[i]);
+                uncertain &= uncertain - 1;
+            } while (uncertain);
+        }
     }
 }
 

@@ -11,9 +11,14 @@
  * the next block is fetched while this one is used. A block fits the first-level cache. */
 ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
 
+ALWAYS int64_t input_row(int ordered, mg_linear_backward_input_args a, int64_t s)
+{
+    return ordered ? a.order[s] : a.nout - 1 - s;
+}
+
 /* Rows `first` to `last` of the order; the sums continue from dx if first > 0. The columns are adjacent, or those in
- * `active` (one panel). */
-ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, mg_linear_backward_input_args a,
+ * `active` (one panel). ordered, a constant: whether a.order is to be used. */
+ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t last, mg_linear_backward_input_args a,
                        const int32_t *active)
 {
     vec sum[TILE_SUMS];
@@ -25,17 +30,29 @@ ALWAYS void input_tile(int cols, int panels, int64_t first, int64_t last, mg_lin
             sum[c * panels + b] = first ? vec_load(dxc) : (vec){0};
         }
     }
+    /* One panel is limited by its loads, so where they come from is found out an iteration ahead. */
+    const int early = ordered && panels == 1 && TILE_WIDE;
+    const double *next_row = a.w, *next_dy = a.dy;
+    if (early && first < last) {
+        next_row += a.order[first] * a.w_stride;
+        next_dy += a.order[first] * LANES;
+    }
     for (int64_t s = first; s < last; s++) {
-        const int64_t o = a.order ? a.order[s] : a.nout - 1 - s;
+        const int64_t o = input_row(ordered && !early, a, s);
+        const double *row = early ? next_row : a.w + o * a.w_stride, *dy = early ? next_dy : a.dy + o * LANES;
+        if (early) {
+            const int64_t next = a.order[s + 1 < last ? s + 1 : s];
+            next_row = in_register(a.w + next * a.w_stride);
+            next_dy = in_register(a.dy + next * LANES);
+        }
         if (last < a.nout) {
             const int64_t ahead = s + (last - first);
-            const int64_t next = (a.order ? a.order[ahead < a.nout ? ahead : s] : a.nout - 1 - ahead) * a.w_stride;
-            prefetch(a.w, next);
-            if (cols > 8) prefetch(a.w, next + 8);
+            const int64_t block = input_row(ordered, a, !ordered || ahead < a.nout ? ahead : s) * a.w_stride;
+            prefetch(a.w, block);
+            if (cols > 8) prefetch(a.w, block + 8);
         }
-        const double *row = a.w + o * a.w_stride;
         vec dyo[4];
-        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(a.dy + b * a.dy_stride + o * LANES);
+        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * a.dy_stride);
         UNROLL for (int c = 0; c < cols; c++) {
             vec weight = vec_set(active ? column[c][o * a.w_stride] : row[c]);
             UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
@@ -57,11 +74,12 @@ ALWAYS mg_linear_backward_input_args input_from_column(mg_linear_backward_input_
     return a;
 }
 
-ALWAYS void input_cols(int panels, int64_t first, int64_t last, mg_linear_backward_input_args a, const int32_t *active)
+ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_linear_backward_input_args a,
+                       const int32_t *active)
 {
     int64_t c = 0;
 #define INPUT(cols) \
-    input_tile(cols, panels, first, last, input_from_column(a, active, c), active ? active + c : NULL)
+    input_tile(cols, panels, ordered, first, last, input_from_column(a, active, c), active ? active + c : NULL)
     if (panels == 1 && TILE_SUMS >= 16 && !active)
         for (; c + 16 <= a.ncols; c += 16) INPUT(16);
     if (panels * 8 <= TILE_SUMS)
@@ -75,7 +93,7 @@ ALWAYS void input_cols(int panels, int64_t first, int64_t last, mg_linear_backwa
 #undef INPUT
 }
 
-ALWAYS void input_panels(int64_t block, mg_linear_backward_input_args a)
+ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_args a)
 {
     for (int64_t b = 0, step; b < a.panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
         step = MG_LANES == 2 && b + 4 <= a.panels ? 4 : b + 2 <= a.panels ? 2 : 1;
@@ -83,10 +101,10 @@ ALWAYS void input_panels(int64_t block, mg_linear_backward_input_args a)
             const int64_t last = a.nout - first < block ? a.nout : first + block;
             switch (step) {
 #if MG_LANES == 2
-            case 4: input_cols(4, first, last, a, NULL); break;
+            case 4: input_cols(4, ordered, first, last, a, NULL); break;
 #endif
-            case 2: input_cols(2, first, last, a, NULL); break;
-            case 1: input_cols(1, first, last, a, NULL); break;
+            case 2: input_cols(2, ordered, first, last, a, NULL); break;
+            case 1: input_cols(1, ordered, first, last, a, NULL); break;
             }
         }
     }
@@ -97,9 +115,14 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
     mg_linear_backward_input_args a = *args; /* a copy that no store can alias */
     if (a.w_stride == 16 && a.ncols == 16) {
         a.w_stride = a.ncols = 16;
-        input_panels(INT64_MAX, a);
+        if (a.order)
+            input_panels(1, INT64_MAX, a);
+        else
+            input_panels(0, INT64_MAX, a);
+    } else if (a.order) {
+        input_panels(1, block_rows(a.w_stride), a);
     } else {
-        input_panels(block_rows(a.w_stride), a);
+        input_panels(0, block_rows(a.w_stride), a);
     }
 }
 
@@ -109,9 +132,9 @@ static void linear_backward_input_active(int64_t nout, int64_t nactive, const in
     mg_linear_backward_input_args a = {1, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
     if (w_stride == 64) {
         a.w_stride = 64;
-        input_cols(1, 0, nout, a, active);
+        input_cols(1, 0, 0, nout, a, active);
     } else {
-        input_cols(1, 0, nout, a, active);
+        input_cols(1, 0, 0, nout, a, active);
     }
 }
 
@@ -146,6 +169,8 @@ static void linear_backward_input_first(int64_t nout, int64_t nin, const double 
     int64_t c = 0;
 #define FIRST(vecs) first_tile(vecs, 0, nout, nin, w + c, order, dy, dx + c * LANES)
     for (; c + TILE_SUMS * LANES <= nin; c += TILE_SUMS * LANES) FIRST(TILE_SUMS);
+    if (TILE_SUMS > 8)
+        for (; c + 8 * LANES <= nin; c += 8 * LANES) FIRST(8);
     for (; c + 4 * LANES <= nin; c += 4 * LANES) FIRST(4);
     for (; c + 2 * LANES <= nin; c += 2 * LANES) FIRST(2);
     for (; c + LANES <= nin; c += LANES) FIRST(1);
@@ -189,14 +214,25 @@ ALWAYS void weight_tile(int rows, int vecs, int64_t part, mg_linear_backward_wei
             if (a.nin > 64 && !active) prefetch_write(dw_row[r], rows * a.nin + c * LANES);
         }
     }
-    for (int64_t p = a.n - 1; p >= 0; p--) {
-        const int64_t at = (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES);
-        vec xp[TILE_SUMS];
-        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + p * a.x_stride + c * LANES);
-        UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]);
-        }
+    /* Position p, whose dy is at `at` of its row. */
+#define POSITION(p, at)                                                                                \
+    {                                                                                                  \
+        vec xp[TILE_SUMS];                                                                             \
+        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + (p)*a.x_stride + c * LANES);      \
+        UNROLL for (int r = 0; r < rows; r++) {                                                        \
+            UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]); \
+        }                                                                                              \
     }
+    if (TILE_WIDE && !active) {
+        for (int64_t b = (a.n - 1) / LANES; b >= 0; b--) {
+            const int64_t first = b * LANES, left = a.n - first;
+            for (int64_t l = (left < LANES ? left : LANES) - 1; l >= 0; l--) POSITION(first + l, b * a.dy_stride + l)
+        }
+    } else {
+        for (int64_t p = a.n - 1; p >= 0; p--)
+            POSITION(p, (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES))
+    }
+#undef POSITION
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int c = 0; c < vecs; c++) {
             if (part)

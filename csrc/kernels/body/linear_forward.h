@@ -106,21 +106,24 @@ static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *
 
 /* ---- relu ---- */
 
-static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *active, int *finite)
+static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *active, double *magnitude)
 {
-    /* Lanes without a position count neither as active nor as not finite. */
+    /* Lanes without a position do not count. */
     const lane_mask valid = lanes_to(n - 1);
-    vec odd = {0};
+    vec sum = {0};
     int64_t nactive = 0;
     for (int64_t o = 0; o < nrows; o++) {
         vec y = vec_load(h + o * LANES);
         lane_mask positive = vec_greater(y, vec_set(0.0));
-        odd += y - y; /* 0, or nan */
+        sum += vec_abs(y);
         vec_store(h + o * LANES, vec_where(positive, y)); /* max(0, y): 0 for nan and for -0.0 */
         active[nactive] = (int32_t)o;
         nactive += lanes_any(positive & valid);
     }
-    *finite = !lanes_any(vec_differs(odd, vec_set(0.0)) & valid);
+    sum = vec_where(valid, sum);
+    double total = 0.0;
+    UNROLL for (int l = 0; l < LANES; l++) total += sum[l];
+    *magnitude = total;
     return nactive;
 }
 

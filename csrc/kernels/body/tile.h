@@ -16,6 +16,9 @@
 #else
 #define TILE_PANELS 4
 #endif
+/* Whether it pays to compute addresses ahead, and a loop for each panel of positions where one for all would do: with wide vectors
+ * a tile takes so few instructions that those for addresses count. */
+#define TILE_WIDE (MG_LANES == 8)
 #define TILE_ROWS(panels) ((panels)*4 <= TILE_SUMS ? 4 : 2)
 
 #endif

@@ -49,6 +49,14 @@ ALWAYS const void *address_of(const double *p, int64_t at)
 ALWAYS void prefetch(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at)); }
 ALWAYS void prefetch_write(const double *p, int64_t at) { __builtin_prefetch(address_of(p, at), 1); }
 
+/* An address, computed here. On Zen 5 a loop of products takes a third longer if it computes the address of their factors shortly
+ * before it loads them, although the processor need not wait for it; so the loop computes the next one beforehand. */
+ALWAYS const double *in_register(const double *p)
+{
+    __asm__("" : "+r"(p));
+    return p;
+}
+
 /* The first `count` lanes, the others 0. */
 ALWAYS vec vec_load_part(const double *p, int64_t count)
 {
