@@ -11,6 +11,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.tuple cimport PyTuple_GET_SIZE
+from libc.math cimport signbit
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from microgpt.core.arguments cimport Arguments, close_arguments, open_arguments, put_argument, put_derived, put_static
@@ -52,7 +53,13 @@ cdef bint guard_holds(Guard *guard):
             return False
         now = <object>found
     value = <object>guard.value
-    return now is value or (type(now) is type(value) and type(now) in (int, float, str) and now == value)
+    if now is value:
+        return True
+    if type(now) is not type(value):
+        return False
+    if type(now) is float:  # by bits: -0.0 is another number than 0.0
+        return signbit(now) == signbit(value) and now == value
+    return type(now) in (int, str) and now == value
 
 
 cdef object key_in(object holder, object name):

@@ -1,6 +1,7 @@
 """Compiled functions: when they are traced, what their arguments may be, what makes them run as written."""
 import math
 import random
+import types
 import warnings
 
 import numpy
@@ -155,6 +156,20 @@ def test_rebound_globals_closures_attributes_and_dict_entries_are_seen():
     check()
     bias = 0.75
     check()
+
+
+zero = 0.0
+
+
+def test_minus_zero_is_another_number_than_zero_wherever_it_is_read(monkeypatch):
+    holder, table, cell = types.SimpleNamespace(c=0.0), {"c": 0.0}, 0.0
+    reads = [lambda x: x + holder.c, lambda x: x + table["c"], lambda x: x + cell, lambda x: x + zero]
+    compiled = [microgpt.compile(f) for f in reads]
+    for number in [0.0] * 4 + [-0.0] * 4 + [0.0, -0.0]:
+        holder.c = table["c"] = cell = number = float(repr(number))  # an object of its own
+        monkeypatch.setitem(globals(), "zero", number)
+        for f, c in zip(reads, compiled):
+            assert hexes([c(Value(-0.0)).data]) == hexes([f(Value(-0.0)).data])
 
 
 def test_a_global_that_changes_in_every_call_stays_as_written():
