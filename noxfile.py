@@ -296,7 +296,8 @@ def sanitizer_environment(session):
     library = run(session, need(session, "gcc"), "-print-file-name=libasan.so").strip()
     if not os.path.isabs(library):
         session.skip("gcc has no libasan")
-    return {"LD_PRELOAD": library, "PYTHONMALLOC": "malloc", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    # The library of C++ as well: the sanitizer looks for what throws exceptions once, at the start, and Matplotlib throws some.
+    return {"LD_PRELOAD": f"{library} libstdc++.so.6", "PYTHONMALLOC": "malloc", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0"}  # fmt: skip
 
 
