@@ -149,7 +149,7 @@ Shuffled strings are anywhere in memory: those of a list are fetched into the ca
 
     def __init__(self, docs not None, first, count):
         self.docs, self.items = docs, docs if type(docs) is list else None
-        self.next, self.left = first % len(docs), min(count, PY_SSIZE_T_MAX)
+        self.next, self.left = first % (len(docs) or 1), min(count, PY_SSIZE_T_MAX)
 
     def __iter__(self):
         return self
@@ -162,7 +162,7 @@ Shuffled strings are anywhere in memory: those of a list are fetched into the ca
         size = len(self.docs) if self.items is None else PyList_GET_SIZE(self.items)
         if self.next >= size:
             if size == 0:
-                raise IndexError("there are no documents")  # any more: somebody has changed the list
+                raise IndexError("there are no documents")  # somebody has changed the list
             self.next = 0
         found = self.docs[self.next]
         if self.items is not None:

@@ -124,3 +124,6 @@ def test_rounds_of_a_list_that_shrinks():
     docs.clear()
     with pytest.raises(IndexError, match="no documents"):
         next(rounds)
+    assert list(Rounds(docs, 2, 0)) == []
+    with pytest.raises(IndexError, match="no documents"):
+        next(Rounds(docs, 2, 1))
