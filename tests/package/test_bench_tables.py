@@ -59,6 +59,9 @@ def test_every_report_names_command_and_machine():
         assert made["benchmark"] == path.stem
         assert made["command"].startswith("python bench/") and "/tmp" not in made["command"]
         assert made["machine"]["processor"] and made["machine"]["python"] and isinstance(made["warnings"], list)
+        _, script, *words = made["command"].split()
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / script, *(BENCH / "harness").glob("*.py")))
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == [], path.name
 
 
 def test_every_table_is_measured_by_the_session():
