@@ -145,11 +145,14 @@ Shuffled strings are anywhere in memory: those of a list are fetched into the ca
 """
     cdef object docs
     cdef list items  # docs, if it is a list
-    cdef Py_ssize_t next, left
+    cdef object first
+    cdef Py_ssize_t count, left
+    cdef Py_ssize_t size, next  # i % size, for as long as len(docs) is size
 
     def __init__(self, docs not None, first, count):
         self.docs, self.items = docs, docs if type(docs) is list else None
-        self.next, self.left = first % (len(docs) or 1), min(count, PY_SSIZE_T_MAX)
+        self.first, self.count = first, min(count, PY_SSIZE_T_MAX)
+        self.left, self.size, self.next = self.count, -1, 0
 
     def __iter__(self):
         return self
@@ -160,9 +163,11 @@ Shuffled strings are anywhere in memory: those of a list are fetched into the ca
         if self.left <= 0:
             raise StopIteration
         size = len(self.docs) if self.items is None else PyList_GET_SIZE(self.items)
-        if self.next >= size:
+        if size != self.size:  # at the first document, and where somebody has changed the list
             if size == 0:
-                raise IndexError("there are no documents")  # somebody has changed the list
+                raise IndexError("there are no documents")
+            self.size, self.next = size, (self.first + (self.count - self.left)) % size
+        elif self.next == size:
             self.next = 0
         found = self.docs[self.next]
         if self.items is not None:

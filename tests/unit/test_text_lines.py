@@ -115,12 +115,12 @@ def test_rounds_are_the_documents_over_and_over(documents):
     assert next(Rounds(docs, 0, 10**30)) == "a"
 
 
-def test_rounds_of_a_list_that_shrinks():
-    docs = ["a", "b", "c", "d"]
-    rounds = Rounds(docs, 2, 10)
-    assert next(rounds) == "c"
-    del docs[2:]
-    assert next(rounds) == "a"
+def test_rounds_of_a_list_that_changes():
+    docs = list("abcdefghijk")
+    rounds, expected = Rounds(docs, 25, 100), (docs[i % len(docs)] for i in range(25, 125))
+    for change in (lambda: None, docs.pop, lambda: docs.extend("lmnop"), docs.pop, lambda: docs.__delitem__(slice(2, None))):
+        change()
+        assert [next(rounds) for _ in range(17)] == [next(expected) for _ in range(17)]
     docs.clear()
     with pytest.raises(IndexError, match="no documents"):
         next(rounds)
