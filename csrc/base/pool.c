@@ -27,7 +27,7 @@ struct mg_pool {
     member *members;
     share *shares; /* [2][threads]: of the first items and of the second */
     mg_mutex mutex;
-    mg_condition begun, ended; /* ended: the last worker's part in a job, or an item that somebody waits for */
+    mg_condition begun, ended; /* ended: the last worker's part in a job, or an item that a thread waits for */
     /* The job: written before it is open, read while it is. */
     mg_pool_work work;
     void *context;

@@ -163,7 +163,7 @@ Shuffled strings are anywhere in memory: those of a list are fetched into the ca
         if self.left <= 0:
             raise StopIteration
         size = len(self.docs) if self.items is None else PyList_GET_SIZE(self.items)
-        if size != self.size:  # at the first document, and where somebody has changed the list
+        if size != self.size:  # at the first document, and where the list was changed
             if size == 0:
                 raise IndexError("there are no documents")
             self.size, self.next = size, (self.first + (self.count - self.left)) % size
