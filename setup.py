@@ -114,7 +114,7 @@ LIBRARIES = [
 # Extension module -> its C sources beside the .pyx.
 MODULES = {
     "simd": ["csrc/kernels/dispatch.c", "csrc/compiler/functions.c"],
-    "text_lines": [],
+    "documents": [],
     "mt19937": ["csrc/rng/mt19937.c"],
     "tape": ["csrc/base/vmem.c"],
     "lock": [],

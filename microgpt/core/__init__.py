@@ -2,7 +2,7 @@
 
 the tape     tape (slots), lock, topo (the order of nodes), backward, rewiring; audit walks its invariants in a debug build
 Value        value (operators); functions, layers and gpt put the nodes of the script's functions on the tape
-the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), text_lines, simd
+the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), documents, simd
 the engine   fused: no graph
 compile      recording a call: tracing, traced, symbols, hooks, outside, recorder; replaying programs: dispatch, calls, replay,
              probes; elementwise: the optimizer loops of scripts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from .._types import Array, Path
-    from ..core.text_lines import TextLines
+    from ..core.documents import TextLines
     from ..distributed.ranks import Ranks
     from ..engines import Engine, Stream
     from ..evaluation import Evaluation
@@ -304,7 +304,7 @@ class Trainer:
 
     def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":
         """Train up to n steps; append to losses, which become `last_losses`. For `run`, which holds the trainer."""
-        from ..core.text_lines import Rounds
+        from ..core.documents import Rounds
 
         docs, start = self.docs, self.step_index
         left = self.num_steps - start
