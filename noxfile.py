@@ -282,14 +282,11 @@ def compilers(session):
 
 # ---- memory and long runs ----
 
-# Without the tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for
-# itself; without mypy; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What
-# a sanitizer writes before it ends the process must not go where pytest would have shown it later.
+# Without the tests that speak of the flags of a build; without those that measure memory, of which a sanitizer takes much for
+# itself and keeps what was freed; without mypy; and without those of the reference engine alone, which runs nothing that was
+# compiled, and that slowly. What a sanitizer writes before it ends the process must not go where pytest would have shown it later.
 NOT_SANITIZED = ["--ignore", "tests/package", "--ignore", "tests/exact/test_golden_reference.py",
-                 "--deselect", "tests/robust/test_value_memory.py", "--deselect", "tests/robust/test_leaks.py",
-                 "--deselect", "tests/robust/test_thread_pool.py::test_a_thousand_pools_leave_nothing",
-                 "--deselect", "tests/robust/test_compile_processes.py::test_compilations_leave_nothing_behind",  # asan keeps what is freed
-                 "-k", "not [reference", "--capture=sys", "-x"]  # fmt: skip
+                 "-m", "not measures_memory", "-k", "not [reference", "--capture=sys", "-x"]  # fmt: skip
 
 
 def sanitizer_environment(session):
