@@ -236,8 +236,10 @@ class BuildExtensions(build_ext):
             "wraparound": False,
             "initializedcheck": "debug" in VARIANTS,
         }
-        # force: a variant changes no source, and would not be noticed.
-        translated = cythonize(list(self.extensions), compiler_directives=directives, force=bool(VARIANTS))
+        # force: a variant changes no source, and would not be noticed. cache: translations are kept, by the content of what they
+        # are made of, where this variable of Cython's says (not those of variants).
+        translated = cythonize(list(self.extensions), compiler_directives=directives, force=bool(VARIANTS),
+                               cache="CYTHON_CACHE_DIR" in os.environ)  # fmt: skip
         for extension, its in zip(self.extensions, translated, strict=True):
             assert extension.name == its.name
             vars(extension).update(vars(its))  # what setuptools has noted in an extension stays

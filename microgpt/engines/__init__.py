@@ -62,7 +62,8 @@ class Engine(Protocol):
     def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
         """Train one step on each batch_size documents; append each loss to losses.
 
-        If it raises, parameters, moments, gradients and losses are those after the last whole step.
+        If it raises, parameters, moments, gradients and losses are those after the last whole step. So gradients that the
+        caller had added before the first step are there again if that step fails; after later ones they are 0.
         """
 
     def recover(self) -> None:

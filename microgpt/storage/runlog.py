@@ -54,6 +54,7 @@ def machine() -> "dict[str, str]":
         "compiler": build_info()["compiler"],
         "libm": " ".join(platform.libc_ver()).strip() or platform.system(),
         "square roots": f"by {'the processor' if simd['square_root'] == 'instruction' else 'correcting an estimate'}",
+        "products": f"for units {'half as wide' if simd['units'] == 'half' else 'as wide'} as a vector",
         "instruction sets": f"{simd['in_use']} in use; compiled: {', '.join(simd['compiled'])}; "
         f"supported by this processor: {', '.join(simd['supported'])}",
         "engines": "fused, graph, reference",

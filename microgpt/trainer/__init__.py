@@ -230,7 +230,8 @@ class Trainer(Inference):
         """Train n steps, each on the next document or batch_size documents, or all steps that remain.
 
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
-        go on; the losses up to there are in `last_losses`.
+        go on; the losses up to there are in `last_losses`. A step that fails changes nothing: gradients that you had added
+        yourself before the first step are there again if it fails, where the script's loop would leave half of a sum.
 
         With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
         that of all.
