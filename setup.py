@@ -114,7 +114,7 @@ LIBRARIES = [
 # Compiled module -> its C sources beside the .pyx.
 MODULES = {
     "simd": ["csrc/kernels/dispatch.c", "csrc/compiler/functions.c"],
-    "text_lines": [],
+    "documents": [],
     "mt19937": ["csrc/rng/mt19937.c"],
     "tape": ["csrc/base/vmem.c"],
     "lock": [],
@@ -146,7 +146,7 @@ MODULES = {
 
 # Module -> modules that are in its file: those that every run of the fused engine loads. A file of its own costs each of
 # them 0.1 ms at the start. microgpt/core/__init__.py finds them, by the same table.
-TOGETHER = {"fused": ["simd", "text_lines", "mt19937", "tape", "lock", "model", "adam"]}
+TOGETHER = {"fused": ["simd", "documents", "mt19937", "tape", "lock", "model", "adam"]}
 
 
 def extension(name, together=()):
@@ -247,9 +247,11 @@ class BuildExtensions(build_ext):
             "wraparound": False,
             "initializedcheck": "debug" in VARIANTS,
         }
-        # Cython translates one module of an extension. force: a variant changes no source, and would not be noticed.
+        # Cython translates one module of an extension. force: a variant changes no source, and would not be noticed. cache:
+        # translations are kept, by the content of what they are made of, where this variable of Cython's says (not those of variants).
         translated = {its.name.rpartition(".")[2]: its for its in cythonize(
-            [extension(name) for name in MODULES], compiler_directives=directives, force=bool(VARIANTS))}  # fmt: skip
+            [extension(name) for name in MODULES], compiler_directives=directives, force=bool(VARIANTS),
+            cache="CYTHON_CACHE_DIR" in os.environ)}  # fmt: skip
         for each in self.extensions:
             name, c_files = each.name.rpartition(".")[2], []
             for its in (translated[other] for other in (name, *TOGETHER.get(name, ()))):

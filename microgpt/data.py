@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ._types import Docs, Path
-    from .core.text_lines import TextLines
+    from .core.documents import TextLines
 
 __all__ = ["Tokenizer", "default_source", "describe_source", "docs_digest", "load_docs", "read_text", "split_docs",
            "split_text"]  # fmt: skip
@@ -115,8 +115,8 @@ def split_text(
 
 
 def load_lines(path: "Path | None" = None) -> "list[str] | TextLines":
-    """Return `load_docs(path)`, as `microgpt.core.text_lines.TextLines` if the text is plain: then no strings are made yet."""
-    from .core.text_lines import TextLines
+    """Return `load_docs(path)`, as `microgpt.core.documents.TextLines` if the text is plain: then no strings are made yet."""
+    from .core.documents import TextLines
 
     path = default_source() if path is None else path
     content = _read(path)

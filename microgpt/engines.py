@@ -59,7 +59,8 @@ class Engine(Protocol):
     def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
         """Train one step on each batch_size documents; append each loss to losses.
 
-        If it raises, parameters, moments, gradients and losses are those after the last whole step.
+        If it raises, parameters, moments, gradients and losses are those after the last whole step. So gradients that the
+        caller had added before the first step are there again if that step fails; after later ones they are 0.
         """
 
     def recover(self) -> None:
@@ -155,10 +156,11 @@ class _ScriptLoop(_Decoding):
     gpt: "Callable[..., Any]"
     softmax: "Callable[..., Any]"
 
-    #: Whether a step has begun that neither ended nor was undone; the steps done when it began; and, if the engine
-    #: needs it, a copy of what Adam changes.
+    #: Whether a step has begun that neither ended nor was undone; the steps done when it began; if the engine needs it,
+    #: a copy of what Adam changes; and the gradients before the first step of a call, None after it: all are 0 then.
     unfinished, done = False, 0
     before: "Any" = None
+    grad_before: "Any" = None
 
     def choose(self, rng: "Any", weights: "Sequence[float]") -> int:
         raise NotImplementedError
@@ -169,7 +171,12 @@ class _ScriptLoop(_Decoding):
     def undo_update(self) -> None:
         raise NotImplementedError
 
-    def zero_grad(self) -> None:
+    def gradients(self) -> "Any":
+        """Return a copy of all gradients, for `set_gradients`."""
+        raise NotImplementedError
+
+    def set_gradients(self, values: "Any") -> None:
+        """Set all gradients in one call of C; None: to 0."""
         raise NotImplementedError
 
     def backward(self, batch: "list[list[int]]") -> float:
@@ -178,6 +185,7 @@ class _ScriptLoop(_Decoding):
 
     def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int = 1) -> None:
         done = len(losses) - self.adam.step_index
+        self.grad_before = self.gradients()
         docs = iter(docs)
         for doc in docs:
             try:
@@ -187,7 +195,7 @@ class _ScriptLoop(_Decoding):
                 self.done, self.unfinished = self.adam.step_index, True
                 losses.append(self.backward(batch))
                 self.update()
-                self.unfinished = False
+                self.unfinished, self.grad_before = False, None
             except BaseException:
                 # An interrupt may come between any two of these; the optimizer knows which steps are whole.
                 self.recover()
@@ -197,8 +205,8 @@ class _ScriptLoop(_Decoding):
     def recover(self) -> None:
         if self.unfinished:
             self.undo_update()
-            self.zero_grad()
-            self.unfinished = False
+            self.set_gradients(self.grad_before if self.adam.step_index == self.done else None)
+            self.unfinished, self.grad_before = False, None
 
     def sample_texts(
         self, rng: "Any", n: int, tokens: "list[int]", temperature: float, tokenizer: "Tokenizer", most: "int | None"
@@ -243,8 +251,20 @@ class Reference(_ScriptLoop):
     def update(self) -> None:
         adam = self.adam
         self.before = [p.data for p in adam.params], adam.m[:], adam.v[:], adam.step_index
-        adam.step()
+        try:
+            adam.step()
+        except ArithmeticError:
+            self.check_numbers()
+            raise
+        self.check_numbers()
         self.before = None
+
+    def check_numbers(self) -> None:
+        """Raise what the other engines raise at a negative v, with which the script goes on in complex numbers."""
+        if any(isinstance(p.data, complex) for p in self.adam.params):
+            from .errors import NEGATIVE_V
+
+            raise ValueError(NEGATIVE_V)
 
     def undo_update(self) -> None:
         if self.before is not None:
@@ -263,10 +283,13 @@ class Reference(_ScriptLoop):
     def choose(rng: "Any", weights: "Sequence[float]") -> int:
         return rng.choices(range(len(weights)), weights=weights)[0]  # type: ignore[no-any-return]  # rng is Any
 
-    def zero_grad(self) -> None:
+    def gradients(self) -> "Any":
+        return [p.grad for p in self.model.params]
+
+    def set_gradients(self, values: "Any") -> None:
         from itertools import repeat
 
-        set_each(self.model.params, "grad", repeat(0))
+        set_each(self.model.params, "grad", repeat(0) if values is None else values)
 
     def parameters(self) -> "Array":
         import numpy as np
@@ -355,8 +378,14 @@ class Graph(_Compiled, _ScriptLoop):
             self.model.data[:], self.adam.m[:], self.adam.v[:] = self.before
         self.before = None
 
-    def zero_grad(self) -> None:
-        self.model.zero_grad()
+    def gradients(self) -> "Any":
+        return self.model.grad_bytes()
+
+    def set_gradients(self, values: "Any") -> None:
+        if values is None:
+            self.model.zero_grad()
+        else:
+            self.model.set_grad_bytes(values)
 
 
 class Fused(_Compiled):

@@ -242,7 +242,7 @@ class StepPrinter(Callback):
             return
         losses = trainer.losses_after(self.queued)
         if losses:
-            from .core.text_lines import step_lines
+            from .core.documents import step_lines
 
             queue = step_lines(self.queued + 1, trainer.num_steps, losses)
             self.queue, self.queued = [None, *reversed(queue)], self.queued + len(queue)

@@ -44,6 +44,7 @@ cdef extern from "microgpt.h" nogil:
     const char *mg_compiler()
     int mg_kernels_vector_math(const mg_kernels *kernels)
     int mg_kernels_square_root(const mg_kernels *kernels)
+    int mg_kernels_half_units(const mg_kernels *kernels)
     const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 
     ctypedef struct mg_config:

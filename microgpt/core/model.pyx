@@ -6,9 +6,11 @@ Values are asked for: the fused engine works without them.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.number cimport PyIndex_Check, PyNumber_Index
+from libc.math cimport signbit
 from libc.stdint cimport uint32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from microgpt.core.blocks cimport make_block
 from microgpt.core.lock cimport release_handle, wait_until_idle
@@ -211,6 +213,22 @@ ValueError
         """Set all gradients to 0."""
         self.ready()  # and no NumPy: an interrupt would spoil its import
         memset(self.params_grad, 0, self.num_params * sizeof(double))
+
+    def grad_bytes(self):
+        """Return a copy of all gradients, or None if all are 0.0: for an engine, without NumPy."""
+        cdef Py_ssize_t i, n = self.num_params * sizeof(double)
+        self.ready()
+        for i in range(self.num_params):
+            if self.params_grad[i] != 0.0 or signbit(self.params_grad[i]):
+                return PyBytes_FromStringAndSize(<char *>self.params_grad, n)
+        return None
+
+    def set_grad_bytes(self, bytes saved not None):
+        """Set all gradients to what `grad_bytes` returned."""
+        self.ready()
+        if len(saved) != self.num_params * <Py_ssize_t>sizeof(double):
+            raise ValueError("these are not the gradients of this model")
+        memcpy(self.params_grad, <char *>saved, len(saved))
 
     def __repr__(self):
         if self.block == 0:

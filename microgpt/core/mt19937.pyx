@@ -20,7 +20,7 @@ from microgpt.core._csrc cimport (
     mg_mt19937_random,
     mg_mt19937_seed,
 )
-from microgpt.core.text_lines cimport TextLines
+from microgpt.core.documents cimport TextLines
 
 
 cdef extern from "Python.h":
@@ -85,7 +85,7 @@ The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())
         mg_mt19937_fill_gauss(&self.state, out, n, mu, sigma)
 
     def shuffle(self, x not None):
-        """Shuffle x, a list or `microgpt.core.text_lines.TextLines`, in place, as `random.shuffle(x)` does."""
+        """Shuffle x, a list or `microgpt.core.documents.TextLines`, in place, as `random.shuffle(x)` does."""
         cdef mg_mt19937 *state = self.ready()
         cdef uint64_t drawn[DRAWN]
         cdef PyObject **items

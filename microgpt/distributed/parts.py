@@ -76,6 +76,7 @@ class _GraphPart:
 
     def begin(self, is_first: bool) -> None:
         self.grad = None
+        self.engine.grad_before = self.engine.gradients() if is_first else None  # Adam leaves 0
         self.engine.done, self.engine.unfinished = self.engine.adam.step_index, True
 
     def losses(

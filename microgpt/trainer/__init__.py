@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from .._types import Array, Path
-    from ..core.text_lines import TextLines
+    from ..core.documents import TextLines
     from ..distributed.ranks import Ranks
     from ..engines import Engine, Stream
     from ..evaluation import Evaluation
@@ -260,7 +260,8 @@ class Trainer:
         """Train n steps, each on the next document or batch_size documents, or all steps that remain.
 
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
-        go on; the losses up to there are in `last_losses`.
+        go on; the losses up to there are in `last_losses`. A step that fails changes nothing: gradients that you had added
+        yourself before the first step are there again if it fails, where the script's loop would leave half of a sum.
 
         With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
         that of all.
@@ -304,7 +305,7 @@ class Trainer:
 
     def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":
         """Train up to n steps; append to losses, which become `last_losses`. For `run`, which holds the trainer."""
-        from ..core.text_lines import Rounds
+        from ..core.documents import Rounds
 
         docs, start = self.docs, self.step_index
         left = self.num_steps - start

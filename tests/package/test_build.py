@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
+MODULES = ["simd", "documents", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
            "functions", "gpt", "model", "adam", "optim", "elementwise", "fused",
            "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
            "dispatch", "probes"]  # fmt: skip

@@ -160,6 +160,7 @@ def compiled_at_top_level(x):
     return Value(x) * 2
 
 
+@pytest.mark.measures_memory
 def test_compilations_leave_nothing_behind():
     class Model:
         def __init__(self):
