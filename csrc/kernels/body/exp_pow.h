@@ -10,13 +10,18 @@
 #include "kernels/body/exact.h"
 #include "kernels/body/exp_table.h"
 
-/* The sum rounded to nearest, for |small| << |big|, and whether the C library certainly returns the same. */
-ALWAYS vec round_sum(vec big, vec small, double tie_window, mask *certain)
+/* The sum rounded to nearest, for |small| << |big|, and whether the C library certainly returns the same. stretch: 1 + STRETCH(its
+ * tie window). */
+ALWAYS vec round_sum_by(vec big, vec small, vec stretch, mask *certain)
 {
     const vec high = big + small;
     const vec low = (big - high) + small; /* exact */
-    *certain = vec_equals(fma_or_mul_add(low, vec_set(1.0 + STRETCH(tie_window)), high), high);
+    *certain = vec_equals(fma_or_mul_add(low, stretch, high), high);
     return high;
+}
+ALWAYS vec round_sum(vec big, vec small, double tie_window, mask *certain)
+{
+    return round_sum_by(big, small, vec_set(1.0 + STRETCH(tie_window)), certain);
 }
 
 ALWAYS mask mask_magnitude_between(vec x, double low, double high)
@@ -103,59 +108,134 @@ ALWAYS vec exact_pow_m15(vec x, double wide, mask *certain)
     return result;
 }
 
+/* What exact_exp uses for every vector. With AVX-512 nearly all of it stays in registers: as operands in memory they would take
+ * more time to load than the arithmetic takes. */
+typedef struct {
+    vec inverse, shift, ln2_high, ln2_low;
+    vec half, c3, c4, c5, c6, c7, c8; /* 1 / 3!, ..., 1 / 8! */
+    vec stretch, greatest;
+#if MG_LANES == 8
+    vec high0, high1, low0, low1; /* exp_table_high, exp_table_low */
+#endif
+} exp_constants;
+
+ALWAYS exp_constants exp_prepare(double wide)
+{
+    exp_constants k;
+    k.inverse = vec_keep(INVERSE_LN2_16);
+    k.shift = vec_keep(0x1.8p+52); /* adding it rounds to an integer, in the last bits of the sum */
+    k.ln2_high = vec_keep(LN2_16_HIGH);
+    k.ln2_low = vec_keep(LN2_16_LOW);
+    k.half = vec_keep(0.5);
+    k.c3 = vec_keep(1.0 / 6);
+    k.c4 = vec_keep(1.0 / 24);
+    k.c5 = vec_keep(1.0 / 120);
+    k.c6 = vec_keep(1.0 / 720);
+    k.c7 = vec_keep(1.0 / 5040);
+    k.c8 = vec_keep(1.0 / 40320);
+    k.stretch = vec_keep(1.0 + STRETCH(wide * EXP_TIE_WINDOW));
+    k.greatest = vec_keep(700.0);
+#if MG_LANES == 8
+    k.high0 = vec_load(exp_table_high);
+    k.high1 = vec_load(exp_table_high + LANES);
+    k.low0 = vec_load(exp_table_low);
+    k.low1 = vec_load(exp_table_low + LANES);
+    __asm__("" : "+v"(k.high0), "+v"(k.high1), "+v"(k.low0), "+v"(k.low1));
+#endif
+    return k;
+}
+
 /* table[index & 15] in each lane */
+#if MG_LANES == 8
+#define LOOK_UP(k, name, index) \
+    ((vec)_mm512_permutex2var_pd((__m512d)(k)->name##0, (__m512i)(index), (__m512d)(k)->name##1))
+#else
 ALWAYS vec look_up(const double *table, ivec index)
 {
-#if MG_LANES == 8
-    return (vec)_mm512_permutex2var_pd(_mm512_load_pd(table), (__m512i)index, _mm512_load_pd(table + 8));
-#else
     vec v;
     UNROLL for (int l = 0; l < LANES; l++) v[l] = table[index[l] & 15];
     return v;
-#endif
 }
+#define LOOK_UP(k, name, index) look_up(exp_table_##name, index)
+#endif
 
-/* e**x = 2**(k/16) * e**r, where k is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
-ALWAYS vec exact_exp(vec x, double wide, mask *certain)
+/* e**x = 2**(i/16) * e**r, where i is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
+ALWAYS vec exp_by(const exp_constants *k, vec x, mask *certain)
 {
-    const double shift = 0x1.8p+52; /* adding it rounds to an integer, in the last bits of the sum */
-    const vec shifted = fma_or_mul_add(x, vec_set(INVERSE_LN2_16), vec_set(shift));
-    const ivec k = (ivec)shifted;
-    const vec kd = shifted - shift;
+    const vec shifted = fma_or_mul_add(x, k->inverse, k->shift);
+    const ivec i = (ivec)shifted;
+    const vec id = shifted - k->shift;
 
     /* r as a sum of two doubles. The product and the difference in the first line are exact. */
-    const vec r0 = x - kd * LN2_16_HIGH;
-    const vec cut = kd * LN2_16_LOW;
+    const vec r0 = x - id * k->ln2_high;
+    const vec cut = id * k->ln2_low;
     const vec r = r0 - cut;
     const vec r_low = (r0 - r) - cut;
 
     /* e**r - 1 - r, at most 2**-12, by Taylor's series; what is left out is below 2**-68. */
     const vec r2 = r * r;
-    const vec p01 = fma_or_mul_add(r, vec_set(1.0 / 6), vec_set(0.5));
-    const vec p23 = fma_or_mul_add(r, vec_set(1.0 / 120), vec_set(1.0 / 24));
-    const vec p45 = fma_or_mul_add(r, vec_set(1.0 / 5040), vec_set(1.0 / 720));
-    const vec p46 = fma_or_mul_add(r2, vec_set(1.0 / 40320), p45);
+    const vec p01 = fma_or_mul_add(r, k->c3, k->half);
+    const vec p23 = fma_or_mul_add(r, k->c5, k->c4);
+    const vec p45 = fma_or_mul_add(r, k->c7, k->c6);
+    const vec p46 = fma_or_mul_add(r2, k->c8, p45);
     const vec p = fma_or_mul_add(r2, fma_or_mul_add(r2, p46, p23), p01);
     const vec small = fma_or_mul_add(r2, p, fma_or_mul_add(r_low, r, r_low));
 
     /* (t + t_low) * (1 + r + small), where t + t * r is kept exactly. */
-    const vec t = look_up(exp_table_high, k), t_low = look_up(exp_table_low, k);
+    const vec t = LOOK_UP(k, high, i), t_low = LOOK_UP(k, low, i);
     const vec tr = t * r;
     const vec sum = t + tr;
     const vec residual = ((t - sum) + tr)
                          + (product_error(t, r, tr) + fma_or_mul_add(t, small, fma_or_mul_add(t_low, r, t_low)));
-    const vec result = round_sum(sum, residual, wide * EXP_TIE_WINDOW, certain);
-    /* times 2**(k >> 4), by the exponent */
-    const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(k & ivec_set(~15LL), 48));
+    const vec result = round_sum_by(sum, residual, k->stretch, certain);
+    /* times 2**(i >> 4), by the exponent */
+    const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(i & ivec_set(~15LL), 48));
     /* Far below the least double the result is 0, as for the -inf of keys that attention masks. */
     const mask vanishes = vec_at_least(vec_set(-800.0), x);
-    *certain = (*certain & mask_between(x, vec_set(-700.0), vec_set(700.0))) | vanishes;
+    *certain = (*certain & vec_greater(k->greatest, vec_abs(x))) | vanishes;
     return vec_select(vanishes, vec_set(0.0), scaled);
+}
+
+ALWAYS vec exact_exp(vec x, double wide, mask *certain)
+{
+    const exp_constants k = exp_prepare(wide);
+    return exp_by(&k, x, certain);
 }
 
 /* ---- arrays ---- */
 
 enum { MATH_CHUNK = 256 };
+
+/* The vectors of a chunk that have uncertain lanes, and these lanes: a branch for each vector would be mispredicted often. */
+typedef struct {
+    double inputs[MATH_CHUNK]; /* out may be x */
+    uint8_t listed[MATH_CHUNK / LANES], uncertain_lanes[MATH_CHUNK / LANES];
+} math_chunk;
+
+/* out = exact(x), `count` values; exact NULL: exp. Returns how many vectors are listed. */
+ALWAYS int64_t exact_chunk(vec (*exact)(vec, double, mask *), int64_t count, const double *x, double *out, math_chunk *chunk)
+{
+    const exp_constants k = exact ? (exp_constants){0} : exp_prepare(1.0);
+    int64_t num_listed = 0;
+    for (int64_t i = 0; i < count; i += LANES) {
+        mask certain;
+        vec v = vec_load_unaligned(x + i);
+        vec_store_unaligned(chunk->inputs + i, v);
+        v = exact ? exact(v, 1.0, &certain) : exp_by(&k, v, &certain);
+        vec_store_unaligned(out + i, v);
+        const unsigned uncertain = ALL_LANES & ~mask_bits(certain);
+        chunk->listed[num_listed] = (uint8_t)(i / LANES);
+        chunk->uncertain_lanes[num_listed] = (uint8_t)uncertain;
+        num_listed += uncertain != 0;
+    }
+    return num_listed;
+}
+
+/* A function without calls, across which no register would keep a constant. */
+static __attribute__((noinline)) int64_t exp_chunk(int64_t count, const double *x, double *out, math_chunk *chunk)
+{
+    return exact_chunk(NULL, count, x, out, chunk);
+}
 
 /* n is a multiple of LANES. */
 ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*libm)(double), int64_t n, const double *x,
@@ -163,43 +243,32 @@ ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*libm)(double
 {
     for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
         const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
-        double inputs[MATH_CHUNK]; /* out may be x */
-        /* The vectors that have uncertain lanes, and these lanes: a branch for each vector would be mispredicted often. */
-        uint8_t listed[MATH_CHUNK / LANES], uncertain_lanes[MATH_CHUNK / LANES];
-        int64_t num_listed = 0;
-        for (int64_t i = 0; i < count; i += LANES) {
-            mask certain;
-            vec v = vec_load_unaligned(x + begin + i);
-            vec_store_unaligned(inputs + i, v);
-            v = exact(v, 1.0, &certain);
-            vec_store_unaligned(out + begin + i, v);
-            const unsigned uncertain = ALL_LANES & ~mask_bits(certain);
-            listed[num_listed] = (uint8_t)(i / LANES);
-            uncertain_lanes[num_listed] = (uint8_t)uncertain;
-            num_listed += uncertain != 0;
-        }
+        math_chunk chunk;
+        const int64_t num_listed = exact ? exact_chunk(exact, count, x + begin, out + begin, &chunk)
+                                         : exp_chunk(count, x + begin, out + begin, &chunk);
         for (int64_t s = 0; s < num_listed; s++) {
-            unsigned uncertain = uncertain_lanes[s];
+            unsigned uncertain = chunk.uncertain_lanes[s];
             do {
-                const int64_t i = listed[s] * LANES + __builtin_ctz(uncertain);
-                out[begin + i] = libm(inputs[i]);
+                const int64_t i = chunk.listed[s] * LANES + __builtin_ctz(uncertain);
+                out[begin + i] = libm(chunk.inputs[i]);
                 uncertain &= uncertain - 1;
             } while (uncertain);
         }
     }
 }
 
-#define MATH_ARRAY(name, expression)                                                             \
-    static double libm_##name(double x) { return expression; }                                    \
-    static __attribute__((noinline)) void name##_array(int64_t n, const double *x, double *out)  \
+#define MATH_ARRAY_BY(name, exact, expression)                                                   \
+    static double libm_##name(double x) { return expression; }                                   \
+    static __attribute__((noinline)) void name##_array(int64_t n, const double *x, double *out) \
     {                                                                                            \
-        if (libm_is_trusted)                                                                      \
-            exact_array(exact_##name, libm_##name, n, x, out);                                    \
+        if (libm_is_trusted)                                                                     \
+            exact_array(exact, libm_##name, n, x, out);                                          \
         else                                                                                     \
-            for (int64_t i = 0; i < n; i++) out[i] = libm_##name(x[i]);                           \
+            for (int64_t i = 0; i < n; i++) out[i] = libm_##name(x[i]);                          \
     }
+#define MATH_ARRAY(name, expression) MATH_ARRAY_BY(name, exact_##name, expression)
 
-MATH_ARRAY(exp, mg_exp(x))
+MATH_ARRAY_BY(exp, NULL, mg_exp(x))
 MATH_ARRAY(pow_2, mg_pow(x, 2.0))
 MATH_ARRAY(pow_05, mg_pow(x, 0.5))
 MATH_ARRAY(pow_m05, mg_pow(x, -0.5))
