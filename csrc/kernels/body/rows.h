@@ -27,8 +27,7 @@ static void embed_backward(int64_t n, int64_t n_embd, const int32_t *tokens, con
     int64_t i = 0;
     for (; i + LANES <= n_embd; i += LANES) {
         vec row[LANES];
-        UNROLL for (int l = 0; l < LANES; l++) row[l] = vec_load(dx + (i + l) * LANES);
-        vec_transpose(row);
+        vec_load_transposed(dx + i * LANES, row);
         for (int64_t p = n - 1; p >= 0; p--) {
             double *te = dwte + tokens[p] * n_embd + i, *pe = dwpe + p * n_embd + i;
             vec_store_unaligned(te, vec_load_unaligned(te) + row[p]);
@@ -49,8 +48,7 @@ static void panels_to_rows(int64_t panels, int64_t nrows, const double *x, int64
     for (int64_t b = 0; b < panels; b++) {
         for (int64_t i = 0; i < nrows; i += LANES) {
             vec row[LANES];
-            UNROLL for (int l = 0; l < LANES; l++) row[l] = vec_load(x + (i + l) * LANES);
-            vec_transpose(row);
+            vec_load_transposed(x + i * LANES, row);
             UNROLL for (int p = 0; p < LANES; p++) vec_store(rows + p * rows_stride + i, row[p]);
         }
         x += x_stride;

@@ -244,4 +244,23 @@ ALWAYS void vec_transpose(vec row[MG_LANES])
 #endif
 }
 
+/* row[p][i] = x[i * MG_LANES + p], a panel's numbers by position. Loads of halves swap the blocks of 4. */
+ALWAYS void vec_load_transposed(const double *x, vec row[MG_LANES])
+{
+#if MG_LANES == 8
+    UNROLL for (int i = 0; i < 4; i++) {
+        const double *low = x + i * MG_LANES, *high = low + 4 * MG_LANES;
+        const __m512d first = _mm512_castpd256_pd512(_mm256_load_pd(low));
+        const __m512d second = _mm512_castpd256_pd512(_mm256_load_pd(low + 4));
+        row[i] = (vec)_mm512_insertf64x4(first, _mm256_load_pd(high), 1);
+        row[i + 4] = (vec)_mm512_insertf64x4(second, _mm256_load_pd(high + 4), 1);
+    }
+    VEC_SWAP(1)
+    VEC_SWAP(2)
+#else
+    UNROLL for (int i = 0; i < MG_LANES; i++) row[i] = vec_load(x + i * MG_LANES);
+    vec_transpose(row);
+#endif
+}
+
 #endif
