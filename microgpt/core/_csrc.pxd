@@ -28,6 +28,7 @@ cdef extern from "microgpt.h" nogil:
     void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits)
     double mg_mt19937_random(mg_mt19937 *stream)
     uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n)
+    void mg_mt19937_fill_below(mg_mt19937 *stream, uint64_t n, int64_t count, uint64_t *out)
     double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma)
     void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu, double sigma)
     int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n)
