@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "documents", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused",
+MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused", "part",
            "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
            "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
