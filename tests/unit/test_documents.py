@@ -7,8 +7,8 @@ import pytest
 from texts import TEXTS
 
 from microgpt import Config, Tokenizer, Trainer, data, load_docs
-from microgpt.core.mt19937 import MT19937
 from microgpt.core.documents import Rounds, TextLines, step_lines
+from microgpt.core.mt19937 import MT19937
 
 PLAIN = ("plain", "no newline at the end", "many newlines at the end", "one document", "windows", "old mac",
          "mixed newlines", "nul")  # fmt: skip
