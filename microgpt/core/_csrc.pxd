@@ -77,7 +77,6 @@ cdef extern from "microgpt.h" nogil:
     ctypedef struct mg_engine:
         pass
 
-    int64_t mg_count_params(const mg_config *config)
     mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     void mg_engine_free(mg_engine *engine)
     mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work)
@@ -86,8 +85,6 @@ cdef extern from "microgpt.h" nogil:
     int64_t mg_engine_sparse_layers(const mg_engine *engine)
     mg_status mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
                                    mg_poll *poll, double *loss)
-    mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
-                               double *loss)
     mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                                  double *losses)
 
