@@ -3,8 +3,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 from . import machine
+
+#: Documents per step of the contenders that train on batches.
+BATCH = 16
 
 
 class Unavailable(Exception):
@@ -57,11 +62,7 @@ class Worker(Contender):
                                             env=env, encoding="utf-8")  # fmt: skip
         except OSError as error:
             raise Unavailable(f"{self.python}: {error.strerror}") from None
-        try:
-            self.versions = self._answer()["versions"]
-        except Unavailable:
-            self.stop()
-            raise
+        self.versions = self._answer()["versions"]
 
     def run(self, steps):
         self.process.stdin.write(json.dumps({"steps": steps, "repeat": self.repeat}) + "\n")
@@ -88,15 +89,58 @@ class Worker(Contender):
 class Script(Contender):
     """The user's own microgpt.py, in a new process for each run (run_script.py)."""
 
-    def __init__(self, name, path, folder, core, collector=True):
+    def __init__(self, name, path, field, collector=True):
         super().__init__(name)
-        self.folder = folder
-        self.options = ["collector" if collector else "no-collector", "-" if core is None else str(core)]
-        self.command = [sys.executable, str(machine.HARNESS / "run_script.py"), os.path.abspath(path)]
+        self.folder = field.folder
+        self.command = [sys.executable, str(machine.HARNESS / "run_script.py"), os.path.abspath(path),
+                        "collector" if collector else "no-collector", "-" if field.core is None else str(field.core)]  # fmt: skip
 
     def run(self, steps):
-        done = subprocess.run([*self.command, str(steps), *self.options], cwd=self.folder, env=machine.child_environment(),
+        done = subprocess.run([*self.command, str(steps)], cwd=self.folder, env=machine.child_environment(),
                               capture_output=True, encoding="utf-8")  # fmt: skip
         if done.returncode:
             raise Unavailable((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
         return Result(steps, **json.loads(done.stdout.splitlines()[-1]))
+
+
+class Field:
+    """Makes the contenders on the task in a folder, pinned to a core; keywords are those of Worker and Contender."""
+
+    def __init__(self, folder, core):
+        self.folder, self.core = Path(folder), core
+
+    def module(self, name, file, options=None, collector=True, **kwargs):
+        """Return the contender that a Python file makes with make(task, **options)."""
+        given = {"file": str(file), "task": str(self.folder), "core": self.core, "options": options or {}, "collector": collector}
+        return Worker(name, given, **kwargs)
+
+    def trainer(self, name, engine, options=None, **kwargs):
+        """Return an engine of microgpt, behind its public Trainer with these options."""
+        return self.module(name, machine.HARNESS / "engine.py", {"engine": engine, **(options or {})}, **kwargs)
+
+    def pytorch(self, name, python, batches):
+        """Return the PyTorch contenders in both precisions; name has the places {dtype} and {precision}."""
+        contenders = []
+        package = machine.ROOT if python == sys.executable else None  # PyTorch's own Python needs no microgpt
+        for batch in batches:
+            for dtype, precision, tolerance in (("float64", "f64", 1e-9), ("float32", "f32", 1e-3)):
+                full = name.format(dtype=dtype, precision=precision) + (f", batch {batch}" if batch > 1 else "")
+                contenders.append(self.module(full, machine.BENCH / "torch_gpt.py", {"dtype": dtype, "batch": batch}, python=python,
+                                              package=package, precision=precision, batch=batch, tolerance=tolerance))  # fmt: skip
+        return contenders
+
+    def others(self, versions):
+        """Return the fused engine of each --other version, (name, path), and unpack wheels into the task's folder."""
+        contenders = []
+        for i, (name, path) in enumerate(versions):
+            package = Path(path).absolute()
+            if package.suffix == ".whl":
+                unpacked = self.folder / f"other-{i}"
+                zipfile.ZipFile(package).extractall(unpacked)
+                package = unpacked
+            if package.is_dir():
+                where = {"options": {"package": str(package)}, "package": package}
+            else:  # absolute, not resolved: the link to the interpreter is what makes it an environment's
+                where = {"python": str(package), "package": None}
+            contenders.append(self.trainer(name, "fused", **where))
+        return contenders

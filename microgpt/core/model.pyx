@@ -5,7 +5,6 @@ The script's functions of them are in functions.pyx and gpt.pyx. Nothing here im
 Values are asked for: the fused engine works without them.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.number cimport PyIndex_Check, PyNumber_Index
 from libc.math cimport signbit
@@ -39,13 +38,7 @@ cdef class Doubles:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.model is None:
             raise BufferError("these numbers belong to no model")
-        buffer.buf, buffer.obj = self.start, self
-        buffer.itemsize = sizeof(double)
-        buffer.len = self.shape * sizeof(double)
-        buffer.ndim, buffer.readonly, buffer.suboffsets, buffer.internal = 1, 0, NULL, NULL
-        buffer.format = <char *>"d" if flags & PyBUF_FORMAT else NULL
-        buffer.shape = &self.shape if flags & PyBUF_ND else NULL
-        buffer.strides = &self.stride if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        lend_doubles(buffer, flags, self, self.start, &self.shape, &self.stride)
 
 
 cdef object as_array(GPT model, double *start):
@@ -179,20 +172,15 @@ ValueError
     def _matrices(self):
         from types import MappingProxyType
 
+        from ..config import shapes
+
         self.ready()
         values = iter(handles(self.first, self.num_params))  # not params, a list that its user may have changed
 
         def matrix(nout, nin):
             return tuple([tuple([next(values) for _ in range(nin)]) for _ in range(nout)])
 
-        E = self.n_embd
-        shapes = {"wte": (self.vocab_size, E), "wpe": (self.block_size, E), "lm_head": (self.vocab_size, E)}
-        for i in range(self.n_layer):
-            for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
-                shapes[f"layer{i}.{name}"] = (E, E)
-            shapes[f"layer{i}.mlp_fc1"] = (4 * E, E)
-            shapes[f"layer{i}.mlp_fc2"] = (E, 4 * E)
-        return MappingProxyType({name: matrix(*shape) for name, shape in shapes.items()})
+        return MappingProxyType({name: matrix(*shape) for name, shape in shapes(self.vocab_size, self).items()})
 
     @property
     def data(self):

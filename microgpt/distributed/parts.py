@@ -1,7 +1,9 @@
 """What the engines compute of a rank's part of a batch."""
 import numpy as np
 
-from ..engines import Fused, Graph, set_each
+from ..engines import Fused
+from ..engines.base import set_each
+from ..engines.script_loop import Graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

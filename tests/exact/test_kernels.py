@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from kernels import Kernels, aligned, args
+from kernels import Kernels, aligned, args, half_units
 
 from microgpt import simd_info
 
@@ -12,9 +12,18 @@ SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
 FEW = [1, 3, 8, 9, 16, 33]
 
 
-@pytest.fixture(scope="module", params=simd_info()["supported"])
+WAYS = [(isa, half) for isa in simd_info()["supported"] for half in ((0, 1) if isa == "avx512" else (0,))]
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way[0] + " half units" * way[1])
 def kernels(request):
-    return Kernels(request.param)
+    """The kernels of an instruction set of this processor, AVX-512 with both kinds of tiles."""
+    isa, half = request.param
+    chosen = half_units(isa, -1)
+    half_units(isa, half)
+    assert half_units(isa, -1) == half
+    yield Kernels(isa)
+    half_units(isa, chosen)
 
 
 def random_rows(rng, n, size):

@@ -8,8 +8,9 @@
 #include "kernels/body/tile.h"
 #include "kernels/kernels.h"
 
-/* out[o] = sum of w[o][i] * x[i] for `rows` rows o, i ascending: all nin of them, or those in `active`. */
-ALWAYS void forward_tile(int rows, int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
+/* out[o] = sum of w[o][i] * x[i] for `rows` rows o, i ascending: all nin of them, or those in `active`. by_four, a constant:
+ * see add_four_products. */
+ALWAYS void forward_tile(int rows, int panels, int by_four, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
 {
     vec sum[TILE_SUMS];
     UNROLL for (int s = 0; s < rows * panels; s++) sum[s] = (vec){0};
@@ -19,7 +20,10 @@ ALWAYS void forward_tile(int rows, int panels, mg_linear_forward_args a, int64_t
         if (!active && a.nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(a.w, rows * a.nin + s * rows);
         UNROLL for (int b = 0; b < panels; b++) {
             vec xi = vec_load(a.x + b * a.x_stride + i * LANES);
-            UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
+            if (by_four && panels == 1 && rows % 4 == 0)
+                UNROLL for (int r = 0; r < rows; r += 4) add_four_products(sum + r, a.w + r * w_stride + i, w_stride, xi);
+            else
+                UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
         }
     }
     UNROLL for (int b = 0; b < panels; b++) {
@@ -40,10 +44,10 @@ ALWAYS mg_linear_forward_args forward_from_row(mg_linear_forward_args a, int64_t
     return a;
 }
 
-ALWAYS void forward_rows(int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
+ALWAYS void forward_rows(int panels, int by_four, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
 {
     int64_t o = 0;
-#define FORWARD(rows) forward_tile(rows, panels, forward_from_row(a, w_stride, o), w_stride, active)
+#define FORWARD(rows) forward_tile(rows, panels, by_four, forward_from_row(a, w_stride, o), w_stride, active)
     if (panels == 1) {
         for (; o + 8 <= a.nout; o += 8) FORWARD(8);
         if (o + 4 <= a.nout) {
@@ -61,19 +65,22 @@ ALWAYS void forward_rows(int panels, mg_linear_forward_args a, int64_t w_stride,
 #undef FORWARD
 }
 
-ALWAYS void forward_panels(mg_linear_forward_args a)
+ALWAYS void forward_panels(int half, mg_linear_forward_args a)
 {
     while (a.panels > 0) {
         int step;
-        if (a.panels >= TILE_PANELS) {
+        if (half) {
+            step = 1;
+            forward_rows(1, 1, a, a.nin, NULL);
+        } else if (a.panels >= TILE_PANELS) {
             step = TILE_PANELS;
-            forward_rows(TILE_PANELS, a, a.nin, NULL);
+            forward_rows(TILE_PANELS, 0, a, a.nin, NULL);
         } else if (a.panels >= 2) {
             step = 2;
-            forward_rows(2, a, a.nin, NULL);
+            forward_rows(2, 0, a, a.nin, NULL);
         } else {
             step = 1;
-            forward_rows(1, a, a.nin, NULL);
+            forward_rows(1, 0, a, a.nin, NULL);
         }
         a.panels -= step;
         a.x += step * a.x_stride;
@@ -88,9 +95,14 @@ static void linear_forward(const mg_linear_forward_args *args)
     /* The same loops with a constant size for the products of the script's own model. */
     if (a.nin == 16) {
         a.nin = 16;
-        forward_panels(a);
+        if (TILE_WIDE && units_are_half)
+            forward_panels(1, a);
+        else
+            forward_panels(0, a);
+    } else if (TILE_WIDE && units_are_half) {
+        forward_panels(1, a);
     } else {
-        forward_panels(a);
+        forward_panels(0, a);
     }
 }
 
@@ -98,10 +110,12 @@ static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *
                                   int64_t w_stride, const double *x, const double *residual, double *out)
 {
     const mg_linear_forward_args a = {1, nout, nactive, w, x, 0, residual, out, 0};
-    if (w_stride == 64)
-        forward_rows(1, a, 64, active);
+    if (w_stride != 64)
+        forward_rows(1, 0, a, w_stride, active);
+    else if (TILE_WIDE && units_are_half)
+        forward_rows(1, 1, a, 64, active);
     else
-        forward_rows(1, a, w_stride, active);
+        forward_rows(1, 0, a, 64, active);
 }
 
 /* ---- relu ---- */
