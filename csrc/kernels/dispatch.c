@@ -39,8 +39,8 @@ static int has_avx2_or_avx512(int want_avx512)
     return (ebx & LEAF7_EBX_AVX512F) && (ebx & LEAF7_EBX_AVX512DQ) && (ebx & LEAF7_EBX_AVX512VL)
            && (saved & XCR0_OPMASK_ZMM) == XCR0_OPMASK_ZMM;
 }
-/* AMD's processors from Zen 5 (family 26) on, whose units for roots and divisions are 512 bits wide. On Zen 4, as on Intel's
- * processors, correcting the estimate takes less time. */
+/* AMD's processors with AVX-512: Zen 4 (family 25) and later. On Intel's, correcting the estimate takes less time. Measured:
+ * docs/develop/kernels.md. */
 static int has_fast_square_root(void)
 {
     uint32_t eax, ebx, ecx, edx;
@@ -48,7 +48,7 @@ static int has_fast_square_root(void)
         || edx != signature_AMD_edx)
         return 0;
     __get_cpuid(1, &eax, &ebx, &ecx, &edx);
-    return (eax >> 8 & 15) + (eax >> 20 & 255) >= 26;
+    return (eax >> 8 & 15) + (eax >> 20 & 255) >= 25;
 }
 
 static int has_avx2(void) { return has_avx2_or_avx512(0); }

@@ -34,7 +34,7 @@ def simd_info():
     MICROGPT_SIMD names. math: "vector" if exp and ** are computed in vectors, "libm" if the C library is called for each
     of them, because it is not one that rounds as closely as the proofs in docs/explain/exactness.md need. square_root:
     "instruction" if Adam takes roots by the processor's own instruction, "estimate" where correcting its estimate is faster
-    (AVX-512 before Zen 5).
+    (AVX-512 but on AMD's processors).
     """
     compiled, supported = [], []
     cdef int i = 0
