@@ -14,14 +14,13 @@ import os
 import subprocess
 import sys
 import time
+import timeit
 from functools import partial
 from pathlib import Path
 
 import tables
-from harness import cli, machine
+from harness import cli, machine, report
 from harness.measure import median
-
-machine.find_package()
 
 SHAPE, BATCH, STEPS, ROUNDS = {"n_embd": 128, "n_layer": 4, "block_size": 64}, 16, 4, 5
 #: With --quick: the model, and the numbers in a large message.
@@ -41,8 +40,8 @@ RANKS, VOCAB, MESSAGE = [2**i for i in range(10)], 27, 1 << 20
 def main():
     p = cli.parser(__doc__, ROUNDS)
     p.add_argument("--picture", metavar="FILE", help="draw the predictions (needs matplotlib)")
-    args, warnings = p.parse_args(), machine.warnings_before()
-    rounds = [{ranks: job(ranks, args.quick) for ranks in (1, 2, 3)} for _ in range(cli.pace(args).rounds)]
+    args, warnings = cli.parse(p), machine.warnings_before()
+    rounds = [{ranks: job(ranks, args.quick) for ranks in (1, 2, 3)} for _ in range(args.rounds)]
     jobs = {ranks: {name: median(found[ranks][name] for found in rounds) for name in rounds[0][ranks]} for ranks in (1, 2, 3)}
     costs = {**jobs[1], "exchange": jobs[2]["exchange"]}
     here = jobs[2]["latency"], 8 * MESSAGE / jobs[2]["message"]
@@ -55,8 +54,8 @@ def main():
              f"predicted {expected[1] / expected[ranks]:.2f}" for ranks, one in jobs.items()]  # fmt: skip
     notes += [f"messages of {ranks} ranks: chain {jobs[ranks]['chain'] * 1e3:.1f} ms, "
               f"activations {jobs[ranks]['activations'] * 1e3:.1f} ms" for ranks in (2, 3)]  # fmt: skip
-    cli.finish("scale", args, machine.describe(None), warnings, [tables.scale], notes,
-               jobs=jobs, expected_here=expected, speedups=speedups)  # fmt: skip
+    report.finish("scale", args, machine.describe(None), warnings, [tables.scale], notes,
+                  jobs=jobs, expected_here=expected, speedups=speedups)  # fmt: skip
     if args.picture:
         draw(speedups, args.picture)
 
@@ -74,12 +73,7 @@ def job(ranks, quick):
 
 def timed(work, clock=time.perf_counter, repeats=7):
     """Return the median of the seconds that work() takes."""
-    seconds = []
-    for _ in range(repeats):
-        before = clock()
-        work()
-        seconds.append(clock() - before)
-    return median(seconds)
+    return median(timeit.repeat(work, timer=clock, repeat=repeats, number=1))
 
 
 def measure(comm, shape=SHAPE, message=MESSAGE):

@@ -324,7 +324,7 @@ def closest(word: str, known: "Collection[str]") -> "list[str]":
 
 def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
     """Say how much of the documents is cut off because they are longer than the block; nothing if none is."""
-    if hasattr(docs, "beyond"):  # microgpt.core.text_lines.TextLines, of which no strings were made yet
+    if hasattr(docs, "beyond"):  # microgpt.core.documents.TextLines, of which no strings were made yet
         count, beyond = docs.beyond(block_size)
         if not count:
             return

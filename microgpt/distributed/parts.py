@@ -1,7 +1,9 @@
 """What the engines compute of a rank's part of a batch."""
 import numpy as np
 
-from ..engines import Fused, Graph, set_each
+from ..engines import Fused
+from ..engines.base import set_each
+from ..engines.script_loop import Graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class _GraphPart:
 
     def begin(self, is_first: bool) -> None:
         self.grad = None
+        self.engine.grad_before = self.engine.gradients() if is_first else None  # Adam leaves 0
         self.engine.done, self.engine.unfinished = self.engine.adam.step_index, True
 
     def losses(

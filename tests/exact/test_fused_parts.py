@@ -9,7 +9,8 @@ from microgpt.config import Config
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
 from microgpt.distributed.parts import part_of
-from microgpt.engines import Fused, Graph
+from microgpt.engines import Fused
+from microgpt.engines.script_loop import Graph
 
 SHAPES = [*small_runs.SHAPES, pytest.param(dict(n_embd=72, n_head=2, n_layer=2, block_size=12), marks=pytest.mark.slow)]
 

@@ -10,9 +10,9 @@ import pytest
 
 from microgpt import GPT, Adam, document_loss, gpt, reference
 from microgpt.core.adam import Moments
+from microgpt.core.documents import TextLines
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
-from microgpt.core.text_lines import TextLines
 
 
 def model():
