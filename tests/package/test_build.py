@@ -69,7 +69,7 @@ FUSED_IN_SOURCES = Counter(
     product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_near=4, root_of_near=3,  # exact
     square_of=2, root_of=2,
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam_update, adam_unresolved
+    decay=1, adam_moments=1, adam_other=1, adam_resolve_v=1, adam_resolve_data=1,  # adam_update, adam_unresolved
 )  # fmt: skip
 
 
