@@ -267,7 +267,7 @@ def _hiding_file() -> "str | None":
     """A file in the current folder that was imported in place of a module of Python's: `python -m` looks there first."""
     folder = os.path.realpath(os.curdir)
     for name in sorted(sys.modules.keys() & sys.stdlib_module_names):
-        file = getattr(sys.modules[name], "__file__", None)
+        file: str | None = getattr(sys.modules[name], "__file__", None)
         if name != "__main__" and file and os.path.dirname(os.path.realpath(file)) == folder:
             return os.path.basename(file)
     return None
