@@ -324,10 +324,10 @@ def _rewritten_code(function: types.FunctionType, with_operators: bool) -> types
     node, within = _definition(function)
     if isinstance(node, ast.Lambda):
         body = ast.copy_location(ast.Return(node.body), node.body)
-        node = ast.copy_location(ast.FunctionDef("__mg_lambda__", node.args, [body], []), node)
-        node.name = "__mg_lambda__"
+        node = ast.copy_location(ast.FunctionDef("<lambda>", node.args, [body], []), node)
     node.decorator_list = []
     node = Rewriter(within, code.co_freevars, with_operators).visit(node)
+    node.name = "__mg_function__"  # its own name is a global in it, or in a cell
     free = [*code.co_freevars, *_HOOKS]
     arguments = ast.arguments([], [ast.arg(name) for name in free], None, [], [], None, [])
     outer = ast.FunctionDef("__mg_factory__", arguments, [node, ast.Return(ast.Name(node.name, ast.Load()))], [])
@@ -339,6 +339,7 @@ def _rewritten_code(function: types.FunctionType, with_operators: bool) -> types
                                 flags=code.co_flags & __future__.annotations.compiler_flag)
     factory = next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
     inner = next(c for c in factory.co_consts if isinstance(c, types.CodeType) and c.co_name == node.name)
+    inner = inner.replace(co_name=code.co_name)
     known[code] = inner
     _remember(inner)
     return inner

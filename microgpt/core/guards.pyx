@@ -271,3 +271,7 @@ cdef class Guards:
                                                                 self.lists[i].n):
                 return self.n_watches + i
             i += 1
+
+    def hold(self):
+        """Whether all of them hold."""
+        return self.broken() < 0

@@ -825,6 +825,17 @@ def test_arguments_by_name_find_new_defaults():
         compiled(xs=[1.0])
 
 
+def product(n):
+    return W * 0.5 if len(n) == 0 else product(n[1:]) * n[0]
+
+
+def test_a_function_that_calls_itself_by_its_global_name():
+    compiled = microgpt.compile(product, fallback="error")
+    for n in ([], [1.5], [1.5, 2.0, 3.0]) * 3:
+        assert compiled(n).data == product(n).data
+    assert all(entry.replays == 1 for entry in compiled.entries.values())
+
+
 def test_a_profiler_is_left_at_work():
     seen = []
     o = operator_of_a_class()[0]
