@@ -3,6 +3,7 @@ import random
 
 from ..core.adam import Adam
 from ..core.functions import linear, rmsnorm, softmax
+from ..core.guards import Guards
 from ..core.value import Value
 from .fused_loops import Training, Unfit, are_numbers, sample
 
@@ -31,7 +32,7 @@ class Runtime:
         self.runs: dict[int, int] = {}
         self.unfit: dict[int, list[str]] = {}  # by optimizer loop: why it ran as written, each time
         self._held: dict[tuple[int, int, int], _Update] = {}  # (loop, id of the first parameter, their number)
-        self._adams: dict[int, Any] = {}  # id(m) -> (Adam, params, m, v, how long params was), which keeps m alive
+        self._adams: dict[int, Any] = {}  # id(m) -> (Adam, params, m, v, a guard of params), which keeps m alive
 
     # ---- random ----
 
@@ -58,7 +59,7 @@ class Runtime:
         held = self._adams.get(id(m))
         if type(step) is not int or step < 0 or not are_numbers(lr_t, beta1, beta2, eps) or m is v:
             return self._as_written(held, "Adam's loop", "its settings are no numbers")
-        if held is None or held[1] is not params or held[3] is not v or held[4] != len(params):
+        if held is None or held[1] is not params or held[3] is not v or not held[4].hold():
             if held is not None:
                 return self._as_written(held, "Adam's loop", "its lists are others than before")
             if not (type(params) is list and params and type(m) is list and type(v) is list
@@ -68,7 +69,7 @@ class Runtime:
             adam = Adam(params)
             if any(m) or any(v):
                 adam.m[:], adam.v[:] = m, v
-            held = self._adams[id(m)] = (adam, params, m, v, len(params))
+            held = self._adams[id(m)] = (adam, params, m, v, _same_items(params))
         adam = held[0]
         adam.learning_rate, adam.beta1, adam.beta2, adam.eps, adam.step_index = lr_t, beta1, beta2, eps, step
         if shown and _differs(adam, m, v):
@@ -185,11 +186,12 @@ class _Update:
     def __init__(self, loop: "Any", params: "Any", lists: "Any") -> None:
         from ..core.elementwise import Elementwise
 
-        self.params, self.lists, self.loop = list(params), lists, loop
+        self.params, self.lists, self.loop, self.given, self.same = list(params), lists, loop, params, _same_items(params)
         self.elementwise = Elementwise(params, lists, len(loop.scalars), loop.code, loop.stored)
 
     def fits(self, params: "Any", lists: "Any") -> bool:
-        return bool(self.params == list(params)) and all(x is y for x, y in zip(self.lists, lists))
+        same = self.same.hold() if params is self.given else self.params == list(params)
+        return same and all(x is y for x, y in zip(self.lists, lists))
 
     def read(self, k: int) -> bool:
         numbers = self.lists[k]
@@ -215,6 +217,11 @@ class _Update:
         if kind == "parameter":
             return self.params[-1]
         return scalars[k] if kind == "scalar" else self.elementwise.last(operand)
+
+
+def _same_items(params: "Any") -> Guards:
+    """What holds as long as a list has the same items."""
+    return Guards((("list", params, "params", tuple(params)),) if type(params) is list else ())
 
 
 def _unfit_update(loop: "Any", params: "Any", lists: "Any") -> "str | None":
