@@ -1,6 +1,5 @@
 """Results of compiled functions are Values like others: their graphs, several at once, in larger graphs; Value arguments."""
 import random
-import warnings
 
 import pytest
 from compiled_functions import both, grads, leaves, replayed, warm
@@ -9,12 +8,7 @@ from conftest import hexes
 import microgpt
 from microgpt import Value, linear, reference, softmax
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def test_result_is_a_value_with_children_and_local_grads():

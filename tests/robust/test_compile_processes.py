@@ -14,12 +14,7 @@ from conftest import in_threads
 import microgpt
 from microgpt import Value, linear
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def test_a_wrong_program_is_caught_and_not_used():
