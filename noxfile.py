@@ -308,6 +308,12 @@ def sanitize(session):
 
 
 @proof()
+def threads(session):
+    """csrc and its tests under ThreadSanitizer"""
+    return targets_ok(session, "gcc, thread sanitizer")
+
+
+@proof()
 def debug(session):
     """the suite with checked indices, the tape's invariants walked, PYTHONMALLOC=debug and Python's development mode"""
     moons = "tests/docs/test_examples.py::test_two_moons"  # so many operations that to walk the tape after each takes minutes

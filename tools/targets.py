@@ -59,6 +59,8 @@ NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usabl
 TARGETS = [
     Target("gcc", ["gcc"], build.machine(), [], ["-lm", "-pthread"]),
     Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm", "-pthread"], NO_FMA),
+    # As for a processor that has no line in setup.py.
+    Target("gcc, scalar alone", ["gcc", "-Wno-unused-function"], "any other", [], ["-lm", "-pthread"]),
     Target("gcc, thread sanitizer", ["gcc", "-fsanitize=thread", "-g"], build.machine(), [], ["-lm", "-pthread"]),
     Target("clang", ["clang"], build.machine(), [], ["-lm", "-pthread"]),
     Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
@@ -229,7 +231,7 @@ def main(scratch):
             continue
         start = time.monotonic()
         # Targets that differ only in where they run share what was compiled.
-        alike = next(t for t in TARGETS if (t.compiler, t.link) == (target.compiler, target.link))
+        alike = next(t for t in TARGETS if (t.compiler, t.machine, t.link) == (target.compiler, target.machine, target.link))
         folder = os.path.join(scratch, alike.name)
         os.makedirs(folder, exist_ok=True)
         try:

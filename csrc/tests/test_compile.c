@@ -11,7 +11,7 @@
 #include "tests/check.h"
 #include "tests/tests.h"
 
-enum { WIDTH = 5, CLASSES = 7, LEAVES = WIDTH + CLASSES * WIDTH, MOST_NODES = 512, GRAPHS = 20000 };
+enum { WIDTH = 5, CLASSES = 7, LEAVES = WIDTH + CLASSES * WIDTH, MOST_LEAVES = 512, MOST_NODES = 8192, GRAPHS = 20000 };
 
 /* -log(softmax(w @ x)[k]), w and x leaves, k an int input; the lookup is among the exponentials, and each of them is also a
  * term of their sum. x is squared first, so that the elements' gradients have terms whose order depends on k. With another
@@ -94,6 +94,29 @@ static int32_t record_shared(mg_graph *g, int kind)
     return mg_graph_node(g, MG_ADD, mg_graph_node(g, MG_ADD, early, middle), last);
 }
 
+/* Two matrices, the first times more vectors than fit into the lanes, the second times the last few of them; and the sum of the
+ * results' squares. Rows and terms fill no whole number of vectors. */
+enum { ROWS = 9, TERMS = 11, VECTORS = 11, OF_SECOND = 3 };
+static int32_t record_rows(mg_graph *g)
+{
+    const double number = 0.0;
+    const int32_t zero = mg_graph_node(g, MG_CONST, mg_graph_numbers(g, 1, &number), 0); /* that sums begin with */
+    int32_t x[VECTORS][TERMS], w[2][ROWS][TERMS], total = zero;
+    g->n_leaves = 0;
+    for (int32_t i = 0; i < VECTORS * TERMS; i++) (&x[0][0])[i] = mg_graph_node(g, MG_LEAF, g->n_leaves++, 0);
+    for (int32_t i = 0; i < 2 * ROWS * TERMS; i++) (&w[0][0][0])[i] = mg_graph_node(g, MG_LEAF, g->n_leaves++, 0);
+    for (int32_t v = 0; v < VECTORS + OF_SECOND; v++) {
+        const int32_t matrix = v >= VECTORS, *xs = x[matrix ? v - OF_SECOND : v];
+        for (int32_t r = 0; r < ROWS; r++) {
+            int32_t sum = zero;
+            for (int32_t j = 0; j < TERMS; j++)
+                sum = mg_graph_node(g, MG_ADD, sum, mg_graph_node(g, MG_MUL, w[matrix][r][j], xs[j]));
+            total = mg_graph_node(g, MG_ADD, total, mg_graph_node(g, MG_MUL, sum, sum));
+        }
+    }
+    return total;
+}
+
 /* ---- the graph itself ---- */
 
 typedef struct {
@@ -147,17 +170,18 @@ static void backward(walk *w, const double *leaves, double *grads, int32_t root)
 
 /* ---- */
 
-static void run(const mg_kernels *kernels, const mg_program *p, int32_t k, const double *leaves, double *loss, double *grads)
+static void run(const mg_kernels *kernels, const mg_program *p, int32_t k, int32_t n_leaves, const double *leaves, double *loss,
+                double *grads)
 {
     double *frame = doubles(p->frame_size);
     int32_t ints[2] = {k, 0};
     memcpy(frame + p->constants, p->constant_data, (size_t)p->n_constants * sizeof *frame);
-    memcpy(frame + p->leaf_data, leaves, LEAVES * sizeof *frame);
+    memcpy(frame + p->leaf_data, leaves, (size_t)n_leaves * sizeof *frame);
     check(!kernels->replay(p, 0, frame, frame, ints), "an error in the forward pass");
     *loss = frame[p->out[0]];
     frame[p->root_grad] = 1.0;
     kernels->replay(p, 1, frame, frame, ints);
-    memcpy(grads, frame + p->leaf_grad, LEAVES * sizeof *grads);
+    memcpy(grads, frame + p->leaf_grad, (size_t)n_leaves * sizeof *grads);
     free_doubles(frame);
 }
 
@@ -165,15 +189,17 @@ static void run(const mg_kernels *kernels, const mg_program *p, int32_t k, const
 static int compare(const mg_kernels *kernels, const mg_graph *g, const mg_program *p, int32_t root, const double *leaves)
 {
     int different = 0;
+    static walk memory, *const w = &memory;
     for (int32_t k = 0; k < CLASSES; k++) {
-        walk *w = allocate(1, sizeof *w);
-        double grads[LEAVES], expected[LEAVES] = {0.0}, loss;
+        double grads[MOST_LEAVES], expected[MOST_LEAVES] = {0.0}, loss;
         w->g = g;
         w->k = k;
+        w->n = 0;
+        memset(w->seen, 0, (size_t)g->n * sizeof *w->seen);
+        memset(w->grad, 0, (size_t)g->n * sizeof *w->grad);
         backward(w, leaves, expected, root);
-        run(kernels, p, k, leaves, &loss, grads);
-        different += memcmp(&loss, w->number + root, sizeof loss) || memcmp(grads, expected, sizeof grads);
-        free(w);
+        run(kernels, p, k, g->n_leaves, leaves, &loss, grads);
+        different += memcmp(&loss, w->number + root, sizeof loss) || memcmp(grads, expected, (size_t)g->n_leaves * sizeof *grads);
     }
     return different;
 }
@@ -242,6 +268,23 @@ static void test_no_memory_to_record(void)
     check(failed > 5, "only %d allocations", failed);
 }
 
+static void test_rows(const mg_kernels *kernels, mg_mt19937 *random, mg_chunk **memory)
+{
+    mg_graph g = {0};
+    mg_program p;
+    double leaves[MOST_LEAVES];
+    int32_t rows = 0;
+    const int32_t root = record_rows(&g);
+    for (int i = 0; i < g.n_leaves; i++) leaves[i] = mg_mt19937_gauss(random, 0.0, 1.0);
+    begin_case("compile, rows of a matrix times several vectors");
+    check(mg_compile(&g, 1, &root, 1, NULL, memory, &p) == MG_OK && !p.dynamic, "not compiled");
+    for (int32_t i = 0; i < p.n_forward; i++) rows += p.instructions[i].kind == MG_I_DOT_ROWS;
+    check(rows > 0, "the matrices are read once for each vector");
+    check(compare(kernels, &g, &p, root, leaves) == 0, "other gradients");
+    mg_program_free(&p);
+    mg_graph_free(&g);
+}
+
 void test_compile(const mg_kernels *kernels)
 {
     mg_graph g = {0};
@@ -265,6 +308,7 @@ void test_compile(const mg_kernels *kernels)
     mg_program_free(&p);
     mg_graph_free(&g);
 
+    test_rows(kernels, &random, &memory);
     for (int kind = THIRD; kind < SHARED_KINDS; kind++) {
         begin_case("compile, a shared node, kind %d", kind);
         const int32_t shared_root = record_shared(&g, kind);
