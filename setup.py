@@ -130,6 +130,7 @@ MODULES = {
     "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
     "elementwise": [],
+    "transfer": [],
     "recorder": ["csrc/compiler/graph.c"],
     "symbols": [],
     "traced": [],
@@ -144,9 +145,12 @@ MODULES = {
               "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
-# Module -> modules that are in its file: those that every run of the fused engine loads. A file of its own costs each of
-# them 0.1 ms at the start. microgpt/core/__init__.py finds them, by the same table.
-TOGETHER = {"fused": ["simd", "documents", "mt19937", "tape", "lock", "model", "adam"]}
+# Module -> modules that are in its file: those that every run of the fused engine loads, and those that the graph needs beside
+# Value. A file of its own costs each of them 0.1 ms at the start. microgpt/core/__init__.py finds them, by the same table.
+TOGETHER = {
+    "fused": ["simd", "documents", "mt19937", "tape", "lock", "model", "adam"],
+    "functions": ["layers", "gpt", "topo", "backward", "rewiring", "transfer"],
+}
 
 
 def extension(name, together=()):
