@@ -16,8 +16,8 @@ from conftest import ROOT
 
 MODULES = ["simd", "documents", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
            "functions", "gpt", "model", "adam", "optim", "elementwise", "transfer", "fused",
-           "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
-           "dispatch", "probes"]  # fmt: skip
+           "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "hooks", "calls",
+           "replay", "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and those beside it.
