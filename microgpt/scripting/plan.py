@@ -61,8 +61,8 @@ class Plan:
         used = {node.id for node in nodes if isinstance(node, ast.Name)}
         if used & HIDDEN:
             return f"it uses {min(used & HIDDEN)}(), so that the names it reads are not known"
-        stored = set().union(*map(names_set, body)) if body else set()
-        self.stored = stored
+        sets = [names_set(node) for node in body]
+        stored = self.stored = set().union(*sets)
         if shadowed := (stored & _NEEDED) - {"math"}:
             return f"it has another {min(shadowed)}"
         if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in nodes):
@@ -83,7 +83,7 @@ class Plan:
         if why:
             return why
         skipped: set[ast.AST] = {item for item in node.body if isinstance(item, ast.FunctionDef) and item not in extra}
-        functions = self._functions(body)
+        functions = self._functions(body, sets)
         skipped.update(item for item, name in functions.items() if name != "gpt")
         replaced = {node for item in skipped for node in walk(item)}
         self.defined = [node for node in nodes if isinstance(node, ast.FunctionDef) and node not in replaced]
@@ -148,10 +148,9 @@ class Plan:
 
     # ---- functions and loops ----
 
-    def _functions(self, body: "list[ast.stmt]") -> "dict[ast.FunctionDef, str]":
-        """Functions that are the original's -> which."""
+    def _functions(self, body: "list[ast.stmt]", stored: "list[set[str]]") -> "dict[ast.FunctionDef, str]":
+        """Functions that are the original's -> which. stored: the names that each statement of the body sets."""
         found: dict[ast.FunctionDef, str] = {}
-        stored = [names_set(node) for node in body]
         for place, node in enumerate(body):
             if not isinstance(node, ast.FunctionDef) or node.decorator_list:
                 continue
