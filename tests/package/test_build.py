@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused", "part",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "transfer", "fused", "part",
            "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "hooks", "calls",
            "replay", "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
