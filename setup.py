@@ -115,6 +115,7 @@ LIBRARIES = [
 MODULES = {
     "simd": ["csrc/kernels/dispatch.c", "csrc/compiler/functions.c"],
     "documents": [],
+    "encoded": [],
     "mt19937": ["csrc/rng/mt19937.c"],
     "tape": ["csrc/base/vmem.c"],
     "lock": [],
@@ -146,13 +147,14 @@ MODULES = {
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
     "probes": [],
+    "part": [],
     "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/base/pool.c",
               "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
-# Module -> modules that are in its file: those that every run of the fused engine loads. A file of its own costs each of
-# them 0.1 ms at the start. microgpt/core/__init__.py finds them, by the same table.
-TOGETHER = {"fused": ["simd", "documents", "mt19937", "tape", "lock", "model", "adam"]}
+# Module -> modules that are in its file: those that every run of the fused engine loads, since a file of its own costs each of
+# them 0.1 ms at the start; and part, which calls the same C. microgpt/core/__init__.py finds them, by the same table.
+TOGETHER = {"fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part"]}
 
 
 def extension(name, together=()):

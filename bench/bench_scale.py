@@ -82,17 +82,17 @@ def measure(comm, shape=SHAPE, message=MESSAGE):
 
     from microgpt import GPT, Adam, Tokenizer, Trainer, load_docs
     from microgpt.core.fused import FusedEngine
+    from microgpt.core.part import BatchPart
 
     text, size = " ".join(load_docs()), shape["block_size"]
     docs = [text[i : i + size] for i in range(0, 64 * size, size)]
     tokenizer, rank, ranks = Tokenizer(docs), comm.Get_rank(), comm.Get_size()
     model = GPT(tokenizer.vocab_size, **shape)
-    adam, kernels, n, tokens = Adam(model), FusedEngine(model), model.num_params, BATCH * size
-    count = len(kernels.part_slices(ranks)) - 1
+    adam, part, n, tokens = Adam(model), BatchPart(FusedEngine(model), ranks), model.num_params, BATCH * size
     clock = time.thread_time  # processor time: other work on the machine counts less
     found = {
-        "token": timed(lambda: kernels.part_losses(docs[:BATCH], tokenizer.ids, BATCH), clock) / tokens / n,
-        "gradient": timed(lambda: kernels.part_gradients(0, count), clock) / tokens / n,
+        "token": timed(lambda: part.losses(docs[:BATCH], tokenizer.ids, BATCH), clock) / tokens / n,
+        "gradient": timed(lambda: part.add_gradients(0, len(part.starts) - 1), clock) / tokens / n,
         "adam": timed(adam.step, clock) / n,
         "exchange": timed(lambda: comm.allgather(("losses", [1.0] * BATCH)), repeats=100),
     }

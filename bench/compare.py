@@ -22,7 +22,7 @@ def main():
     p.add_argument("--input", metavar="FILE", type=cli.file, help="the text (default: the bundled names)")
     p.add_argument("--steps", type=cli.positive, metavar="N", help=f"steps per round (default {STEPS})")
     cli.add_field_options(p)
-    p.add_argument("--only", metavar="WORD,...", help="of our contenders, only those whose names contain one of these")
+    p.add_argument("--only", metavar="WORD,...", default="", help="of our contenders, only those whose names contain one of these")
     p.add_argument("--contender", action="append", default=[], type=cli.pair, metavar="NAME=FILE.py",
                    help="a Python file with make(task), like bench/numpy_gpt.py")  # fmt: skip
     args = cli.parse(p)
@@ -68,15 +68,13 @@ def contenders_of(args, field):
         original, swapped = ([Script(f"{name}{off}", path, field, on) for off, on in collectors]
                              for name, path in (("microgpt.py", args.script), ("microgpt.py with our Value", ours)))  # fmt: skip
         contenders = [*original, *contenders, *swapped]
-    base, contenders = contenders[:2], contenders[2:]
     contenders.append(field.trainer("graph", "graph"))
     contenders.append(field.trainer(f"fused ({chosen})", "fused"))
     contenders += [field.trainer(f"fused ({isa} forced)", "fused", environment={"MICROGPT_SIMD": isa}) for isa in others]
     contenders.append(field.module("NumPy, explicit backward", machine.BENCH / "numpy_gpt.py"))
     contenders += field.pytorch("PyTorch, eager, {precision}", args.torch_python, (1,) if args.quick else (1, BATCH))
-    if args.only:
-        contenders = [c for c in contenders if any(word in c.name for word in args.only.split(","))]
-    contenders = base + contenders + field.others(args.other)
+    contenders[2:] = [c for c in contenders[2:] if any(word in c.name for word in args.only.split(","))]
+    contenders += field.others(args.other)
     contenders += [field.module(name, os.path.abspath(path), precision="?") for name, path in args.contender]
     names = [c.name for c in contenders]
     if len(set(names)) < len(names):

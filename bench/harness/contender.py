@@ -26,35 +26,20 @@ class Result:
 
 
 class Contender:
-    """A name, and the state of its process. run(steps) returns the Result of `steps` steps after a first, untimed one.
+    """A contender in a child process that lives through all rounds (worker.py).
 
-    precision: "f64", "f32" or "?"; batch: documents per step; tolerance: how far its losses may be from the
+    given: what worker.py is given; python: its interpreter; package: the folder whose microgpt it imports, None for the
+    interpreter's own; precision: "f64", "f32" or "?"; batch: documents per step; tolerance: how far its losses may be from the
     original's, in the check before the timing; repeat: runs per round.
     """
 
-    def __init__(self, name, precision="f64", batch=1, tolerance=1e-9):
+    def __init__(self, name, given=None, environment=None, python=None, package=machine.ROOT, precision="f64", batch=1, tolerance=1e-9):
         self.name, self.precision, self.batch, self.tolerance = name, precision, batch, tolerance
-        self.versions, self.repeat = {}, 1
+        self.given, self.environment, self.python, self.package = given, environment, python or sys.executable, package
+        self.versions, self.repeat, self.process = {}, 1, None
 
     def start(self):
-        """Start, or raise Unavailable."""
-
-    def stop(self):
-        """End what start began."""
-
-
-class Worker(Contender):
-    """A contender in a child process that lives through all rounds (worker.py).
-
-    python: its interpreter; package: the folder whose microgpt it imports, None for the interpreter's own.
-    """
-
-    def __init__(self, name, given, environment=None, python=None, package=machine.ROOT, **kwargs):
-        super().__init__(name, **kwargs)
-        self.given, self.environment = given, environment
-        self.python, self.package, self.process = python or sys.executable, package, None
-
-    def start(self):
+        """Start the process, or raise Unavailable."""
         command = [self.python, str(machine.HARNESS / "worker.py"), json.dumps(self.given)]
         env = machine.child_environment(self.environment, self.package)
         try:
@@ -65,6 +50,7 @@ class Worker(Contender):
         self.versions = self._answer()["versions"]
 
     def run(self, steps):
+        """Return the Result of `steps` steps after a first, untimed one."""
         self.process.stdin.write(json.dumps({"steps": steps, "repeat": self.repeat}) + "\n")
         self.process.stdin.flush()
         return Result(steps, **self._answer())
@@ -95,6 +81,9 @@ class Script(Contender):
         self.command = [sys.executable, str(machine.HARNESS / "run_script.py"), os.path.abspath(path),
                         "collector" if collector else "no-collector", "-" if field.core is None else str(field.core)]  # fmt: skip
 
+    def start(self):
+        """Do nothing: no process lives between two runs."""
+
     def run(self, steps):
         done = subprocess.run([*self.command, str(steps)], cwd=self.folder, env=machine.child_environment(),
                               capture_output=True, encoding="utf-8")  # fmt: skip
@@ -104,7 +93,7 @@ class Script(Contender):
 
 
 class Field:
-    """Makes the contenders on the task in a folder, pinned to a core; keywords are those of Worker and Contender."""
+    """Makes the contenders on the task in a folder, pinned to a core; keywords are those of Contender."""
 
     def __init__(self, folder, core):
         self.folder, self.core = Path(folder), core
@@ -112,7 +101,7 @@ class Field:
     def module(self, name, file, options=None, collector=True, **kwargs):
         """Return the contender that a Python file makes with make(task, **options)."""
         given = {"file": str(file), "task": str(self.folder), "core": self.core, "options": options or {}, "collector": collector}
-        return Worker(name, given, **kwargs)
+        return Contender(name, given, **kwargs)
 
     def trainer(self, name, engine, options=None, **kwargs):
         """Return an engine of microgpt, behind its public Trainer with these options."""

@@ -50,9 +50,9 @@ static int amd_family(void)
     return (int)((eax >> 8 & 15) + (eax >> 20 & 255));
 }
 
-/* AMD's processors from Zen 5 (family 26) on, whose units for roots and divisions are 512 bits wide. On Zen 4, as on Intel's
- * processors, correcting the estimate takes less time. */
-static int has_fast_square_root(void) { return amd_family() >= 26; }
+/* AMD's processors with AVX-512, Zen 4 (family 25) and later. On Intel's, correcting the estimate takes less time. Measured:
+ * docs/develop/kernels.md. */
+static int has_fast_square_root(void) { return amd_family() >= 25; }
 
 /* Zen 4 (family 25, as Zen 3, which has no AVX-512), whose units are 256 bits wide. */
 static int has_half_units(void) { return amd_family() == 25; }

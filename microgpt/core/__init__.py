@@ -2,8 +2,10 @@
 
 the tape     tape (slots), lock, topo (the order of nodes), backward, rewiring; audit walks its invariants in a debug build
 Value        value (operators); functions, layers and gpt put the nodes of the script's functions on the tape
-the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), documents, simd
-the engine   fused: no graph; its file holds the modules that each run of it loads (_Together)
+the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), documents, encoded (their tokens),
+             simd
+the engine   fused: no graph; part: of a batch that several processes share; the file of fused holds other modules, too, those
+             that each run of it loads (_Together)
 compile      recording a call: tracing, traced, symbols, hooks, outside, recorder; replaying programs: dispatch, calls, replay,
              probes; elementwise: the optimizer loops of scripts
 """
@@ -46,4 +48,4 @@ if _path is None:
     if _path is None:
         raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder of its setup.py")
 # Before others, which may find files of an older build.
-_sys.meta_path.insert(0, _Together(_path, "adam fused lock model mt19937 simd tape documents"))
+_sys.meta_path.insert(0, _Together(_path, "adam documents encoded fused lock model mt19937 part simd tape"))

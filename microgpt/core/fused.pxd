@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t
 
 from microgpt.core._csrc cimport mg_engine, mg_poll
 from microgpt.core.adam cimport Adam
-from microgpt.core.documents cimport Encoded
+from microgpt.core.encoded cimport Encoded
 from microgpt.core.model cimport GPT
 from microgpt.core.mt19937 cimport MT19937
 
@@ -15,8 +15,7 @@ cdef class FusedEngine:
     cdef object lock        # held while the engine works: one call at a time
     cdef object interrupt   # the exception that a signal handler raised meanwhile
     cdef object check       # what to call now and then beside signal handlers, or None
-    cdef int64_t part       # documents of which part_losses has kept what gradients are made of
-    cdef int64_t num_slices # that part_slices has made
+    cdef int64_t kept       # documents of which the last BatchPart.losses has kept what gradients are made of
     cdef Encoded documents  # those in hand
 
     cdef int enter(self) except -1
@@ -25,3 +24,6 @@ cdef class FusedEngine:
     cdef int check_status(self, int status) except -1
     cdef int check_adam(self, Adam adam) except -1
     cdef train_steps(self, int64_t size, Adam adam, list losses)
+
+
+cdef double *new_doubles(Py_ssize_t count) except NULL

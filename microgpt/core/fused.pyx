@@ -30,11 +30,6 @@ from microgpt.core._csrc cimport (
     mg_engine_shares,
     mg_engine_sparse_layers,
     mg_next_probabilities,
-    mg_part_capacity,
-    mg_part_gradients,
-    mg_part_losses,
-    mg_part_slice_start,
-    mg_part_slices,
     mg_position_losses,
     mg_position_losses_of,
     mg_generate,
@@ -43,7 +38,7 @@ from microgpt.core._csrc cimport (
     mg_train_batches,
 )
 from microgpt.core.adam cimport Adam, raise_adam
-from microgpt.core.documents cimport Encoded
+from microgpt.core.encoded cimport Encoded
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
 from microgpt.core.mt19937 cimport MT19937
@@ -323,67 +318,6 @@ its own: the results are the same.
             self.check_status(status)
         finally:
             PyMem_Free(found)
-
-    def part_losses(self, documents, dict ids not None, int64_t batch_size, check=None):
-        """The losses of some documents of a batch, of which other processes have the rest: a list of floats.
-
-        documents, ids: as for `train`. check: called now and then; what it raises ends the call.
-        """
-        cdef int64_t count, i
-        cdef double *losses = NULL
-        cdef int status
-        self.enter()
-        try:
-            self.part = 0
-            self.documents.use_characters(ids)
-            self.documents.clear()
-            for document in documents:
-                self.documents.add(document, ids)
-            count = self.documents.count
-            losses = new_doubles(count)
-            self.check = check
-            with nogil:
-                status = mg_part_losses(self.engine, self.model.params_data, self.model.params_grad, self.documents.tokens,
-                                        self.documents.starts, count, batch_size, &self.poll, losses)
-            self.check_status(status)
-            self.part = count
-            return [losses[i] for i in range(count)]
-        finally:
-            self.check = None
-            PyMem_Free(losses)
-            self.lock.release()
-
-    def part_gradients(self, int64_t first, int64_t end):
-        """Add the gradients of the documents of `part_losses`, the last first, to `model.grad`, for some slices of parameters.
-
-        Cannot be interrupted.
-        """
-        cdef int status
-        self.enter()
-        try:
-            if not 0 <= first <= end <= self.num_slices:
-                raise ValueError(f"first and end must be from 0 to {self.num_slices}, not {first} and {end}")
-            with nogil:
-                status = mg_part_gradients(self.engine, self.part, first, end, self.model.params_grad)
-            self.check_status(status)
-        finally:
-            self.lock.release()
-
-    def part_slices(self, int64_t processes):
-        """Cut the parameters into slices for so many processes; the indices at which they begin, and the number of parameters."""
-        cdef int64_t i
-        cdef int status
-        self.enter()
-        try:
-            status = mg_part_slices(self.engine, processes, &self.num_slices)
-            self.check_status(status)
-            return [mg_part_slice_start(self.engine, i) for i in range(self.num_slices + 1)]
-        finally:
-            self.lock.release()
-
-    def part_capacity(self):
-        """How many documents as long as the block one call of `part_losses` should have at most, for the sake of memory."""
-        return mg_part_capacity(self.engine, self.model.block_size)
 
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:

@@ -35,7 +35,7 @@ def simd_info():
     MICROGPT_SIMD names. math: "vector" if exp and ** are computed in vectors, "libm" if the C library is called for each
     of them, because it is not one that rounds as closely as the proofs in docs/explain/exactness.md need. square_root:
     "instruction" if Adam takes roots by the processor's own instruction, "estimate" where correcting its estimate is faster
-    (AVX-512 before Zen 5). units: "half" if matrix products are arranged for a processor that executes an instruction on a vector
+    (AVX-512 but on AMD's processors). units: "half" if matrix products are arranged for a processor that executes an instruction on a vector
     in two halves (AVX-512 on Zen 4), else "whole".
     """
     compiled, supported = [], []

@@ -123,9 +123,10 @@ class _FusedPart:
     """Kernels that keep what the gradients of matrices are made of, and then go through the parameters in slices."""
 
     def __init__(self, engine: Fused, ranks: int) -> None:
-        self.model, self.adam, self.kernels = engine.model, engine.adam, engine.kernels
-        self.capacity: int = self.kernels.part_capacity()
-        starts = self.kernels.part_slices(ranks)
+        from ..core.part import BatchPart
+
+        self.model, self.adam, self.part = engine.model, engine.adam, BatchPart(engine.kernels, ranks)
+        self.capacity, starts = self.part.capacity, self.part.starts
         chunk = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, starts[-1] // (8 * ranks)))
         self.slices, first = [], 0  # type: Chunks, int
         for i, start in enumerate(starts):
@@ -144,13 +145,13 @@ class _FusedPart:
     def losses(
         self, docs: "list[str]", tokenizer: "Tokenizer", batch_size: int, check: "Callable[[], None]"
     ) -> "list[float]":
-        return self.kernels.part_losses(docs, tokenizer.ids, batch_size, check)
+        return self.part.losses(docs, tokenizer.ids, batch_size, check)
 
     def gradients(self) -> "Array":
         return self.model.grad  # type: ignore[no-any-return]  # a view; model is Any
 
     def add(self, chunk: int) -> None:
-        self.kernels.part_gradients(*self.slices[chunk])
+        self.part.add_gradients(*self.slices[chunk])
 
     def update(self) -> None:
         if self.adam.may_stop_midway():

@@ -79,7 +79,7 @@ def test_matrix_products_match_scalar_loops(kernels, n, nout, nin):
     product = [[dot(w[o], x[p], range(nin)) for o in range(nout)] for p in range(n)]
 
     out = kernels.panels(np.zeros((n, nout)))
-    forward = args("mg_linear_forward_args", panels=panels, nout=nout, nin=nin, w=weights, x=xs, x_stride=nin * lanes,
+    forward = args("mg_linear_forward_args", n=n, nout=nout, nin=nin, w=weights, x=xs, x_stride=nin * lanes,
                    out=out, out_stride=nout * lanes)  # fmt: skip
     kernels.linear_forward(forward)
     same(kernels.rows(out, n, nout), product)
@@ -89,7 +89,7 @@ def test_matrix_products_match_scalar_loops(kernels, n, nout, nin):
 
     descending = range(nout - 1, -1, -1)
     dx = kernels.panels(np.zeros((n, nin)))
-    backward = args("mg_linear_backward_input_args", panels=panels, nout=nout, ncols=nin, w=weights, w_stride=nin,
+    backward = args("mg_linear_backward_input_args", n=n, nout=nout, ncols=nin, w=weights, w_stride=nin,
                     dy=dys, dy_stride=nout * lanes, dx=dx, dx_stride=nin * lanes)  # fmt: skip
     kernels.linear_backward_input(backward)
     same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], descending) for i in range(nin)] for p in range(n)])
@@ -161,7 +161,7 @@ def test_skipping_inactive_rows_gives_the_same_bits(kernels, size):
     weights = unaligned(w)
     out, expected = kernels.panels(np.zeros((n, nin))), kernels.panels(np.zeros((n, nin)))
     kernels.linear_forward_active(nin, nactive, active, weights, size, hs, kernels.panels(residual), out)
-    all_rows = args("mg_linear_forward_args", panels=1, nout=nin, nin=size, w=weights, x=hs,
+    all_rows = args("mg_linear_forward_args", n=n, nout=nin, nin=size, w=weights, x=hs,
                     residual=kernels.panels(residual), out=expected)  # fmt: skip
     kernels.linear_forward(all_rows)
     same(out, expected)
@@ -169,7 +169,7 @@ def test_skipping_inactive_rows_gives_the_same_bits(kernels, size):
     dr, all_dr = kernels.panels(np.zeros((n, size))), kernels.panels(np.zeros((n, size)))
     dys = kernels.panels(dy)
     kernels.linear_backward_input_active(nin, nactive, active, weights, size, dys, dr)
-    kernels.linear_backward_input(args("mg_linear_backward_input_args", panels=1, nout=nin, ncols=size, w=weights,
+    kernels.linear_backward_input(args("mg_linear_backward_input_args", n=n, nout=nin, ncols=size, w=weights,
                                        w_stride=size, dy=dys, dx=all_dr))  # fmt: skip
     kernels.relu_backward(nactive, active, hs, dr)
     kernels.relu_backward(size, None, hs, all_dr)

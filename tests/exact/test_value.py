@@ -255,7 +255,7 @@ def test_fused_training_does_not_load_the_graph_engine():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["adam documents fused lock model mt19937 simd tape", "True"]
+    assert done.stdout.splitlines() == ["adam documents encoded fused lock model mt19937 simd tape", "True"]
 
 
 @pytest.mark.parametrize("thing", [Value, linear, softmax])

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "documents", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused",
+MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused", "part",
            "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "twins", "stand_ins",
            "hooks", "calls",
            "replay", "dispatch", "probes"]  # fmt: skip
@@ -70,7 +70,7 @@ FUSED_IN_SOURCES = Counter(
     product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_near=4, root_of_near=3,  # exact
     square_of=2, root_of=2,
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam_update, adam_unresolved
+    decay=1, adam_moments=1, adam_other=1, adam_resolve_v=1, adam_resolve_data=1,  # adam_update, adam_unresolved
 )  # fmt: skip
 
 

@@ -2,19 +2,9 @@
 #ifndef MG_BODY_LINEAR_BACKWARD_H
 #define MG_BODY_LINEAR_BACKWARD_H
 
-#include "kernels/body/tile.h"
-#include "kernels/kernels.h"
+#include "kernels/body/linear_columns.h"
 
 /* ---- dx[i] = sum of w[o][i] * dy[o], o in the given order ---- */
-
-/* Long rows are taken in blocks, all columns of a block before the next block: memory is then read front to back, and
- * the next block is fetched while this one is used. A block fits the first-level cache. */
-ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
-
-ALWAYS int64_t input_row(int ordered, mg_linear_backward_input_args a, int64_t s)
-{
-    return ordered ? a.order[s] : a.nout - 1 - s;
-}
 
 /* Rows `first` to `last` of the order; the sums continue from dx if first > 0. The columns are adjacent, or those in
  * `active` (one panel). ordered, a constant: whether a.order is to be used. */
@@ -64,16 +54,6 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
     }
 }
 
-/* The arguments for the columns from c on. With `active` the columns are named there. */
-ALWAYS mg_linear_backward_input_args input_from_column(mg_linear_backward_input_args a, const int32_t *active, int64_t c)
-{
-    if (!active) {
-        a.w += c;
-        a.dx += c * LANES;
-    }
-    return a;
-}
-
 ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_linear_backward_input_args a,
                        const int32_t *active)
 {
@@ -95,8 +75,14 @@ ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_
 
 ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_args a)
 {
-    for (int64_t b = 0, step; b < a.panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
-        step = TILE_WIDE && units_are_half ? 1 : MG_LANES == 2 && b + 4 <= a.panels ? 4 : b + 2 <= a.panels ? 2 : 1;
+    const int64_t panels = panels_of(a.n);
+    for (int64_t b = 0, step; b < panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
+        const int64_t left = a.n - b * LANES;
+        if (left < LANES && columns_pay(left, a.nout)) {
+            columns_of(ordered, left, a);
+            return;
+        }
+        step = TILE_WIDE && units_are_half ? 1 : MG_LANES == 2 && b + 4 <= panels ? 4 : b + 2 <= panels ? 2 : 1;
         for (int64_t first = 0; first < a.nout || first == 0; first += block) {
             const int64_t last = a.nout - first < block ? a.nout : first + block;
             switch (step) {
@@ -129,7 +115,7 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
 static void linear_backward_input_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                          int64_t w_stride, const double *dy, double *dx)
 {
-    mg_linear_backward_input_args a = {1, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
+    mg_linear_backward_input_args a = {LANES, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
     if (w_stride == 64) {
         a.w_stride = 64;
         input_cols(1, 0, 0, nout, a, active);

@@ -65,24 +65,64 @@ ALWAYS void forward_rows(int panels, int by_four, mg_linear_forward_args a, int6
 #undef FORWARD
 }
 
+#if MG_LANES == 8
+/* The same for the lower half of one panel; the other lanes become 0, or the residual. */
+ALWAYS void forward_half_tile(int rows, mg_linear_forward_args a)
+{
+    half_vec sum[8];
+    UNROLL for (int r = 0; r < rows; r++) sum[r] = (half_vec){0};
+    for (int64_t i = 0; i < a.nin; i++) {
+        const half_vec xi = half_load(a.x + i * LANES);
+        UNROLL for (int r = 0; r < rows; r += 4) {
+            half_vec product[4];
+            UNROLL for (int k = 0; k < 4; k++)
+                if (r + k < rows) product[k] = half_set(a.w[(r + k) * a.nin + i]) * xi;
+            /* As in add_products. */
+            if (r + 4 <= rows) __asm__("" : "+v"(product[0]), "+v"(product[1]), "+v"(product[2]), "+v"(product[3]));
+            UNROLL for (int k = 0; k < 4; k++)
+                if (r + k < rows) sum[r + k] += product[k];
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        vec y = vec_of_half(sum[r]);
+        if (a.residual) y += vec_load(a.residual + r * LANES);
+        vec_store(a.out + r * LANES, y);
+    }
+}
+
+ALWAYS void forward_half(mg_linear_forward_args a)
+{
+    int64_t o = 0;
+    for (; o + 8 <= a.nout; o += 8) forward_half_tile(8, forward_from_row(a, a.nin, o));
+    if (o + 4 <= a.nout) {
+        forward_half_tile(4, forward_from_row(a, a.nin, o));
+        o += 4;
+    }
+    for (; o < a.nout; o++) forward_half_tile(1, forward_from_row(a, a.nin, o));
+}
+#else
+ALWAYS void forward_half(mg_linear_forward_args a) { (void)a; }
+#endif
+
 ALWAYS void forward_panels(int half, mg_linear_forward_args a)
 {
-    while (a.panels > 0) {
-        int step;
-        if (half) {
+    for (int64_t panels = panels_of(a.n), step; panels > 0; panels -= step, a.n -= step * LANES) {
+        if (half && a.n <= LANES / 2) {
+            step = 1;
+            forward_half(a);
+        } else if (half) {
             step = 1;
             forward_rows(1, 1, a, a.nin, NULL);
-        } else if (a.panels >= TILE_PANELS) {
+        } else if (panels >= TILE_PANELS) {
             step = TILE_PANELS;
             forward_rows(TILE_PANELS, 0, a, a.nin, NULL);
-        } else if (a.panels >= 2) {
+        } else if (panels >= 2) {
             step = 2;
             forward_rows(2, 0, a, a.nin, NULL);
         } else {
             step = 1;
             forward_rows(1, 0, a, a.nin, NULL);
         }
-        a.panels -= step;
         a.x += step * a.x_stride;
         a.out += step * a.out_stride;
         if (a.residual) a.residual += step * a.out_stride;
@@ -109,7 +149,7 @@ static void linear_forward(const mg_linear_forward_args *args)
 static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                   int64_t w_stride, const double *x, const double *residual, double *out)
 {
-    const mg_linear_forward_args a = {1, nout, nactive, w, x, 0, residual, out, 0};
+    const mg_linear_forward_args a = {LANES, nout, nactive, w, x, 0, residual, out, 0};
     if (w_stride != 64)
         forward_rows(1, 0, a, w_stride, active);
     else if (TILE_WIDE && units_are_half)
