@@ -141,6 +141,8 @@ MODULES = {
     "strays": [],
     "operators": [],
     "reading": [],
+    "twins": [],
+    "stand_ins": [],
     "hooks": [],
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),
