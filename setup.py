@@ -140,8 +140,8 @@ MODULES = {
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
     "probes": [],
-    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/base/pool.c",
-              "csrc/model/layout.c", "csrc/rng/mt19937.c"],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/counter.c", "csrc/base/poll.c",
+              "csrc/base/pool.c", "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
 EXTENSIONS = [

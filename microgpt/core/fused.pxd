@@ -1,6 +1,6 @@
 from libc.stdint cimport int32_t, int64_t
 
-from microgpt.core._csrc cimport mg_engine, mg_poll
+from microgpt.core._csrc cimport mg_crew, mg_engine, mg_poll
 from microgpt.core.adam cimport Adam
 from microgpt.core.model cimport GPT
 from microgpt.core.mt19937 cimport MT19937
@@ -16,6 +16,9 @@ cdef class FusedEngine:
     cdef object check       # what to call now and then beside signal handlers, or None
     cdef int64_t part       # documents of which part_losses has kept what gradients are made of
     cdef int64_t num_slices # that part_slices has made
+    cdef mg_crew *crew      # of processes that train together; NULL: this one trains alone
+    cdef Py_buffer crew_memory
+    cdef int64_t crew_batch, crew_steps # documents of its steps; steps taken
     cdef int32_t *tokens    # documents in hand
     cdef Py_ssize_t tokens_capacity
     cdef dict ids           # the token ids of characters: a copy of what the last call that was given any was given
@@ -32,5 +35,6 @@ cdef class FusedEngine:
     cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters)
     cdef raise_status(self, int status)
+    cdef void end_crew(self) noexcept
     cdef int check_adam(self, Adam adam) except -1
     cdef train_steps(self, int64_t *starts, int64_t steps, int64_t size, Adam adam, list losses)
