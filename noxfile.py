@@ -15,6 +15,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import nox
@@ -28,6 +29,7 @@ from sessions import (  # noqa: E402
     building,
     built_in_place,
     copy_of_sources,
+    kept_builds,
     last_line,
     need,
     proof,
@@ -246,27 +248,27 @@ def targets_ok(session, *names, env=None):
 @proof("ci")
 def processors(session):
     """csrc and its tests on this processor, with and without FMA, and on musl"""
-    return targets_ok(session, "gcc", "gcc, glibc without FMA", "gcc, musl")
+    return targets_ok(session, *(session.posargs or ("gcc", "gcc, glibc without FMA", "gcc, musl")))
 
 
 @proof()
 def emulated(session):
     """csrc and its tests on other processors, NEON and a big-endian one, under an emulator (minutes)"""
-    return targets_ok(session, "gcc, aarch64", "gcc, s390x")
+    return targets_ok(session, *(session.posargs or ("gcc, aarch64", "gcc, s390x")))
 
 
 @proof()
 def targets(session):
     """csrc compiles for every target of the wheel table, and gives the script's bits wherever it can run"""
     zig = venv(session, "zig", "--require-hashes", "-r", ROOT / "tools/requirements/targets.txt")
-    return targets_ok(session, env={"PATH": f"{zig}{os.pathsep}{os.environ['PATH']}"})
+    return targets_ok(session, *session.posargs, env={"PATH": f"{zig}{os.pathsep}{os.environ['PATH']}"})
 
 
 @proof()
 def compilers(session):
     """csrc and the package, by every compiler that is installed, with whatever a user may have in CFLAGS"""
-    said = [last_line(run(session, test_python(session), source() / "tools/targets.py", "--flags"))]
-    for compiler in ("gcc", "gcc-11", "clang"):
+    said = [last_line(run(session, test_python(session), source() / "tools/targets.py", "--flags", *session.posargs))]
+    for compiler in session.posargs or ("gcc", "gcc-11", "clang"):
         flags = ["-march=native", "-Ofast -ffast-math -ffp-contract=fast -march=native -flto"]
         if platform.machine() == "x86_64":
             flags += ["-march=x86-64-v2", "-march=x86-64-v3", "-march=x86-64-v4"]
@@ -282,14 +284,11 @@ def compilers(session):
 
 # ---- memory and long runs ----
 
-# Without the tests that speak of the flags of a build, or limit or count memory, of which a sanitizer takes much for
-# itself; without mypy; and without those of the reference engine alone, which runs nothing that was compiled, and that slowly. What
-# a sanitizer writes before it ends the process must not go where pytest would have shown it later.
+# Without the tests that speak of the flags of a build; without those that measure memory, of which a sanitizer takes much for
+# itself and keeps what was freed; without mypy; and without those of the reference engine alone, which runs nothing that was
+# compiled, and that slowly. What a sanitizer writes before it ends the process must not go where pytest would have shown it later.
 NOT_SANITIZED = ["--ignore", "tests/package", "--ignore", "tests/exact/test_golden_reference.py",
-                 "--deselect", "tests/robust/test_value_memory.py", "--deselect", "tests/robust/test_leaks.py",
-                 "--deselect", "tests/robust/test_thread_pool.py::test_a_thousand_pools_leave_nothing",
-                 "--deselect", "tests/robust/test_compile_processes.py::test_compilations_leave_nothing_behind",  # asan keeps what is freed
-                 "-k", "not [reference", "--capture=sys", "-x"]  # fmt: skip
+                 "-m", "not measures_memory", "-k", "not [reference", "--capture=sys", "-x"]  # fmt: skip
 
 
 def sanitizer_environment(session):
@@ -440,11 +439,14 @@ def bench(session):
 @proof()
 def mutants(session):
     """each mistake of tools/mutants.json, put into a copy of the sources, is detected by its session"""
-    results = []
-    for mutant in json.loads((ROOT / "tools/mutants.json").read_text(encoding="utf-8")):
+    table = json.loads((ROOT / "tools/mutants.json").read_text(encoding="utf-8"))
+    if unknown := set(session.posargs) - {mutant[key] for mutant in table for key in ("name", "session")}:
+        session.error(f"no such mistake or session: {', '.join(sorted(unknown))}")
+    results, env = [], {**kept_builds(session), "PROVE_PYTHONS": "1", "PROVE_SECONDS": "10"}
+    for mutant in table:
         if session.posargs and not {mutant["name"], mutant["session"]} & set(session.posargs):
             continue
-        folder = copy_of_sources(f"mutant-{len(results)}")
+        start, folder = time.monotonic(), copy_of_sources(f"mutant-{len(results)}")
         file = folder / mutant["file"]
         text = file.read_text(encoding="utf-8")
         if mutant["old"] not in text:
@@ -452,11 +454,11 @@ def mutants(session):
         file.write_text(text.replace(mutant["old"], mutant["new"]), encoding="utf-8")
         environments = Path(session.cache_dir).resolve().parent  # those of this run, not new ones in the copy
         output = run(session, sys.executable, "-m", "nox", "-f", folder / "noxfile.py", "--envdir", environments,
-                     "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, succeeds=False)  # fmt: skip
+                     "-s", mutant["session"], "--", *mutant["tests"], cwd=folder, env=env, succeeds=False)  # fmt: skip
         skipped = re.search(rf"^{mutant['session']} +skipped .*", output, re.M)
         failed = re.search(rf"^{mutant['session']} +FAILED ", output, re.M)
         result = "skipped" if skipped else "detected" if failed and re.search(mutant["says"], output) else "UNNOTICED"
-        print(f"{mutant['session']:12} {mutant['name']}: {result}", flush=True)
+        print(f"{mutant['session']:12} {mutant['name']}: {result}, {time.monotonic() - start:.0f} s", flush=True)
         if result == "UNNOTICED":
             print(*output.splitlines()[-30:], sep="\n")
         results.append(result)

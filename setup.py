@@ -100,7 +100,7 @@ if WINDOWS:
 HEADERS = sorted(path for path in glob("csrc/**/*.h", recursive=True) if "tests" not in Path(path).parts)
 C_SOURCES = sorted(path for path in glob("csrc/**/*.c", recursive=True) if "tests" not in Path(path).parts)
 
-# One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd links them.
+# One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd uses them.
 LIBRARIES = [
     (f"mg_isa_{isa}", {
         "sources": [f"csrc/kernels/isa/{isa}.c"],
@@ -111,10 +111,11 @@ LIBRARIES = [
     for isa, flags in ISAS.items()
 ]
 
-# Extension module -> its C sources beside the .pyx.
+# Compiled module -> its C sources beside the .pyx.
 MODULES = {
     "simd": ["csrc/kernels/dispatch.c", "csrc/compiler/functions.c"],
-    "text_lines": [],
+    "documents": [],
+    "encoded": [],
     "mt19937": ["csrc/rng/mt19937.c"],
     "tape": ["csrc/base/vmem.c"],
     "lock": [],
@@ -134,29 +135,45 @@ MODULES = {
     "symbols": [],
     "traced": [],
     "tracing": [],
+    "guards": [],
     "outside": [],
+    "strays": [],
+    "operators": [],
+    "reading": [],
     "hooks": [],
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
     "probes": [],
+    "part": [],
     "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/counter.c", "csrc/base/poll.c",
               "csrc/base/pool.c", "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
-EXTENSIONS = [
-    Extension(
+# Module -> modules that are in its file: those that every run of the fused engine loads, since a file of its own costs each of
+# them 0.1 ms at the start; and part, which calls the same C. microgpt/core/__init__.py finds them, by the same table.
+TOGETHER = {"fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part"]}
+
+
+def extension(name, together=()):
+    """The extension of a module, and of the modules that are in its file."""
+    names = [name, *together]
+    return Extension(
         f"microgpt.core.{name}",
-        [f"microgpt/core/{name}.pyx", *sources],
+        [*(f"microgpt/core/{each}.pyx" for each in names), *sorted({source for each in names for source in MODULES[each]})],
         include_dirs=["csrc"],
-        # Touching a header, a kernel or a declaration rebuilds every module.
-        depends=[*HEADERS, *C_SOURCES, *sorted(glob("microgpt/core/*.pxd"))],
+        # Touching a header, a kernel, a declaration or these tables rebuilds every module.
+        depends=["setup.py", *HEADERS, *C_SOURCES, *sorted(glob("microgpt/core/*.pxd"))],
         define_macros=[(f"MG_HAVE_{isa.upper()}", "1") for isa in ISAS],
         extra_compile_args=EXACT + VISIBILITY + VARIANT_FLAGS,
         extra_link_args=LINK,
+        export_symbols=[f"PyInit_{each}" for each in names],
     )
-    for name, sources in MODULES.items()
-]
+
+
+# The largest first: they are compiled at the same time.
+EXTENSIONS = [extension(name, others) for name, others in TOGETHER.items()]
+EXTENSIONS += [extension(name) for name in MODULES if name not in {*TOGETHER, *sum(TOGETHER.values(), [])}]
 
 
 def use_clang_cl(compiler):
@@ -236,11 +253,17 @@ class BuildExtensions(build_ext):
             "wraparound": False,
             "initializedcheck": "debug" in VARIANTS,
         }
-        # force: a variant changes no source, and would not be noticed.
-        translated = cythonize(list(self.extensions), compiler_directives=directives, force=bool(VARIANTS))
-        for extension, its in zip(self.extensions, translated, strict=True):
-            assert extension.name == its.name
-            vars(extension).update(vars(its))  # what setuptools has noted in an extension stays
+        # Cython translates one module of an extension. force: a variant changes no source, and would not be noticed. cache:
+        # translations are kept, by the content of what they are made of, where this variable of Cython's says (not those of variants).
+        translated = {its.name.rpartition(".")[2]: its for its in cythonize(
+            [extension(name) for name in MODULES], compiler_directives=directives, force=bool(VARIANTS),
+            cache="CYTHON_CACHE_DIR" in os.environ)}  # fmt: skip
+        for each in self.extensions:
+            name, c_files = each.name.rpartition(".")[2], []
+            for its in (translated[other] for other in (name, *TOGETHER.get(name, ()))):
+                assert its.define_macros == translated[name].define_macros, "a file of several modules is compiled with one set of macros"
+                c_files += its.sources
+            vars(each).update(vars(translated[name]), sources=sorted({*c_files}), export_symbols=each.export_symbols)
         super().build_extensions()
 
     def build_extension(self, ext):

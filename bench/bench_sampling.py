@@ -13,8 +13,6 @@ from time import perf_counter
 import tables
 from harness import cli, machine, micro
 
-machine.find_package()
-
 ENGINES, STEPS, COMPARED = ("fused", "graph", "reference"), 1000, 20
 DRAWN = [("fused", 20), ("fused", 1000), ("fused", 5000), ("graph", 20), ("reference", 20)]  # engine, texts
 

@@ -15,14 +15,13 @@ import os
 import subprocess
 import sys
 import time
+import timeit
 from functools import partial
 from pathlib import Path
 
 import tables
-from harness import cli, machine
+from harness import cli, machine, report
 from harness.measure import median
-
-machine.find_package()
 
 SHAPE, BATCH, STEPS, ROUNDS = {"n_embd": 128, "n_layer": 4, "block_size": 64}, 16, 8, 5
 #: With --quick: the model, and the numbers in a large message.
@@ -42,8 +41,8 @@ RANKS, VOCAB, MESSAGE = [2**i for i in range(10)], 27, 1 << 20
 def main():
     p = cli.parser(__doc__, ROUNDS)
     p.add_argument("--picture", metavar="FILE", help="draw the predictions (needs matplotlib)")
-    args, warnings = p.parse_args(), machine.warnings_before()
-    rounds = [{ranks: job(ranks, args.quick) for ranks in (1, 2, 3)} for _ in range(cli.pace(args).rounds)]
+    args, warnings = cli.parse(p), machine.warnings_before()
+    rounds = [{ranks: job(ranks, args.quick) for ranks in (1, 2, 3)} for _ in range(args.rounds)]
     jobs = {ranks: {name: median(found[ranks][name] for found in rounds) for name in rounds[0][ranks]} for ranks in (1, 2, 3)}
     costs = {**jobs[1], "exchange": jobs[2]["exchange"]}
     here = jobs[2]["latency"], 8 * MESSAGE / jobs[2]["message"]
@@ -56,8 +55,8 @@ def main():
              f"predicted {expected[1][i] / expected[ranks][i]:.2f}"
              for i, how in enumerate(("", " by messages")) for ranks, one in jobs.items() if ranks > i]  # fmt: skip
     notes += [f"messages of {ranks} ranks: {jobs[ranks]['chain'] * 1e3:.1f} ms" for ranks in (2, 3)]
-    cli.finish("scale", args, machine.describe(None), warnings, [tables.scale], notes,
-               jobs=jobs, expected_here=expected, speedups=speedups)  # fmt: skip
+    report.finish("scale", args, machine.describe(None), warnings, [tables.scale], notes,
+                  jobs=jobs, expected_here=expected, speedups=speedups)  # fmt: skip
     if args.picture:
         draw(speedups, args.picture)
 
@@ -75,12 +74,7 @@ def job(ranks, quick):
 
 def timed(work, clock=time.perf_counter, repeats=7):
     """Return the median of the seconds that work() takes."""
-    seconds = []
-    for _ in range(repeats):
-        before = clock()
-        work()
-        seconds.append(clock() - before)
-    return median(seconds)
+    return median(timeit.repeat(work, timer=clock, repeat=repeats, number=1))
 
 
 def measure(comm, shape=SHAPE, message=MESSAGE):
@@ -89,18 +83,18 @@ def measure(comm, shape=SHAPE, message=MESSAGE):
 
     from microgpt import GPT, Adam, Tokenizer, Trainer, load_docs
     from microgpt.core.fused import FusedEngine
+    from microgpt.core.part import BatchPart
     from microgpt.distributed import crew
 
     text, size = " ".join(load_docs()), shape["block_size"]
     docs = [text[i : i + size] for i in range(0, 64 * size, size)]
     tokenizer, rank, ranks = Tokenizer(docs), comm.Get_rank(), comm.Get_size()
     model = GPT(tokenizer.vocab_size, **shape)
-    adam, kernels, n, tokens = Adam(model), FusedEngine(model), model.num_params, BATCH * size
-    count = len(kernels.part_slices(ranks)) - 1
+    adam, part, n, tokens = Adam(model), BatchPart(FusedEngine(model), ranks), model.num_params, BATCH * size
     clock = time.thread_time  # processor time: other work on the machine counts less
     found = {
-        "token": timed(lambda: kernels.part_losses(docs[:BATCH], tokenizer.ids, BATCH), clock) / tokens / n,
-        "gradient": timed(lambda: kernels.part_gradients(0, count), clock) / tokens / n,
+        "token": timed(lambda: part.losses(docs[:BATCH], tokenizer.ids, BATCH), clock) / tokens / n,
+        "gradient": timed(lambda: part.add_gradients(0, len(part.starts) - 1), clock) / tokens / n,
         "adam": timed(adam.step, clock) / n,
         "exchange": timed(lambda: comm.allgather(("losses", [1.0] * BATCH)), repeats=100),
     }

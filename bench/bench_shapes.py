@@ -10,9 +10,9 @@ import re
 import statistics
 
 import tables
-from harness import cli, contest, field, machine, task
-
-machine.find_package()
+from harness import cli, machine, task
+from harness.contender import BATCH
+from harness.contest import Contest
 
 SHAPES = {
     **{f"n_embd {n}": {"n_embd": n} for n in (16, 64, 128, 256)},
@@ -31,23 +31,22 @@ MOST_OPERATIONS = 6e7
 def main():
     p = cli.parser(__doc__, ROUNDS)
     p.add_argument("--only", metavar="WORD", default="", help="only the models whose names contain this word")
-    field.add_field_options(p)
-    args = p.parse_args()
-    core, warnings, pace = machine.choose_core(), machine.warnings_before(), cli.pace(args)
+    cli.add_field_options(p)
+    args = cli.parse(p)
+    contest = Contest(args, machine.choose_core())
     names = [name for name in SHAPES if args.only in name][: 2 if args.quick else None]
-    rows, absent, more = contest.each("shapes", names, 6 + len(args.other), pace, lambda *of: play(args, core, pace, *of))
-    described = machine.describe(core, [c for row in rows for c in row["contenders"]])
+    rows = contest.each(names, lambda *of: play(args, contest, *of))
     notes = [
         "One thread, medians, the same documents for all. Operations are counted from the shape. float32 is other work than",
         "float64, and a batch of 16 is other work than 16 steps. Same bits: all losses and the final parameters of the fused",
         "engine, compared with the graph engine's where its graph fits into memory.",
     ]
-    cli.finish("shapes", args, described, warnings + more, [tables.shapes], notes, absent, rows=rows,
-               others=[name for name, _ in args.other], exact_flops=machine.exact_peak(core))  # fmt: skip
+    contest.finish("shapes", [tables.shapes], notes, rows=rows, others=[name for name, _ in args.other],
+                   exact_flops=machine.exact_peak(contest.core))  # fmt: skip
 
 
-def play(args, core, pace, name, folder, progress):
-    """Return [the row of one model], {name: why it was not run}, and warnings."""
+def play(args, contest, name, field):
+    """Return [the row of one model]."""
     from microgpt import Config, load_docs
 
     shape = dict(SHAPES[name])
@@ -56,22 +55,22 @@ def play(args, core, pace, name, folder, progress):
         docs = synthetic_documents(length or 7, letters or 26)
     else:
         docs = text_documents(shape["block_size"]) if "text" in name else load_docs()
-    documents = field.BATCH if args.quick else DOCUMENTS
-    the_task = task.write(folder, docs, documents + 4 * field.BATCH, **shape)
-    positions, vocab_size, sizes = the_task.positions(documents), the_task.vocab_size, Config(**the_task.settings)
+    documents = BATCH if args.quick else DOCUMENTS
+    the_task = task.write(field.folder, docs, documents + 4 * BATCH, **shape)
+    vocab_size, sizes = the_task.vocab_size, Config(**the_task.settings)
+    positions = [min(sizes.block_size, len(tokens) - 1) for tokens in the_task.tokens[:documents]]
     # Position embeddings that no document reaches take no work.
     operations = statistics.fmean(flops(n, vocab_size, sizes.replace(block_size=max(positions))) for n in positions)
     contenders = [
-        field.trainer("fused", "fused", folder, core),
-        *field.others(args, folder, core),
-        field.module("NumPy", machine.BENCH / "numpy_gpt.py", folder, core),
-        *field.pytorch("PyTorch {dtype}", folder, core, args.torch_python, (1, field.BATCH)),
+        field.trainer("fused", "fused"),
+        *field.others(args.other),
+        field.module("NumPy", machine.BENCH / "numpy_gpt.py"),
+        *field.pytorch("PyTorch {dtype}", args.torch_python, (1, BATCH)),
     ]
-    judge = field.trainer("graph", "graph", folder, core) if operations <= MOST_OPERATIONS else None
-    rows, absent, warnings = contest.play(contenders, judge, the_task, documents, pace, progress)
-    row = {"name": name, "vocab_size": vocab_size, **the_task.settings, "positions": statistics.fmean(positions),
-           "documents": documents, "num_params": sizes.num_params(vocab_size), "flops": operations, "contenders": rows}  # fmt: skip
-    return [row], absent, warnings
+    judge = field.trainer("graph", "graph") if operations <= MOST_OPERATIONS else None
+    rows = contest.play(contenders, judge, the_task, documents)
+    return [{"name": name, "vocab_size": vocab_size, **the_task.settings, "positions": statistics.fmean(positions),
+             "documents": documents, "num_params": sizes.num_params(vocab_size), "flops": operations, "contenders": rows}]  # fmt: skip
 
 
 def flops(positions, vocab_size, sizes):

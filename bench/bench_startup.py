@@ -12,8 +12,6 @@ import tempfile
 import tables
 from harness import cli, machine, micro
 
-machine.find_package()
-
 TRAIN = ("-m", "microgpt.train")
 COMMANDS = {
     "python -c pass": ("-c", "pass"),

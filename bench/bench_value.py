@@ -15,14 +15,13 @@ from time import perf_counter
 import tables
 from harness import cli, machine, measure, micro
 
-machine.find_package()
-
 #: Operator -> the nodes that the script's class creates: a constant is a node, a difference is a + (b * -1).
 OPERATORS = {
     "Value(1.5)": 1, "a + b": 1, "a + 1.5": 2, "a * b": 1, "a * 1.5": 2, "-a": 2, "a - b": 3, "a / b": 2, "a ** 2": 1,
     "a ** -0.5": 1, "a.exp()": 1, "a.log()": 1, "a.relu()": 1,
 }  # fmt: skip
 PHASES = ("forward", "backward", "free")
+GRAPHS = {"graph_shipped": True, "graph_collector_off": False}
 WIDTH, LAYERS = 16, 120
 NODES = LAYERS * WIDTH * (2 * WIDTH - 1)
 
@@ -37,22 +36,22 @@ def main():
     first = {"microgpt.py": os.path.abspath(args.script)} if args.script else {"reference": "microgpt.reference:Value"}
     classes = {**first, "microgpt.Value": "microgpt:Value", **{value: value for value in args.value}}
     names = [name for name in OPERATORS if not args.operator or any(word in name for word in args.operator)]
-    made = {}
+    made, work = {}, [("nothing", "backward"), *((name, phase) for name in names for phase in PHASES)]
     for name, value in classes.items():
         Value = load_class(value)
-        work = {f"{op}, {phase}": timer(Value, op, phase) for op in names for phase in PHASES}
-        for what, timed in {"nothing, backward": timer(Value, "a", "backward"), **work}.items():
-            made[name, what] = runner.bench_time_func(f"{name}: {what}", timed)
-        for what, collector in (("graph_shipped", True), ("graph_collector_off", False)):
+        for what, phase in work:
+            timed = timer(Value, "a" if what == "nothing" else what, phase)
+            made[name, what, phase] = runner.bench_time_func(f"{name}: {what}, {phase}", timed)
+        for what, collector in GRAPHS.items():
             made[name, what] = runner.bench_time_func(f"{name}: {what}", graphs, Value, collector, inner_loops=NODES)
     if args.worker:
         return
     rows, median = [], {key: bench.median() for key, bench in made.items()}
     for name in classes:
-        times = {op: {phase: median[name, f"{op}, {phase}"] for phase in PHASES} for op in names}
+        times = {op: {phase: median[name, op, phase] for phase in PHASES} for op in names}
         for phases in times.values():
-            phases["backward"] = max(0.0, phases["backward"] - median[name, "nothing, backward"])
-        rows.append({"name": name, "operators": times, **{key: median[name, key] for key in ("graph_shipped", "graph_collector_off")}})
+            phases["backward"] = max(0.0, phases["backward"] - median[name, "nothing", "backward"])
+        rows.append({"name": name, "operators": times, **{what: median[name, what] for what in GRAPHS}})
     notes = ["Medians per node; operators with the garbage collector off. Graphs: built, differentiated and freed."]
     spreads = {": ".join(key): measure.spread(bench.get_values()) for key, bench in made.items()}
     micro.finish("value", args, [tables.value_operators, tables.value_graph], notes, before, rows, spreads,
@@ -97,8 +96,7 @@ def timer(Value, operator, phase):
 def summed(values):
     """Return their sum as a balanced tree, so that classes that recurse can traverse it."""
     while len(values) > 1:
-        pairs = [a + b for a, b in zip(values[::2], values[1::2])]
-        values = pairs + values[len(values) // 2 * 2 :]
+        values = [a + b for a, b in zip(values[::2], values[1::2])] + values[len(values) // 2 * 2 :]
     return values[0]
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tables
 from bench_shapes import text_documents
-from harness import cli, contest, field, machine, measure, task
-
-machine.find_package()
+from harness import cli, measure, task
+from harness.contender import Field
+from harness.contest import Contest
 
 BIG = {"n_embd": 128, "n_layer": 4, "block_size": 64}
 #: Name -> documents per step, the model.
@@ -28,33 +28,30 @@ STEPS, ROUNDS = 8, 7
 def main():
     p = cli.parser(__doc__, ROUNDS)
     p.add_argument("--threads", type=cli.positive, default=2, metavar="N", help="threads against one (default: 2)")
-    args = p.parse_args()
-    warnings, pace = machine.warnings_before(), cli.pace(args)
+    args = cli.parse(p)
+    contest = Contest(args, None)
 
-    def play(name, folder, progress):
+    def play(name, field):
         from microgpt import load_docs
 
         batch, model = WORK[name]
-        the_task = task.write(folder, text_documents(64) if model is BIG else load_docs(), 1, **model)
-        threads = [field.trainer(f"{n} threads", "fused", folder, None, options={"threads": n, "batch_size": batch})
-                   for n in (1, args.threads)]  # fmt: skip
-        (one, several), absent, more = contest.play(threads, threads[0], the_task, STEPS, pace, progress)
-        row = {"name": name, "documents": batch, "bits": several["bits"], "spread": several["spread"],
-               "seconds": {"1": one["seconds_per_document"], str(args.threads): several["seconds_per_document"]},
-               "speedup": measure.ratio(one["rounds"], several["rounds"]),
-               "ceiling": ceiling(folder, args.threads, batch, pace.rounds, one["runs_per_round"])}  # fmt: skip
-        return [row], absent, more
+        the_task = task.write(field.folder, text_documents(64) if model is BIG else load_docs(), 1, **model)
+        threads = [field.trainer(f"{n} threads", "fused", {"threads": n, "batch_size": batch}) for n in (1, args.threads)]
+        one, several = contest.play(threads, threads[0], the_task, STEPS)
+        return [{"name": name, "documents": batch, "bits": several["bits"], "spread": several["spread"],
+                 "seconds": {"1": one["seconds_per_document"], str(args.threads): several["seconds_per_document"]},
+                 "speedup": measure.ratio(one["rounds"], several["rounds"]),
+                 "ceiling": ceiling(field.folder, args.threads, batch, args.rounds, one["runs_per_round"])}]  # fmt: skip
 
-    rows, absent, more = contest.each("workers", list(WORK)[: 2 if args.quick else None], 2, pace, play)
+    rows = contest.each(list(WORK)[: 2 if args.quick else None], play)
     notes = ["Medians of rounds in which one thread and several take turns. The ceiling is measured after them."]
-    cli.finish("workers", args, machine.describe(None), warnings + more, [tables.workers], notes, absent,
-               rows=rows, threads=args.threads)  # fmt: skip
+    contest.finish("workers", [tables.workers], notes, rows=rows, threads=args.threads)
 
 
 def ceiling(folder, count, batch, rounds, repeat):
     """Return how many times the steps of one process alone that many processes at once do, each on a core of its own."""
-    processes = [field.trainer(f"core {core}", "fused", folder, core, options={"batch_size": batch})
-                 for core in sorted(os.sched_getaffinity(0))[:count]]  # fmt: skip
+    cores = sorted(os.sched_getaffinity(0))[:count]
+    processes = [Field(folder, core).trainer(f"core {core}", "fused", {"batch_size": batch}) for core in cores]
 
     def seconds(process):
         return process.run(STEPS).by_clock["wall"]

@@ -7,6 +7,7 @@
 """
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import readme_picture
@@ -16,7 +17,8 @@ from harness.table import markdown, number
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-PAGES = ("README.md", "bench/README.md", "docs/howto/own-architecture.md", "docs/howto/many-machines.md")
+PAGES = ("README.md", "bench/README.md", "docs/index.md", "docs/howto/one-import.md", "docs/howto/own-architecture.md",
+         "docs/howto/many-machines.md")  # fmt: skip
 PICTURE = "docs/images/speed.svg"
 
 #: Table -> (JSON file, the function that lays it out).
@@ -28,18 +30,13 @@ TABLES = {
 }  # fmt: skip
 
 
-def _times(start, digits):
-    """Return a function of a report: how many times faster the row is whose name begins so."""
-    return lambda made: number(tables.row_of(made, start)["times_original"], digits)
-
-
-#: Figure -> (JSON file, report -> str).
+#: Figure -> (JSON file, the beginning of a row's name, the key in this row, form).
 FIGURES = {
-    "fused-times": ("compare", _times("fused (", 3)),
-    "value-times": ("compare", _times("microgpt.py with our Value", 3)),
-    "functions-times": ("user_code", _times("user code: Value,", 2)),
-    "compiled-times": ("user_code", _times("user code: @microgpt", 2)),
-    "startup-milliseconds": ("startup", lambda made: number(made["rows"][-1]["seconds"] * 1e3)),
+    "fused-times": ("compare", "fused (", "times_original", number),
+    "value-times": ("compare", "microgpt.py with our Value", "times_original", number),
+    "functions-times": ("user_code", "user code: Value,", "times_original", partial(number, digits=2)),
+    "compiled-times": ("user_code", "user code: @microgpt", "times_original", partial(number, digits=2)),
+    "startup-milliseconds": ("startup", "microgpt.train: 1,000 steps", "seconds", tables.milli),
 }
 
 _MARKED = re.compile(r"(<!-- (table|figure): (\S+) -->)(.*?)(<!-- end \2 -->)", re.DOTALL)
@@ -59,15 +56,15 @@ def rendered(page, results=RESULTS):
         known = {"table": TABLES, "figure": FIGURES}[kind]
         if name not in known:
             raise ValueError(f"there is no {kind} {name!r}; there are {', '.join(known)}")
-        file, layout = known[name]
+        file, *what = known[name]
         try:
             made = report.read(results / f"{file}.json")
-            filled = layout(made)
         except FileNotFoundError:
             raise ValueError(f"{name} needs bench/results/{file}.json") from None
-        except (KeyError, StopIteration) as error:
-            raise ValueError(f"bench/results/{file}.json has nothing for {name}: {error!r}") from None
-        return start + (f"\n{markdown(*filled)}\n\n{report.caption(made)}\n" if kind == "table" else filled) + end
+        if kind == "table":
+            return f"{start}\n{markdown(*what[0](made))}\n\n{report.caption(made)}\n{end}"
+        row, key, form = what
+        return start + form(tables.row_of(made, row)[key]) + end
 
     return _MARKED.sub(fill, page)
 

@@ -8,26 +8,25 @@ from harness.measure import ratio
 from harness.table import duration, number, percent, yes_no
 
 nano, micro, milli, mega = (partial(number, scale=scale) for scale in (1e9, 1e6, 1e3, 1e-6))
+count = "{:,}".format
 
 
 def inverse(value):
     return number(1 / value)
 
 
-def _words(title, key, form=str):
-    return title, "<", lambda row: form(row[key])
-
-
-def _figure(title, key, form=number):
-    return title, ">", lambda row: form(row[key])
-
-
-NAME, SPREAD, SAME_BITS = _words("contender", "name"), _figure("spread", "spread", percent), _words("same bits", "bits", yes_no)
+NAME, SPREAD, SAME_BITS = ("contender", "name", str), ("spread", "spread", percent), ("same bits", "bits", yes_no)
 
 
 def _layout(rows, *columns):
-    """Return (columns, rows) from (title, side, function of a row) of each column."""
-    return [(title, side) for title, side, _ in columns], [[cell(row) for _, _, cell in columns] for row in rows]
+    """Return (columns, rows) from (title, key of a row, form) of each column; words are on the left, figures on the right."""
+    sides = [(title, "<" if form in (str, yes_no) else ">") for title, _, form in columns]
+    return sides, [[form(row[key]) for _, key, form in columns] for row in rows]
+
+
+def _rows(*columns):
+    """Return the layout of a report whose rows are the table's."""
+    return lambda report: _layout(report["rows"], *columns)
 
 
 def row_of(report, start):
@@ -39,11 +38,11 @@ def compare(report):
     """compare.py: every contender."""
     others = report["rows"][0].get("times_other", {})
     return _layout(
-        report["rows"], NAME, _figure("µs per document", "seconds_per_document", micro), SPREAD,
-        _figure("× original", "times_original"), _figure("× collector off", "times_collector_off"),
-        *((f"× {name}", ">", lambda row, name=name: number(row["times_other"][name])) for name in others),
-        _words("precision", "precision"), _figure("batch", "batch", str), _figure("losses compared", "compared", str), SAME_BITS,
-        _words("same 4 digits", "print", yes_no), _figure("MB", "peak_bytes", mega),
+        [{**row, **{("×", name): row["times_other"][name] for name in others}} for row in report["rows"]],
+        NAME, ("µs per document", "seconds_per_document", micro), SPREAD, ("× original", "times_original", number),
+        ("× collector off", "times_collector_off", number), *((f"× {name}", ("×", name), number) for name in others),
+        ("precision", "precision", str), ("batch", "batch", count), ("losses compared", "compared", count), SAME_BITS,
+        ("same 4 digits", "print", yes_no), ("MB", "peak_bytes", mega),
     )  # fmt: skip
 
 
@@ -60,9 +59,8 @@ FIRST_PAGE = {
 def engines(report):
     """compare.py, for the first page: five rows, less of each."""
     rows = [{**row_of(report, name), "name": label} for name, label in FIRST_PAGE.items()]
-    return _layout(rows, _words("", "name"), _figure("time per step", "seconds_per_document", duration),
-                   _figure("× original", "times_original"), _figure("× original, garbage collector off", "times_collector_off"),
-                   SAME_BITS)  # fmt: skip
+    return _layout(rows, ("", "name", str), ("time per step", "seconds_per_document", duration), ("× original", "times_original", number),
+                   ("× original, garbage collector off", "times_collector_off", number), SAME_BITS)  # fmt: skip
 
 
 def value_operators(report):
@@ -76,61 +74,48 @@ def value_operators(report):
 
 def value_graph(report):
     """bench_value.py: whole graphs of each class."""
-    first, shipped, off = report["rows"][0], "graph_shipped", "graph_collector_off"
-    return _layout(
-        report["rows"], _words("class", "name"), _figure("ns per node", shipped, nano), _figure("collector off", off, nano),
-        _figure("times faster", shipped, lambda seconds: number(first[shipped] / seconds)),
-        _figure("collector off", off, lambda seconds: number(first[off] / seconds)),
-    )  # fmt: skip
+    shipped, off = "graph_shipped", "graph_collector_off"
+    times = [{**row, **{("×", key): report["rows"][0][key] / row[key] for key in (shipped, off)}} for row in report["rows"]]
+    return _layout(times, ("class", "name", str), ("ns per node", shipped, nano), ("collector off", off, nano),
+                   ("times faster", ("×", shipped), number), ("collector off", ("×", off), number))  # fmt: skip
 
 
 def shapes(report):
     """bench_shapes.py: a row for each model, a column for each contender."""
-    names = list(dict.fromkeys(c["name"] for row in report["rows"] for c in row["contenders"]))
-    found = {row["name"]: {c["name"]: c for c in row["contenders"]} for row in report["rows"]}
-    exact = report.get("exact_flops")
-
-    def seconds(row, name="fused"):
-        return found[row["name"]][name]["seconds_per_document"] if name in found[row["name"]] else None
-
-    def over(row, other):
-        both = found[row["name"]]
-        return 1 / ratio(both[other]["rounds"], both["fused"]["rounds"]) if other in both else None
-
+    others, exact, names, rows = report.get("others", []), report.get("exact_flops"), {}, []
+    for row in report["rows"]:
+        found = {c["name"]: c for c in row["contenders"]}
+        names |= dict.fromkeys(found)
+        rate = row["flops"] / found["fused"]["seconds_per_document"]
+        rows.append({**row, "bits": found["fused"]["bits"], "rate": rate, "share": exact and rate / exact})
+        rows[-1] |= {("over", o): 1 / ratio(found[o]["rounds"], found["fused"]["rounds"]) for o in others if o in found}
+        rows[-1] |= {name: c["seconds_per_document"] for name, c in found.items()}
+    missing = dict.fromkeys([*names, *(("over", o) for o in others)])
     return _layout(
-        report["rows"], _words("µs per document", "name"), _figure("parameters", "num_params", "{:,}".format),
-        _figure("operations", "flops"),
-        *((name, ">", lambda row, name=name: micro(seconds(row, name))) for name in names),
-        *((f"fused / {o}", ">", lambda row, o=o: number(over(row, o))) for o in report.get("others", [])),
-        ("fused: 10⁹ operations/s", ">", lambda row: number(row["flops"] / seconds(row), scale=1e-9)),
-        *([("of the exact peak", ">", lambda row: percent(row["flops"] / seconds(row) / exact))] if exact else []),
-        ("same bits", "<", lambda row: yes_no(found[row["name"]]["fused"]["bits"])),
+        [{**missing, **row} for row in rows], ("µs per document", "name", str), ("parameters", "num_params", count),
+        ("operations", "flops", number), *((name, name, micro) for name in names),
+        *((f"fused / {o}", ("over", o), number) for o in others), ("fused: 10⁹ operations/s", "rate", partial(number, scale=1e-9)),
+        *([("of the exact peak", "share", percent)] if exact else []), SAME_BITS,
     )  # fmt: skip
 
 
 def workers(report):
     """bench_workers.py: a row for each work."""
     threads = str(report["threads"])
-    return _layout(
-        report["rows"], _words("one training step", "name"),
-        _figure("1 thread", "seconds", lambda seconds: duration(seconds["1"])),
-        _figure(f"{threads} threads", "seconds", lambda seconds: duration(seconds[threads])),
-        _figure("× 1 thread", "speedup"), _figure(f"{threads} processes × 1", "ceiling"), SAME_BITS,
-    )  # fmt: skip
+    rows = [{**row, "one": row["seconds"]["1"], "several": row["seconds"][threads]} for row in report["rows"]]
+    return _layout(rows, ("one training step", "name", str), ("1 thread", "one", duration), (f"{threads} threads", "several", duration),
+                   ("× 1 thread", "speedup", number), (f"{threads} processes × 1", "ceiling", number), SAME_BITS)  # fmt: skip
 
 
 def user_code(report, key="n_embd", cases="sizes", title="n_embd {}", times="× original"):
     """bench_user_code.py: the same model as user code and by the engines, at every size."""
-    found = {(row["name"], row[key]): row for row in report["rows"]}
-    columns, rows = [("one training step", "<")], []
-    for case in report[cases]:
-        columns += [(title.format(case), ">"), (times, ">"), ("same bits", "<")]
-    for name in dict.fromkeys(name for name, _ in found):
-        rows.append([name])
-        for row in (found.get((name, case)) for case in report[cases]):
-            cells = row and (duration(row["seconds_per_document"]), number(row["times_original"]), yes_no(row["bits"]))
-            rows[-1] += cells or ("–", "–", "–")
-    return columns, rows
+    forms, rows = {"seconds_per_document": duration, "times_original": number, "bits": yes_no}, {}
+    missing = {(case, value): None for case in report[cases] for value in forms}
+    for row in report["rows"]:
+        rows.setdefault(row["name"], {"name": row["name"], **missing}).update({(row[key], value): row[value] for value in forms})
+    columns = [(name, (case, value), forms[value]) for case in report[cases]
+               for name, value in zip((title.format(case), times, "same bits"), forms)]  # fmt: skip
+    return _layout(rows.values(), ("one training step", "name", str), *columns)
 
 
 def changes(report):
@@ -138,21 +123,15 @@ def changes(report):
     return user_code(report, "change", "changes", "{}", "× as written")
 
 
-def sampling(report):
-    """bench_sampling.py: every engine."""
-    return _layout(report["rows"], _words("engine", "name"), _figure("tokens/s", "seconds", inverse), SPREAD,
-                   _figure("× reference", "times", inverse), _figure("texts compared", "compared", str),
-                   _words("same text", "same_text", yes_no))  # fmt: skip
-
-
-def startup(report):
-    """bench_startup.py: whole processes."""
-    return _layout(report["rows"], _words("process", "name"), _figure("ms", "seconds", milli), SPREAD,
-                   _figure("× python -c pass", "times"))  # fmt: skip
+#: bench_sampling.py: every engine.
+sampling = _rows(("engine", "name", str), ("tokens/s", "seconds", inverse), SPREAD, ("× reference", "times", inverse),
+                 ("texts compared", "compared", count), ("same text", "same_text", yes_no))  # fmt: skip
+#: bench_startup.py: whole processes.
+startup = _rows(("process", "name", str), ("ms", "seconds", milli), SPREAD, ("× python -c pass", "times", number))
 
 
 def scale(report):
     """bench_scale.py: predicted speed-ups, a column for each number of ranks."""
-    points = [(f"{case}, {link}", dict(found)) for case, links in report["speedups"].items() for link, found in links.items()]
-    columns = [(str(ranks), ">", lambda item, ranks=ranks: number(item[1].get(ranks), 2)) for ranks in (2, 8, 64, 512)]
-    return _layout(points, _words("ranks", 0), *columns)
+    ranks, links = (2, 8, 64, 512), [(case, *item) for case, of in report["speedups"].items() for item in of.items()]
+    rows = [{"name": f"{case}, {link}", **dict.fromkeys(ranks), **dict(points)} for case, link, points in links]
+    return _layout(rows, ("ranks", "name", str), *((str(n), n, partial(number, digits=2)) for n in ranks))

@@ -10,10 +10,6 @@ torch.set_num_threads(1)
 IGNORE = -100  # cross_entropy's mark for a position without a target
 
 
-def versions():
-    return {"torch": torch.__version__}
-
-
 class Run:
     """A run of a task; each step() returns its loss."""
 

@@ -35,35 +35,21 @@ def program(folder, way, change=None):
     """Write the user's program into a folder, and return it as a module."""
     path = Path(reference.__file__)
     if change:
-        text, (old, new) = path.read_text(encoding="utf-8"), CHANGES[change]
-        if old not in text:
-            raise SystemExit(f"reference.py has nothing to change for {change}")
-        path = Path(folder, "changed.py")
-        path.write_text(text.replace(old, new), encoding="utf-8")
+        path = edited.replaced(path, *CHANGES[change], Path(folder, "changed.py"))
     if way != AS_WRITTEN:
         path = edited.with_imports(path, WAYS[way], Path(folder, f"user_{list(WAYS).index(way)}.py"))
     return edited.load(path)
 
 
-class User:
-    """A model, its optimizer and its documents."""
+class Run:
+    """A run of a task by a user's program; each step() returns its loss."""
 
-    def __init__(self, task, way, change):
-        self.task, self.program = task, program(task.folder, way, change)
-        self.model = self.program.GPT(task.vocab_size, **task.settings)
-        self.loss = self.program.document_loss
-        if way == COMPILED:  # two calls of a length run as written; the third is replayed
-            self.loss = microgpt.compile(self.loss)
-            for tokens in {len(tokens): tokens for tokens in task.tokens}.values():
-                for _ in range(3):
-                    self.loss(tokens, self.model).backward()
-
-    def restart(self):
-        """Go back to the initial parameters and a new optimizer."""
-        for p, x in zip(self.model.params, self.task.params()):
+    def __init__(self, task, program, model, loss):
+        self.task, self.model, self.loss = task, model, loss
+        for p, x in zip(model.params, task.params()):
             p.data, p.grad = x, 0
-        rate, beta1, beta2, eps = self.task.adam.values()
-        self.adam = self.program.Adam(self.model.params, rate, beta1, beta2, eps, self.task.num_steps)
+        rate, beta1, beta2, eps = task.adam.values()
+        self.adam = program.Adam(model.params, rate, beta1, beta2, eps, task.num_steps)
 
     def step(self):
         loss = self.loss(self.task.tokens[self.adam.step_index], self.model)
@@ -72,11 +58,18 @@ class User:
         return loss.data
 
 
-user_of = functools.cache(User)  # of one task in one process, so that a new run goes on with what is compiled
+@functools.cache
+def prepared(task, way, change):
+    """Return the program, its model and its loss, which all runs of a process share with what is compiled."""
+    user = program(task.folder, way, change)
+    model, loss = user.GPT(task.vocab_size, **task.settings), user.document_loss
+    if way == COMPILED:  # two calls of a length run as written; the third is replayed
+        loss = microgpt.compile(loss)
+        for tokens in {len(tokens): tokens for tokens in task.tokens}.values():
+            for _ in range(3):
+                loss(tokens, model).backward()
+    return user, model, loss
 
 
 def make(task, way, change=None):
-    """Return a new run of the task; each step() returns its loss."""
-    user = user_of(task, way, change)
-    user.restart()
-    return user
+    return Run(task, *prepared(task, way, change))

@@ -38,6 +38,9 @@ int mg_kernels_vector_math(const mg_kernels *kernels);
 /* Whether Adam takes roots by the processor's instruction (1) or from its estimate (0). */
 int mg_kernels_square_root(const mg_kernels *kernels);
 
+/* Whether the matrix products are arranged for units half as wide as a vector (1) or for whole ones (0). */
+int mg_kernels_half_units(const mg_kernels *kernels);
+
 /* The compiler of this library, such as "gcc 12.2.0". */
 const char *mg_compiler(void);
 

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .core import model, text_lines, value
+from .core import documents, model, value
 
 Path: TypeAlias = str | os.PathLike[str]
 Array: TypeAlias = npt.NDArray[np.float64]
-Docs = TypeVar("Docs", list[str], text_lines.TextLines)
+Docs = TypeVar("Docs", list[str], documents.TextLines)
 #: A model and a node of either kind, compiled or plain Python. The two kinds do not mix in one graph.
 AnyGPT: TypeAlias = model.GPT | reference.GPT
 AnyValue: TypeAlias = value.Value | reference.Value

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ._types import Docs, Path
-    from .core.text_lines import TextLines
+    from .core.documents import TextLines
 
 __all__ = ["Tokenizer", "default_source", "describe_source", "docs_digest", "load_docs", "read_text", "split_docs",
            "split_text"]  # fmt: skip
@@ -115,22 +115,34 @@ def split_text(
 
 
 def load_lines(path: "Path | None" = None) -> "list[str] | TextLines":
-    """Return `load_docs(path)`, as `microgpt.core.text_lines.TextLines` if the text is plain: then no strings are made yet."""
-    text = read_text(path)
-    if not _is_plain(text) or len(text) >= 2**31 - 1:
-        return _not_none(_split(text), path)
-    from .core.text_lines import TextLines
+    """Return `load_docs(path)`, as `microgpt.core.documents.TextLines` if the text is plain: then no strings are made yet."""
+    from .core.documents import TextLines
 
-    return _not_none(TextLines(text), path)
+    path = default_source() if path is None else path
+    content = _read(path)
+    try:
+        return _not_none(TextLines(content), path)
+    except ValueError:
+        text = _decode(content, path)
+    if _is_plain(text) and len(text) < 2**31 - 1:  # it begins with a byte-order mark
+        return _not_none(TextLines(text), path)
+    return _not_none(_split(text), path)
 
 
 def read_text(path: "Path | None" = None) -> str:
     """Return the text of one file, as `load_docs` reads it. Raises OSError, or ValueError if it is not UTF-8."""
     path = default_source() if path is None else path
-    content = _standard_input() if path == "-" else None
-    if content is None:
-        with open(path, "rb") as file:
-            content = file.read()
+    return _decode(_read(path), path)
+
+
+def _read(path: "Path") -> bytes:
+    if path == "-":
+        return _standard_input()
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _decode(content: bytes, path: "Path") -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -278,7 +290,7 @@ class Tokenizer:
     @classmethod
     def of_lines(cls, lines: "TextLines") -> "Tokenizer":
         """Return Tokenizer(lines), without making a string of each line."""
-        return cls.from_uchars([ch for ch in _unique_characters(lines.text) if ch not in "\r\n"])
+        return cls.from_uchars(lines.uchars())
 
     @classmethod
     def from_uchars(cls, uchars: "Iterable[str]") -> "Tokenizer":

@@ -55,7 +55,10 @@ class UsageError(MicrogptError, ValueError):
 
 def diverged_step(error: Exception, step: int, config: "Config", learning_rate: float) -> "DivergedError | None":
     """Return the DivergedError for a step (counted from 1) that failed with error; None if error is not arithmetic's."""
-    if type(error) is ValueError and str(error) in _domain_errors():
+    if type(error) is ValueError and str(error) == NEGATIVE_V:
+        words = "Adam's second moment is negative, and has no real square root: set v to numbers from 0 on"
+        return DivergedError(f"the run diverged at step {step}: {words}", step)
+    if type(error) is ValueError and str(error) == _log_of_zero():
         reason = "the model gave a token of the text the probability 0, which has no logarithm"
     elif type(error) is OverflowError:
         reason = "a number became too large for a double"
@@ -69,6 +72,10 @@ def diverged_step(error: Exception, step: int, config: "Config", learning_rate: 
     return DivergedError(f"the run diverged at step {step}: {reason} ({error.args[-1]}); try {advice}", step)
 
 
+#: What the engines say where Adam meets a negative second moment (core/adam.pyx says it too).
+NEGATIVE_V = "v is negative: its square root is not a real number"
+
+
 def is_sampling_failure(error: Exception) -> bool:
     """Return whether error is what drawing from probabilities that are not finite raises."""
     if type(error) is ValueError:
@@ -76,14 +83,13 @@ def is_sampling_failure(error: Exception) -> bool:
     return type(error) in (OverflowError, ZeroDivisionError)
 
 
-def _domain_errors() -> "tuple[str, str]":
-    """Return the running Python's words for the logarithm of 0, and ours for the root of a negative second moment."""
-    negative = "v is negative: its square root is not a real number"
+def _log_of_zero() -> str:
+    """Return the running Python's words for the logarithm of 0."""
     try:
         math.log(0.0)
     except ValueError as error:
-        return str(error), negative
-    return negative, negative
+        return str(error)
+    return ""
 
 
 #: Line and paragraph separators, and the characters that change the direction of what follows them.

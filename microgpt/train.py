@@ -242,8 +242,9 @@ class StepPrinter(Callback):
             return
         losses = trainer.losses_after(self.queued)
         if losses:
-            middle = f" / {trainer.num_steps:4d} | loss "
-            queue = [f"step {step:4d}{middle}{loss:.4f}\n" for step, loss in enumerate(losses, self.queued + 1)]
+            from .core.documents import step_lines
+
+            queue = step_lines(self.queued + 1, trainer.num_steps, losses)
             self.queue, self.queued = [None, *reversed(queue)], self.queued + len(queue)
         if self.queue and not self.blocked:
             # If the reader does not read, an interrupt comes during the write, and another write would only wait again;

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def isa(request):
     assert simd_info()["in_use"] == request.param
     yield request.param
     simd._use(before)
+
+
+@pytest.fixture
+def no_warnings():
+    """A warning is an error: a compiled program that is not its function warns, and is not replayed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
 
 
 @pytest.fixture

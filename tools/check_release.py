@@ -37,11 +37,15 @@ MAGIC = {b"\x7fELF": "linux", b"\xcf\xfa\xed\xfe": "macosx", b"MZ": "win"}
 
 
 def modules():
-    """The compiled modules, from the table in setup.py, which this must not import: it may lack setuptools here."""
+    """The compiled modules with a file, from the tables in setup.py, which this must not import: it may lack setuptools here."""
+    tables = {}
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "MODULES":
-            return [ast.literal_eval(key) for key in node.value.keys]  # the sources beside them may be computed
-    raise SystemExit("setup.py has no table MODULES")
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("MODULES", "TOGETHER"):
+            tables[node.targets[0].id] = node.value
+    if len(tables) < 2:
+        raise SystemExit("setup.py lacks the table MODULES or TOGETHER")
+    others = sum(ast.literal_eval(tables["TOGETHER"]).values(), [])  # which are in the file of another
+    return [name for name in map(ast.literal_eval, tables["MODULES"].keys) if name not in others]  # the values may be computed
 
 
 def check_wheel(path):

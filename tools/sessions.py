@@ -168,9 +168,9 @@ def build_constraint():
 
 @once
 def pythons(session):
-    """[(version, path)]: for CI this interpreter, otherwise each CPython from 3.10 on that is on PATH or in pyenv."""
+    """[(version, path)]: for CI and mutants this interpreter, otherwise each CPython from 3.10 on that is on PATH or in pyenv."""
     paths = [sys.executable]
-    if "ci" not in (session._runner.global_config.tags or ()):
+    if "ci" not in (session._runner.global_config.tags or ()) and os.environ.get("PROVE_PYTHONS") != "1":
         folders = [*os.get_exec_path(), *map(str, Path.home().glob(".pyenv/versions/3.*/bin"))]
         paths += [str(path) for folder in folders for path in sorted(Path(folder).glob("python3.[0-9][0-9]"))]
     question = "import sys; print(sys.implementation.name, *sys.version_info[:2])"
@@ -214,6 +214,20 @@ def repaired(session, version, python):
     run(session, bin / "auditwheel", "repair", "-w", folder, wheel(session, version, python), env=env)
     (found,) = folder.glob("*.whl")
     return found
+
+
+def kept_builds(session):
+    """The environment in which builds take from caches what is as it was, by content: ccache, if it is installed, and Cython's."""
+    folder = Path(session.cache_dir).resolve() / "cython"
+    env = {"CYTHON_CACHE_DIR": str(folder)}
+    if ccache := shutil.which("ccache"):
+        links = SCRATCH / "ccache"
+        links.mkdir()
+        for name in ("cc", "gcc", "clang", "musl-gcc", "aarch64-linux-gnu-gcc", "s390x-linux-gnu-gcc"):
+            if shutil.which(name):
+                (links / name).symlink_to(ccache)
+        env.update(PATH=f"{links}{os.pathsep}{os.environ['PATH']}", CCACHE_BASEDIR=tempfile.gettempdir(), CCACHE_NOHASHDIR="1")
+    return env
 
 
 def built_in_place(session, name, **env):

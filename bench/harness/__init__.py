@@ -3,10 +3,10 @@
 machine    which package is measured, on which machine, pinned to which core, and what that core can do at most
 task       the text, the documents' tokens and the initial parameters, written once for every contender
 worker     the child process of one contender, and engine, one of ours;  run_script: the same for an unedited microgpt.py
-contender  the parent's side of such a process;  field: the contenders of each benchmark
+contender  the parent's side of such a process, and the contenders of each benchmark
 edited     programs with a part replaced, and as modules
 contest    contenders in turns on one task, judged by their bits
-measure    interleaved rounds, medians, spread, ratios, noise; verdicts on bits
-table      plain text and Markdown;  report: JSON files;  cli: common options, the end of each script
+measure    turns, medians, spread, ratios, noise; verdicts on bits
+cli        common options, the beginning of each script;  report: its end, JSON files;  table: plain text and Markdown
 micro      the same for the benchmarks that pyperf runs
 """

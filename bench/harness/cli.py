@@ -1,20 +1,14 @@
-"""Common command-line options, progress on stderr, and the end of each script."""
+"""Common command-line options, and how each script begins."""
 import argparse
 import os
 import sys
-from collections import namedtuple
-from datetime import date
 
-from tqdm import tqdm
-
-from . import report, table
-
-#: How a contest runs: its rounds, the seconds to spend on a contender per round at least, and "wall" or "cpu".
-Pace = namedtuple("Pace", "rounds least clock")
+from . import machine
 
 
 def run(main):
-    """Run a script's main() and exit; Ctrl-C ends it without a traceback."""
+    """Run a script's main() on the measured package and exit; Ctrl-C ends it without a traceback."""
+    machine.find_package()
     sys.stdout.reconfigure(errors="replace")  # a terminal without µ and × still gets the table
     try:
         sys.exit(main())
@@ -34,9 +28,11 @@ def parser(doc, rounds):
     return p
 
 
-def pace(args):
-    """Return the Pace that the common options ask for."""
-    return Pace(args.repeats or (2 if args.quick else args.rounds), 0.05 if args.quick else 0.3, args.clock)
+def parse(p):
+    """Return the arguments, with rounds, and least: the seconds to spend on a contender per round at least."""
+    args = p.parse_args()
+    args.rounds, args.least = args.repeats or (2 if args.quick else args.rounds), 0.05 if args.quick else 0.3
+    return args
 
 
 def positive(text):
@@ -64,22 +60,8 @@ def file(text):
 positive.__name__, pair.__name__ = "positive whole number", "NAME=VALUE"  # argparse reports "invalid ... value"
 
 
-def progress(label, total):
-    """Return a function(what) that reports one more piece of work on stderr, and closes with what=None."""
-    bar = tqdm(total=total, desc=label, leave=False, disable=None)  # only on a terminal
-    return lambda what: bar.close() if what is None else (bar.set_postfix_str(what, refresh=False), bar.update())
-
-
-def finish(name, args, described, warnings, layouts, notes, absent=None, **content):
-    """Build the report and write it to the JSON file; print its tables, the notes, what did not run, and the warnings.
-
-    layouts: functions of the report, of tables.py; absent: {contender: why it did not run}.
-    """
-    new = {"benchmark": name, "command": report.command_line(), "date": date.today().isoformat(), "machine": described,
-           **content, "absent": absent or {}, "warnings": warnings}  # fmt: skip
-    if args.json:
-        report.write(args.json, new)
-    for layout in layouts:
-        print(f"\n{table.text(*layout(new))}")
-    print("", *notes, *(f"not run: {name}: {why}" for name, why in new["absent"].items()), report.caption(new).replace("`", ""),
-          *(f"WARNING: {sentence}" for sentence in warnings), sep="\n")  # fmt: skip
+def add_field_options(p):
+    """Add --torch-python and --other."""
+    p.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="the Python that has PyTorch")
+    p.add_argument("--other", action="append", default=[], type=pair, metavar="NAME=PATH", help="another version's fused "
+                   "engine: a checkout that was built in place, a wheel, or the Python of an environment")  # fmt: skip

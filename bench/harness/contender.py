@@ -3,8 +3,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 from . import machine
+
+#: Documents per step of the contenders that train on batches.
+BATCH = 16
 
 
 class Unavailable(Exception):
@@ -21,35 +26,20 @@ class Result:
 
 
 class Contender:
-    """A name, and the state of its process. run(steps) returns the Result of `steps` steps after a first, untimed one.
+    """A contender in a child process that lives through all rounds (worker.py).
 
-    precision: "f64", "f32" or "?"; batch: documents per step; tolerance: how far its losses may be from the
+    given: what worker.py is given; python: its interpreter; package: the folder whose microgpt it imports, None for the
+    interpreter's own; precision: "f64", "f32" or "?"; batch: documents per step; tolerance: how far its losses may be from the
     original's, in the check before the timing; repeat: runs per round.
     """
 
-    def __init__(self, name, precision="f64", batch=1, tolerance=1e-9):
+    def __init__(self, name, given=None, environment=None, python=None, package=machine.ROOT, precision="f64", batch=1, tolerance=1e-9):
         self.name, self.precision, self.batch, self.tolerance = name, precision, batch, tolerance
-        self.versions, self.repeat = {}, 1
+        self.given, self.environment, self.python, self.package = given, environment, python or sys.executable, package
+        self.versions, self.repeat, self.process = {}, 1, None
 
     def start(self):
-        """Start, or raise Unavailable."""
-
-    def stop(self):
-        """End what start began."""
-
-
-class Worker(Contender):
-    """A contender in a child process that lives through all rounds (worker.py).
-
-    python: its interpreter; package: the folder whose microgpt it imports, None for the interpreter's own.
-    """
-
-    def __init__(self, name, given, environment=None, python=None, package=machine.ROOT, **kwargs):
-        super().__init__(name, **kwargs)
-        self.given, self.environment = given, environment
-        self.python, self.package, self.process = python or sys.executable, package, None
-
-    def start(self):
+        """Start the process, or raise Unavailable."""
         command = [self.python, str(machine.HARNESS / "worker.py"), json.dumps(self.given)]
         env = machine.child_environment(self.environment, self.package)
         try:
@@ -57,13 +47,10 @@ class Worker(Contender):
                                             env=env, encoding="utf-8")  # fmt: skip
         except OSError as error:
             raise Unavailable(f"{self.python}: {error.strerror}") from None
-        try:
-            self.versions = self._answer()["versions"]
-        except Unavailable:
-            self.stop()
-            raise
+        self.versions = self._answer()["versions"]
 
     def run(self, steps):
+        """Return the Result of `steps` steps after a first, untimed one."""
         self.process.stdin.write(json.dumps({"steps": steps, "repeat": self.repeat}) + "\n")
         self.process.stdin.flush()
         return Result(steps, **self._answer())
@@ -88,15 +75,61 @@ class Worker(Contender):
 class Script(Contender):
     """The user's own microgpt.py, in a new process for each run (run_script.py)."""
 
-    def __init__(self, name, path, folder, core, collector=True):
+    def __init__(self, name, path, field, collector=True):
         super().__init__(name)
-        self.folder = folder
-        self.options = ["collector" if collector else "no-collector", "-" if core is None else str(core)]
-        self.command = [sys.executable, str(machine.HARNESS / "run_script.py"), os.path.abspath(path)]
+        self.folder = field.folder
+        self.command = [sys.executable, str(machine.HARNESS / "run_script.py"), os.path.abspath(path),
+                        "collector" if collector else "no-collector", "-" if field.core is None else str(field.core)]  # fmt: skip
+
+    def start(self):
+        """Do nothing: no process lives between two runs."""
 
     def run(self, steps):
-        done = subprocess.run([*self.command, str(steps), *self.options], cwd=self.folder, env=machine.child_environment(),
+        done = subprocess.run([*self.command, str(steps)], cwd=self.folder, env=machine.child_environment(),
                               capture_output=True, encoding="utf-8")  # fmt: skip
         if done.returncode:
             raise Unavailable((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
         return Result(steps, **json.loads(done.stdout.splitlines()[-1]))
+
+
+class Field:
+    """Makes the contenders on the task in a folder, pinned to a core; keywords are those of Contender."""
+
+    def __init__(self, folder, core):
+        self.folder, self.core = Path(folder), core
+
+    def module(self, name, file, options=None, collector=True, **kwargs):
+        """Return the contender that a Python file makes with make(task, **options)."""
+        given = {"file": str(file), "task": str(self.folder), "core": self.core, "options": options or {}, "collector": collector}
+        return Contender(name, given, **kwargs)
+
+    def trainer(self, name, engine, options=None, **kwargs):
+        """Return an engine of microgpt, behind its public Trainer with these options."""
+        return self.module(name, machine.HARNESS / "engine.py", {"engine": engine, **(options or {})}, **kwargs)
+
+    def pytorch(self, name, python, batches):
+        """Return the PyTorch contenders in both precisions; name has the places {dtype} and {precision}."""
+        contenders = []
+        package = machine.ROOT if python == sys.executable else None  # PyTorch's own Python needs no microgpt
+        for batch in batches:
+            for dtype, precision, tolerance in (("float64", "f64", 1e-9), ("float32", "f32", 1e-3)):
+                full = name.format(dtype=dtype, precision=precision) + (f", batch {batch}" if batch > 1 else "")
+                contenders.append(self.module(full, machine.BENCH / "torch_gpt.py", {"dtype": dtype, "batch": batch}, python=python,
+                                              package=package, precision=precision, batch=batch, tolerance=tolerance))  # fmt: skip
+        return contenders
+
+    def others(self, versions):
+        """Return the fused engine of each --other version, (name, path), and unpack wheels into the task's folder."""
+        contenders = []
+        for i, (name, path) in enumerate(versions):
+            package = Path(path).absolute()
+            if package.suffix == ".whl":
+                unpacked = self.folder / f"other-{i}"
+                zipfile.ZipFile(package).extractall(unpacked)
+                package = unpacked
+            if package.is_dir():
+                where = {"options": {"package": str(package)}, "package": package}
+            else:  # absolute, not resolved: the link to the interpreter is what makes it an environment's
+                where = {"python": str(package), "package": None}
+            contenders.append(self.trainer(name, "fused", **where))
+        return contenders

@@ -1,92 +1,103 @@
-"""Run contenders in turns on one task, and compare losses and parameters with a judge's."""
+"""Contenders in turns, one task after the other; their losses and parameters compared with a judge's."""
 import math
 import sys
 import tempfile
-from pathlib import Path
 
-from . import cli, measure
-from .contender import Unavailable
+from tqdm import tqdm
+
+from . import machine, measure, report
+from .contender import Field, Unavailable
 
 #: Steps on which every contender is checked before it is timed.
 CHECK = 2
 
 
-def each(title, names, most, pace, play):
-    """Run one contest for each name; return (rows, absent, warnings) of all of them.
+class Contest:
+    """A benchmark in which contenders take turns on one core.
 
-    most: contenders of a contest, at most; play(name, folder, progress) returns what `play` below does.
+    args: of cli.parse(); core: None for contenders that may use every core. What happens meanwhile is collected:
+    warnings, sentences; absent, {contender: why it was not timed}; torch, PyTorch's version.
     """
-    progress, rows, absent, warnings = cli.progress(title, len(names) * (1 + most * (1 + pace.rounds))), [], {}, []
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            found, missing, more = play(name, Path(folder), progress)
-        rows += found
-        absent |= {f"{contender}, {name}".removesuffix(", "): why for contender, why in missing.items()}
-        warnings += [f"{name}: {sentence}".removeprefix(": ") for sentence in more]
-    progress(None)
-    return rows, absent, warnings
 
+    def __init__(self, args, core):
+        self.args, self.core = args, core
+        self.warnings, self.absent, self.torch = machine.warnings_before(), {}, None
+        self.case, self.bar = "", tqdm(total=0, leave=False, disable=None)  # only on a terminal
 
-def play(field, judge, the_task, steps, pace, progress):
-    """Check and time every contender of a field.
+    def each(self, cases, play):
+        """Return the rows of all cases; play(case, Field) returns those of one."""
+        rows = []
+        for case in cases:
+            self.case = str(case)
+            with tempfile.TemporaryDirectory() as folder:
+                rows += play(case, Field(folder, self.core))
+        return rows
 
-    judge: the Contender whose losses and parameters are right, or None; it may be in the field. steps: documents per
-    run; pace: a cli.Pace.
+    def progress(self, what):
+        self.bar.set_postfix_str(what, refresh=False)
+        self.bar.update()
 
-    Returns (rows, absent, warnings): a dict for each contender, with its verdict and the seconds per document of every
-    round; {name: why it was not run}; sentences. Exits if the judge cannot run.
-    """
-    truth, absent = None, {}
-    if judge:
-        progress(f"judge: {judge.name}")
-        try:
-            judge.start()
-            truth = judge.run(steps)
-            judge.stop()
-        except Unavailable as why:
-            sys.exit(f"{judge.name}: {why}")
-    expected = truth and truth.losses[: CHECK + 1]
-    for contender in field:
-        progress(f"checking {contender.name}")
-        try:
-            contender.start()
-            first = contender.run(CHECK)
-            if contender.batch > 1:  # the first loss of a batch is the mean over its documents
-                wrong = measure.same_model(first.losses[:1], [batch_loss(the_task, contender.batch)], contender.tolerance)
-            else:
+    def play(self, contenders, judge, the_task, steps):
+        """Check and time contenders; return a dict for each, with its verdict and the seconds per document of every round.
+
+        judge: the Contender whose losses and parameters are right, or None; it may be among the others. steps: documents per
+        run. Exits if the judge cannot run.
+        """
+        rounds, clock, truth, expected, absent = self.args.rounds, self.args.clock, None, None, {}
+        self.bar.total += 1 + len(contenders) * (1 + rounds)
+        if judge:
+            self.progress(f"judge: {judge.name}")
+            try:
+                judge.start()
+                truth = judge.run(steps)
+                expected = truth.losses
+                judge.stop()
+            except Unavailable as why:
+                sys.exit(f"{judge.name}: {why}")
+        for contender in contenders:
+            self.progress(f"checking {contender.name}")
+            try:
+                contender.start()
+                first = contender.run(CHECK)
                 expected = expected or first.losses
-                wrong = measure.same_model(first.losses, expected, contender.tolerance)
-            if wrong:
+                # The first loss of a batch is the mean over its documents.
+                right = expected if contender.batch == 1 else [batch_loss(the_task, contender.batch)]
+                if wrong := measure.same_model(first.losses, right, contender.tolerance):
+                    raise Unavailable(wrong)
+            except Unavailable as why:
                 contender.stop()
-                raise Unavailable(wrong)
-        except Unavailable as why:
-            absent[contender.name] = str(why)
-            continue
-        seconds = first.by_clock["wall"] / first.steps * steps / contender.batch
-        contender.repeat = max(1, min(200, round(pace.least / seconds)))
-    results, shared = {c.name: [] for c in field if c.name not in absent}, set()
+                absent[contender.name] = str(why)
+                continue
+            seconds = first.by_clock["wall"] / first.steps * steps / contender.batch
+            contender.repeat = max(1, min(200, round(self.args.least / seconds)))
+        ready = {c.name: c for c in contenders if c.name not in absent}
+        results = {name: [] for name in ready}
+        for i, name in measure.turns([*ready], rounds):
+            self.progress(f"round {i + 1} of {rounds}: {name}")
+            if name not in absent:
+                try:
+                    results[name].append(ready[name].run(math.ceil(steps / ready[name].batch)))  # a batch takes the same documents
+                except Unavailable as why:
+                    absent[name] = str(why)
+        for contender in ready.values():
+            contender.stop()
+            self.torch = contender.versions.get("torch", self.torch)
+        finished = [name for name in ready if name not in absent]
+        rows = [_row(ready[name], results[name], clock, truth) for name in finished]
+        warnings = [f"{name} is not reproducible: its losses differ between rounds" for name in finished
+                    if any(r.losses != results[name][0].losses for r in results[name])]  # fmt: skip
+        shared = [name for name in finished if clock == "wall" and any(
+            r.by_clock["cpu"] < (1 - measure.NOISY) * r.by_clock["wall"] for r in results[name])]  # fmt: skip
+        warnings += measure.distrust({row["name"]: row["spread"] for row in rows}, sorted(shared))
+        self.warnings += [f"{self.case}: {sentence}".removeprefix(": ") for sentence in warnings]
+        self.absent |= {f"{name}, {self.case}".removesuffix(", "): why for name, why in absent.items()}
+        return rows
 
-    def once(contender):
-        try:
-            result = contender.run(math.ceil(steps / contender.batch))  # a batch takes the same documents
-        except Unavailable as why:
-            absent[contender.name] = str(why)
-            return None
-        results[contender.name].append(result)
-        if pace.clock == "wall" and result.by_clock["cpu"] < (1 - measure.NOISY) * result.by_clock["wall"]:
-            shared.add(contender.name)
-        return result.by_clock[pace.clock] / result.steps / contender.batch
-
-    ready = {c.name: c for c in field if c.name in results}
-    times = measure.interleave({name: lambda c=c: once(c) for name, c in ready.items()}, pace.rounds, progress)
-    rows, warnings = [], []
-    for name, contender in ready.items():
-        contender.stop()
-        if name in times:
-            rows.append(_row(contender, times[name], results[name], truth))
-            if any(r.losses != results[name][0].losses for r in results[name]):
-                warnings.append(f"{name} is not reproducible: its losses differ between rounds")
-    return rows, absent, warnings + measure.distrust({row["name"]: row["spread"] for row in rows}, sorted(shared))
+    def finish(self, name, layouts, notes, **content):
+        """Write and print the report: see report.finish()."""
+        self.bar.close()
+        described = machine.describe(self.core, self.torch)
+        report.finish(name, self.args, described, self.warnings, layouts, notes, self.absent, **content)
 
 
 def batch_loss(the_task, batch):
@@ -96,7 +107,8 @@ def batch_loss(the_task, batch):
     return Trainer(the_task.docs, seed=the_task.seed, batch_size=batch, **the_task.settings).step()
 
 
-def _row(contender, seconds, results, truth):
+def _row(contender, results, clock, truth):
+    seconds = [r.by_clock[clock] / r.steps / contender.batch for r in results]
     digests = {r.digest for r in results}
     same_steps = contender.batch == 1 and truth is not None and None not in (*digests, truth.digest)
     equal = digests == {truth.digest} if same_steps else None

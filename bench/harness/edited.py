@@ -24,10 +24,10 @@ def with_imports(path, names, copy):
     return copy
 
 
-def with_n_embd(path, n_embd, copy):
-    """Return the path of a script, or of a copy with another n_embd where it has not this one."""
+def replaced(path, old, new, copy):
+    """Write a copy of a program with `new` wherever it has `old`, and return its path."""
     source = Path(path).read_text(encoding="utf-8")
-    if source.count("\nn_embd = 16 ") != 1:
-        raise SystemExit(f"{path} has no line that begins with 'n_embd = 16'")
-    copy.write_text(source.replace("\nn_embd = 16 ", f"\nn_embd = {n_embd} "), encoding="utf-8")
-    return path if n_embd == 16 else copy
+    if old not in source:
+        raise SystemExit(f"{path} has no {old!r}")
+    copy.write_text(source.replace(old, new), encoding="utf-8")
+    return copy

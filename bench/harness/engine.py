@@ -5,10 +5,6 @@ import microgpt
 from microgpt import Trainer, load_docs
 
 
-def versions():
-    return {"microgpt": microgpt.__version__, "simd": microgpt.simd_info()["in_use"]}
-
-
 def make(task, package=None, **options):
     """Return a new Trainer with these options; package: the folder that microgpt must come from."""
     if package and Path(package).resolve() not in Path(microgpt.__file__).resolve().parents:

@@ -2,7 +2,6 @@
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import re
 import shlex
 import subprocess
@@ -59,29 +58,13 @@ def peak_memory():
     return found and int(found[1]) * 1024
 
 
-def processor():
-    """Return the processor's name, with family, model and stepping where the name has no number."""
-    file = Path("/proc/cpuinfo")
-    info = dict(re.findall(r"^(.*?)\s*: (.*)$", file.read_text().split("\n\n")[0], re.M)) if file.exists() else {}
-    name = info.get("model name") or platform.processor() or platform.machine()
-    if "cpu family" in info and not re.search(r"\d", name):
-        name += f" (family {info['cpu family']}, model {info.get('model', '?')}, stepping {info.get('stepping', '?')})"
-    return " ".join(name.split())
+def describe(core, torch=None):
+    """Return what figures depend on: what `microgpt info` prints, NumPy, PyTorch (its version in the contenders), and the core."""
+    from microgpt.storage import runlog
 
-
-def describe(core, contenders=()):
-    """Return what figures depend on: processor, system, versions (PyTorch's from the contenders' rows), and the core."""
-    import microgpt
-    from microgpt.core import simd
-
-    return {
-        "processor": processor(), "cores": os.cpu_count(), "pinned_to_core": core,
-        "system": f"{platform.system()} {platform.machine()}", "libc": " ".join(platform.libc_ver()).strip() or None,
-        "python": f"{platform.python_implementation()} {platform.python_version()}", "microgpt": microgpt.__version__,
-        "compiler": simd.build_info()["compiler"], "simd": simd.simd_info()["in_use"],
-        "numpy": importlib.metadata.version("numpy"),
-        "torch": next((row["versions"]["torch"] for row in contenders if "torch" in row["versions"]), None),
-    }  # fmt: skip
+    known = runlog.machine()
+    return {**known, "libc": known["libm"], "cores": os.cpu_count(), "pinned_to_core": core,
+            "numpy": importlib.metadata.version("numpy"), "torch": torch}  # fmt: skip
 
 
 def warnings_before():

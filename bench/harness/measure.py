@@ -24,23 +24,11 @@ def ratio(base, values):
     return median([b / v for b, v in zip(base, values)])
 
 
-def interleave(runners, rounds, progress):
-    """Run every runner once per round, beginning with the next one in each round.
-
-    runners: {name: function() -> seconds, or None if it failed; a failed one is not run again}.
-    progress: called with a name before each run. Returns {name: [seconds of each round]} without the failed ones.
-    """
-    times, names = {name: [] for name in runners}, list(runners)
+def turns(names, rounds):
+    """Yield (i, name) for every name in each round i; each round begins with the next one."""
     for i in range(rounds):
         first = i % max(1, len(names))
-        for name in names[first:] + names[:first]:
-            progress(f"round {i + 1} of {rounds}: {name}")
-            seconds = runners[name]() if name in times else None
-            if seconds is None:
-                times.pop(name, None)
-            else:
-                times[name].append(seconds)
-    return times
+        yield from ((i, name) for name in names[first:] + names[:first])
 
 
 def distrust(spreads, shared=()):

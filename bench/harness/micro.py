@@ -4,7 +4,7 @@ import sys
 
 import pyperf
 
-from . import cli, machine, measure
+from . import machine, measure, report
 
 
 def runner(passed_on=(), **defaults):
@@ -37,4 +37,4 @@ def finish(name, args, layouts, notes, before, rows, spreads=None, **content):
     """Write and print the report. before: warnings from before the first measurement; spreads: {name: spread} (default: the rows')."""
     warnings = before + measure.distrust(spreads or {row["name"]: row["spread"] for row in rows})
     described = machine.describe(int(args.affinity) if (args.affinity or "").isdigit() else args.affinity)
-    cli.finish(name, args, {**described, "pyperf": pyperf.__version__}, warnings, layouts, notes, rows=rows, **content)
+    report.finish(name, args, {**described, "pyperf": pyperf.__version__}, warnings, layouts, notes, rows=rows, **content)

@@ -1,5 +1,5 @@
 /* Additions and multiplications of doubles a second, each rounded on its own, at most: many independent ones of both kinds,
- * in registers, in vectors as wide as the processor has. Prints the number. peak.py compiles and runs it. */
+ * in registers, in vectors as wide as the processor has. Prints the number. machine.py compiles and runs it. */
 #include <stdio.h>
 #include <time.h>
 

@@ -1,9 +1,12 @@
-"""The JSON file of a benchmark: its rows, and everything that its figures depend on."""
+"""The end of each script: the JSON file, with all that its figures depend on, and what is printed of it."""
 import json
 import os
 import re
 import sys
+from datetime import date
 from pathlib import Path
+
+from . import table
 
 
 def command_line():
@@ -14,12 +17,22 @@ def command_line():
     return " ".join(["python", *(f"'{word}'" if " " in word else word for word in words)])
 
 
-def write(path, report):
-    """Write the report completely or not at all."""
-    from microgpt.files import write_atomically
+def finish(name, args, described, warnings, layouts, notes, absent=None, **content):
+    """Build the report and write it to the JSON file; print its tables, the notes, what did not run, and the warnings.
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    layouts: functions of the report, of tables.py; absent: {contender: why it did not run}.
+    """
+    new = {"benchmark": name, "command": command_line(), "date": date.today().isoformat(), "machine": described,
+           **content, "absent": absent or {}, "warnings": warnings}  # fmt: skip
+    if args.json:
+        from microgpt.files import write_atomically
+
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(args.json, (json.dumps(new, indent=1, ensure_ascii=False) + "\n").encode())
+    for layout in layouts:
+        print(f"\n{table.text(*layout(new))}")
+    print("", *notes, *(f"not run: {name}: {why}" for name, why in new["absent"].items()), caption(new).replace("`", ""),
+          *(f"WARNING: {sentence}" for sentence in warnings), sep="\n")  # fmt: skip
 
 
 def read(path):

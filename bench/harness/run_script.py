@@ -1,6 +1,6 @@
 """Run the first steps of an unedited microgpt.py, and time all but the first.
 
-    python run_script.py SCRIPT STEPS {collector,no-collector} CORE|-
+    python run_script.py SCRIPT {collector,no-collector} CORE|- STEPS
 
 The file is executed in this process, in the current folder, with one difference to `python SCRIPT`: sys.stdout is an
 object that reads the clock when a line that begins with "step" is printed, takes the loss from the script's variable
@@ -46,7 +46,7 @@ class Stopwatch:
         pass
 
 
-def main(path, steps, collector, core):
+def main(path, collector, core, steps):
     if core != "-":
         os.sched_setaffinity(0, {int(core)})
     with open(path, encoding="utf-8") as file:

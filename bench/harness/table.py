@@ -1,5 +1,5 @@
 """Tables: the same rows as plain text for a terminal, or as Markdown for a page."""
-from math import floor, log10
+from decimal import Decimal
 
 
 def text(columns, rows):
@@ -20,16 +20,13 @@ def number(value, digits=3, scale=1):
     """Return value × scale with that many significant digits, thousands separated; '–' for None."""
     if value is None:
         return "–"
-    if value == 0:
-        return "0"
-    value *= scale
-    value = round(value, digits - 1 - floor(log10(abs(value))))
-    decimals = max(0, digits - 1 - floor(log10(abs(value))))
-    return f"{value:,.{decimals}f}"
+    return "0" if value == 0 else f"{Decimal(f'{value * scale:#.{digits}g}'):,f}"
 
 
 def duration(seconds):
-    """Return seconds in the unit that suits them."""
+    """Return seconds in the unit that suits them; '–' for None."""
+    if seconds is None:
+        return "–"
     unit, size = next((u, s) for u, s in (("s", 1.0), ("ms", 1e-3), ("µs", 0.0)) if seconds >= s)
     return f"{number(seconds / (size or 1e-6))} {unit}"
 

@@ -10,9 +10,7 @@ import json
 from array import array
 from pathlib import Path
 
-#: The script's own settings.
-SETTINGS = {"n_embd": 16, "n_head": 4, "n_layer": 1, "block_size": 16}
-ADAM = {"learning_rate": 0.01, "beta1": 0.85, "beta2": 0.99, "eps_adam": 1e-8}
+SIZES, ADAM = ("n_embd", "n_head", "n_layer", "block_size"), ("learning_rate", "beta1", "beta2", "eps_adam")
 
 
 class Task:
@@ -22,15 +20,10 @@ class Task:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.__dict__.update(json.loads((self.folder / "task.json").read_text(encoding="utf-8")))
-        self.adam = ADAM
 
     @property
     def docs(self):
         return (self.folder / "input.txt").read_text(encoding="utf-8").split("\n")
-
-    def positions(self, documents):
-        """Return the number of predicted tokens in each of the first documents."""
-        return [min(self.settings["block_size"], len(tokens) - 1) for tokens in self.tokens[:documents]]
 
     def params(self):
         """Return the initial parameters, an array of doubles: the matrices of `shapes`, (name, nout, nin), in the script's order."""
@@ -38,21 +31,16 @@ class Task:
 
 
 def write(folder, docs, documents, num_steps=1000, seed=42, **settings):
-    """Write the task of training on `documents` documents and return it. Parameters are drawn as in the script."""
-    import random
+    """Write the task of training on `documents` documents and return it: the state in which a Trainer begins."""
+    from microgpt import Trainer
 
-    from microgpt.config import Config
-    from microgpt.data import Tokenizer
-
-    folder, settings = Path(folder), {**SETTINGS, **settings}
-    rng, shuffled = random.Random(seed), list(docs)
-    rng.shuffle(shuffled)
-    tokenizer = Tokenizer(shuffled)
-    rows = [(name, *shape) for name, shape in Config(**settings).shapes(tokenizer.vocab_size).items()]
-    params = array("d", [rng.gauss(0, 0.08) for _, nout, nin in rows for _ in range(nout * nin)])
-    (folder / "params.f64").write_bytes(params.tobytes())
+    folder, trainer = Path(folder), Trainer(docs, num_steps, seed, **settings)
+    encode, shuffled, vocab_size = trainer.tokenizer.encode, trainer.docs, trainer.tokenizer.vocab_size
+    sizes, adam = ({name: getattr(trainer.config, name) for name in names} for names in (SIZES, ADAM))
+    (folder / "params.f64").write_bytes(trainer.model.data.tobytes())
     (folder / "input.txt").write_text("\n".join(docs), encoding="utf-8", newline="\n")
-    task = {"num_steps": num_steps, "seed": seed, "settings": settings, "vocab_size": tokenizer.vocab_size, "shapes": rows,
-            "tokens": [tokenizer.encode(shuffled[i % len(shuffled)]) for i in range(documents)]}  # fmt: skip
+    task = {"num_steps": num_steps, "seed": seed, "settings": sizes, "adam": adam, "vocab_size": vocab_size,
+            "shapes": [(name, *shape) for name, shape in trainer.config.shapes(vocab_size).items()],
+            "tokens": [encode(shuffled[i % len(shuffled)]) for i in range(documents)]}  # fmt: skip
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
     return Task(folder)

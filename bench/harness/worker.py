@@ -32,7 +32,7 @@ def main():
             gc.disable()
         the_task, module = task.Task(given["task"]), edited.load(given["file"])
         module.make(the_task, **given["options"])
-        answer(versions=module.versions() if hasattr(module, "versions") else {})
+        answer(versions={name: sys.modules[name].__version__ for name in ("microgpt", "torch") if name in sys.modules})
         for line in sys.stdin:
             answer(**train(lambda: module.make(the_task, **given["options"]), **json.loads(line)))
     except Exception as error:
@@ -43,9 +43,10 @@ def train(make, steps, repeat):
     seconds = cpu = 0.0
     for _ in range(repeat):
         contender = make()
-        losses = run(contender, 1)
+        run = contender.run if hasattr(contender, "run") else lambda n, step=contender.step: [step() for _ in range(n)]
+        losses = run(1)
         cpu_started, started = time.process_time(), time.perf_counter()
-        losses += run(contender, steps)
+        losses += run(steps)
         seconds += time.perf_counter() - started
         cpu += time.process_time() - cpu_started
         if len(losses) != steps + 1:
@@ -54,10 +55,6 @@ def train(make, steps, repeat):
     parameters = [p.data for p in contender.model.params] if hasattr(contender, "model") else contender.parameters()
     return {"seconds": seconds / repeat, "cpu": cpu / repeat, "losses": [float(x).hex() for x in losses],
             "peak": machine.peak_memory(), "digest": measure.digest(parameters)}  # fmt: skip
-
-
-def run(contender, steps):
-    return contender.run(steps) if hasattr(contender, "run") else [contender.step() for _ in range(steps)]
 
 
 if __name__ == "__main__":

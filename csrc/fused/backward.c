@@ -28,7 +28,7 @@ static mg_status backward_input(const mg_engine *e, mg_panels some, int64_t nout
                                 const int32_t *order, const double *dy, double *dx, mg_poll *poll)
 {
     const int64_t panels = some.end - some.first, lanes = e->kernels->lanes;
-    mg_linear_backward_input_args a = {.panels = panels,
+    mg_linear_backward_input_args a = {.n = mg_positions_in(e, some.first, some.end),
                                        .nout = nout,
                                        .ncols = nin,
                                        .w = w,
@@ -45,14 +45,15 @@ static mg_status backward_input(const mg_engine *e, mg_panels some, int64_t nout
     }
     const int64_t group = 4, cols = mg_piece(nin, group * lanes * nout);
     for (int64_t b = 0; b < panels; b += group) {
-        a.panels = panels - b < group ? panels - b : group;
+        const int64_t count = panels - b < group ? panels - b : group, at_panel = some.first + b;
+        a.n = mg_positions_in(e, at_panel, at_panel + count);
         a.dy = dy + b * a.dy_stride;
         for (int64_t c = 0; c < nin; c += cols) {
             a.ncols = nin - c < cols ? nin - c : cols;
             a.w = w + c;
             a.dx = dx + b * a.dx_stride + c * lanes;
             e->kernels->linear_backward_input(&a);
-            const mg_status status = mg_poll_work(poll, a.panels * lanes * nout * a.ncols);
+            const mg_status status = mg_poll_work(poll, count * lanes * nout * a.ncols);
             if (status) return status;
         }
     }
@@ -104,7 +105,7 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
         const double *panel = dr + b * hidden * lanes;
         for (int64_t s = 0; s < nactive; s++) descending[s] = active[nactive - 1 - s];
         mg_linear_backward_input_args input = {
-            .panels = 1, .nout = nactive, .w_stride = n_embd, .order = descending, .dy = panel};
+            .n = mg_positions_in(e, b, b + 1), .nout = nactive, .w_stride = n_embd, .order = descending, .dy = panel};
         const int64_t cols = mg_piece(n_embd, (nactive + 1) * lanes);
         for (int64_t c = 0; c < n_embd; c += cols) {
             input.ncols = n_embd - c < cols ? n_embd - c : cols;

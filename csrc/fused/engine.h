@@ -65,6 +65,13 @@ static inline int mg_is_long(const mg_engine *e, int64_t n)
     return (double)e->at.num_params * 2.0 * (double)n > (double)(1 << 27);
 }
 
+/* Positions in the panels from first to end - 1, which may be cut off at the document's end. */
+static inline int64_t mg_positions_in(const mg_engine *e, int64_t first, int64_t end)
+{
+    const int64_t lanes = e->kernels->lanes, n = e->ws.doc.n;
+    return (end * lanes < n ? end * lanes : n) - first * lanes;
+}
+
 /* Offset of the exponentials of panel b, head h, in a layer's exps: [nkeys][lanes] for each. */
 static inline int64_t mg_exps_at(const mg_engine *e, int64_t b, int64_t h)
 {

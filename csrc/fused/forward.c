@@ -13,7 +13,7 @@ static mg_status forward_product(const mg_engine *e, mg_panels some, int64_t nou
                                  const double *x, const double *residual, double *out, mg_poll *poll)
 {
     const int64_t panels = some.end - some.first, lanes = e->kernels->lanes;
-    mg_linear_forward_args a = {.panels = panels,
+    mg_linear_forward_args a = {.n = mg_positions_in(e, some.first, some.end),
                                 .nout = nout,
                                 .nin = nin,
                                 .w = w,
@@ -29,7 +29,8 @@ static mg_status forward_product(const mg_engine *e, mg_panels some, int64_t nou
     }
     const int64_t group = 4, rows = mg_piece(nout, group * lanes * nin);
     for (int64_t b = 0; b < panels; b += group) {
-        a.panels = panels - b < group ? panels - b : group;
+        const int64_t count = panels - b < group ? panels - b : group, at_panel = some.first + b;
+        a.n = mg_positions_in(e, at_panel, at_panel + count);
         a.x = x + b * a.x_stride;
         for (int64_t o = 0; o < nout; o += rows) {
             const int64_t at = b * a.out_stride + o * lanes;
@@ -38,7 +39,7 @@ static mg_status forward_product(const mg_engine *e, mg_panels some, int64_t nou
             a.residual = residual ? residual + at : NULL;
             a.out = out + at;
             e->kernels->linear_forward(&a);
-            const mg_status status = mg_poll_work(poll, a.panels * lanes * nin * a.nout);
+            const mg_status status = mg_poll_work(poll, count * lanes * nin * a.nout);
             if (status) return status;
         }
     }

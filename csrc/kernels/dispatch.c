@@ -39,22 +39,29 @@ static int has_avx2_or_avx512(int want_avx512)
     return (ebx & LEAF7_EBX_AVX512F) && (ebx & LEAF7_EBX_AVX512DQ) && (ebx & LEAF7_EBX_AVX512VL)
            && (saved & XCR0_OPMASK_ZMM) == XCR0_OPMASK_ZMM;
 }
-/* AMD's processors from Zen 5 (family 26) on, whose units for roots and divisions are 512 bits wide. On Zen 4, as on Intel's
- * processors, correcting the estimate takes less time. */
-static int has_fast_square_root(void)
+/* The family of an AMD processor; 0 for another. */
+static int amd_family(void)
 {
     uint32_t eax, ebx, ecx, edx;
     if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx) || ebx != signature_AMD_ebx || ecx != signature_AMD_ecx
         || edx != signature_AMD_edx)
         return 0;
     __get_cpuid(1, &eax, &ebx, &ecx, &edx);
-    return (eax >> 8 & 15) + (eax >> 20 & 255) >= 26;
+    return (int)((eax >> 8 & 15) + (eax >> 20 & 255));
 }
+
+/* AMD's processors with AVX-512, Zen 4 (family 25) and later. On Intel's, correcting the estimate takes less time. Measured:
+ * docs/develop/kernels.md. */
+static int has_fast_square_root(void) { return amd_family() >= 25; }
+
+/* Zen 4 (family 25, as Zen 3, which has no AVX-512), whose units are 256 bits wide. */
+static int has_half_units(void) { return amd_family() == 25; }
 
 static int has_avx2(void) { return has_avx2_or_avx512(0); }
 static int has_avx512(void) { return has_avx2_or_avx512(1); }
 #else
 static int has_fast_square_root(void) { return 0; }
+static int has_half_units(void) { return 0; }
 #endif
 
 static int always(void) { return 1; }
@@ -97,6 +104,8 @@ int mg_kernels_vector_math(const mg_kernels *kernels) { return kernels->vector_m
 
 int mg_kernels_square_root(const mg_kernels *kernels) { return kernels->adam_square_root(-1); }
 
+int mg_kernels_half_units(const mg_kernels *kernels) { return kernels->half_units(-1); }
+
 const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 {
 #define KERNEL(result, name, parameters) {#name, offsetof(mg_kernels, name)},
@@ -121,6 +130,7 @@ const mg_kernels *mg_select_kernels(const char *name, mg_status *status)
             compiled[i].kernels->vector_math(-1); /* try the C library before the first use */
             if (compiled[i].kernels->adam_square_root(-1) < 0)
                 compiled[i].kernels->adam_square_root(has_fast_square_root());
+            if (compiled[i].kernels->half_units(-1) < 0) compiled[i].kernels->half_units(has_half_units());
             return compiled[i].kernels;
         }
         if (name) break;

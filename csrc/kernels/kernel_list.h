@@ -25,6 +25,10 @@ KERNEL(double, sum_of_magnitudes, (int64_t n, const double *x))
 /* The bit patterns of x, or-ed. 0 if and only if x is all +0.0; bit 63 is set if any sign is. */
 KERNEL(uint64_t, or_of_bits, (int64_t n, const double *x))
 
+/* Whether products use tiles for units half as wide as a vector (tile.h); the bits are the same. choice: 1 or 0 sets it, where
+ * there is a choice; -1 returns it, and -1 is returned if nothing was chosen yet. */
+KERNEL(int, half_units, (int choice))
+
 /* ---- body/linear_backward.h ---- */
 
 /* dx[i] = sum over o of w[o][i] * dy[o] for i < ncols, o in the given order. */

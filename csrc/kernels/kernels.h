@@ -20,8 +20,8 @@
 
 /* out = w x + residual. */
 typedef struct {
-    int64_t panels, nout, nin;
-    const double *w; /* [nout][nin] */
+    int64_t n, nout, nin; /* n positions */
+    const double *w;      /* [nout][nin] */
     const double *x; /* panels [nin] */
     int64_t x_stride;
     const double *residual; /* panels [nout], added last; NULL: none */
@@ -31,7 +31,7 @@ typedef struct {
 
 /* dx = transposed w dy. */
 typedef struct {
-    int64_t panels, nout, ncols;
+    int64_t n, nout, ncols;
     const double *w; /* [nout][w_stride], of which the first ncols columns */
     int64_t w_stride;
     const int32_t *order; /* [nout], the rows in the order of summation; NULL: nout - 1 down to 0 */

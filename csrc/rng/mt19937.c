@@ -29,14 +29,18 @@ static void refill(mg_mt19937 *stream)
     stream->pos = 0;
 }
 
-static inline uint32_t next_word(mg_mt19937 *stream)
+static inline uint32_t temper(uint32_t y)
 {
-    if (stream->pos >= N) refill(stream);
-    uint32_t y = stream->key[stream->pos++];
     y ^= y >> 11;
     y ^= (y << 7) & 0x9d2c5680u;
     y ^= (y << 15) & 0xefc60000u;
     return y ^ (y >> 18);
+}
+
+static inline uint32_t next_word(mg_mt19937 *stream)
+{
+    if (stream->pos >= N) refill(stream);
+    return temper(stream->key[stream->pos++]);
 }
 
 void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits)
@@ -94,6 +98,29 @@ uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n)
     uint64_t r = next_bits(stream, k);
     while (r >= n) r = next_bits(stream, k);
     return r;
+}
+
+/* Without a branch on what is drawn: about a quarter of the words are rejected, and no processor can tell which. */
+void mg_mt19937_fill_below(mg_mt19937 *stream, uint64_t n, int64_t count, uint64_t *out)
+{
+    int64_t i = 0;
+    for (; i < count && n - (uint64_t)i > UINT32_MAX; i++) out[i] = mg_mt19937_below(stream, n - (uint64_t)i);
+    while (i < count) {
+        /* As long as n - i has k bits. */
+        int k = 64 - __builtin_clzll(n - (uint64_t)i);
+        int64_t end = (int64_t)(n - ((uint64_t)1 << (k - 1))) + 1;
+        if (end > count) end = count;
+        while (i < end) {
+            if (stream->pos >= N) refill(stream);
+            int pos = stream->pos;
+            for (; pos < N && i < end; pos++) {
+                uint64_t r = temper(stream->key[pos]) >> (32 - k);
+                out[i] = r;
+                i += r < n - (uint64_t)i;
+            }
+            stream->pos = pos;
+        }
+    }
 }
 
 double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma)

@@ -17,8 +17,9 @@ void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_dig
 /* random.random(). */
 double mg_mt19937_random(mg_mt19937 *stream);
 
-/* random._randbelow(n), as shuffle draws it; n >= 1. */
+/* random._randbelow(n), n >= 1; and of n, n - 1, ... in turn, count <= n of them, as shuffle draws. */
 uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n);
+void mg_mt19937_fill_below(mg_mt19937 *stream, uint64_t n, int64_t count, uint64_t *out);
 
 /* random.gauss(mu, sigma), and n of them in turn. */
 double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma);

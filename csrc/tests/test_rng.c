@@ -19,4 +19,15 @@ void test_rng(void)
     check(mg_mt19937_choice(&stream, huge, 2) == MG_CHOICE_TOTAL_NOT_FINITE, "a weight of inf");
     check(stream.pos == before.pos, "a number was drawn without a choice");
     check(mg_mt19937_choice(&stream, some, 3) == 1, "a choice of weight 0");
+
+    const uint64_t most[] = {5000, 4096, 1, ((uint64_t)1 << 32) + 3};
+    for (int i = 0; i < 4; i++) {
+        mg_mt19937 each = seeded(7), all = seeded(7);
+        uint64_t numbers[1000];
+        int64_t count = most[i] < 1000 ? (int64_t)most[i] : 1000;
+        mg_mt19937_fill_below(&all, most[i], count, numbers);
+        int is_same = 1;
+        for (int64_t j = 0; j < count; j++) is_same &= numbers[j] == mg_mt19937_below(&each, most[i] - (uint64_t)j);
+        check(is_same && each.pos == all.pos, "numbers below n, n - 1, ... that are drawn at once");
+    }
 }

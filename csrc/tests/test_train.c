@@ -1,7 +1,9 @@
 /* Gradients, training and sampling against the graph, and what training leaves behind when it fails. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused/engine.h"
 #include "tests/check.h"
 #include "tests/graph.h"
 #include "tests/shapes.h"
@@ -101,7 +103,8 @@ uint64_t test_train(const mg_kernels *kernels, uint64_t d)
         double *probs = doubles(c->vocab_size);
         for (int sample = 0; sample < 8; sample++) {
             int64_t count = 0;
-            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, 1, NULL, out, &count);
+            status = mg_generate(engine, ours.params, &stream, 1.0 / 0.5, tokens, 1, c->block_size, 1, NULL, out,
+                                 &count);
             check(status == MG_OK, "sampling: status %d", status);
             d = digest_tokens(d, count, out);
             status = mg_next_probabilities(engine, ours.params, 2.0, tokens, 1, NULL, probs);
@@ -118,8 +121,8 @@ uint64_t test_train(const mg_kernels *kernels, uint64_t d)
     return d;
 }
 
-/* Every other hidden number is 0 for any document, so that its column of mlp_fc2 may be skipped; until at document `at` an
- * enormous moment makes the column infinite: then 0 times it is nan. */
+/* Every other hidden number is 0 for any document, so that its column of mlp_fc2 may be skipped; until at document `at`
+ * an enormous moment makes the column infinite: then 0 times it is nan. */
 static void test_weights_become_infinite(const mg_kernels *kernels, const mg_config *c, int64_t at)
 {
     const mg_adam_config adam = ADAM(1e-8, DOCUMENTS);
@@ -130,15 +133,17 @@ static void test_weights_become_infinite(const mg_kernels *kernels, const mg_con
     double losses[DOCUMENTS];
     mg_mt19937_fill_gauss(&stream, ours.params, ours.num_params, 0.0, 0.5);
     double *fc1 = ours.params + layout.layers + layout.mlp_fc1;
-    for (int64_t row = 0; row < 4 * c->n_embd; row += 2) memset(fc1 + row * c->n_embd, 0, (size_t)c->n_embd * sizeof *fc1);
+    for (int64_t row = 0; row < 4 * c->n_embd; row += 2)
+        memset(fc1 + row * c->n_embd, 0, (size_t)c->n_embd * sizeof *fc1);
     int32_t *tokens = random_documents(c, c->vocab_size, &stream, starts);
     state expected = copy_of_state(&ours);
     mg_engine *engine = mg_engine_new(c, kernels);
     if (!engine) abort();
-    begin_case("%s, infinite weights after document %d, %d parameters", mg_kernels_name(kernels), (int)at, (int)ours.num_params);
+    begin_case("%s, infinite weights after document %d, %d parameters", mg_kernels_name(kernels), (int)at,
+               (int)ours.num_params);
     if (at) {
-        const mg_status status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, at, NULL,
-                                          losses, &done);
+        const mg_status status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, at,
+                                          NULL, losses, &done);
         check(status == MG_OK && mg_engine_sparse_layers(engine) == c->n_layer, "training: status %d", status);
         graph_train(c, &adam, &expected, tokens, starts, at, losses);
     }
@@ -148,6 +153,100 @@ static void test_weights_become_infinite(const mg_kernels *kernels, const mg_con
     mg_engine_free(engine);
     free_state(&ours);
     free_state(&expected);
+    free(tokens);
+}
+
+/* A model of zeros, all of whose gradients are 0, so that mlp_fc2 may be skipped; but one of its weights has moments by
+ * which it becomes infinite in the 13th of these steps; only the first leaves it below 1e150. */
+static void test_weight_grows_without_a_gradient(const mg_kernels *kernels, const mg_config *c)
+{
+    double rates[DOCUMENTS] = {1e-15}, losses[DOCUMENTS];
+    for (int step = 1; step < DOCUMENTS; step++) rates[step] = 1.0;
+    const mg_adam_config adam = {.beta1 = 0.85, .beta2 = 0x1p-88, .eps = 1e-30, .num_steps = DOCUMENTS, .rates = rates};
+    const mg_layout layout = mg_layout_of(c);
+    const int64_t weight = layout.layers + layout.mlp_fc2;
+    mg_mt19937 stream = seeded(13);
+    state ours = new_state(c);
+    int64_t starts[DOCUMENTS + 1], done;
+    int32_t *tokens = random_documents(c, c->vocab_size, &stream, starts);
+    mg_engine *engine = mg_engine_new(c, kernels);
+    if (!engine) abort();
+    begin_case("%s, a weight that grows, %d parameters", mg_kernels_name(kernels), (int)ours.num_params);
+    const mg_status status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts, 1, NULL,
+                                      losses, &done);
+    check(status == MG_OK && mg_engine_sparse_layers(engine) == c->n_layer, "training: status %d", status);
+    ours.m[weight] = 1e304;
+    ours.v[weight] = 1e308;
+    state expected = copy_of_state(&ours);
+    test_steps(engine, c, &adam, &ours, &expected, tokens, starts, losses);
+    check(isfinite(losses[0]) && isnan(losses[DOCUMENTS - 1]), "losses from %g to %g", losses[0],
+          losses[DOCUMENTS - 1]);
+    mg_engine_free(engine);
+    free_state(&ours);
+    free_state(&expected);
+    free(tokens);
+}
+
+/* A poll that is asked whenever there is work to ask after, and compares what the engine says of mlp_fc2 with the
+ * state. */
+typedef struct {
+    mg_poll poll;
+    const mg_engine *engine;
+    const state *s;
+    int64_t bounds;
+} bounds_poll;
+
+static int compare_bounds(void *context)
+{
+    enum { ALL_WORK = 1 << 21 };
+    const double ROUNDED = 1.0001; /* the sums' orders differ */
+    bounds_poll *p = context;
+    const mg_engine *e = p->engine;
+    const int64_t size = 4 * e->config.n_embd * e->config.n_embd;
+    for (int64_t l = 0; l < e->config.n_layer && !isnan(e->fc2_moments[l]); l++) {
+        const int64_t first = e->at.layers + l * e->at.layer_size + e->at.mlp_fc2;
+        double params = 0.0, moments = 0.0;
+        for (int64_t i = first; i < first + size; i++) {
+            params += fabs(p->s->params[i]);
+            moments += fabs(p->s->m[i]);
+        }
+        check(params <= ROUNDED * e->fc2_magnitude[l], "parameters of %g, at most %g", params, e->fc2_magnitude[l]);
+        check(moments <= ROUNDED * e->fc2_moments[l], "moments of %g, at most %g", moments, e->fc2_moments[l]);
+        p->bounds++;
+    }
+    p->poll.asked = 0.0; /* as if 20 ms had passed */
+    p->poll.work = ALL_WORK;
+    return 0;
+}
+
+/* mlp_fc2 begins at 0, and one document again and again makes it grow. eps is so large that a step has nearly the size
+ * that is assumed of it. */
+static void test_bounds(const mg_kernels *kernels, const mg_config *c)
+{
+    const mg_adam_config adam = ADAM(1.0, DOCUMENTS);
+    const mg_layout layout = mg_layout_of(c);
+    mg_mt19937 stream = seeded(14);
+    state ours = new_state(c);
+    int64_t starts[DOCUMENTS + 1], done;
+    double losses[DOCUMENTS];
+    mg_mt19937_fill_gauss(&stream, ours.params, ours.num_params, 0.0, 0.5);
+    for (int64_t l = 0; l < c->n_layer; l++)
+        memset(ours.params + layout.layers + l * layout.layer_size + layout.mlp_fc2, 0,
+               (size_t)(4 * c->n_embd * c->n_embd) * sizeof *ours.params);
+    int32_t *tokens = allocate(DOCUMENTS * (c->block_size + 1), sizeof *tokens);
+    for (int64_t i = 0; i <= DOCUMENTS; i++) starts[i] = i * (c->block_size + 1);
+    for (int64_t t = 0; t < starts[DOCUMENTS]; t++)
+        tokens[t] = t < starts[1] ? (int32_t)mg_mt19937_below(&stream, (uint64_t)c->vocab_size) : tokens[t - starts[1]];
+    mg_engine *engine = mg_engine_new(c, kernels);
+    if (!engine) abort();
+    begin_case("%s, bounds of mlp_fc2, %d parameters", mg_kernels_name(kernels), (int)ours.num_params);
+    bounds_poll p = {{compare_bounds, &p, INT64_MAX / 2, 0.0}, engine, &ours, 0};
+    const mg_status status = mg_train(engine, &adam, 0, ours.params, ours.grad, ours.m, ours.v, tokens, starts,
+                                      DOCUMENTS, &p.poll, losses, &done);
+    check(status == MG_OK && p.bounds >= (DOCUMENTS - 1) * c->n_layer, "training: status %d, %d bounds", status,
+          (int)p.bounds);
+    mg_engine_free(engine);
+    free_state(&ours);
     free(tokens);
 }
 
@@ -238,6 +337,10 @@ void test_train_errors(const mg_kernels *kernels)
         test_weights_become_infinite(kernels, &small, at);
         test_weights_become_infinite(kernels, &large, at);
     }
+    test_weight_grows_without_a_gradient(kernels, &small);
+    test_weight_grows_without_a_gradient(kernels, &large);
+    test_bounds(kernels, &small);
+    test_bounds(kernels, &large);
     const mg_adam_config adam = ADAM(1e-8, DOCUMENTS), no_steps = ADAM(1e-8, 0);
     const mg_adam_config no_eps = ADAM(0.0, DOCUMENTS);
     mg_mt19937 stream = seeded(5);

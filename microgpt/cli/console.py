@@ -225,7 +225,9 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
             Output().flush()
         except OutputError:
             _drop(sys.stdout, sys.__stdout__)
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else EXIT_ERROR
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        say(f"error: {end.code}")
     except OutputError as error:
         _traceback()
         _drop(sys.stdout, sys.__stdout__)
@@ -250,9 +252,25 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
             say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
             return EXIT_DIVERGED
         say(f"error: {error}")
+    except (AttributeError, ImportError):
+        file = _hiding_file()
+        if file is None:
+            raise
+        _traceback()
+        say(f"error: {file} hides Python's own module of this name: rename it, or use the command microgpt instead of python -m")
     finally:
         _debug = debug
     return EXIT_ERROR
+
+
+def _hiding_file() -> "str | None":
+    """A file in the current folder that was imported in place of a module of Python's: `python -m` looks there first."""
+    folder = os.path.realpath(os.curdir)
+    for name in sorted(sys.modules.keys() & sys.stdlib_module_names):
+        file: str | None = getattr(sys.modules[name], "__file__", None)
+        if name != "__main__" and file and os.path.dirname(os.path.realpath(file)) == folder:
+            return os.path.basename(file)
+    return None
 
 
 def _traceback() -> None:
@@ -324,7 +342,7 @@ def closest(word: str, known: "Collection[str]") -> "list[str]":
 
 def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
     """Say how much of the documents is cut off because they are longer than the block; nothing if none is."""
-    if hasattr(docs, "beyond"):  # microgpt.core.text_lines.TextLines, of which no strings were made yet
+    if hasattr(docs, "beyond"):  # microgpt.core.documents.TextLines, of which no strings were made yet
         count, beyond = docs.beyond(block_size)
         if not count:
             return

@@ -1,5 +1,4 @@
 """`compile`: when a call of a user's function runs as written, when it is traced and compared, and when it is replayed."""
-import functools
 import inspect
 import sys
 import time
@@ -8,10 +7,11 @@ import warnings
 import weakref
 from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
-from ..core import hooks
+from ..core import hooks, outside
 from ..core.dispatch import Dispatcher, Entry, plainly
 from ..core.recorder import TraceError
 from ..core.replay import Program, Unsupported
+from ..core.strays import Watch
 from ..core.symbols import SymFloat
 from ..core.traced import Traced
 from ..core.tracing import Trace
@@ -73,8 +73,10 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(self, name, getattr(function, name, None))
         self.verify, self.fallback = verify, fallback
+        self._known_signature: tuple[tuple[Any, ...], inspect.Signature] | None = None
         super().__init__(function, self._positions(static), with_grad)
         self.always_verify = verify == "always"
+        self._careful = False  # how this function is traced: see core/strays.pyx
         self._in_vain = 0  # traces that failed and programs of little use since `calls_before` was raised
         self.calls_before = CALLS_BEFORE  # with verify=False and "always", half of it
         self.dropped = self.dropped_early = 0  # shapes beyond MOST_SHAPES; those whose program was of little use
@@ -102,9 +104,13 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             positions.append(which)
         return positions
 
-    @functools.cached_property
+    @property
     def _signature(self) -> inspect.Signature:
-        return inspect.signature(self.__wrapped__)
+        """The function's signature, read again if its defaults were replaced."""
+        parts, known = _parts(self.__wrapped__), self._known_signature
+        if known is None or len(known[0]) != len(parts) or not parts or any(x is not y for x, y in zip(known[0], parts)):
+            known = self._known_signature = (parts, inspect.signature(self.__wrapped__))
+        return known[1]
 
     def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
         return self if instance is None else types.MethodType(self, instance)
@@ -244,7 +250,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         before = time.perf_counter()
         entry.traced += 1
         try:
-            trace, results, roots, shape = self._trace(arguments)
+            trace, results, roots, shape, guards = self._trace(arguments)
             traced = time.perf_counter()
             program = Program(trace, results, roots, self.with_grad)
         except Unsupported as error:
@@ -254,7 +260,7 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             self._give_up(entry, None, error)
             return None
         compiled = Entry()
-        compiled.program, compiled.guards, compiled.results = program, _guards(trace), shape
+        compiled.program, compiled.guards, compiled.results = program, guards, shape
         compiled.retraced, compiled.traced, compiled.broken = entry.retraced, entry.traced, entry.broken
         compiled.timing = (1e3 * (traced - before), 1e3 * (time.perf_counter() - traced))
         compiled.kept, compiled.calls = entry.kept, entry.calls
@@ -272,12 +278,23 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         if self.fallback == "error":
             raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
 
-    def _trace(self, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None]":
-        """-> the trace, its results in order, their nodes, and how they are put together (None: one Value)."""
+    def _trace(self, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None, tuple[Guard, ...]]":
+        """-> the trace, its results in order, their nodes, how they are put together (None: one Value), and what it read."""
+        trace = Trace()
+        trace.careful = self._careful
+        try:
+            return self._recorded(trace, arguments)
+        except Exception:
+            if not trace.needs_care:
+                raise
+        trace, self._careful = Trace(), True
+        trace.careful = True
+        return self._recorded(trace, arguments)
+
+    def _recorded(self, trace: Trace, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None, tuple[Guard, ...]]":
         names = words.names(self.function, len(arguments))
         random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
         errors = TraceError.raised
-        trace = Trace()
         with trace:
             trace.outside.append(getattr(self.function, "__self__", self.function))
             given = [structure.symbolic(trace, x, name, self.with_grad, i in self.static)
@@ -285,7 +302,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             lists = [structure.lists_in(x, []) for x in given]
             lengths = [[(inner, list(inner)) for inner in found] for found in lists]
             try:
-                result = hooks.called(self.function)(*given)
+                with Watch():
+                    result = hooks.called(self.function)(*given)
             finally:
                 if random_state is not None and sys.modules["random"].getstate() != random_state:
                     sys.modules["random"].setstate(random_state)
@@ -298,11 +316,12 @@ class Compiled(Dispatcher, Generic[_P, _R]):
             if self.with_grad and not leaves:
                 raise TraceError("a compiled function returns a Value, or lists, tuples or dicts of Values")
             roots = [trace.root(leaf) for leaf in leaves]
+            guards = tuple([guard for guard in trace.guards.values() if type(guard[3]) is not Traced]) + outside.contents(trace)
         if TraceError.raised != errors:
             raise TraceError("the function catches an error that says why it cannot be compiled")
         are_values = [type(leaf) is not SymFloat for leaf in leaves]
         alone = self.with_grad and shape == ("leaf", 0) and are_values[0]
-        return trace, leaves, roots, None if alone else (shape, grown, are_values)
+        return trace, leaves, roots, None if alone else (shape, grown, are_values), guards
 
     def _built(self, entry: Entry, results: "Sequence[Any]") -> "tuple[Any, list[list[Any]]]":
         """A result, and what is appended to each list argument."""
@@ -396,5 +415,13 @@ def _appended(now: "list[Any]", then: "list[Any]", with_grad: bool) -> "list[Any
     return now[len(then):]
 
 
-def _guards(trace: Trace) -> "tuple[Guard, ...]":
-    return tuple(guard for guard in trace.guards.values() if type(guard[3]) is not Traced)
+def _parts(function: "Any") -> "tuple[Any, ...]":
+    """What the signature of a function depends on; empty: something else is called."""
+    function = inspect.unwrap(function)
+    if not isinstance(function, (types.FunctionType, types.MethodType)):
+        function = vars(type(function)).get("__call__")
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType):
+        return ()
+    named = function.__kwdefaults__ or {}
+    return (function.__code__, function.__defaults__, *named, *named.values())

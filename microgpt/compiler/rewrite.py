@@ -15,7 +15,7 @@ import sysconfig
 import types
 import weakref
 
-from ..core import hooks, outside
+from ..core import hooks, operators, outside, strays
 from ..core.recorder import TraceError
 
 TYPE_CHECKING = False
@@ -29,6 +29,15 @@ _HOOKS: "dict[str, Callable[..., Any]]" = {
     "__mg_subscript__": hooks.subscript,
     "__mg_attribute__": hooks.attribute,
     "__mg_called__": hooks.called,
+    "__mg_method__": hooks.method,
+    "__mg_read__": hooks.read_whole,
+    "__mg_iterated__": operators.iterated,
+    "__mg_binary__": operators.binary,
+    "__mg_inplace__": operators.inplace,
+    "__mg_set__": operators.set_item,
+    "__mg_unary__": operators.unary,
+    "__mg_compared__": operators.compared,
+    "__mg_contained__": operators.contained,
     "__mg_same__": hooks.same,
     "__mg_storing__": outside.storing,
     "__mg_changing__": outside.changing,
@@ -38,11 +47,14 @@ _HOOKS: "dict[str, Callable[..., Any]]" = {
 
 
 class Rewriter(ast.NodeTransformer):
-    """Puts the hooks into the tree of one function. mangle: the name of the class that the function was defined in."""
+    """Puts the hooks into the tree of one function. mangle: the name of the class that the function was defined in.
 
-    def __init__(self, mangle: "str | None" = None, free: "Collection[str]" = ()) -> None:
+    operators: also those of operators, which only objects of users' classes need.
+    """
+
+    def __init__(self, mangle: "str | None" = None, free: "Collection[str]" = (), operators: bool = False) -> None:
         self.mangle = (mangle or "").lstrip("_")
-        self.free = free
+        self.free, self.operators = free, operators
 
     def mangled(self, name: str) -> str:
         if self.mangle and name.startswith("__") and not name.endswith("__"):
@@ -66,17 +78,15 @@ class Rewriter(ast.NodeTransformer):
             return node
         if isinstance(node.slice, ast.Tuple) and any(isinstance(e, (ast.Slice, ast.Starred)) for e in node.slice.elts):
             return node
-        if isinstance(node.slice, ast.Constant) and type(node.slice.value) is int:
-            return node
         return self.hook("__mg_subscript__", [node.value, node.slice], node)
 
-    def visit_Attribute(self, node: ast.Attribute, called: bool = False) -> ast.expr:
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         self.generic_visit(node)
         node.attr = self.mangled(node.attr)
         if isinstance(node.ctx, (ast.Store, ast.Del)):
             node.value = self.hook("__mg_storing__", [node.value], node)
             return node
-        if called or not isinstance(node.ctx, ast.Load):
+        if not isinstance(node.ctx, ast.Load):
             return node
         return self.hook("__mg_attribute__", [node.value, ast.Constant(node.attr)], node)
 
@@ -86,17 +96,30 @@ class Rewriter(ast.NodeTransformer):
         if isinstance(node.func, ast.Name) and node.func.id in _REFUSED:
             raise TraceError(f"{_REFUSED[node.func.id]} in a compiled function")
         if isinstance(node.func, ast.Attribute):
-            node.func = self.visit_Attribute(node.func, called=True)
+            owner, name = self.visit(node.func.value), ast.Constant(self.mangled(node.func.attr))
+            node.func = self.hook("__mg_method__", [owner, name], node.func)
         else:
-            node.func = self.visit(node.func)
+            node.func = self.hook("__mg_called__", [self.visit(node.func)], node.func)
         node.args = [self.visit(argument) for argument in node.args]
-        node.keywords = [self.visit(keyword) for keyword in node.keywords]
-        node.func = self.hook("__mg_called__", [node.func], node.func)
+        for keyword in node.keywords:
+            keyword.value = self.visit(keyword.value)
+            if keyword.arg is None:  # **x
+                keyword.value = self.hook("__mg_read__", [keyword.value], keyword.value)
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
-        if len(node.ops) != 1 or not isinstance(node.ops[0], (ast.Is, ast.IsNot)):
+        if len(node.ops) != 1:
+            return node
+        kind = type(node.ops[0]).__name__
+        if isinstance(node.ops[0], (ast.In, ast.NotIn)) and self.operators:
+            found: ast.expr = self.hook("__mg_contained__", [node.left, node.comparators[0]], node)
+            return found if kind == "In" else ast.copy_location(ast.UnaryOp(ast.Not(), found), node)
+        if kind in operators.COMPARE:
+            if self.operators:
+                return self.hook("__mg_compared__", [ast.Constant(operators.COMPARE[kind]), node.left, node.comparators[0]], node)
+            node.left, node.comparators = self.read(node.left), [self.read(node.comparators[0])]
+        if not isinstance(node.ops[0], (ast.Is, ast.IsNot)):
             return node
         if isinstance(node.comparators[0], ast.Constant) and node.comparators[0].value in (None, True, False, ...):
             return node
@@ -113,7 +136,53 @@ class Rewriter(ast.NodeTransformer):
         if not isinstance(node.target, ast.Name):
             return node
         before = self.hook("__mg_augmenting__", [ast.Name(node.target.id, ast.Load())], node)  # a list is changed in place
+        kind = operators.BINARY.get(type(node.op).__name__)
+        if self.operators and kind:
+            arguments: list[ast.expr] = [ast.Constant(kind), ast.Name(node.target.id, ast.Load()), node.value]
+            changed = ast.Assign([node.target], self.hook("__mg_inplace__", arguments, node))
+            return [ast.copy_location(ast.Expr(before), node), ast.fix_missing_locations(ast.copy_location(changed, node))]
         return [ast.copy_location(ast.Expr(before), node), node]
+
+    def read(self, node: ast.expr) -> ast.expr:
+        """A dict that is read as a whole."""
+        if isinstance(node, (ast.Constant, ast.BinOp)):
+            return node
+        return self.hook("__mg_read__", [node], node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        self.generic_visit(node)
+        target = node.targets[0]
+        if not self.operators or len(node.targets) > 1 or not isinstance(target, ast.Subscript) or isinstance(target.slice, ast.Slice):
+            return node
+        call = self.hook("__mg_set__", [node.value, target.value, target.slice], node)
+        return ast.copy_location(ast.Expr(call), node)
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        self.generic_visit(node)
+        node.iter = self.hook("__mg_iterated__", [node.iter], node.iter)
+        return node
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        self.generic_visit(node)
+        node.iter = self.hook("__mg_iterated__", [node.iter], node.iter)
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        kind = operators.UNARY.get(type(node.op).__name__)
+        if self.operators and kind and not isinstance(node.operand, ast.Constant):
+            return self.hook("__mg_unary__", [ast.Constant(kind), node.operand], node)
+        return node
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        self.generic_visit(node)
+        node.value = self.read(node.value)
+        return node
+
+    def visit_Match(self, node: ast.AST) -> ast.AST:
+        if any(isinstance(inner, (ast.MatchMapping, ast.MatchClass)) for inner in ast.walk(node)):
+            raise TraceError("a match statement with patterns of dicts or classes in a compiled function: use if and subscripts")
+        return self.generic_visit(node)
 
     def made(self, node: ast.expr) -> ast.AST:
         """A list, dict or set that the function makes itself, which it may change."""
@@ -124,9 +193,21 @@ class Rewriter(ast.NodeTransformer):
         return self.made(node) if isinstance(node.ctx, ast.Load) else self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        return self.made(node) if isinstance(node.op, ast.BitOr) else self.generic_visit(node)  # of dicts, of sets
+        self.generic_visit(node)
+        if isinstance(node.op, (ast.BitOr, ast.Mod)):  # of dicts, of sets; text
+            node.left, node.right = self.read(node.left), self.read(node.right)
+        result: ast.expr = node
+        if self.operators and not isinstance(node.left, ast.Constant):
+            kind = ast.Constant(operators.BINARY[type(node.op).__name__])
+            result = self.hook("__mg_binary__", [kind, node.left, node.right], node)
+        return self.hook("__mg_made__", [result], node) if isinstance(node.op, ast.BitOr) else result
 
-    visit_Dict = visit_Set = visit_ListComp = visit_DictComp = visit_SetComp = made
+    def visit_Dict(self, node: ast.Dict) -> ast.AST:
+        self.generic_visit(node)
+        node.values = [self.read(value) if key is None else value for key, value in zip(node.keys, node.values)]
+        return self.hook("__mg_made__", [node], node)
+
+    visit_Set = visit_ListComp = visit_DictComp = visit_SetComp = made
 
     def visit_Global(self, node: ast.Global) -> ast.AST:
         raise TraceError(f"`global {node.names[0]}` in a compiled function: it would be set when the function is traced, not "
@@ -231,20 +312,22 @@ def use_tree(name: str, tree: ast.Module) -> None:
 
 
 # Original code -> rewritten code, as long as the original lives: a notebook defines its functions again and again.
-_codes: "weakref.WeakKeyDictionary[types.CodeType, types.CodeType]" = weakref.WeakKeyDictionary()
+# The second are those with the hooks of operators.
+_codes: "tuple[weakref.WeakKeyDictionary[types.CodeType, types.CodeType], ...]" = (
+    weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary())
 
 
-def _rewritten_code(function: types.FunctionType) -> types.CodeType:
-    code = function.__code__
-    if code in _codes:
-        return _codes[code]
+def _rewritten_code(function: types.FunctionType, with_operators: bool) -> types.CodeType:
+    code, known = function.__code__, _codes[with_operators]
+    if code in known:
+        return known[code]
     node, within = _definition(function)
     if isinstance(node, ast.Lambda):
         body = ast.copy_location(ast.Return(node.body), node.body)
-        node = ast.copy_location(ast.FunctionDef("__mg_lambda__", node.args, [body], []), node)
-        node.name = "__mg_lambda__"
+        node = ast.copy_location(ast.FunctionDef("<lambda>", node.args, [body], []), node)
     node.decorator_list = []
-    node = Rewriter(within, code.co_freevars).visit(node)
+    node = Rewriter(within, code.co_freevars, with_operators).visit(node)
+    node.name = "__mg_function__"  # its own name is a global in it, or in a cell
     free = [*code.co_freevars, *_HOOKS]
     arguments = ast.arguments([], [ast.arg(name) for name in free], None, [], [], None, [])
     outer = ast.FunctionDef("__mg_factory__", arguments, [node, ast.Return(ast.Name(node.name, ast.Load()))], [])
@@ -256,27 +339,28 @@ def _rewritten_code(function: types.FunctionType) -> types.CodeType:
                                 flags=code.co_flags & __future__.annotations.compiler_flag)
     factory = next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
     inner = next(c for c in factory.co_consts if isinstance(c, types.CodeType) and c.co_name == node.name)
-    _codes[code] = inner
+    inner = inner.replace(co_name=code.co_name)
+    known[code] = inner
     _remember(inner)
     return inner
 
 
-_rewritten_codes: "weakref.WeakSet[types.CodeType]" = weakref.WeakSet()
+rewritten_codes: "weakref.WeakSet[types.CodeType]" = weakref.WeakSet()
 
 
 def _remember(code: types.CodeType) -> None:
     """Functions made while rewritten code runs are rewritten already."""
-    _rewritten_codes.add(code)
+    rewritten_codes.add(code)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             _remember(constant)
 
 
-def rewritten(function: types.FunctionType) -> types.FunctionType:
+def rewritten(function: types.FunctionType, with_operators: bool = False) -> types.FunctionType:
     """The twin of a function that records. Its cells are the function's own."""
-    if function.__code__ in _rewritten_codes:
+    if function.__code__ in rewritten_codes:
         return function
-    inner = _rewritten_code(function)
+    inner = _rewritten_code(function, with_operators)
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
     for name, hook in _HOOKS.items():
         cells[name] = types.CellType(hook)
@@ -294,14 +378,22 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 def is_user_code(function: types.FunctionType) -> bool:
     """Whether a function is the user's: not of the standard library, of installed packages, or of this one."""
-    code = function.__code__
-    if code in _rewritten_codes:
+    return is_users_code(function.__code__)
+
+
+def is_users_code(code: types.CodeType) -> bool:
+    """Whether code is the user's and has not been rewritten."""
+    if code in rewritten_codes or code.co_filename.startswith("<frozen"):
+        return False
+    if code.co_filename == "<string>" and code.co_name in _GENERATED:
         return False
     path = os.path.realpath(code.co_filename)
-    if path.startswith(_PACKAGE) or code.co_filename.startswith("<frozen"):
-        return False
-    return not path.startswith(_LIBRARIES)
+    return not path.startswith(_PACKAGE) and not path.startswith(_LIBRARIES)
 
+
+_GENERATED = ("__init__", "__new__", "<lambda>", "_make")  # of dataclasses and named tuples: they read their arguments alone
 
 hooks.rewrite = rewritten
+hooks.rewritten_codes = rewritten_codes
 hooks.is_user_code = is_user_code
+strays.is_users_code = is_users_code

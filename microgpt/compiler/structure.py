@@ -1,4 +1,5 @@
 """Arguments and results, taken apart and put together: lists within lists."""
+from ..core.outside import add_root
 from ..core.recorder import TraceError
 from ..core.symbols import SymFloat, SymInt
 from ..core.traced import Traced
@@ -22,6 +23,7 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
     kind = type(x)
     if static or kind is bool:
         trace.outside.append(x)
+        add_root(name, x)
         return x
     if kind is int:
         return trace.int_input(name)
@@ -35,6 +37,7 @@ def symbolic(trace: "Trace", x: "Any", name: str, with_grad: bool, static: bool 
     if isinstance(x, Value):
         return trace.leaf_input() if with_grad else trace.number_input()
     trace.outside.append(x)
+    add_root(name, x)
     of_library = x is not None and kind not in _CONSTANT and not hasattr(x, "__dict__")
     if not isinstance(x, dict) and (isinstance(x, (list, tuple, set)) or of_library):
         raise TraceError(f"the argument {name} is a {kind.__name__}, whose content may be another one in each call: pass a list "

@@ -6,6 +6,7 @@ from ..core.recorder import TraceError
 from ..core.value import Value
 from . import rewrite
 
+MANY_ITEMS = 100_000  # compared before every call, which takes some ten microseconds
 MANY = 8  # shapes, objects, calls of compile() that are worth a line
 
 TYPE_CHECKING = False
@@ -72,6 +73,9 @@ def _of_one(compiled: "Compiled[Any, Any]", entry: "Entry") -> "Iterator[str]":
         elif info["written_out"]:
             yield (f"    the graph of {info['written_out']} calls was written out, which takes several times as long as the call: "
                    "for a backward() of another result than the first, a second backward(), or _children")
+        if entry.compared > MANY_ITEMS:
+            yield (f"    {entry.compared:,} items of lists and dicts from outside are compared before every call, to see whether they "
+                   "are still the same")
         if not entry.verified and compiled.verify:
             yield "    not compared with the function as written: Python raised an error, or nothing could be compared"
     for why, n in entry.missed.items():
@@ -127,6 +131,8 @@ def shape(arguments: "tuple[Any, ...]", static: "AbstractSet[int]") -> str:
 
 def of_guard(guard: "Guard") -> str:
     kind, holder, name, _ = guard
-    if kind == "attribute":
-        return f"{type(holder).__name__}.{name}"
-    return f"{name!r}"
+    if kind == "attribute" or kind == "class":
+        return f"{holder.__name__ if isinstance(holder, type) else type(holder).__name__}.{name}"
+    if kind in ("list", "items", "keys", "entries", "bytes"):
+        return f"what {name} holds"
+    return f"{getattr(holder, '__name__', 'a function')}()" if kind in ("function", "cached") else f"{name!r}"

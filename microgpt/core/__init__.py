@@ -2,25 +2,50 @@
 
 the tape     tape (slots), lock, topo (the order of nodes), backward, rewiring; audit walks its invariants in a debug build
 Value        value (operators); functions, layers and gpt put the nodes of the script's functions on the tape
-the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), text_lines, simd
-the engine   fused: no graph
+the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), documents, encoded (their tokens),
+             simd
+the engine   fused: no graph; part: of a batch that several processes share; the file of fused holds other modules, too, those
+             that each run of it loads (_Together)
 compile      recording a call: tracing, traced, symbols, hooks, outside, recorder; replaying programs: dispatch, calls, replay,
              probes; elementwise: the optimizer loops of scripts
 """
-import os as _os
+import sys as _sys
+from _frozen_importlib_external import ExtensionFileLoader as _Loader
+from _frozen_importlib_external import spec_from_file_location as _spec
 from _imp import extension_suffixes as _extension_suffixes
+from os.path import exists as _exists
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 
-def _compiled(folder: str) -> bool:
-    return any(_os.path.exists(_os.path.join(folder, "simd" + suffix)) for suffix in _extension_suffixes())
+def _file_of(name: str, folder: str) -> "str | None":
+    for suffix in _extension_suffixes():
+        if _exists(path := f"{folder}/{name}{suffix}"):
+            return path
+    return None
 
 
-if not _compiled(__path__[0]):
+class _Together:
+    """Finds the modules that are in the file of another: see TOGETHER in setup.py."""
+
+    def __init__(self, path: str, names: str) -> None:
+        self.path, self.names = path, {f"{__name__}.{name}" for name in names.split()}
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        return _spec(name, self.path, loader=_Loader(name, self.path)) if name in self.names else None
+
+
+_path = _file_of("fused", __path__[0])
+if _path is None:
     # A source folder that was not built in place: Python looks here first because it was started beside it. The compiled
     # modules are those of the installed package.
-    import sys as _sys
-
-    _folders = (_os.path.join(entry, "microgpt", "core") for entry in _sys.path if entry)
-    __path__ += [folder for folder in _folders if _compiled(folder)]
-    if len(__path__) == 1:
+    for _entry in filter(None, _sys.path):
+        if _found := _file_of("fused", f"{_entry}/microgpt/core"):
+            __path__.append(f"{_entry}/microgpt/core")
+            _path = _path or _found
+    if _path is None:
         raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder of its setup.py")
+# Before others, which may find files of an older build.
+_sys.meta_path.insert(0, _Together(_path, "adam documents encoded fused lock model mt19937 part simd tape"))

@@ -29,6 +29,7 @@ cdef extern from "microgpt.h" nogil:
     void mg_mt19937_seed(mg_mt19937 *stream, const uint32_t *digits, int64_t num_digits)
     double mg_mt19937_random(mg_mt19937 *stream)
     uint64_t mg_mt19937_below(mg_mt19937 *stream, uint64_t n)
+    void mg_mt19937_fill_below(mg_mt19937 *stream, uint64_t n, int64_t count, uint64_t *out)
     double mg_mt19937_gauss(mg_mt19937 *stream, double mu, double sigma)
     void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu, double sigma)
     int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n)
@@ -44,6 +45,7 @@ cdef extern from "microgpt.h" nogil:
     const char *mg_compiler()
     int mg_kernels_vector_math(const mg_kernels *kernels)
     int mg_kernels_square_root(const mg_kernels *kernels)
+    int mg_kernels_half_units(const mg_kernels *kernels)
     const char *mg_kernel(const mg_kernels *kernels, int index, const void **address)
 
     ctypedef struct mg_config:
@@ -76,7 +78,6 @@ cdef extern from "microgpt.h" nogil:
     ctypedef struct mg_engine:
         pass
 
-    int64_t mg_count_params(const mg_config *config)
     mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     void mg_engine_free(mg_engine *engine)
     mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work)
@@ -85,8 +86,6 @@ cdef extern from "microgpt.h" nogil:
     int64_t mg_engine_sparse_layers(const mg_engine *engine)
     mg_status mg_document_gradient(mg_engine *engine, const double *params, double *grad, const int32_t *tokens, int64_t n,
                                    mg_poll *poll, double *loss)
-    mg_status mg_document_loss(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
-                               double *loss)
     mg_status mg_position_losses(mg_engine *engine, const double *params, const int32_t *tokens, int64_t n, mg_poll *poll,
                                  double *losses)
 

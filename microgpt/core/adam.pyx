@@ -3,7 +3,6 @@
 import operator
 
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t, uintptr_t
 
@@ -21,7 +20,7 @@ from microgpt.core._csrc cimport (
     mg_clip_gradient,
     mg_config,
 )
-from microgpt.core.model cimport GPT
+from microgpt.core.model cimport GPT, lend_doubles
 from microgpt.core.simd cimport kernels
 
 
@@ -41,13 +40,7 @@ cdef class Moments:
         PyMem_RawFree(self.memory)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        buffer.buf, buffer.obj = self.data, self
-        buffer.itemsize = sizeof(double)
-        buffer.len = self.n * sizeof(double)
-        buffer.ndim, buffer.readonly, buffer.suboffsets, buffer.internal = 1, 0, NULL, NULL
-        buffer.format = <char *>"d" if flags & PyBUF_FORMAT else NULL
-        buffer.shape = &self.n if flags & PyBUF_ND else NULL
-        buffer.strides = &self.stride if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        lend_doubles(buffer, flags, self, self.data, &self.n, &self.stride)
 
 
 cdef int raise_adam(int status) except -1:

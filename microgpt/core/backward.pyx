@@ -3,7 +3,7 @@
 
 topo.pyx finds the order of the nodes. Here everything runs without the GIL and holds the lock.
 """
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc, realloc
 
 from microgpt.core.blocks cimport drop_cached_order, extend_block

@@ -4,7 +4,7 @@
 A call copies the leaves' numbers into a frame and runs the forward instructions there; backward copies the leaves' grads
 into the frame, runs the backward instructions, and copies them back.
 """
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 

@@ -7,15 +7,14 @@ and compiles.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItem
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.tuple cimport PyTuple_GET_SIZE
-from libc.math cimport signbit
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from microgpt.core.arguments cimport Arguments, close_arguments, open_arguments, put_argument, put_derived, put_static
 from microgpt.core.calls cimport Shape
+from microgpt.core.guards cimport Guards
 from microgpt.core.lock cimport wait_until_idle
 from microgpt.core.recorder cimport tracing_here
 from microgpt.core.replay cimport Program
@@ -23,60 +22,11 @@ from microgpt.core.tape cimport next_mark, tape
 from microgpt.core.value cimport Value
 
 
-cdef enum:
-    OF_CELL, OF_ATTRIBUTE, OF_DICT
-
-# What a program read from outside: all references are borrowed from Entry.guards.
-cdef struct Guard:
-    int kind
-    PyObject *holder
-    PyObject *name
-    PyObject *value
-
-
-cdef bint guard_holds(Guard *guard):
-    """Whether what the program read from outside is still there."""
-    cdef PyObject *found
-    cdef object now, value
-    if guard.kind == OF_CELL:
-        try:
-            now = (<object>guard.holder).cell_contents
-        except ValueError:
-            return False
-    elif guard.kind == OF_ATTRIBUTE:
-        now = getattr(<object>guard.holder, <object>guard.name, None)
-    else:
-        found = PyDict_GetItem(<dict>guard.holder, <object>guard.name)
-        if found == guard.value:
-            return True
-        if found == NULL:
-            return False
-        now = <object>found
-    value = <object>guard.value
-    if now is value:
-        return True
-    if type(now) is not type(value):
-        return False
-    if type(now) is float:  # by bits: -0.0 is another number than 0.0
-        return signbit(now) == signbit(value) and now == value
-    return type(now) in (int, str) and now == value
-
-
-cdef object key_in(object holder, object name):
-    """A dict's own key, which is found faster than one that is equal."""
-    if type(name) is str and name in holder:
-        for key in holder:
-            if type(key) is str and key == name:
-                return key
-    return name
-
-
 @cython.final
 cdef class Entry:
     """What is known of one shape of the arguments."""
     cdef public Program program  # None: not compiled
-    cdef tuple watched  # (kind, holder, name, value) for each guard
-    cdef Guard *watches
+    cdef Guards watched
     cdef public object results  # how results are put together, None: one Value
     cdef public int calls
     cdef public str why  # why it is not compiled
@@ -91,50 +41,32 @@ cdef class Entry:
     cdef readonly uint64_t used
 
     def __cinit__(self):
-        self.watched, self.kept, self.missed = (), (), {}
-
-    def __dealloc__(self):
-        PyMem_Free(self.watches)
+        self.watched, self.kept, self.missed = Guards(), (), {}
 
     @property
     def guards(self):
         """(kind, holder, name, value) of everything that was read from outside. Set once."""
-        return self.watched
+        return self.watched.watched
 
     @guards.setter
     def guards(self, tuple guards):
-        cdef Py_ssize_t i
-        cdef Guard *watch
-        if self.watches != NULL:
+        if self.watched.watched:
             raise RuntimeError("the guards are set once: other threads may check them")
-        guards = tuple([(kind, holder, key_in(holder, name) if kind == "item" else name, value)
-                        for kind, holder, name, value in guards])
-        cdef Guard *watches = <Guard *>PyMem_Malloc((len(guards) + 1) * sizeof(Guard))
-        if watches == NULL:
-            raise MemoryError()
-        for i in range(len(guards)):
-            kind, holder, name, value = guards[i]
-            watch = &watches[i]
-            watch.kind = OF_CELL if kind == "cell" else OF_ATTRIBUTE if kind == "attribute" else OF_DICT
-            watch.holder, watch.name, watch.value = <PyObject *>holder, <PyObject *>name, <PyObject *>value
-        self.watched, self.watches = guards, watches
+        self.watched = Guards(guards)
+
+    @property
+    def compared(self):
+        """How many items of lists and dicts are compared before each call."""
+        return self.watched.n_items
 
     def miss(self, why):
         """Count a call that runs as written although there is a program."""
         self.missed[why] = self.missed.get(why, 0) + 1
 
-    cdef Py_ssize_t broken_guard(self) except -2:
-        """The index of the first guard that does not hold, or -1."""
-        cdef Py_ssize_t i, n = len(self.watched)
-        for i in range(n):
-            if not guard_holds(&self.watches[i]):
-                return i
-        return -1
-
     def check_guards(self):
         """The first guard that does not hold, or None."""
-        cdef Py_ssize_t i = self.broken_guard()
-        return None if i < 0 else self.watched[i]
+        cdef Py_ssize_t i = self.watched.broken()
+        return None if i < 0 else self.watched.watched[i]
 
 
 cdef unsigned long plain_thread = 0  # the thread that runs a function as written to compare with, inner ones included
@@ -194,7 +126,7 @@ cdef class Dispatcher:
             entry = <Entry>found
             self.clock += 1
             entry.used = self.clock
-            if entry.program is None or self.always_verify or entry.broken_guard() >= 0:
+            if entry.program is None or self.always_verify or entry.watched.broken() >= 0:
                 return self.later_call(entry, signature, arguments)
             results = self.replay(entry, &a, values)
             if results is None:

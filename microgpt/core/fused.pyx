@@ -9,10 +9,8 @@ from _thread import allocate_lock
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.dict cimport PyDict_Next
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
-from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memset
 
@@ -41,11 +39,6 @@ from microgpt.core._csrc cimport (
     mg_engine_shares,
     mg_engine_sparse_layers,
     mg_next_probabilities,
-    mg_part_capacity,
-    mg_part_gradients,
-    mg_part_losses,
-    mg_part_slice_start,
-    mg_part_slices,
     mg_position_losses,
     mg_position_losses_of,
     mg_generate,
@@ -54,7 +47,7 @@ from microgpt.core._csrc cimport (
     mg_train_batches,
 )
 from microgpt.core.adam cimport Adam, raise_adam
-from microgpt.core.text_lines cimport exact_str
+from microgpt.core.encoded cimport Encoded
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
 from microgpt.core.mt19937 cimport MT19937
@@ -62,8 +55,6 @@ from microgpt.core.mt19937 cimport MT19937
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
-    PyObject *PyList_GET_ITEM(list items, Py_ssize_t i)
-    Py_ssize_t PyList_GET_SIZE(list items)
 
 
 cdef int _ask(void *context) noexcept with gil:
@@ -95,6 +86,14 @@ LEAST_SHARED_WORK = MG_LEAST_SHARED_WORK
 
 class CrewStopped(Exception):
     """Another process of the crew has failed, or left: see `FusedEngine.join_crew`."""
+
+
+cdef double *new_doubles(Py_ssize_t count) except NULL:
+    """Memory for so many doubles, for PyMem_Free."""
+    cdef double *doubles = <double *>PyMem_Malloc(max(1, count) * sizeof(double))
+    if doubles == NULL:
+        raise MemoryError()
+    return doubles
 
 
 cdef double inverse(double temperature) except? -1.0:
@@ -131,12 +130,12 @@ its own: the results are the same.
         if self.engine == NULL:
             raise MemoryError()
         self.model = model
+        self.documents = Encoded(model.vocab_size, model.block_size)
         self.threads = 1
 
     def __dealloc__(self):
         self.end_crew()
         mg_engine_free(self.engine)
-        PyMem_Free(self.tokens)
 
     def __reduce_ex__(self, protocol):
         raise TypeError("a FusedEngine cannot be copied or pickled: its Trainer can be saved")
@@ -149,35 +148,10 @@ its own: the results are the same.
             raise RuntimeError("this engine is at work in another thread")
         return 0
 
-    cdef int reserve(self, Py_ssize_t count) except -1:
-        """Reserve memory for count tokens."""
-        if count > self.tokens_capacity:
-            grown = PyMem_Realloc(self.tokens, 2 * count * sizeof(int32_t))
-            if grown == NULL:
-                raise MemoryError()
-            self.tokens = <int32_t *>grown
-            self.tokens_capacity = 2 * count
-        return 0
-
-    cdef Py_ssize_t encode_document(self, document, Py_ssize_t at) except -1:
-        """Put a document's tokens at self.tokens[at:], no more than the block holds; its number of positions."""
-        cdef Py_ssize_t i, token, n = len(document) - 1, vocab_size = self.model.vocab_size
-        if n == 0:
-            raise ZeroDivisionError("division by zero")  # the script's 1 / n
-        if n < 0:
-            raise ValueError("a document needs two tokens at least: BOS on both sides")
-        if n > self.model.block_size:
-            n = self.model.block_size
-        self.reserve(at + n + 1)
-        for i in range(n + 1):
-            token = document[i]
-            if not 0 <= token < vocab_size:
-                raise ValueError(f"token {token} is not in the vocabulary (0 to {vocab_size - 1})")
-            self.tokens[at + i] = <int32_t>token
-        return n
-
-    cdef raise_status(self, int status):
-        """Raise what the original would have raised."""
+    cdef int check_status(self, int status) except -1:
+        """Raise what the original would have raised, unless all is well."""
+        if status == MG_OK:
+            return 0
         if status == MG_INTERRUPTED:
             error, self.interrupt = self.interrupt, None
             raise error
@@ -195,57 +169,12 @@ its own: the results are the same.
             raise ValueError("Total of weights must be greater than zero")
         if status == MG_CHOICE_TOTAL_NOT_FINITE:
             raise ValueError("Total of weights must be finite")
-        raise_adam(status)
+        return raise_adam(status)
 
-    cdef bint knows(self, dict ids) noexcept:
-        """Whether the table was filled from exactly these characters and token ids."""
-        cdef Py_ssize_t position = 0, i = 0
-        cdef PyObject *ch
-        cdef PyObject *token
-        if self.entries is None or PyList_GET_SIZE(self.entries) != 2 * len(ids):
-            return False
-        while PyDict_Next(ids, &position, &ch, &token):
-            if PyList_GET_ITEM(self.entries, i) != ch or PyList_GET_ITEM(self.entries, i + 1) != token:
-                return False
-            i += 2
-        return True
-
-    cdef int build_char_table(self, dict ids) except -1:
-        """Fill the table of the first 256 characters' token ids, -1 for those that are not in ids."""
-        cdef Py_ssize_t token
-        if self.knows(ids):
-            return 0
-        self.entries, self.ids = None, ids.copy()
-        for code in range(256):
-            token = self.ids.get(chr(code), -1)
-            if not -1 <= token < self.model.vocab_size - 1:
-                raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
-            self.char_table[code] = <int32_t>token
-        self.entries = [part for item in self.ids.items() for part in item]
-        return 0
-
-    cdef Py_ssize_t encode_text(self, document, Py_ssize_t at) except -1:
-        """The same for BOS, the characters of a str by self.ids, and BOS."""
-        cdef str text = exact_str(document)
-        cdef Py_ssize_t i = at, length = len(text), n = min(length, self.model.block_size), token
-        cdef int32_t bos = <int32_t>(self.model.vocab_size - 1)
-        cdef Py_UCS4 ch
-        self.reserve(at + n + 2)
-        self.tokens[at] = bos
-        for ch in text:
-            token = self.char_table[ch] if ch < 256 else self.ids.get(chr(ch), -1)
-            if not 0 <= token < bos:
-                raise ValueError(f"character {chr(ch)!r} (U+{<long>ch:04X}) at index {i - at} is not in the vocabulary")
-            i += 1
-            if i - at <= n:
-                self.tokens[i] = <int32_t>token
-        if n < self.model.block_size:
-            n += 1
-            self.tokens[at + n] = bos
-        return n
-
-    cdef Py_ssize_t encode(self, document, bint is_text, Py_ssize_t at) except -1:
-        return self.encode_text(document, at) if is_text else self.encode_document(document, at)
+    cdef Py_ssize_t one_document(self, tokens) except -1:
+        """Take a document in hand, and no other; its number of positions."""
+        self.documents.clear()
+        return self.documents.add(tokens, None)
 
     def loss_and_grad(self, tokens):
         """`loss = document_loss(tokens, model); loss.backward()`: the loss, a float; adds to `model.grad`.
@@ -257,12 +186,11 @@ its own: the results are the same.
         cdef Py_ssize_t n
         self.enter()
         try:
-            n = self.encode_document(tokens, 0)
+            n = self.one_document(tokens)
             with nogil:
                 status = mg_document_gradient(self.engine, self.model.params_data, self.model.params_grad,
-                                              self.tokens, n, &self.poll, &loss)
-            if status != MG_OK:
-                self.raise_status(status)
+                                              self.documents.tokens, n, &self.poll, &loss)
+            self.check_status(status)
             return loss
         finally:
             self.lock.release()
@@ -277,14 +205,11 @@ its own: the results are the same.
         cdef Py_ssize_t p, n
         self.enter()
         try:
-            n = self.encode_document(tokens, 0)
-            losses = <double *>PyMem_Malloc(n * sizeof(double))
-            if losses == NULL:
-                raise MemoryError()
+            n = self.one_document(tokens)
+            losses = new_doubles(n)
             with nogil:
-                status = mg_position_losses(self.engine, self.model.params_data, self.tokens, n, &self.poll, losses)
-            if status != MG_OK:
-                self.raise_status(status)
+                status = mg_position_losses(self.engine, self.model.params_data, self.documents.tokens, n, &self.poll, losses)
+            self.check_status(status)
             return [losses[p] for p in range(n)]
         finally:
             PyMem_Free(losses)
@@ -304,8 +229,7 @@ its own: the results are the same.
         try:
             with nogil:  # threads that end are waited for
                 status = mg_engine_set_threads(self.engine, threads, least)
-            if status != MG_OK:
-                self.raise_status(status)
+            self.check_status(status)
             self.threads = threads
         finally:
             self.lock.release()
@@ -320,32 +244,24 @@ its own: the results are the same.
 
     def position_losses_of(self, documents):
         """Return `position_losses` of each of the documents, by all threads. If any raises, nothing is known of the others."""
-        cdef int64_t *starts = NULL
+        cdef int64_t *starts
         cdef double *losses = NULL
-        cdef int64_t count = 0, d, p
+        cdef int64_t count, d, p
         cdef int status
         self.enter()
         try:
-            documents = list(documents)
-            starts = <int64_t *>PyMem_Malloc((len(documents) + 1) * sizeof(int64_t))
-            if starts == NULL:
-                raise MemoryError()
-            starts[0] = 0
+            self.documents.clear()
             for document in documents:
-                starts[count + 1] = starts[count] + self.encode_document(document, starts[count]) + 1
-                count += 1
-            losses = <double *>PyMem_Malloc(max(1, starts[count] - count) * sizeof(double))
-            if losses == NULL:
-                raise MemoryError()
+                self.documents.add(document, None)
+            starts, count = self.documents.starts, self.documents.count
+            losses = new_doubles(starts[count] - count)
             with nogil:
-                status = mg_position_losses_of(self.engine, self.model.params_data, self.tokens, starts, count, &self.poll,
-                                               losses)
-            if status != MG_OK:
-                self.raise_status(status)
+                status = mg_position_losses_of(self.engine, self.model.params_data, self.documents.tokens, starts, count,
+                                               &self.poll, losses)
+            self.check_status(status)
             return [[losses[p] for p in range(starts[d] - d, starts[d + 1] - d - 1)] for d in range(count)]
         finally:
             PyMem_Free(losses)
-            PyMem_Free(starts)
             self.lock.release()
 
     def train(self, documents, Adam adam not None, list losses not None, dict ids=None, batch_size=1):
@@ -359,8 +275,7 @@ its own: the results are the same.
         raises within a step, that step has no effect: parameters, gradients, moments and `losses` are those after
         the one before it. If `documents` itself raises, the whole steps that it gave before are done first.
         """
-        cdef int64_t *starts = NULL
-        cdef int64_t count = 0, size
+        cdef int64_t size
         cdef Py_ssize_t n, most
         cdef double work = 0.0
         adam.ready()
@@ -374,131 +289,57 @@ its own: the results are the same.
             if self.crew != NULL and size != self.crew_batch:
                 raise ValueError(f"this engine's crew takes steps on {self.crew_batch} documents, not {size}")
             if ids is not None:
-                self.build_char_table(ids)
-            starts = <int64_t *>PyMem_Malloc((most + 1) * sizeof(int64_t))
-            if starts == NULL:
-                raise MemoryError()
-            starts[0] = 0
+                self.documents.use_characters(ids)
+            self.documents.clear()
             iterator = iter(documents)
             while True:
                 try:
                     document = next(iterator, END)
                     if document is END:
                         break
-                    n = self.encode(document, ids is not None, starts[count])
+                    n = self.documents.add(document, ids)
                 except BaseException:
-                    self.train_steps(starts, count // size, size, adam, losses)  # those before it are sound
+                    self.train_steps(size, adam, losses)  # those before it are sound
                     raise
-                starts[count + 1] = starts[count] + n + 1
-                count += 1
                 work += 2.0 * n * self.model.num_params
-                if count == most or (work >= MOST_WORK and count % size == 0):
-                    self.train_steps(starts, count // size, size, adam, losses)
-                    count, work = 0, 0.0
-            self.train_steps(starts, count // size, size, adam, losses)
+                if self.documents.count == most or (work >= MOST_WORK and self.documents.count % size == 0):
+                    self.train_steps(size, adam, losses)
+                    work = 0.0
+            self.train_steps(size, adam, losses)
         finally:
-            PyMem_Free(starts)
             self.lock.release()
 
-    cdef train_steps(self, int64_t *starts, int64_t steps, int64_t size, Adam adam, list losses):
-        """Take these steps, each on `size` of the documents in self.tokens."""
+    cdef train_steps(self, int64_t size, Adam adam, list losses):
+        """Take a step on each `size` of the documents in hand, and forget them."""
         cdef mg_adam_config config
         cdef double *found
-        cdef int64_t done = 0, i, step = adam.steps
+        cdef int32_t *tokens = self.documents.tokens
+        cdef int64_t *starts = self.documents.starts
+        cdef int64_t done = 0, i, step = adam.steps, steps = self.documents.count // size
         cdef int status
+        self.documents.clear()
         if steps == 0:
             return
-        found = <double *>PyMem_Malloc((2 * steps + size) * sizeof(double))  # losses, rates, losses of documents
-        if found == NULL:
-            raise MemoryError()
+        found = new_doubles(2 * steps + size)  # losses, rates, losses of documents
         try:
             adam.plan(&config, found + steps, steps)
             with nogil:
                 if self.crew != NULL:
-                    status = mg_crew_train(self.engine, self.crew, &config, step, self.tokens, starts, steps, &self.poll, found,
-                                           &done)
+                    status = mg_crew_train(self.engine, self.crew, &config, step, tokens, starts, steps, &self.poll, found, &done)
                     self.crew_steps += done
                 elif size == 1 and not mg_engine_shares(self.engine, (starts[steps] - starts[0]) // steps - 1):
                     status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
-                                      adam.v_data, self.tokens, starts, steps, &self.poll, found, &done)
+                                      adam.v_data, tokens, starts, steps, &self.poll, found, &done)
                 else:
                     status = mg_train_batches(self.engine, &config, step, size, self.model.params_data,
-                                              self.model.params_grad, adam.m_data, adam.v_data, self.tokens, starts, steps,
+                                              self.model.params_grad, adam.m_data, adam.v_data, tokens, starts, steps,
                                               &self.poll, found + 2 * steps, found, &done)
             adam.steps += done
             for i in range(done):
                 losses.append(found[i])
-            if status != MG_OK:
-                self.raise_status(status)
+            self.check_status(status)
         finally:
             PyMem_Free(found)
-
-    def part_losses(self, documents, dict ids not None, int64_t batch_size, check=None):
-        """The losses of some documents of a batch, of which other processes have the rest: a list of floats.
-
-        documents, ids: as for `train`. check: called now and then; what it raises ends the call.
-        """
-        cdef int64_t count = len(documents), i
-        cdef int64_t *starts = NULL
-        cdef double *losses = NULL
-        cdef int status
-        self.enter()
-        try:
-            self.build_char_table(ids)
-            starts = <int64_t *>PyMem_Malloc((count + 1) * sizeof(int64_t))
-            losses = <double *>PyMem_Malloc((count + 1) * sizeof(double))
-            if starts == NULL or losses == NULL:
-                raise MemoryError()
-            starts[0], self.part = 0, 0
-            for i in range(count):
-                starts[i + 1] = starts[i] + self.encode_text(documents[i], starts[i]) + 1
-            self.check = check
-            with nogil:
-                status = mg_part_losses(self.engine, self.model.params_data, self.model.params_grad, self.tokens, starts, count,
-                                        batch_size, &self.poll, losses)
-            if status != MG_OK:
-                self.raise_status(status)
-            self.part = count
-            return [losses[i] for i in range(count)]
-        finally:
-            self.check = None
-            PyMem_Free(starts)
-            PyMem_Free(losses)
-            self.lock.release()
-
-    def part_gradients(self, int64_t first, int64_t end):
-        """Add the gradients of the documents of `part_losses`, the last first, to `model.grad`, for some slices of parameters.
-
-        Cannot be interrupted.
-        """
-        cdef int status
-        self.enter()
-        try:
-            if not 0 <= first <= end <= self.num_slices:
-                raise ValueError(f"first and end must be from 0 to {self.num_slices}, not {first} and {end}")
-            with nogil:
-                status = mg_part_gradients(self.engine, self.part, first, end, self.model.params_grad)
-            if status != MG_OK:
-                self.raise_status(status)
-        finally:
-            self.lock.release()
-
-    def part_slices(self, int64_t processes):
-        """Cut the parameters into slices for so many processes; the indices at which they begin, and the number of parameters."""
-        cdef int64_t i
-        cdef int status
-        self.enter()
-        try:
-            status = mg_part_slices(self.engine, processes, &self.num_slices)
-            if status != MG_OK:
-                self.raise_status(status)
-            return [mg_part_slice_start(self.engine, i) for i in range(self.num_slices + 1)]
-        finally:
-            self.lock.release()
-
-    def part_capacity(self):
-        """How many documents as long as the block one call of `part_losses` should have at most, for the sake of memory."""
-        return mg_part_capacity(self.engine, self.model.block_size)
 
     def crew_bytes(self, int64_t batch_size):
         """How many bytes of memory the processes of a crew share: see `join_crew`."""
@@ -583,19 +424,6 @@ its own: the results are the same.
             raise ValueError("this Adam belongs to another model")
         return 0
 
-    cdef Py_ssize_t encode_prompt(self, prompt, Py_ssize_t at) except -1:
-        """Put tokens at self.tokens[at:]; how many there are then."""
-        cdef Py_ssize_t i, token, n = len(prompt)
-        if n > self.model.block_size - at:
-            raise ValueError(f"{operator.add(at, n)} tokens do not fit the block of {self.model.block_size}")
-        self.reserve(at + n)
-        for i in range(n):
-            token = prompt[i]
-            if not 0 <= token < self.model.vocab_size:
-                raise ValueError(f"token {token} is not in the vocabulary (0 to {self.model.vocab_size - 1})")
-            self.tokens[at + i] = <int32_t>token
-        return at + n
-
     def _sparse_layers(self):
         """Layers of the last document in which zeros of relu were passed over. For tests."""
         self.enter()
@@ -615,17 +443,14 @@ its own: the results are the same.
         cdef Py_ssize_t n, vocab_size = self.model.vocab_size
         self.enter()
         try:
-            n = self.encode_prompt(tokens, 0)
+            n = self.documents.put_prompt(tokens, 0)
             if n == 0:
                 raise ValueError("there are no tokens to follow")
-            probs = <double *>PyMem_Malloc(vocab_size * sizeof(double))
-            if probs == NULL:
-                raise MemoryError()
+            probs = new_doubles(vocab_size)
             with nogil:
-                status = mg_next_probabilities(self.engine, self.model.params_data, factor, self.tokens, n,
+                status = mg_next_probabilities(self.engine, self.model.params_data, factor, self.documents.tokens, n,
                                                &self.poll, probs)
-            if status != MG_OK:
-                self.raise_status(status)
+            self.check_status(status)
             return [probs[o] for o in range(vocab_size)]
         finally:
             PyMem_Free(probs)
@@ -652,6 +477,7 @@ its own: the results are the same.
         cdef int64_t counts[BATCH]
         cdef int64_t most
         cdef mg_mt19937 state
+        cdef int32_t *tokens
         cdef int32_t *drawn
         cdef int status
         cdef Py_ssize_t length, texts, text, i, block_size
@@ -663,21 +489,19 @@ its own: the results are the same.
             most = block_size = self.model.block_size
             if max_tokens is not None:
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
-            self.reserve(1)
-            self.tokens[0] = <int32_t>(self.model.vocab_size - 1)
-            length = self.encode_prompt(prompt, 1)
+            length = self.documents.put_prompt(prompt, self.documents.put((self.model.vocab_size - 1,), 1, 0))
             texts = max(1, min(n, BATCH, MOST_DRAWN // block_size))
-            self.reserve(length + texts * block_size)
+            self.documents.reserve(length + texts * block_size)
+            tokens = self.documents.tokens
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
             while len(found) < n:
                 texts = min(texts, n - len(found))
                 with nogil:
-                    status = mg_generate(self.engine, self.model.params_data, &state, factor, self.tokens, length, most,
-                                         texts, &self.poll, self.tokens + length, counts)
-                if status != MG_OK:
-                    self.raise_status(status)
+                    status = mg_generate(self.engine, self.model.params_data, &state, factor, tokens, length, most,
+                                         texts, &self.poll, tokens + length, counts)
+                self.check_status(status)
                 for text in range(texts):
-                    drawn = self.tokens + length + text * block_size
+                    drawn = tokens + length + text * block_size
                     if characters is None:
                         found.append([drawn[i] for i in range(counts[text])])
                     else:

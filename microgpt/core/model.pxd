@@ -1,5 +1,6 @@
 # cython: language_level=3
 """The parameters, for the modules that update them or compute with them directly."""
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from libc.stdint cimport uint32_t
 
 
@@ -14,3 +15,14 @@ cdef class GPT:
     cdef list values
 
     cdef int ready(self) except -1
+
+
+cdef inline void lend_doubles(Py_buffer *buffer, int flags, object owner, double *start, Py_ssize_t *n, Py_ssize_t *stride):
+    """Fill the buffer of *n doubles, which may be written; the shape and the stride are the owner's."""
+    buffer.buf, buffer.obj = start, owner
+    buffer.itemsize = sizeof(double)
+    buffer.len = n[0] * sizeof(double)
+    buffer.ndim, buffer.readonly, buffer.suboffsets, buffer.internal = 1, 0, NULL, NULL
+    buffer.format = <char *>"d" if flags & PyBUF_FORMAT else NULL
+    buffer.shape = n if flags & PyBUF_ND else NULL
+    buffer.strides = stride if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL

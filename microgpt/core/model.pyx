@@ -5,10 +5,11 @@ The script's functions of them are in functions.pyx and gpt.pyx. Nothing here im
 Values are asked for: the fused engine works without them.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.number cimport PyIndex_Check, PyNumber_Index
+from libc.math cimport signbit
 from libc.stdint cimport uint32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from microgpt.core.blocks cimport make_block
 from microgpt.core.lock cimport release_handle, wait_until_idle
@@ -37,13 +38,7 @@ cdef class Doubles:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.model is None:
             raise BufferError("these numbers belong to no model")
-        buffer.buf, buffer.obj = self.start, self
-        buffer.itemsize = sizeof(double)
-        buffer.len = self.shape * sizeof(double)
-        buffer.ndim, buffer.readonly, buffer.suboffsets, buffer.internal = 1, 0, NULL, NULL
-        buffer.format = <char *>"d" if flags & PyBUF_FORMAT else NULL
-        buffer.shape = &self.shape if flags & PyBUF_ND else NULL
-        buffer.strides = &self.stride if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        lend_doubles(buffer, flags, self, self.start, &self.shape, &self.stride)
 
 
 cdef object as_array(GPT model, double *start):
@@ -177,20 +172,15 @@ ValueError
     def _matrices(self):
         from types import MappingProxyType
 
+        from ..config import shapes
+
         self.ready()
         values = iter(handles(self.first, self.num_params))  # not params, a list that its user may have changed
 
         def matrix(nout, nin):
             return tuple([tuple([next(values) for _ in range(nin)]) for _ in range(nout)])
 
-        E = self.n_embd
-        shapes = {"wte": (self.vocab_size, E), "wpe": (self.block_size, E), "lm_head": (self.vocab_size, E)}
-        for i in range(self.n_layer):
-            for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
-                shapes[f"layer{i}.{name}"] = (E, E)
-            shapes[f"layer{i}.mlp_fc1"] = (4 * E, E)
-            shapes[f"layer{i}.mlp_fc2"] = (E, 4 * E)
-        return MappingProxyType({name: matrix(*shape) for name, shape in shapes.items()})
+        return MappingProxyType({name: matrix(*shape) for name, shape in shapes(self.vocab_size, self).items()})
 
     @property
     def data(self):
@@ -211,6 +201,22 @@ ValueError
         """Set all gradients to 0."""
         self.ready()  # and no NumPy: an interrupt would spoil its import
         memset(self.params_grad, 0, self.num_params * sizeof(double))
+
+    def grad_bytes(self):
+        """Return a copy of all gradients, or None if all are 0.0: for an engine, without NumPy."""
+        cdef Py_ssize_t i, n = self.num_params * sizeof(double)
+        self.ready()
+        for i in range(self.num_params):
+            if self.params_grad[i] != 0.0 or signbit(self.params_grad[i]):
+                return PyBytes_FromStringAndSize(<char *>self.params_grad, n)
+        return None
+
+    def set_grad_bytes(self, bytes saved not None):
+        """Set all gradients to what `grad_bytes` returned."""
+        self.ready()
+        if len(saved) != self.num_params * <Py_ssize_t>sizeof(double):
+            raise ValueError("these are not the gradients of this model")
+        memcpy(self.params_grad, <char *>saved, len(saved))
 
     def __repr__(self):
         if self.block == 0:

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .text_lines import TextLines
+from .documents import TextLines
 
 class MT19937:
     def __init__(self, seed: int = 42) -> None: ...

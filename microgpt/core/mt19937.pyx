@@ -7,19 +7,20 @@ parameters, the sampled tokens. A `MT19937` gives the same numbers in the same o
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyIndex_Check, PyNumber_Index
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from microgpt.core._csrc cimport (
     MG_CHOICE_TOTAL_NOT_FINITE,
     MG_CHOICE_TOTAL_ZERO,
     mg_mt19937_below,
     mg_mt19937_choice,
+    mg_mt19937_fill_below,
     mg_mt19937_fill_gauss,
     mg_mt19937_gauss,
     mg_mt19937_random,
     mg_mt19937_seed,
 )
-from microgpt.core.text_lines cimport Line, TextLines
+from microgpt.core.documents cimport TextLines
 
 
 cdef extern from "Python.h":
@@ -28,6 +29,7 @@ cdef extern from "Python.h":
 
 
 cdef enum:
+    DRAWN = 256  # numbers of a shuffle that are drawn at once
     UNSEEDED = -1  # the position in a state that nothing was written to
 
 
@@ -83,24 +85,35 @@ The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())
         mg_mt19937_fill_gauss(&self.state, out, n, mu, sigma)
 
     def shuffle(self, x not None):
-        """Shuffle x, a list or `microgpt.core.text_lines.TextLines`, in place, as `random.shuffle(x)` does."""
+        """Shuffle x, a list or `microgpt.core.documents.TextLines`, in place, as `random.shuffle(x)` does."""
         cdef mg_mt19937 *state = self.ready()
+        cdef uint64_t drawn[DRAWN]
         cdef PyObject **items
-        cdef Line *lines
-        cdef Py_ssize_t i, j
+        cdef int32_t *starts
+        cdef Py_ssize_t i, j, k, count
         # By the true numbers of items: a subclass may give another len().
         if type(x) is list:
             # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
             items = PySequence_Fast_ITEMS(x)
-            for i in range(PyList_GET_SIZE(x) - 1, 0, -1):
-                j = <Py_ssize_t>mg_mt19937_below(state, i + 1)
-                items[i], items[j] = items[j], items[i]
+            i = PyList_GET_SIZE(x) - 1
+            while i > 0:
+                count = min(i, DRAWN)
+                mg_mt19937_fill_below(state, i + 1, count, drawn)
+                for k in range(count):
+                    j = <Py_ssize_t>drawn[k]
+                    items[i - k], items[j] = items[j], items[i - k]
+                i -= count
         elif isinstance(x, TextLines):
             (<TextLines>x).ready()
-            lines = (<TextLines>x).lines
-            for i in range((<TextLines>x).count - 1, 0, -1):
-                j = <Py_ssize_t>mg_mt19937_below(state, i + 1)
-                lines[i], lines[j] = lines[j], lines[i]
+            starts = (<TextLines>x).starts
+            i = (<TextLines>x).count - 1
+            while i > 0:
+                count = min(i, DRAWN)
+                mg_mt19937_fill_below(state, i + 1, count, drawn)
+                for k in range(count):
+                    j = <Py_ssize_t>drawn[k]
+                    starts[i - k], starts[j] = starts[j], starts[i - k]
+                i -= count
         elif isinstance(x, list):
             for i in range(len(x) - 1, 0, -1):  # by whatever methods the subclass has
                 j = <Py_ssize_t>mg_mt19937_below(state, i + 1)

@@ -1,37 +1,169 @@
 # cython: language_level=3
 """What a traced function reads from outside, which must be the same in later calls, and what it has made and may change."""
 from collections import deque
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
 
+from cpython.buffer cimport PyObject_CheckBuffer
+
+from microgpt.core.guards cimport same_value
 from microgpt.core.recorder cimport Recorder, Symbol, current
 from microgpt.core.value cimport Value
 
+from microgpt.core.guards import MISSING, bytes_of, items_of, keys_of
 from microgpt.core.recorder import TraceError
+from microgpt.core.strays import check_class
+
+cdef enum:
+    MOST_BYTES = 1 << 20  # of an array that is compared before every call
 
 
 def guard(kind, holder, name, value):
     """Note what was read from outside; a call of the compiled function finds it the same or is traced again."""
     cdef Recorder trace = current()
     key = (kind, id(holder), name)
-    if key not in trace.guards:
-        trace.guards[key] = (kind, holder, name, value)
-        if kind == "global" or kind == "cell":
-            trace.outside.append(value)
-        else:
-            trace.reads[key] = (holder, value)
-
-
-def note_read(holder, name, value):
-    """Note an attribute that is not watched: one of a class or a module."""
-    cdef Recorder trace = current()
+    if key in trace.guards:
+        return
+    trace.guards[key] = (kind, holder, name, value)
+    if value is MISSING or kind == "class" or kind == "function":
+        return
+    if kind == "global" or kind == "cell":
+        trace.outside.append(value)
+    elif not cannot_change(value):
+        trace.reads[key] = (holder, value)
+    if isinstance(value, (BuiltinFunctionType, MethodType)):
+        value = value.__self__
+        trace.outside.append(value)
     if not cannot_change(value):
-        trace.reads["class", id(holder), name] = (holder, value)
+        if hasattr(type(value), "__next__"):
+            refuse(name, value, [])
+        add_root(str(name), value)
+
+
+def add_root(name, x):
+    """Note an object from outside: what is in it is compared if it is a container."""
+    cdef Recorder trace = current()
+    trace.roots.append((name, x))
+    if not trace.careful:
+        check_items(x, trace, 0)
+
+
+cdef int check_items(object x, Recorder trace, int depth) except -1:
+    """Begin again if there are objects of users' classes with methods that are not recorded."""
+    if isinstance(x, dict):
+        items = list(dict.values(x))
+    elif isinstance(x, list):
+        items = <list>x
+    elif isinstance(x, (tuple, set, frozenset, deque)):
+        items = list(x)
+    else:
+        check_class(type(x))
+        return 0
+    if depth > 50:
+        return 0
+    for item in items:
+        if type(item) is not Value and not cannot_change(item):
+            check_items(item, trace, depth + 1)
+    return 0
+
+
+def guard_attribute(x, name, r):
+    """Note an attribute of an object from outside, or of the class of one that the function has made."""
+    if id(x) in current().created:
+        if not is_heap_type(type(x)) or name in getattr(x, "__dict__", ()):
+            return
+        x = type(x)
+        r = getattr(x, name, MISSING)
+    elif isinstance(x, Value):
+        return
+    elif type(x) is ModuleType and name in x.__dict__:
+        guard("global", x.__dict__, name, r)
+        return
+    if same_value(getattr(x, name, MISSING), r):  # others are made when they are asked for
+        guard("attribute", x, name, r)
+    elif not cannot_change(r):
+        add_root(name, r)
+
+
+def guard_class(x):
+    """Note the class of an object from outside."""
+    if is_heap_type(type(x)) and id(x) not in current().created:
+        guard("class", x, "__class__", type(x))
+
+
+cdef bint is_heap_type(object kind):
+    return kind.__flags__ & 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, its attributes can be set
+
+
+def whole(x):
+    """Note that a dict was read by more than single entries; the same for the attributes of an object."""
+    cdef Recorder trace = current()
+    if id(x) not in trace.whole and id(x) not in trace.created:
+        trace.whole.add(id(x))
+        trace.keep.append(x)
+        trace.roots.append(("a dict", x))
+
+
+def contents(Recorder trace):
+    """The guards of what is in the containers that were read."""
+    cdef list todo = list(trace.roots), found = []
+    cdef set seen = set()
+    cdef Py_ssize_t at = 0
+    while at < len(todo):
+        name, x = <tuple>todo[at]
+        at += 1
+        if id(x) in seen or id(x) in trace.created:
+            continue
+        seen.add(id(x))
+        if isinstance(x, list):
+            items = tuple(list.copy(x))
+            found.append(("list", x, name, items))
+        elif isinstance(x, tuple):
+            items = tuple.__getitem__(x, slice(None))
+        elif isinstance(x, dict):
+            keys = items = keys_of(x)
+            if id(x) in trace.whole:
+                items = keys + tuple([dict.get(x, key) for key in keys])
+            found.append(("entries" if id(x) in trace.whole else "keys", x, name, items))
+        elif isinstance(x, (set, deque)):
+            items = items_of(x)
+            found.append(("items", x, name, items))
+        elif isinstance(x, frozenset):
+            items = items_of(x)
+        elif isinstance(x, MappingProxyType):
+            items = tuple(x.items())
+            found.append(("items", x.items(), name, items))
+        else:
+            items = ()
+            refuse(name, x, found)
+        for item in items:
+            if type(item) is not Value and not cannot_change(item):
+                todo.append((name, item))
+    return tuple(found)
+
+
+cdef int refuse(object name, object x, list found) except -1:
+    """Compare an array, and refuse what changes when it is read."""
+    if PyObject_CheckBuffer(x):
+        if isinstance(x, bytes):
+            return 0
+        try:
+            view = memoryview(x)
+            if view.nbytes > MOST_BYTES or "O" in view.format:
+                raise ValueError
+            found.append(("bytes", x, name, bytes_of(x)))
+        except (ValueError, TypeError, BufferError, NotImplementedError):
+            raise TraceError(f"{name} is a {type(x).__name__} from outside that cannot be compared in every call: pass lists of "
+                             "numbers") from None
+    elif hasattr(type(x), "__next__"):
+        raise TraceError(f"{name} is a {type(x).__name__} from outside, which gives something else each time it is asked: pass "
+                         "what it gives as an argument")
+    return 0
 
 
 cdef bint cannot_change(object x):
     """Whether x has nothing in it that a function could change."""
     return (x is None or isinstance(x, (Value, Symbol, bool, int, float, str, bytes))
-            or isinstance(x, (FunctionType, BuiltinFunctionType, ModuleType, type)))
+            or isinstance(x, (FunctionType, ModuleType, type)))
 
 
 def made(x):

@@ -50,6 +50,11 @@ cdef class Recorder:
     cdef readonly set captured, created  # ids: of objects from outside, of objects made in the trace
     cdef readonly list outside  # objects from outside that `captured` does not have yet, nor what is in them
     cdef readonly dict reads  # (holder, value) of attributes and entries: the value is from outside if the holder is
+    cdef readonly list roots  # (name, object) from outside whose content is compared, if it is a container
+    cdef readonly set whole  # ids of dicts of which more was read than single entries
+    cdef public bint careful  # operators of users' classes are recorded, and nothing of the user's may run unrecorded
+    cdef public bint needs_care  # so it has to be
+    cdef public int unrecorded  # above 0: functions of the user's may run as they are written
     cdef readonly dict functions  # that were called -> what is called instead
     cdef readonly list keep  # what must not be freed while ids are compared
     cdef dict rows, numbers

@@ -16,6 +16,11 @@ class Recorder:
     reads: dict[Any, tuple[Any, Any]]
     captured: set[int]
     created: set[int]
+    roots: list[tuple[str, Any]]
+    whole: set[int]
+    careful: bool
+    needs_care: bool
+    unrecorded: int
     functions: dict[Any, Any]
     keep: list[Any]
     @property

@@ -109,6 +109,7 @@ cdef class Recorder:
         self.derived, self.derived_index = [], {}
         self.outside, self.reads, self.captured, self.created = [], {}, set(), set()
         self.functions, self.rows, self.numbers = {}, {}, {}
+        self.roots, self.whole = [], set()
 
     def __dealloc__(self):
         cdef uint32_t page

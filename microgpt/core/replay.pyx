@@ -12,7 +12,7 @@ from microgpt.core.blocks cimport hold_external as keep, make_block as make_regi
 from microgpt.core.calls cimport *
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, wait_until_idle
 from microgpt.core.recorder cimport MG_LEAF, mg_op_is_inner
-from microgpt.core.tape cimport PROGRAM, Node, Replay, block_of as region_of, tape
+from microgpt.core.tape cimport PROGRAM, Node, block_of as region_of, tape
 from microgpt.core.traced cimport Traced
 from microgpt.core.tracing cimport Trace
 from microgpt.core.value cimport Value, handle

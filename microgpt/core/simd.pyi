@@ -6,6 +6,7 @@ class SimdInfo(TypedDict):
     in_use: str
     math: str
     square_root: str
+    units: str
 
 class BuildInfo(TypedDict):
     compiler: str

@@ -10,6 +10,7 @@ from microgpt.core._csrc cimport (
     mg_compiler,
     mg_kernel,
     mg_kernels,
+    mg_kernels_half_units,
     mg_kernels_lanes,
     mg_kernels_name,
     mg_kernels_square_root,
@@ -27,14 +28,15 @@ cdef const mg_kernels *kernels() noexcept nogil:
 
 
 def simd_info():
-    """The instruction sets: {"compiled": [...], "supported": [...], "in_use": name, "math": how, "square_root": how},
-    the best last.
+    """The instruction sets: {"compiled": [...], "supported": [...], "in_use": name, "math": how, "square_root": how,
+    "units": how wide}, the best last.
 
     compiled: those of this build. supported: those of them that run here. in_use: the best of these, or what
     MICROGPT_SIMD names. math: "vector" if exp and ** are computed in vectors, "libm" if the C library is called for each
     of them, because it is not one that rounds as closely as the proofs in docs/explain/exactness.md need. square_root:
     "instruction" if Adam takes roots by the processor's own instruction, "estimate" where correcting its estimate is faster
-    (AVX-512 before Zen 5).
+    (AVX-512 but on AMD's processors). units: "half" if matrix products are arranged for a processor that executes an instruction on a vector
+    in two halves (AVX-512 on Zen 4), else "whole".
     """
     compiled, supported = [], []
     cdef int i = 0
@@ -46,7 +48,8 @@ def simd_info():
         i += 1
     math = "vector" if mg_kernels_vector_math(_table) else "libm"
     return {"compiled": compiled, "supported": supported, "in_use": mg_kernels_name(_table).decode(), "math": math,
-            "square_root": "instruction" if mg_kernels_square_root(_table) else "estimate"}
+            "square_root": "instruction" if mg_kernels_square_root(_table) else "estimate",
+            "units": "half" if mg_kernels_half_units(_table) else "whole"}
 
 
 def build_info():

@@ -6,7 +6,6 @@ unseen.
 """
 cimport cython
 from cpython.float cimport PyFloat_AsDouble
-from cpython.object cimport PyObject, PyTypeObject
 from libc.math cimport fabs
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy

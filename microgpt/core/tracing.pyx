@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t
 
 from microgpt.core.lock cimport begin_nogil, end_nogil
 from microgpt.core.recorder cimport (
-    MG_ADD, MG_FLOAT, MG_GATHER, MG_LEAF, MG_MUL, MG_NUM_VALUE, MG_TABLE, add_leaf, check_serial, constant, current, is_value,
+    MG_ADD, MG_FLOAT, MG_GATHER, MG_MUL, MG_NUM_VALUE, MG_TABLE, add_leaf, check_serial, constant, current, is_value,
     list_node, new_number, node, node_of_leaf, set_current, tracing_here,
 )
 from microgpt.core.symbols cimport add_int_input, data_of, is_symbolic, new_float, new_int, number_node

@@ -11,7 +11,7 @@ from cpython.float cimport PyFloat_AsDouble
 from cpython.number cimport PyNumber_Add, PyNumber_Multiply
 from cpython.object cimport PyObject, PyTypeObject
 from libc.math cimport isfinite
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 
 from microgpt.core.backward cimport expand, run_backward

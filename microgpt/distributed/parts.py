@@ -1,7 +1,9 @@
 """What the engines compute of a rank's part of a batch."""
 import numpy as np
 
-from ..engines import Fused, Graph, set_each
+from ..engines import Fused
+from ..engines.base import set_each
+from ..engines.script_loop import Graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class _GraphPart:
 
     def begin(self, is_first: bool) -> None:
         self.grad = None
+        self.engine.grad_before = self.engine.gradients() if is_first else None  # Adam leaves 0
         self.engine.done, self.engine.unfinished = self.engine.adam.step_index, True
 
     def losses(
@@ -120,9 +123,10 @@ class _FusedPart:
     """Kernels that keep what the gradients of matrices are made of, and then go through the parameters in slices."""
 
     def __init__(self, engine: Fused, ranks: int) -> None:
-        self.model, self.adam, self.kernels = engine.model, engine.adam, engine.kernels
-        self.capacity: int = self.kernels.part_capacity()
-        starts = self.kernels.part_slices(ranks)
+        from ..core.part import BatchPart
+
+        self.model, self.adam, self.part = engine.model, engine.adam, BatchPart(engine.kernels, ranks)
+        self.capacity, starts = self.part.capacity, self.part.starts
         chunk = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, starts[-1] // (8 * ranks)))
         self.slices, first = [], 0  # type: Chunks, int
         for i, start in enumerate(starts):
@@ -141,13 +145,13 @@ class _FusedPart:
     def losses(
         self, docs: "list[str]", tokenizer: "Tokenizer", batch_size: int, check: "Callable[[], None]"
     ) -> "list[float]":
-        return self.kernels.part_losses(docs, tokenizer.ids, batch_size, check)
+        return self.part.losses(docs, tokenizer.ids, batch_size, check)
 
     def gradients(self) -> "Array":
         return self.model.grad  # type: ignore[no-any-return]  # a view; model is Any
 
     def add(self, chunk: int) -> None:
-        self.kernels.part_gradients(*self.slices[chunk])
+        self.part.add_gradients(*self.slices[chunk])
 
     def update(self) -> None:
         if self.adam.may_stop_midway():

@@ -226,7 +226,7 @@ def run_task(
     started = time.perf_counter()
     try:
         if isinstance(text, str):
-            from ..core.text_lines import TextLines
+            from ..core.documents import TextLines
 
             trainer = Trainer.from_lines(TextLines(text), config, engine)
         else:
@@ -254,7 +254,7 @@ def _as_text(docs: "list[str]") -> "str | list[str]":
 
     A text is sent to another process and shuffled there in a fraction of the time that the strings take.
     """
-    from ..core.text_lines import TextLines
+    from ..core.documents import TextLines
 
     text = "\n".join(docs)
     try:

@@ -5,7 +5,7 @@ Everything here errs to the safe side: what is not understood counts as seen.
 import ast
 from types import MappingProxyType
 
-from .modules import aliases
+from .definitions import Definitions
 from .names import FUNCTIONS, bound_names
 from .trees import children, walk
 
@@ -23,8 +23,6 @@ _PASSED_ON = {"max", "min", "sum", "abs", "sorted", "list", "tuple", "zip", "enu
               "set", "dict", "filter"}  # fmt: skip
 _HARMLESS = {"len", "isinstance", "bool", "float", "int", "id", "type", "callable", "hasattr", "any", "all"}
 _MUTATORS = {"append", "extend", "insert", "add", "appendleft", "update", "setdefault"}
-_SHOWING = {"print", "str", "repr", "format", "ascii", "hash", "type", "getattr", "setattr", "vars", "dict", "set", "frozenset", "range",
-            "hex", "bin", "oct", "slice", "object", "super", "bytes", "memoryview"}  # fmt: skip
 _OPERATIONS = {"log", "exp", "relu", "backward"}
 
 
@@ -42,30 +40,9 @@ class Flow:
         self.held: dict[Key, int] = {}
         self.attributes: dict[str, int] = {}
         self.returned: dict[int, int] = {id(node): VALUE for node in skipped}  # ours return Values
-        self.functions: dict[str, list[Any]] = {}  # by name, wherever they are defined
         self.locals: dict[int, set[str]] = {}
-        self.methods: set[int] = set()  # ids of functions that are defined in a class
         self.sinks: dict[tuple[str, int, str], None] = {}
-        trees = [tree, *(module.tree for module in modules.values())]
-        self.renamed, self.module_names = aliases(trees, modules) if modules else ({}, set())
-        every = [*(walk(tree) if nodes is None else nodes), *(n for module in modules.values() for n in walk(module.tree))]
-        self.imported = {name.asname or name.name.split(".")[0] for node in every
-                         if isinstance(node, (ast.Import, ast.ImportFrom)) for name in node.names}  # fmt: skip
-        for node in every:
-            if isinstance(node, ast.FunctionDef):
-                self.functions.setdefault(node.name, []).append(node)
-            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
-                for target in node.targets:
-                    if isinstance(target, ast.Name):
-                        self.functions.setdefault(target.id, []).append(node.value)
-            elif isinstance(node, ast.ClassDef):  # a call of the class calls these
-                for item in node.body:
-                    self.methods.add(id(item))
-                    if isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__call__"):
-                        self.functions.setdefault(node.name, []).append(item)
-        self.find_handed_on(every)
-        for short, name in self.renamed.items():
-            self.functions.setdefault(short, []).extend(self.functions.get(name, ()))
+        self.known = Definitions(tree, modules, nodes)
         for _ in range(40):
             before = (dict(self.held), dict(self.attributes), dict(self.returned), len(self.sinks))
             for module in modules.values():
@@ -80,34 +57,6 @@ class Flow:
 
     def sink(self, node: "Any", why: str) -> None:
         self.sinks[(self.file, getattr(node, "lineno", 1), why)] = None
-
-    def find_handed_on(self, every: "list[Any]") -> None:
-        """handed_on: functions that something else than their name may call: `__call__` methods, and those used as values.
-        hands_on_more: whether another function than those of the user's, one that could show a Value, is used as a value.
-        """
-        called = {id(node.func) for node in every if isinstance(node, ast.Call)}
-        self.handed_on = [f for functions in self.functions.values() for f in functions if getattr(f, "name", "") == "__call__"]
-        self.hands_on_more, self.attributes_set = False, set()
-        seen = set(map(id, self.handed_on))
-        named = {id(node.value) for node in every if isinstance(node, ast.Assign)}
-        for node in every:
-            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-                self.attributes_set.add(node.attr)
-            if isinstance(node, ast.Lambda) and id(node) not in named:
-                functions: list[Any] = [node]
-            elif isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in called and isinstance(node.ctx, ast.Load):
-                name = node.id if isinstance(node, ast.Name) else node.attr
-                functions = self.functions.get(name, [])
-                if isinstance(node, ast.Name):
-                    self.hands_on_more |= name in _SHOWING and not functions
-                elif isinstance(node.value, ast.Name) and node.value.id in self.imported and not self._is_module(node.value):
-                    self.hands_on_more |= node.value.id not in ("math", "random", "os", "sys")
-            else:
-                continue
-            for function in functions:
-                if id(function) not in seen:
-                    seen.add(id(function))
-                    self.handed_on.append(function)
 
     def reaches(self, module: "UserModule") -> bool:
         """Whether a Value, or a number of one, may get into a file."""
@@ -126,7 +75,7 @@ class Flow:
         for scope in reversed(scopes):
             if name in self.names_of(scope):
                 return id(scope), name
-        return 0, self.renamed.get(name, name)
+        return 0, self.known.renamed.get(name, name)
 
     def hold(self, target: "Any", mask: int, scopes: "Any") -> None:
         if isinstance(target, ast.Name):
@@ -249,7 +198,7 @@ class Flow:
 
     def mask_Attribute(self, node: "Any", scopes: "Any") -> int:
         inner = self.mask(node.value, scopes)
-        if self._is_module(node.value):
+        if self.known.is_module(node.value):
             return self.held.get((0, node.attr), 0)
         if node.attr in ("data", "grad", "_local_grads"):
             return NUMBER
@@ -289,9 +238,8 @@ class Flow:
         return both
 
     def mask_Compare(self, node: "Any", scopes: "Any") -> int:
-        masks = [self.mask(x, scopes) for x in (node.left, *node.comparators)]
-        if any(m & VALUE for m in masks) and any(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
-            return 0
+        for part in (node.left, *node.comparators):
+            self.mask(part, scopes)
         return 0
 
     def mask_IfExp(self, node: "Any", scopes: "Any") -> int:
@@ -346,13 +294,13 @@ class Flow:
             name = function.id
             if name == "Value":
                 return VALUE
-            if name in self.functions:
-                return self.call(self.functions[name], node, arguments, named, scopes, 0)
+            if name in self.known.functions:
+                return self.call(self.known.functions[name], node, arguments, named, scopes, 0)
             if self.key(name, scopes)[0] or name not in _builtin_names():
                 if not every:
                     return every
-                if name not in self.imported and not self.hands_on_more:
-                    return every | self.call(self.handed_on, node, arguments, named, scopes, 1)
+                if name not in self.known.imported and not self.known.hands_on_more:
+                    return every | self.call(self.known.handed_on, node, arguments, named, scopes, 1)
                 self.sink(node, f"{name}() gets a Value or its number")
                 return every
             if name in _HARMLESS:
@@ -364,7 +312,7 @@ class Flow:
                 return 0
             if name in _PASSED_ON or name in ("round", "range", "pow", "divmod"):
                 if name in ("map", "filter") and node.args and isinstance(node.args[0], ast.Name):
-                    for called in self.functions.get(node.args[0].id, ()):
+                    for called in self.known.functions.get(node.args[0].id, ()):
                         self.bind(called, arguments[1:], named, 0)
                         every |= self.returned.get(id(called), 0)
                 return every
@@ -374,9 +322,9 @@ class Flow:
         if isinstance(function, ast.Attribute):
             base, name = self.mask(function.value, scopes), function.attr
             module = function.value.id if isinstance(function.value, ast.Name) else None
-            if self._is_module(function.value) and name in self.functions:
-                return self.call(self.functions[name], node, arguments, named, scopes, 0)
-            if module in self.imported:
+            if self.known.is_module(function.value) and name in self.known.functions:
+                return self.call(self.known.functions[name], node, arguments, named, scopes, 0)
+            if module in self.known.imported:
                 if module == "math" or (module == "random" and name in ("choices", "choice", "seed")):
                     return every & VALUE
                 if module == "random":
@@ -391,32 +339,26 @@ class Flow:
                 return base
             if name in ("pop", "popleft", "copy", "items", "values", "keys", "get", "index", "count", "clear", "sort", "reverse"):
                 return base | every
-            if name in self.functions:
-                return self.call(self.functions[name], node, arguments, named, scopes, 1, base)
-            if every and name in self.attributes_set and not self.hands_on_more:
-                return every | self.call(self.handed_on, node, arguments, named, scopes, 1)
+            if name in self.known.functions:
+                return self.call(self.known.functions[name], node, arguments, named, scopes, 1, base)
+            if every and name in self.known.attributes_set and not self.known.hands_on_more:
+                return every | self.call(self.known.handed_on, node, arguments, named, scopes, 1)
             if every or (base and name in ("join", "format")):
                 self.sink(node, f".{name}() gets a Value or its number")
             return base | every
         self.mask(function, scopes)
-        if every and not self.hands_on_more:
-            return every | self.call(self.handed_on, node, arguments, named, scopes, 1)
+        if every and not self.known.hands_on_more:
+            return every | self.call(self.known.handed_on, node, arguments, named, scopes, 1)
         if every:
             self.sink(node, "a call of something computed gets a Value or its number")
         return every | VALUE
-
-    def _is_module(self, node: "Any") -> bool:
-        """Whether an expression names a file of the user's that is imported."""
-        while isinstance(node, ast.Attribute):
-            node = node.value
-        return isinstance(node, ast.Name) and node.id in self.module_names
 
     def call(self, functions: "list[Any]", node: "Any", arguments: "list[int]", named: "Any", scopes: "Any", skip: int,
              base: int = 0) -> int:  # fmt: skip
         found = 0
         for function in functions:
             first = function.args.args[0].arg if function.args.args else None
-            method = id(function) in self.methods if skip else first == "self"
+            method = id(function) in self.known.methods if skip else first == "self"
             self.bind(function, arguments, named, 1 if method else 0)
             if method and first is not None and base:
                 key = (id(function), first)

@@ -134,7 +134,7 @@ def _called(nodes: "list[Any]", tree: ast.Module, flow: "Flow") -> "list[Any]":
     while waiting:
         for node in walk(waiting.pop()):
             if isinstance(node, ast.Call) and _calls_a_value(node.func, defined, flow):
-                new = [function for function in flow.handed_on if function not in found]
+                new = [function for function in flow.known.handed_on if function not in found]
                 found += new
                 waiting += new
             names = [node.id] if isinstance(node, ast.Name) else [node.attr] if isinstance(node, ast.Attribute) else []
@@ -149,9 +149,9 @@ def _called(nodes: "list[Any]", tree: ast.Module, flow: "Flow") -> "list[Any]":
 def _calls_a_value(function: ast.expr, defined: "dict[str, list[Any]]", flow: "Flow") -> bool:
     """Whether a call is of a function, or an object, that a name, an attribute or an element holds."""
     if isinstance(function, ast.Name):
-        known = function.id in defined or function.id in flow.functions or function.id in flow.imported or function.id == "Value"
-        return not known and not hasattr(builtins, function.id)
-    return not isinstance(function, ast.Attribute) or function.attr in flow.attributes_set
+        known = ({"Value"}, defined, flow.known.functions, flow.known.imported)
+        return not any(function.id in names for names in known) and not hasattr(builtins, function.id)
+    return not isinstance(function, ast.Attribute) or function.attr in flow.known.attributes_set
 
 
 def _effects(region: "list[ast.stmt]", tree: ast.Module, flow: "Flow", modules: "Collection[UserModule]",
@@ -194,7 +194,7 @@ def _steering(region: "list[ast.stmt]", tree: ast.Module, flow: "Flow") -> "set[
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 if node.func.id in ("range", "int", "round", "str", "float"):
                     found |= set().union(set(), *map(names_in, node.args))
-                for function in flow.functions.get(node.func.id, ()):
+                for function in flow.known.functions.get(node.func.id, ()):
                     parameters = [a.arg for a in function.args.args]
                     for argument, parameter in zip(node.args, parameters):
                         if parameter in steers.get(id(function), ()):

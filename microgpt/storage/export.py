@@ -35,7 +35,7 @@ C_PROGRAM = r"""/* A model of microgpt, made by `microgpt export`. Prints what `
 #endif
 
 enum { VOCAB = @VOCAB@, N_EMBD = @N_EMBD@, N_HEAD = @N_HEAD@, N_LAYER = @N_LAYER@, BLOCK = @BLOCK@ };
-enum { HEAD = N_EMBD / N_HEAD, BOS = VOCAB - 1 };
+enum { HEAD = N_EMBD / N_HEAD, BOS = VOCAB - 1, KEY_WORDS = 64 };
 static const char *const characters[VOCAB] = {@CHARACTERS@};
 /* The script's state_dict, in its order: wte, wpe, lm_head, then each layer. */
 static const double weights[] = {
@@ -67,14 +67,30 @@ static double random_double(void)
     return (a * 67108864.0 + b) * (1.0 / 9007199254740992.0);
 }
 
-static void seed_stream(uint64_t seed)
+/* The words of an integer's magnitude, the lowest first; how many there are, 0 if text is no integer or too long. */
+static int parse_seed(const char *text, uint32_t *key)
 {
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    const int length = key[1] ? 2 : 1;
+    int length = 1;
+    key[0] = 0;
+    text += *text == '-' || *text == '+';
+    if (!*text) return 0;
+    for (; *text; text++) {
+        if (!strchr("0123456789", *text)) return 0;
+        uint64_t carry = (uint64_t)(*text - '0');
+        for (int i = 0; i < length; i++, carry >>= 32) key[i] = (uint32_t)(carry += (uint64_t)key[i] * 10);
+        if (carry && length == KEY_WORDS) return 0;
+        if (carry) key[length++] = (uint32_t)carry;
+    }
+    return length;
+}
+
+/* random.seed(seed) */
+static void seed_stream(const uint32_t *key, int length)
+{
     mt[0] = 19650218u;
     for (int i = 1; i < 624; i++) mt[i] = 1812433253u * (mt[i - 1] ^ (mt[i - 1] >> 30)) + (uint32_t)i;
     int i = 1, j = 0;
-    for (int k = 624; k; k--) {
+    for (int k = length > 624 ? length : 624; k; k--) {
         mt[i] = (mt[i] ^ ((mt[i - 1] ^ (mt[i - 1] >> 30)) * 1664525u)) + key[j] + (uint32_t)j;
         if (++i >= 624) mt[0] = mt[623], i = 1;
         if (++j >= length) j = 0;
@@ -184,17 +200,18 @@ static int is_valid(int i, int argc, char **argv, const char *end)
 
 int main(int argc, char **argv)
 {
-    char *ends[4] = {NULL};
+    char *ends[3] = {NULL};
     const long samples = argc > 1 ? strtol(argv[1], &ends[1], 10) : 20;
     const double temperature = argc > 2 ? strtod(argv[2], &ends[2]) : 0.5;
-    const unsigned long long seed = argc > 3 ? strtoull(argv[3], &ends[3], 10) : 0;
-    int is_right = argc <= 4 && temperature > 0.0;
-    for (int i = 1; i < 4; i++) is_right = is_right && is_valid(i, argc, argv, ends[i]);
+    uint32_t key[KEY_WORDS];
+    const int length = argc > 3 ? parse_seed(argv[3], key) : 1;
+    int is_right = argc <= 4 && temperature > 0.0 && length;
+    for (int i = 1; i < 3; i++) is_right = is_right && is_valid(i, argc, argv, ends[i]);
     if (!is_right) {
         fprintf(stderr, "usage: %s [SAMPLES [TEMPERATURE [SEED]]]\n", argv[0]);
         return 2;
     }
-    if (argc > 3) seed_stream(seed);
+    if (argc > 3) seed_stream(key, length);
     const double inverse = pow(temperature, -1.0);
     for (long s = 1; s <= samples; s++) {
         double probs[VOCAB];
@@ -209,6 +226,10 @@ int main(int argc, char **argv)
             fputs(characters[token_id], stdout);
         }
         putchar('\n');
+    }
+    if (fflush(stdout) || ferror(stdout)) {
+        perror("standard output");
+        return 2;
     }
     return 0;
 }

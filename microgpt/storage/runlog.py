@@ -54,6 +54,7 @@ def machine() -> "dict[str, str]":
         "compiler": build_info()["compiler"],
         "libm": " ".join(platform.libc_ver()).strip() or platform.system(),
         "square roots": f"by {'the processor' if simd['square_root'] == 'instruction' else 'correcting an estimate'}",
+        "products": f"for units {'half as wide' if simd['units'] == 'half' else 'as wide'} as a vector",
         "instruction sets": f"{simd['in_use']} in use; compiled: {', '.join(simd['compiled'])}; "
         f"supported by this processor: {', '.join(simd['supported'])}",
         "engines": "fused, graph, reference",
@@ -61,15 +62,17 @@ def machine() -> "dict[str, str]":
 
 
 def _processor() -> str:
-    """Return the name of the processor, or "" if only `platform` may know it."""
+    """Return the processor's name, with its family where the name has no number; "" if only `platform` may know it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+            lines = file.read().split("\n\n")[0].splitlines()
     except OSError:
-        pass
-    return ""
+        return ""
+    info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = info.get("model name", "")
+    if name and "cpu family" in info and not any(map(str.isdigit, name)):
+        name += f" (family {info['cpu family']}, model {info.get('model', '?')}, stepping {info.get('stepping', '?')})"
+    return name
 
 
 def describe_run(trainer: "Trainer", source: str, machine: "dict[str, str]", began: str) -> "dict[str, Any]":

@@ -83,7 +83,7 @@ def load_values(path: "Path", named: "Mapping[str, Any]", optimizer: "Adam | SGD
     TypeError, ValueError
         As for `save_values`.
     """
-    from ..engines import set_each
+    from ..engines.base import set_each
     from .checkpoint import import_arrays
 
     import_arrays()

@@ -3,33 +3,28 @@
 One random stream serves the whole run, in the script's order: it shuffles the documents, draws every parameter, and
 then one number for each sampled token. Callbacks (microgpt/callbacks) observe a run; none of them changes a bit of it.
 """
-from _thread import get_ident
-
 from ..config import Config, thread_count, whole_number
 from ..data import Tokenizer, check_docs
 from ..engines import ENGINES, engine_class
-from .inference import Sampler
+from .inference import Inference, Sampler
 from .loop import Callback, CallbackList, run_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from .._types import Array, Path
-    from ..core.text_lines import TextLines
+    from ..core.documents import TextLines
     from ..distributed.ranks import Ranks
-    from ..engines import Engine, Stream
+    from ..engines import Engine
     from ..evaluation import Evaluation
-    from ..generation import Token
     from ..storage.checkpoint import State
-
-    Result = TypeVar("Result")
 
 __all__ = ["ENGINES", "Callback", "Trainer"]
 
 
-class Trainer:
+class Trainer(Inference):
     """A run of the script: its documents, its model, its optimizer and its random stream.
 
     Parameters
@@ -132,15 +127,13 @@ class Trainer:
         self.extra: dict[str, Any] = {}
         self._run_losses: tuple[int, list[float]] = (0, [])  # steps done before the last run; the losses of that run
         self._docs_sha256: str | None = None
-        self._claims: dict[object, int] = {}  # see exclusively
         rng: Any = make.seeded(config.seed)
-        self.rng = rng
         self.docs: Any = docs  # list[str], TextLines, or None if it only samples
         if docs is not None:
             rng.shuffle(docs)
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
-        self._sampler = Sampler(self._engine, self.tokenizer, config.block_size)
+        super().__init__(Sampler(self._engine, self.tokenizer, config.block_size), rng)
         self._ranks: Ranks | None = None
         if comm is not None:
             from ..distributed.ranks import ranks_of
@@ -227,29 +220,6 @@ class Trainer:
         start, losses = self._run_losses
         return losses[max(0, step - start) : max(0, self.step_index - start)]
 
-    def exclusively(self, work: "Callable[..., Result]", *arguments: "Any") -> "Result":
-        """Return work(*arguments), during which no other call can use this trainer.
-
-        Raises RuntimeError if another call is under way, in this thread (from a callback or a signal handler) or another.
-        """
-        # The first claim in _claims owns the trainer. An interrupt may come after any call, so the claim is made within
-        # the `try`, and one call of C withdraws it, which does nothing if there is none: no interrupt can leave it.
-        claims, claim = self._claims, object()
-        try:
-            claims[claim] = get_ident()
-            owner = [*claims][0]  # makes no object between two keys, so that no collection lets another thread in
-            if owner is not claim:
-                if claims.get(owner) == get_ident():
-                    raise RuntimeError(
-                        "this trainer is at work in this thread: a callback or a signal handler cannot use it before "
-                        "that call has returned (let the handler set a flag, or raise an exception)"
-                    )
-                raise RuntimeError("this trainer is at work in another thread")
-            self._engine.recover()
-            return work(*arguments)
-        finally:
-            claims.pop(claim, None)
-
     def step(self) -> float:
         """Train on the next document or batch of documents; return its loss. Raises what `run` raises."""
         if self.step_index >= self.num_steps:
@@ -260,7 +230,8 @@ class Trainer:
         """Train n steps, each on the next document or batch_size documents, or all steps that remain.
 
         After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
-        go on; the losses up to there are in `last_losses`.
+        go on; the losses up to there are in `last_losses`. A step that fails changes nothing: gradients that you had added
+        yourself before the first step are there again if it fails, where the script's loop would leave half of a sum.
 
         With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
         that of all.
@@ -304,7 +275,7 @@ class Trainer:
 
     def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":
         """Train up to n steps; append to losses, which become `last_losses`. For `run`, which holds the trainer."""
-        from ..core.text_lines import Rounds
+        from ..core.documents import Rounds
 
         docs, start = self.docs, self.step_index
         left = self.num_steps - start
@@ -328,92 +299,6 @@ class Trainer:
         from ..evaluation import evaluate
 
         return evaluate(self, docs)
-
-    def position_losses(self, docs: "Iterable[Sequence[int]]") -> "list[list[float]]":
-        """Return -log p of each next token of each document, in nats; a document's mean is the loss that training prints.
-
-        docs: token ids, BOS on both sides. A probability of 0 costs infinity, where training would raise.
-        """
-        return self.exclusively(lambda: self._engine.position_losses_of([list(tokens) for tokens in docs]))
-
-    def sample(
-        self,
-        n: int = 20,
-        temperature: float = 0.5,
-        prompt: str = "",
-        *,
-        top_k: "int | None" = None,
-        top_p: "float | None" = None,
-        max_length: "int | None" = None,
-        seed: "int | None" = None,
-    ) -> "list[str]":
-        """Generate n documents (`microgpt.py`, "Inference").
-
-        A document ends where the model says so, at block_size tokens, or at max_length characters. After an exception
-        the stream is in the state from before.
-
-        Parameters
-        ----------
-        n : int
-            Number of documents.
-        temperature : float
-            Greater than 0; logits are divided by it.
-        prompt : str
-            How each document begins; part of what is returned.
-        top_k, top_p : int, float, optional
-            Draw from the likely tokens only: see `microgpt.generation.keep_likely`.
-        max_length : int, optional
-            Most characters of a document, those of the prompt included.
-        seed : int, optional
-            Draw from a new stream with this seed; by default from the run's own, as the script does.
-
-        Raises
-        ------
-        DivergedError
-            If the model's probabilities are not finite.
-        """
-        rng = self.stream(seed)
-        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
-        return self.exclusively(self._sampler.documents, whole_number("n", n, 0), rng, arguments)
-
-    def sample_one(
-        self,
-        temperature: float = 0.5,
-        prompt: str = "",
-        top_k: "int | None" = None,
-        top_p: "float | None" = None,
-        max_length: "int | None" = None,
-        rng: "Any" = None,
-    ) -> str:
-        """Generate one document as `sample` does. rng: the stream to draw from, by default the run's."""
-        rng = self.rng if rng is None else rng
-        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
-        return self.exclusively(self._sampler.documents, 1, rng, arguments)[0]
-
-    def generate(
-        self,
-        prompt: str = "",
-        temperature: float = 0.5,
-        *,
-        top_k: "int | None" = None,
-        top_p: "float | None" = None,
-        max_length: "int | None" = None,
-        seed: "int | None" = None,
-    ) -> "Iterator[Token]":
-        """Generate one document, and return its tokens one at a time, as they are drawn.
-
-        A `microgpt.generation.Token` is a str, its character, with the attributes `id`, `probability` and
-        `model_probability`; the end of the document is the Token ''. Arguments and draws are those of `sample`.
-        Between two tokens the trainer is free for other calls; but after a training step the next token would not be of
-        the model that wrote those before it, so asking for it raises RuntimeError.
-        """
-        rng = self.stream(seed)
-        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
-        return self._sampler.one_by_one(rng, arguments, self.exclusively)
-
-    def stream(self, seed: "int | None" = None) -> "Stream":
-        """Return a new random stream of this engine with this seed; without one the run's own."""
-        return self.rng if seed is None else self._engine.seeded(whole_number("seed", seed))
 
     def state(self) -> "State":
         """Return the whole run as plain data, which no later step changes: see `microgpt.storage.checkpoint.State`."""

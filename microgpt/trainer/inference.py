@@ -1,19 +1,23 @@
-"""How a trainer generates documents (`microgpt.py`, "Inference"): checks, draws, and what a failed draw means."""
+"""How a trainer generates documents (`microgpt.py`, "Inference"): checks, draws, and what a failed draw means; and how it
+predicts others."""
+from _thread import get_ident
+
 from ..config import check_cuts, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, TypeVar
 
     from ..data import Tokenizer
-    from ..engines import Engine
+    from ..engines import Engine, Stream
     from ..generation import Token
 
+    Result = TypeVar("Result")
     #: temperature, prompt, top_k, top_p, max_length
     Arguments = tuple[float, str, "int | None", "float | None", "int | None"]
 
-__all__ = ["Sampler"]
+__all__ = ["Inference", "Sampler"]
 
 
 class Sampler:
@@ -145,6 +149,127 @@ class Sampler:
             return all(map(isfinite, decoder.probabilities()))
         except (ValueError, ArithmeticError):
             return False
+
+
+class Inference:
+    """What a model is for: documents that it generates, and others that it predicts. One call at a time.
+
+    rng: the random stream from which documents are drawn.
+    """
+
+    def __init__(self, sampler: Sampler, rng: "Any") -> None:
+        self.rng = rng
+        self._sampler = sampler
+        self._claims: dict[object, int] = {}  # see exclusively
+
+    def exclusively(self, work: "Callable[..., Result]", *arguments: "Any") -> "Result":
+        """Return work(*arguments), during which no other call can use this trainer.
+
+        Raises RuntimeError if another call is under way, in this thread (from a callback or a signal handler) or another.
+        """
+        # The first claim in _claims owns the trainer. An interrupt may come after any call, so the claim is made within
+        # the `try`, and one call of C withdraws it, which does nothing if there is none: no interrupt can leave it.
+        claims, claim = self._claims, object()
+        try:
+            claims[claim] = get_ident()
+            owner = [*claims][0]  # makes no object between two keys, so that no collection lets another thread in
+            if owner is not claim:
+                if claims.get(owner) == get_ident():
+                    raise RuntimeError(
+                        "this trainer is at work in this thread: a callback or a signal handler cannot use it before "
+                        "that call has returned (let the handler set a flag, or raise an exception)"
+                    )
+                raise RuntimeError("this trainer is at work in another thread")
+            self._sampler.engine.recover()
+            return work(*arguments)
+        finally:
+            claims.pop(claim, None)
+
+    def position_losses(self, docs: "Iterable[Sequence[int]]") -> "list[list[float]]":
+        """Return -log p of each next token of each document, in nats; a document's mean is the loss that training prints.
+
+        docs: token ids, BOS on both sides. A probability of 0 costs infinity, where training would raise.
+        """
+        return self.exclusively(lambda: self._sampler.engine.position_losses_of([list(tokens) for tokens in docs]))
+
+    def sample(
+        self,
+        n: int = 20,
+        temperature: float = 0.5,
+        prompt: str = "",
+        *,
+        top_k: "int | None" = None,
+        top_p: "float | None" = None,
+        max_length: "int | None" = None,
+        seed: "int | None" = None,
+    ) -> "list[str]":
+        """Generate n documents (`microgpt.py`, "Inference").
+
+        A document ends where the model says so, at block_size tokens, or at max_length characters. After an exception
+        the stream is in the state from before.
+
+        Parameters
+        ----------
+        n : int
+            Number of documents.
+        temperature : float
+            Greater than 0; logits are divided by it.
+        prompt : str
+            How each document begins; part of what is returned.
+        top_k, top_p : int, float, optional
+            Draw from the likely tokens only: see `microgpt.generation.keep_likely`.
+        max_length : int, optional
+            Most characters of a document, those of the prompt included.
+        seed : int, optional
+            Draw from a new stream with this seed; by default from the run's own, as the script does.
+
+        Raises
+        ------
+        DivergedError
+            If the model's probabilities are not finite.
+        """
+        rng = self.stream(seed)
+        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
+        return self.exclusively(self._sampler.documents, whole_number("n", n, 0), rng, arguments)
+
+    def sample_one(
+        self,
+        temperature: float = 0.5,
+        prompt: str = "",
+        top_k: "int | None" = None,
+        top_p: "float | None" = None,
+        max_length: "int | None" = None,
+        rng: "Any" = None,
+    ) -> str:
+        """Generate one document as `sample` does. rng: the stream to draw from, by default the run's."""
+        rng = self.rng if rng is None else rng
+        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
+        return self.exclusively(self._sampler.documents, 1, rng, arguments)[0]
+
+    def generate(
+        self,
+        prompt: str = "",
+        temperature: float = 0.5,
+        *,
+        top_k: "int | None" = None,
+        top_p: "float | None" = None,
+        max_length: "int | None" = None,
+        seed: "int | None" = None,
+    ) -> "Iterator[Token]":
+        """Generate one document, and return its tokens one at a time, as they are drawn.
+
+        A `microgpt.generation.Token` is a str, its character, with the attributes `id`, `probability` and
+        `model_probability`; the end of the document is the Token ''. Arguments and draws are those of `sample`.
+        Between two tokens the trainer is free for other calls; but after a training step the next token would not be of
+        the model that wrote those before it, so asking for it raises RuntimeError.
+        """
+        rng = self.stream(seed)
+        arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
+        return self._sampler.one_by_one(rng, arguments, self.exclusively)
+
+    def stream(self, seed: "int | None" = None) -> "Stream":
+        """Return a new random stream of this engine with this seed; without one the run's own."""
+        return self.rng if seed is None else self._sampler.engine.seeded(whole_number("seed", seed))
 
 
 def _text(name: str, value: str) -> str:

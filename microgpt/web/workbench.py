@@ -9,7 +9,7 @@ import time
 from http import HTTPStatus
 from threading import Lock
 
-from ..core.text_lines import TextLines
+from ..core.documents import TextLines
 from ..data import BUNDLED, read_text, split_docs, split_text
 from ..evaluation import Evaluation
 from ..storage.runlog import tensor_digests

@@ -304,3 +304,14 @@ def test_default_run_imports_only_what_it_uses(command):
 def test_import_alone_loads_nothing_else(command):
     done = command("-c", "import sys; before = set(sys.modules); import microgpt; print(*set(sys.modules) - before)")
     assert done.stdout.split() == ["microgpt"]
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("json.py", "x = 1", "json.py hides Python's own module of this name: rename it, or use the command microgpt"),
+    ("math.py", "x = 1", "math.py hides Python's own module"), ("math.py", "raise SystemExit('no math')", "error: no math")])  # fmt: skip
+def test_a_file_that_hides_a_module_of_python_is_named(command, tmp_path, name, content, message):
+    """`python -m` looks in the current folder first."""
+    (tmp_path / name).write_text(content)
+    (tmp_path / "names.txt").write_text("emma\nava\n")
+    done = command("-m", "microgpt", "train", "--input", "names.txt", "--steps", "2", "--samples", "1", "--log", "run.jsonl")
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

@@ -53,13 +53,20 @@ def test_the_program_prints_what_sample_prints(folder, capfd, name):
     capfd.readouterr()
     for words, flags in (([], []), ([7, 1.25], ["--samples", "7", "--temperature", "1.25"]),
                          ([30, 2, 0], ["--samples", "30", "--temperature", "2", "--seed", "0"]),
-                         ([5, 0.5, 2**40 + 3], ["--samples", "5", "--seed", str(2**40 + 3)])):  # fmt: skip
+                         ([5, 0.5, 2**40 + 3], ["--samples", "5", "--seed", str(2**40 + 3)]),
+                         *(([5, 0.5, seed], ["--samples", "5", f"--seed={seed}"])
+                           for seed in (-3, 2**64, -(2**64) - 7, 10**40, 2**2048 - 1))):  # fmt: skip
         assert sample(["m.safetensors", *flags]) == 0
         done = run(*words)
         assert (done.returncode, done.stdout, done.stderr) == (0, capfd.readouterr().out, "")
-    for words in ([1, 0], [1, 1, 1, 1], ["--help"], ["x"], [""], ["1x"], [-1], [1, "x"], [1, 0.5, -1], [1, 0.5, "seed"]):
+    for words in ([1, 0], [1, 1, 1, 1], ["--help"], ["x"], [""], ["1x"], [-1], [1, "x"], *(
+            [1, 0.5, seed] for seed in ("seed", "-", "1.5", "1_0", 2**2048))):  # fmt: skip
         done = run(*words)
         assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("usage: "), words
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(["./model", "3"], stdout=full, stderr=subprocess.PIPE, encoding="utf-8")
+        assert done.returncode == 2 and done.stderr.startswith("standard output: ")
 
 
 #: The program with another main, which prints the logits of every position of a text.

@@ -125,3 +125,15 @@ def test_moments_that_nothing_else_reads_are_not_written_back():
     assert ", step, False, False)" in ast.unparse(Plan(ast.parse(text)).tree)
     text = text.replace("steps = 30", "steps = 30\nprint(f'{sum(first)}')")
     assert ", step, True, False)" in ast.unparse(Plan(ast.parse(text)).tree)
+
+
+@pytest.mark.parametrize("loop", [textwrap.dedent(ADAM_LOOP), "for p in parameters:\n    p.data -= 0.1 * p.grad\n    p.grad = 0"],
+                         ids=["adam", "sgd"])  # fmt: skip
+def test_parameters_that_take_the_place_of_others(tmp_path, loop):
+    """In the same list, as many as before: in the loss and in the optimizer's loop."""
+    setup = "decay1, decay2, tiny, now, first, second = 0.85, 0.99, 1e-8, 0.02, [0.0] * len(parameters), [0.0] * len(parameters)"
+    change = ("if step == 10:\n    weights['mix'][0][1] = Value(0.25)\n"
+              "    parameters[:] = [p for w in weights.values() for row in w for p in row]\n"
+              "if step == 20:\n    weights['out'][0], weights['out'][1] = weights['out'][1], weights['out'][0]\n")
+    _, ours = both(tmp_path, script(setup, change + loop))
+    assert "the loss of the training loop (compiled)" in ours.stderr

@@ -2,7 +2,6 @@
 import math
 import random
 import types
-import warnings
 
 import numpy
 import pytest
@@ -12,12 +11,7 @@ from conftest import hexes
 import microgpt
 from microgpt import Value, linear, reference, rmsnorm, softmax
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def test_first_two_calls_run_as_written_and_the_third_is_replayed():

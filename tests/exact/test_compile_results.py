@@ -1,6 +1,5 @@
 """Results of compiled functions are Values like others: their graphs, several at once, in larger graphs; Value arguments."""
 import random
-import warnings
 
 import pytest
 from compiled_functions import both, grads, leaves, replayed, warm
@@ -9,12 +8,7 @@ from conftest import hexes
 import microgpt
 from microgpt import Value, linear, reference, softmax
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def test_result_is_a_value_with_children_and_local_grads():
@@ -110,13 +104,16 @@ def test_a_leaf_that_is_initialised_again_with_children():
     assert compiled(0.7).data == plain(0.7).data
 
 
-def test_grad_of_minus_zero():
-    w, compiled, v, plain = both(lambda w: lambda x: (w[0] + w[1]) * 1.0)
+@pytest.mark.parametrize("passes_it_on", [lambda w: lambda x: (w[0] + w[1]) * 1.0, lambda w: lambda x: w[0] * 2.0 + x,
+                                          lambda w: lambda x: w[0] * w[1] + w[2]])  # fmt: skip
+def test_grad_of_minus_zero(passes_it_on):
+    """A sum's grad is that of its terms, and their own begins at 0.0, which -0.0 does not change."""
+    w, compiled, v, plain = both(passes_it_on)
     warm(compiled, 0.5)
     result, expected = compiled(0.1), plain(0.1)
-    for p in (w[0], w[1], result):
+    for p in (*w, result):
         p.grad = -0.0
-    for p in (v[0], v[1], expected):
+    for p in (*v, expected):
         p.grad = -0.0
     a, b = result * 0.0, expected * 0.0
     (a * -1.0).backward()

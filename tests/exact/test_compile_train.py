@@ -1,19 +1,13 @@
 """Whole training loops of compiled functions and the package's optimizers: bits of the script's class and of its loops."""
 import functools
 import random
-import warnings
 
 import architectures
 import oracle
 import pytest
 from training_runs import ADAM, SGD, assert_same_runs
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a program that is not the function warns and is not replayed
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 @pytest.mark.slow

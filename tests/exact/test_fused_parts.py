@@ -8,8 +8,10 @@ from microgpt import GPT, Adam, Tokenizer, Trainer
 from microgpt.config import Config
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
+from microgpt.core.part import BatchPart
 from microgpt.distributed.parts import part_of
-from microgpt.engines import Fused, Graph
+from microgpt.engines import Fused
+from microgpt.engines.script_loop import Graph
 
 SHAPES = [*small_runs.SHAPES, pytest.param(dict(n_embd=72, n_head=2, n_layer=2, block_size=12), marks=pytest.mark.slow)]
 
@@ -23,14 +25,15 @@ def in_parts(cuts, slices_at_once, steps, shape, threads=1):
     tokenizer = Tokenizer(docs)
     model = GPT(tokenizer.vocab_size, **shape, rng=rng)
     adam, engine, losses = Adam(model, num_steps=steps), FusedEngine(model), []
-    bounds, count = [0, *cuts, len(docs)], len(engine.part_slices(len(cuts) + 1)) - 1
+    bounds, part = [0, *cuts, len(docs)], BatchPart(engine, len(cuts) + 1)
+    count = len(part.starts) - 1
     engine.set_threads(threads)
     for _ in range(steps):
         values = []
         for first, end in reversed([*zip(bounds, bounds[1:])]):
-            values = engine.part_losses(docs[first:end], tokenizer.ids, len(docs)) + values
+            values = part.losses(docs[first:end], tokenizer.ids, len(docs)) + values
             for i in range(0, count, slices_at_once):
-                engine.part_gradients(i, min(i + slices_at_once, count))
+                part.add_gradients(i, min(i + slices_at_once, count))
         adam.step()
         total = 0.0
         for value in values:
@@ -56,32 +59,49 @@ def test_threads_share_a_part(shape, threads):
 def test_slices_are_all_parameters_in_order():
     model = GPT(27, n_embd=128, n_layer=2)
     engine = FusedEngine(model)
-    slices = [engine.part_slices(processes) for processes in (1, 5, 1)]
+    slices = [BatchPart(engine, processes).starts for processes in (1, 5, 1)]
     for starts in slices:
         assert starts == sorted(set(starts)) and starts[0] == 0 and starts[-1] == model.num_params
     assert len(slices[1]) > len(slices[0]) and slices[0] == slices[2]
 
 
+def test_parts_for_other_numbers_of_processes_share_an_engine():
+    """Each cuts the parameters as it did before, whatever another one made of the engine meanwhile."""
+    docs, grads = ["ab", "ba"], []
+    tokenizer = Tokenizer(docs)
+    for others in ((), (1, 64)):
+        model = GPT(tokenizer.vocab_size, n_embd=64, rng=MT19937(1))
+        engine = FusedEngine(model)
+        part = BatchPart(engine, 5)
+        part.losses(docs, tokenizer.ids, 2)
+        for processes in others:
+            BatchPart(engine, processes)
+        for i in range(len(part.starts) - 1):
+            part.add_gradients(i, i + 1)
+        grads.append(hexes(model.grad))
+    assert grads[0] == grads[1] and any(model.grad)
+
+
 def test_arguments_that_no_part_has():
     docs = ["ab", "ba"]
     tokenizer, model = Tokenizer(docs), GPT(3)
-    engine = FusedEngine(model)
-    count = len(engine.part_slices(2)) - 1
-    assert engine.part_losses([], tokenizer.ids, 2) == []
-    engine.part_gradients(0, count)
-    assert not model.grad.any() and engine.part_capacity() > 100
+    part = BatchPart(FusedEngine(model), 2)
+    count = len(part.starts) - 1
+    assert part.losses([], tokenizer.ids, 2) == []
+    part.add_gradients(0, count)
+    assert not model.grad.any() and part.capacity > 100
     for first, end in ((-1, 1), (2, 1), (0, count + 1)):
         with pytest.raises(ValueError, match="first and end must be from 0 to"):
-            engine.part_gradients(first, end)
+            part.add_gradients(first, end)
     with pytest.raises(ValueError, match="is not in the vocabulary"):
-        engine.part_losses(["ax"], tokenizer.ids, 2)
+        part.losses(["ax"], tokenizer.ids, 2)
 
     def check():
         raise KeyError("stop")
 
     large = GPT(3, n_embd=64, block_size=512)
     with pytest.raises(KeyError):
-        FusedEngine(large).part_losses(["ab" * 300] * 40, tokenizer.ids, 40, check)
+        BatchPart(FusedEngine(large), 1).losses(["ab" * 300] * 40, tokenizer.ids, 40, check)
     assert not large.grad.any()
 
 

@@ -10,16 +10,17 @@ import pytest
 
 from microgpt import GPT, Adam, document_loss, gpt, reference
 from microgpt.core.adam import Moments
+from microgpt.core.documents import TextLines
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
-from microgpt.core.text_lines import TextLines
+from microgpt.core.part import BatchPart
 
 
 def model():
     return GPT(3, n_embd=4, n_head=2, block_size=4)
 
 
-ARGUMENTS = {GPT: (3, 4, 2), Adam: (), FusedEngine: (), MT19937: (5,), TextLines: ("a\nb\nc",)}
+ARGUMENTS = {GPT: (3, 4, 2), MT19937: (5,), TextLines: ("a\nb\nc",)}
 
 USES = {
     GPT: [
@@ -50,7 +51,9 @@ USES = {
         lambda e: e.probabilities([2]),
         lambda e: e.sample(MT19937(1)),
         lambda e: e._sparse_layers(),
+        lambda e: BatchPart(e, 2),
     ],
+    BatchPart: [lambda p: p.capacity, lambda p: p.losses(["a"], {"a": 0}, 1), lambda p: p.add_gradients(0, 1)],
     MT19937: [
         lambda s: s.random(),
         lambda s: s.gauss(),
@@ -117,7 +120,8 @@ def test_uninitialised_object_is_neither_copied_nor_pickled(cls):
 
 
 def initialised(cls):
-    arguments = (model(),) if cls in (Adam, FusedEngine) else ARGUMENTS[cls]
+    made = {Adam: lambda: (model(),), FusedEngine: lambda: (model(),), BatchPart: lambda: (FusedEngine(model()), 2)}
+    arguments = made.get(cls, lambda: ARGUMENTS[cls])()
     return cls(*arguments), arguments
 
 
@@ -125,8 +129,10 @@ def initialised(cls):
 def test_second_init_is_refused_and_changes_nothing(cls):
     thing, arguments = initialised(cls)
     described = repr(thing)
-    other = (GPT(2, 1, 1, 0, 1),) if cls in (Adam, FusedEngine) else {GPT: (9,), MT19937: (6,), TextLines: ("d",)}[cls]
-    state = {GPT: lambda: thing.data.tolist(), MT19937: lambda: thing.getstate(), TextLines: lambda: list(thing)}
+    small = GPT(2, 1, 1, 0, 1)
+    other = {GPT: (9,), Adam: (small,), FusedEngine: (small,), BatchPart: (FusedEngine(small), 1), MT19937: (6,), TextLines: ("d",)}[cls]
+    state = {GPT: lambda: thing.data.tolist(), MT19937: lambda: thing.getstate(), TextLines: lambda: list(thing),
+             BatchPart: lambda: thing.starts}  # fmt: skip
     before = state.get(cls, lambda: thing.model)()
     for again in (arguments, other):
         with pytest.raises(TypeError, match=f"^an? {cls.__name__} is initialised once$"):

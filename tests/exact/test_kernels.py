@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from kernels import Kernels, aligned, args
+from kernels import Kernels, aligned, args, half_units
 
 from microgpt import simd_info
 
@@ -12,9 +12,18 @@ SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
 FEW = [1, 3, 8, 9, 16, 33]
 
 
-@pytest.fixture(scope="module", params=simd_info()["supported"])
+WAYS = [(isa, half) for isa in simd_info()["supported"] for half in ((0, 1) if isa == "avx512" else (0,))]
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way[0] + " half units" * way[1])
 def kernels(request):
-    return Kernels(request.param)
+    """The kernels of an instruction set of this processor, AVX-512 with both kinds of tiles."""
+    isa, half = request.param
+    chosen = half_units(isa, -1)
+    half_units(isa, half)
+    assert half_units(isa, -1) == half
+    yield Kernels(isa)
+    half_units(isa, chosen)
 
 
 def random_rows(rng, n, size):
@@ -70,7 +79,7 @@ def test_matrix_products_match_scalar_loops(kernels, n, nout, nin):
     product = [[dot(w[o], x[p], range(nin)) for o in range(nout)] for p in range(n)]
 
     out = kernels.panels(np.zeros((n, nout)))
-    forward = args("mg_linear_forward_args", panels=panels, nout=nout, nin=nin, w=weights, x=xs, x_stride=nin * lanes,
+    forward = args("mg_linear_forward_args", n=n, nout=nout, nin=nin, w=weights, x=xs, x_stride=nin * lanes,
                    out=out, out_stride=nout * lanes)  # fmt: skip
     kernels.linear_forward(forward)
     same(kernels.rows(out, n, nout), product)
@@ -80,7 +89,7 @@ def test_matrix_products_match_scalar_loops(kernels, n, nout, nin):
 
     descending = range(nout - 1, -1, -1)
     dx = kernels.panels(np.zeros((n, nin)))
-    backward = args("mg_linear_backward_input_args", panels=panels, nout=nout, ncols=nin, w=weights, w_stride=nin,
+    backward = args("mg_linear_backward_input_args", n=n, nout=nout, ncols=nin, w=weights, w_stride=nin,
                     dy=dys, dy_stride=nout * lanes, dx=dx, dx_stride=nin * lanes)  # fmt: skip
     kernels.linear_backward_input(backward)
     same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], descending) for i in range(nin)] for p in range(n)])
@@ -152,7 +161,7 @@ def test_skipping_inactive_rows_gives_the_same_bits(kernels, size):
     weights = unaligned(w)
     out, expected = kernels.panels(np.zeros((n, nin))), kernels.panels(np.zeros((n, nin)))
     kernels.linear_forward_active(nin, nactive, active, weights, size, hs, kernels.panels(residual), out)
-    all_rows = args("mg_linear_forward_args", panels=1, nout=nin, nin=size, w=weights, x=hs,
+    all_rows = args("mg_linear_forward_args", n=n, nout=nin, nin=size, w=weights, x=hs,
                     residual=kernels.panels(residual), out=expected)  # fmt: skip
     kernels.linear_forward(all_rows)
     same(out, expected)
@@ -160,7 +169,7 @@ def test_skipping_inactive_rows_gives_the_same_bits(kernels, size):
     dr, all_dr = kernels.panels(np.zeros((n, size))), kernels.panels(np.zeros((n, size)))
     dys = kernels.panels(dy)
     kernels.linear_backward_input_active(nin, nactive, active, weights, size, dys, dr)
-    kernels.linear_backward_input(args("mg_linear_backward_input_args", panels=1, nout=nin, ncols=size, w=weights,
+    kernels.linear_backward_input(args("mg_linear_backward_input_args", n=n, nout=nin, ncols=size, w=weights,
                                        w_stride=size, dy=dys, dx=all_dr))  # fmt: skip
     kernels.relu_backward(nactive, active, hs, dr)
     kernels.relu_backward(size, None, hs, all_dr)

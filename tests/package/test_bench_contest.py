@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, hexes
@@ -65,24 +66,26 @@ class Fake:
 
 def play(runs, judge=((3.0, 2.0, 1.5), "d")):
     """Two rounds of two steps; the first of the runs is the check."""
-    fake = Fake("fake", runs)
-    return contest.play([fake], Fake("judge", [judge]), None, 2, cli.Pace(2, 0.0, "wall"), lambda what: None)
+    fake, one = Fake("fake", runs), contest.Contest(SimpleNamespace(rounds=2, least=0.0, clock="wall"), None)
+    one.warnings.clear()  # of this machine
+    rows = one.each(["a case"], lambda case, field: one.play([fake], Fake("judge", [judge]), None, 2))
+    return rows, one.absent, one.warnings
 
 
 def test_contest_takes_the_verdict_of_the_worst_round():
     right, wrong = ((3.0, 2.0, 1.5), "d"), ((3.0, 2.0, math.nextafter(1.5, 2)), "d")
     (row,), absent, warnings = play([right] * 3)
     assert row["bits"] is True and row["rounds"] == [0.5, 0.5] and not absent  # per step
-    assert warnings == ["noisy: other processes used the core for more than 10% of the time of fake"]
+    assert warnings == ["a case: noisy: other processes used the core for more than 10% of the time of fake"]
     (row,), _, warnings = play([right, right, wrong])
-    assert row["bits"] is False and warnings[0] == "fake is not reproducible: its losses differ between rounds"
+    assert row["bits"] is False and warnings[0] == "a case: fake is not reproducible: its losses differ between rounds"
     (row,), _, _ = play([right, right, ((3.0, 2.0, 1.5), "other parameters")])
     assert row["bits"] is False and row["parameters"] is False
 
 
 def test_contest_does_not_time_a_different_model():
     rows, absent, _ = play([((3.0, 2.1, 1.5), "d")])
-    assert rows == [] and "the loss of step 2 is 2.1" in absent["fake"]
+    assert rows == [] and "the loss of step 2 is 2.1" in absent["fake, a case"]
 
 
 def test_first_loss_of_a_batch_is_the_mean_over_its_documents(tmp_path):
@@ -113,11 +116,27 @@ def test_ratio_is_taken_within_rounds():
 
 
 def test_contenders_take_turns():
-    order, failed = [], iter([1.0, None])
-    runners = {"a": lambda: order.append("a") or 1.0, "b": lambda: next(failed), "c": lambda: order.append("c") or 3.0}
-    times = measure.interleave(runners, 3, lambda what: None)
-    assert order == ["a", "c", "c", "a", "c", "a"]
-    assert times == {"a": [1.0] * 3, "c": [3.0] * 3}
+    assert "".join(name for _, name in measure.turns(["a", "b", "c"], 4)) == "abc" "bca" "cab" "abc"
+    assert [i for i, _ in measure.turns(["a", "b"], 2)] == [0, 0, 1, 1] and [*measure.turns([], 2)] == []
+
+
+def test_contest_drops_a_contender_that_fails_meanwhile():
+    """The others go on; it is not run again, and not in the rows."""
+    right = ((3.0, 2.0, 1.5), "d")
+    failing, other = Fake("failing", [right, right]), Fake("other", [right] * 4)  # the check, and a round
+
+    def run(steps, run=failing.run):
+        try:
+            return run(steps)
+        except StopIteration:
+            failing.run = None
+            raise contender.Unavailable("its process ended") from None
+
+    failing.run = run
+    one = contest.Contest(SimpleNamespace(rounds=3, least=0.0, clock="cpu"), None)
+    rows = one.play([failing, other], Fake("judge", [right]), None, 2)
+    assert [row["name"] for row in rows] == ["other"] and rows[0]["rounds"] == [0.25] * 3
+    assert one.absent == {"failing": "its process ended"}
 
 
 # ---- the contenders compute the model ----
@@ -162,11 +181,10 @@ def test_compiled_user_code_is_replayed_for_every_length(tmp_path):
 def test_edited_programs_change_one_thing(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import os\nn_embd = 16     # embedding dimension\nclass Value:\n    x = 1\nprint(Value)\n", encoding="utf-8")
-    assert edited.with_n_embd(script, 16, tmp_path / "copy.py") == script
-    changed = edited.with_n_embd(script, 64, tmp_path / "copy.py").read_text(encoding="utf-8")
+    changed = edited.replaced(script, "\nn_embd = 16 ", "\nn_embd = 64 ", tmp_path / "copy.py").read_text(encoding="utf-8")
     assert changed == script.read_text(encoding="utf-8").replace("16", "64")
-    with pytest.raises(SystemExit, match="no line that begins with 'n_embd = 16'"):
-        edited.with_n_embd(tmp_path / "copy.py", 64, tmp_path / "other.py")
+    with pytest.raises(SystemExit, match=r"has no '\\nn_embd = 16 '"):
+        edited.replaced(tmp_path / "copy.py", "\nn_embd = 16 ", "", tmp_path / "other.py")
     changed = edited.with_imports(script, ("Value",), tmp_path / "copy.py").read_text(encoding="utf-8")
     assert changed == "import os\nn_embd = 16\nfrom microgpt import Value\nprint(Value)"
     with pytest.raises(SystemExit, match="does not define Value, linear once each"):

@@ -39,7 +39,7 @@ def test_render_fills_figures_within_a_sentence():
 def rendered_with(folder, page, row):
     machine = {"processor": "a processor", "pinned_to_core": 0, "python": "CPython 3"}
     made = {"benchmark": "sampling", "command": "a command", "date": "2026-01-01", "machine": machine, "rows": [row]}
-    report.write(folder / "sampling.json", made)
+    (folder / "sampling.json").write_text(json.dumps(made), encoding="utf-8")
     return render.rendered(page, folder)
 
 
@@ -68,7 +68,7 @@ def test_every_table_is_measured_by_the_session():
     """nox -s bench knows every report that a page needs, every script that there is, and no option that a script does not have."""
     text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     known = ast.literal_eval(re.search(r"^REPORTS = (\{.*?\})", text, re.M | re.S)[1])
-    assert {file for kind in (render.TABLES, render.FIGURES) for file, _ in kind.values()} <= set(known)
+    assert {file for kind in (render.TABLES, render.FIGURES) for file, *_ in kind.values()} <= set(known)
     scripts = {name: BENCH / (f"{name}.py" if name == "compare" else f"bench_{name}.py") for name in known}
     assert sorted(scripts.values()) == sorted([*BENCH.glob("bench_*.py"), BENCH / "compare.py"])
     for name, options in known.items():

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-MODULES = ["simd", "text_lines", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused",
-           "recorder", "symbols", "traced", "tracing", "outside", "hooks", "calls", "replay",
-           "dispatch", "probes"]  # fmt: skip
+MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused", "part",
+           "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "hooks", "calls",
+           "replay", "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
 # none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and those beside it.
-MAY_DECIDE = {"simd": {
+MAY_DECIDE = {"fused": {
     "adam_part", "adam_resolve_queue", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
     "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
     "adam_update_early_by_instruction", "adam_update_unit_m_by_instruction", "adam_update_unit_by_instruction",
@@ -30,6 +30,11 @@ MAY_DECIDE = {"simd": {
 }}  # fmt: skip
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files; the flags are the same elsewhere")
+
+
+def files():
+    """The names of the modules whose files hold all modules."""
+    return sorted({built(name).name.partition(".")[0] for name in MODULES})
 
 
 def built(name):
@@ -43,7 +48,7 @@ def tool(name, *arguments):
 
 @pytest.mark.slow
 @on_linux
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", files())
 def test_no_fused_multiply_add_where_a_result_is_kept(name):
     function, found, seen = None, set(), 0
     for line in tool("objdump", "-d", "--no-show-raw-insn", built(name)).splitlines():
@@ -64,7 +69,7 @@ FUSED_IN_SOURCES = Counter(
     product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_near=4, root_of_near=3,  # exact
     square_of=2, root_of=2,
     round_sum=1, exact_pow_2=1, exact_exp=11,  # math
-    decay=1, adam_moments=1, adam_other=1, adam_resolve=2,  # adam_update, adam_unresolved
+    decay=1, adam_moments=1, adam_other=1, adam_resolve_v=1, adam_resolve_data=1,  # adam_update, adam_unresolved
 )  # fmt: skip
 
 
@@ -176,7 +181,7 @@ def test_flags_of_the_environment_do_not_make_arithmetic_inexact(flags, tmp_path
 
 
 @on_linux
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", files())
 def test_modules_do_not_flush_subnormal_numbers(name):
     assert b"set_fast_math" not in built(name).read_bytes()
 
@@ -330,7 +335,7 @@ def test_every_file_is_compiled_with_the_flags_that_keep_the_bits():
     tables = setup_tables()
     flags = [extension.extra_compile_args for extension in tables.EXTENSIONS]
     flags += [options["cflags"] for _, options in tables.LIBRARIES]
-    assert len(flags) >= len(MODULES) + 1
+    assert len(flags) >= len(files()) + 1
     for given in flags:
         assert set(tables.EXACT) <= set(given)
         assert not {"-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-march=native"} & set(given)
@@ -349,8 +354,19 @@ def test_touching_a_header_rebuilds_every_module():
 
 
 def test_all_modules_are_listed():
-    assert {extension.name for extension in setup_tables().EXTENSIONS} == {f"microgpt.core.{name}" for name in MODULES}
+    tables = setup_tables()
+    sources = [Path(source).stem for extension in tables.EXTENSIONS for source in extension.sources if source.endswith(".pyx")]
+    assert sorted(sources) == sorted(tables.MODULES) == sorted(MODULES)
     assert {path.stem for path in ROOT.glob("microgpt/core/*.pyx")} == set(MODULES)
+    assert {extension.name for extension in tables.EXTENSIONS} == {f"microgpt.core.{name}" for name in files()}
+
+
+def test_modules_that_share_a_file_are_those_of_the_table():
+    found = {}
+    for name in MODULES:
+        found.setdefault(built(name).name.partition(".")[0], {name}).add(name)
+    assert {name: names for name, names in found.items() if len(names) > 1} == {
+        name: {name, *others} for name, others in setup_tables().TOGETHER.items()}  # fmt: skip
 
 
 def test_modules_that_share_a_c_file_compile_it_in_folders_of_their_own(monkeypatch):

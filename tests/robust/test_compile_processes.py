@@ -14,12 +14,7 @@ from conftest import in_threads
 import microgpt
 from microgpt import Value, linear
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def test_a_wrong_program_is_caught_and_not_used():
@@ -160,6 +155,7 @@ def compiled_at_top_level(x):
     return Value(x) * 2
 
 
+@pytest.mark.measures_memory
 def test_compilations_leave_nothing_behind():
     class Model:
         def __init__(self):

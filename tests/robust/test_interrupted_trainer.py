@@ -103,11 +103,11 @@ def test_asynchronous_exception_in_a_thread_leaves_the_trainer_free(engine):
 
 def test_second_interrupt_while_the_first_is_answered_changes_no_bit():
     """The reference undoes an interrupted update in Python, where another interrupt may come."""
-    from microgpt import engines
+    from microgpt.engines import script_loop
 
     trainer = Trainer(NAMES, num_steps=50, engine="reference", n_embd=4, n_head=2)
     trainer.run(3)
-    step, set_each = trainer.adam.step, engines.set_each
+    step, set_each = trainer.adam.step, script_loop.set_each
 
     def interrupted_step():
         adam = trainer.adam
@@ -118,12 +118,12 @@ def test_second_interrupt_while_the_first_is_answered_changes_no_bit():
         raise KeyboardInterrupt
 
     for _ in range(2):
-        trainer.adam.step, engines.set_each = interrupted_step, interrupted_again
+        trainer.adam.step, script_loop.set_each = interrupted_step, interrupted_again
         try:
             with pytest.raises(KeyboardInterrupt):
                 trainer.step()
         finally:
-            trainer.adam.step, engines.set_each = step, set_each
+            trainer.adam.step, script_loop.set_each = step, set_each
     assert_same_run(trainer)
 
 

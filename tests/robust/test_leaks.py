@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures_memory]
 
 # Steps that would show a leak of 16 bytes in each as growth beyond what is allowed, or of a whole object where a step is
 # long. Operators: more than a million operations.

@@ -191,7 +191,7 @@ def test_memory_that_there_is_no_room_for_is_not_shared(tmp_path):
             "losses = trainer.run(); os.write = real\n"
             "print(trainer._ranks.crew, losses == Trainer(['emma', 'ava'], batch_size=2, num_steps=2).run())\n")  # fmt: skip
     done = run_ranks(2, "-c", code)
-    assert done.stdout.split() == ["None", "True"] * 2, done
+    assert done.stdout.count("None") == done.stdout.count("True") == 2, done  # the lines of two ranks, perhaps in each other
 
 
 def test_objects_that_are_no_communicator():

@@ -62,6 +62,7 @@ def test_threads_start_with_work_and_end_with_the_trainer():
 
 @needs_proc
 @pytest.mark.slow
+@pytest.mark.measures_memory
 def test_a_thousand_pools_leave_nothing():
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

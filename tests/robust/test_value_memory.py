@@ -7,7 +7,7 @@ import pytest
 from children import child, environment
 from cycles import CYCLES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measures_memory]
 
 
 def run(name, *arguments):

@@ -1,11 +1,11 @@
 """Golden traces: what the original prints and computes in a dozen small runs, recorded once and kept in golden/.
 
-    for name, config, text, trace in load_traces(): ...
+    for name in CONFIGURATIONS: config, text, trace = load_trace(name)
 
 The live reference in the same process is the oracle of every test; the recorded traces are a second net, for the day
 when the reference itself changes. Their last bits belong to the C library that made them (exp, log, pow, sin and cos
 are not correctly rounded, and differ between libraries and processors). So each file carries a fingerprint of that
-library, and where another one is running `load_traces` records the trace again instead of reading it.
+library, and where another one is running `load_trace` records the trace again instead of reading it.
 
 golden/make_golden.py writes the files.
 """
@@ -170,9 +170,3 @@ def load_trace(name, folder=GOLDEN):
     if (file["config"], file["libm_arguments"]) != (config, libm_arguments_digest()):
         raise ValueError(f"golden trace {name} is of other settings or libm arguments: run tests/golden/make_golden.py")
     return config, text, file["trace"] if file["libm"] == libm_fingerprint() else live_trace(name)
-
-
-def load_traces(folder=GOLDEN):
-    """(name, config, text, trace) of every configuration."""
-    for name in CONFIGURATIONS:
-        yield name, *load_trace(name, folder)

@@ -117,6 +117,11 @@ def square_root(isa, choice):
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["adam_square_root"])(choice)
 
 
+def half_units(isa, choice):
+    """Set whether products are arranged for units half as wide as a vector (1) or whole ones (0); -1 changes nothing. Return it."""
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["half_units"])(choice)
+
+
 def vector_math(isa, choice):
     """Set whether exp and powers are computed in vectors (1) or by the C library (0); -1 changes nothing. Return it."""
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["vector_math"])(choice)

@@ -21,10 +21,11 @@ IN_USE = "import microgpt; print(microgpt.simd_info()['in_use'])"
 
 def test_info():
     info = simd_info()
-    assert list(info) == ["compiled", "supported", "in_use", "math", "square_root"]
+    assert list(info) == ["compiled", "supported", "in_use", "math", "square_root", "units"]
     assert info["compiled"][0] == "scalar" and "scalar" in info["supported"]
     assert set(info["supported"]) <= set(info["compiled"]) <= {"scalar", "avx2", "avx512", "neon"}
     assert info["in_use"] in info["supported"] and info["square_root"] in ("instruction", "estimate")
+    assert info["units"] in (("half", "whole") if info["in_use"] == "avx512" else ("whole",))
 
 
 def test_the_best_is_the_default():

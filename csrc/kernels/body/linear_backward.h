@@ -2,19 +2,9 @@
 #ifndef MG_BODY_LINEAR_BACKWARD_H
 #define MG_BODY_LINEAR_BACKWARD_H
 
-#include "kernels/body/tile.h"
-#include "kernels/kernels.h"
+#include "kernels/body/linear_columns.h"
 
 /* ---- dx[i] = sum of w[o][i] * dy[o], o in the given order ---- */
-
-/* Long rows are taken in blocks, all columns of a block before the next block: memory is then read front to back, and
- * the next block is fetched while this one is used. A block fits the first-level cache. */
-ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
-
-ALWAYS int64_t input_row(int ordered, mg_linear_backward_input_args a, int64_t s)
-{
-    return ordered ? a.order[s] : a.nout - 1 - s;
-}
 
 /* Rows `first` to `last` of the order; the sums continue from dx if first > 0. The columns are adjacent, or those in
  * `active` (one panel). ordered, a constant: whether a.order is to be used. */
@@ -64,16 +54,6 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
     }
 }
 
-/* The arguments for the columns from c on. With `active` the columns are named there. */
-ALWAYS mg_linear_backward_input_args input_from_column(mg_linear_backward_input_args a, const int32_t *active, int64_t c)
-{
-    if (!active) {
-        a.w += c;
-        a.dx += c * LANES;
-    }
-    return a;
-}
-
 ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_linear_backward_input_args a,
                        const int32_t *active)
 {
@@ -95,8 +75,14 @@ ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_
 
 ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_args a)
 {
-    for (int64_t b = 0, step; b < a.panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
-        step = MG_LANES == 2 && b + 4 <= a.panels ? 4 : b + 2 <= a.panels ? 2 : 1;
+    const int64_t panels = panels_of(a.n);
+    for (int64_t b = 0, step; b < panels; b += step, a.dy += step * a.dy_stride, a.dx += step * a.dx_stride) {
+        const int64_t left = a.n - b * LANES;
+        if (left < LANES && columns_pay(left, a.nout)) {
+            columns_of(ordered, left, a);
+            return;
+        }
+        step = TILE_WIDE && units_are_half ? 1 : MG_LANES == 2 && b + 4 <= panels ? 4 : b + 2 <= panels ? 2 : 1;
         for (int64_t first = 0; first < a.nout || first == 0; first += block) {
             const int64_t last = a.nout - first < block ? a.nout : first + block;
             switch (step) {
@@ -129,7 +115,7 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
 static void linear_backward_input_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                          int64_t w_stride, const double *dy, double *dx)
 {
-    mg_linear_backward_input_args a = {1, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
+    mg_linear_backward_input_args a = {LANES, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
     if (w_stride == 64) {
         a.w_stride = 64;
         input_cols(1, 0, 0, nout, a, active);
@@ -198,8 +184,9 @@ static void linear_backward_target(int64_t nin, const double *w, const int32_t *
 
 /* ---- dw[o][i] += x[p][i] * dy[p][o], p descending ---- */
 
-/* `rows` rows of dw, adjacent or those in `active`. part: the number of columns if they do not fill a vector, else 0. */
-ALWAYS void weight_tile(int rows, int vecs, int64_t part, mg_linear_backward_weight_args a, const int32_t *active)
+/* `rows` rows of dw, adjacent or those in `active`. part: the number of columns if they do not fill a vector, else 0. half, a
+ * constant: units_are_half. */
+ALWAYS void weight_tile(int rows, int vecs, int half, int64_t part, mg_linear_backward_weight_args a, const int32_t *active)
 {
     vec sum[TILE_SUMS];
     double *dw_row[TILE_SUMS];
@@ -211,17 +198,21 @@ ALWAYS void weight_tile(int rows, int vecs, int64_t part, mg_linear_backward_wei
         UNROLL for (int c = 0; c < vecs; c++) {
             sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
             /* The rows below, which come next. */
-            if (a.nin > 64 && !active) prefetch_write(dw_row[r], rows * a.nin + c * LANES);
+            if (!half && a.nin > 64 && !active) prefetch_write(dw_row[r], rows * a.nin + c * LANES);
         }
     }
     /* Position p, whose dy is at `at` of its row. */
-#define POSITION(p, at)                                                                                \
-    {                                                                                                  \
-        vec xp[TILE_SUMS];                                                                             \
-        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + (p)*a.x_stride + c * LANES);      \
-        UNROLL for (int r = 0; r < rows; r++) {                                                        \
-            UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]); \
-        }                                                                                              \
+#define POSITION(p, at)                                                                                          \
+    {                                                                                                            \
+        vec xp[TILE_SUMS];                                                                                       \
+        UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + (p)*a.x_stride + c * LANES);                \
+        if (half && vecs == 1 && rows % 4 == 0 && !active) {                                                     \
+            UNROLL for (int r = 0; r < rows; r += 4) add_four_products(sum + r, dy_row[r] + (at), LANES, xp[0]); \
+        } else {                                                                                                 \
+            UNROLL for (int r = 0; r < rows; r++) {                                                              \
+                UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * vec_set(dy_row[r][at]);       \
+            }                                                                                                    \
+        }                                                                                                        \
     }
     if (TILE_WIDE && !active) {
         for (int64_t b = (a.n - 1) / LANES; b >= 0; b--) {
@@ -256,48 +247,57 @@ ALWAYS mg_linear_backward_weight_args weight_from(mg_linear_backward_weight_args
     return a;
 }
 
-ALWAYS void weight_cols(int rows, mg_linear_backward_weight_args a, const int32_t *active, int64_t o)
+ALWAYS void weight_cols(int rows, int half, mg_linear_backward_weight_args a, const int32_t *active, int64_t o)
 {
     int64_t c = 0;
     const int32_t *listed = active ? active + o : NULL;
-    for (; c + 2 * LANES <= a.nin; c += 2 * LANES) weight_tile(rows, 2, 0, weight_from(a, active, o, c), listed);
-    for (; c + LANES <= a.nin; c += LANES) weight_tile(rows, 1, 0, weight_from(a, active, o, c), listed);
-    if (c < a.nin) weight_tile(rows, 1, a.nin - c, weight_from(a, active, o, c), listed);
+#define WEIGHT(vecs, part) weight_tile(rows, vecs, half, part, weight_from(a, active, o, c), listed)
+    if (!half)
+        for (; c + 2 * LANES <= a.nin; c += 2 * LANES) WEIGHT(2, 0);
+    for (; c + LANES <= a.nin; c += LANES) WEIGHT(1, 0);
+    if (c < a.nin) WEIGHT(1, a.nin - c);
+#undef WEIGHT
 }
 
-ALWAYS void weight_rows(mg_linear_backward_weight_args a, const int32_t *active)
+ALWAYS void weight_rows(int half, mg_linear_backward_weight_args a, const int32_t *active)
 {
     int64_t o = 0;
-    for (; o + TILE_SUMS / 2 <= a.nout; o += TILE_SUMS / 2) weight_cols(TILE_SUMS / 2, a, active, o);
-    for (; o + 2 <= a.nout; o += 2) weight_cols(2, a, active, o);
-    if (o < a.nout) weight_cols(1, a, active, o);
+    for (; o + TILE_SUMS / 2 <= a.nout; o += TILE_SUMS / 2) weight_cols(TILE_SUMS / 2, half, a, active, o);
+    for (; o + 2 <= a.nout; o += 2) weight_cols(2, half, a, active, o);
+    if (o < a.nout) weight_cols(1, half, a, active, o);
+}
+
+/* With a constant size for the products of the script's own model. */
+ALWAYS void weight_sizes(int half, mg_linear_backward_weight_args a, const int32_t *active)
+{
+    if (a.nin == 16 && a.x_stride == 16) {
+        a.nin = a.x_stride = 16;
+        weight_rows(half, a, active);
+    } else {
+        weight_rows(half, a, active);
+    }
 }
 
 static void linear_backward_weight(const mg_linear_backward_weight_args *args)
 {
-    mg_linear_backward_weight_args a = *args;
-    if (a.nin == 16 && a.x_stride == 16) {
-        a.nin = a.x_stride = 16;
-        weight_rows(a, NULL);
-    } else {
-        weight_rows(a, NULL);
-    }
+    if (TILE_WIDE && units_are_half)
+        weight_sizes(1, *args, NULL);
+    else
+        weight_sizes(0, *args, NULL);
 }
 
 static void linear_backward_weight_active(const mg_linear_backward_weight_args *args, const int32_t *active)
 {
     mg_linear_backward_weight_args a = *args;
     a.dy_stride = 0; /* one panel */
-    if (a.nin == 16 && a.x_stride == 16) {
-        a.nin = a.x_stride = 16;
-        weight_rows(a, active);
-    } else {
-        weight_rows(a, active);
-    }
+    if (TILE_WIDE && units_are_half)
+        weight_sizes(1, a, active);
+    else
+        weight_sizes(0, a, active);
 }
 
-/* `rows` rows of one vector of columns, over the `count` positions given, which descend. */
-ALWAYS void sparse_tile(int rows, int64_t part, int64_t count, const int32_t *positions,
+/* `rows` rows of one vector of columns, over the `count` positions given, which descend. half: as in weight_tile. */
+ALWAYS void sparse_tile(int rows, int half, int64_t part, int64_t count, const int32_t *positions,
                         mg_linear_backward_weight_args a)
 {
     vec sum[8];
@@ -309,7 +309,10 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t count, const int32_t *po
         const int64_t p = positions[s];
         const double *g = a.dy + (int64_t)((uint64_t)p / LANES) * a.dy_stride + (int64_t)((uint64_t)p % LANES);
         vec xp = vec_load(a.x + p * a.x_stride);
-        UNROLL for (int r = 0; r < rows; r++) sum[r] += xp * vec_set(g[r * LANES]);
+        if (half && rows % 4 == 0)
+            UNROLL for (int r = 0; r < rows; r += 4) add_four_products(sum + r, g + r * LANES, LANES, xp);
+        else
+            UNROLL for (int r = 0; r < rows; r++) sum[r] += xp * vec_set(g[r * LANES]);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         if (part)
@@ -317,6 +320,20 @@ ALWAYS void sparse_tile(int rows, int64_t part, int64_t count, const int32_t *po
         else
             vec_store_unaligned(a.dw + r * a.nin, sum[r]);
     }
+}
+
+ALWAYS void sparse_rows(int half, mg_linear_backward_weight_args a, const int32_t *index_scratch)
+{
+    int64_t o = 0;
+#define SPARSE(rows)                                                                               \
+    for (int64_t c = 0; c < a.nin; c += LANES) {                                                   \
+        const int32_t *list = index_scratch + c / LANES * (a.n + 1);                               \
+        const int64_t part = a.nin - c < LANES ? a.nin - c : 0;                                    \
+        if (list[0]) sparse_tile(rows, half, part, list[0], list + 1, weight_from(a, NULL, o, c)); \
+    }
+    for (; o + 8 <= a.nout; o += 8) SPARSE(8)
+    for (; o < a.nout; o++) SPARSE(1)
+#undef SPARSE
 }
 
 static void linear_backward_weight_sparse(const mg_linear_backward_weight_args *args, int32_t *index_scratch)
@@ -332,16 +349,10 @@ static void linear_backward_weight_sparse(const mg_linear_backward_weight_args *
         }
         list[0] = (int32_t)count;
     }
-    int64_t o = 0;
-#define SPARSE(rows)                                                                          \
-    for (int64_t c = 0; c < a.nin; c += LANES) {                                              \
-        const int32_t *list = index_scratch + c / LANES * (a.n + 1);                          \
-        const int64_t part = a.nin - c < LANES ? a.nin - c : 0;                               \
-        if (list[0]) sparse_tile(rows, part, list[0], list + 1, weight_from(a, NULL, o, c));  \
-    }
-    for (; o + 8 <= a.nout; o += 8) SPARSE(8)
-    for (; o < a.nout; o++) SPARSE(1)
-#undef SPARSE
+    if (TILE_WIDE && units_are_half)
+        sparse_rows(1, a, index_scratch);
+    else
+        sparse_rows(0, a, index_scratch);
 }
 
 #endif

@@ -8,8 +8,9 @@
 #include "kernels/body/tile.h"
 #include "kernels/kernels.h"
 
-/* out[o] = sum of w[o][i] * x[i] for `rows` rows o, i ascending: all nin of them, or those in `active`. */
-ALWAYS void forward_tile(int rows, int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
+/* out[o] = sum of w[o][i] * x[i] for `rows` rows o, i ascending: all nin of them, or those in `active`. by_four, a constant:
+ * see add_four_products. */
+ALWAYS void forward_tile(int rows, int panels, int by_four, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
 {
     vec sum[TILE_SUMS];
     UNROLL for (int s = 0; s < rows * panels; s++) sum[s] = (vec){0};
@@ -19,7 +20,10 @@ ALWAYS void forward_tile(int rows, int panels, mg_linear_forward_args a, int64_t
         if (!active && a.nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(a.w, rows * a.nin + s * rows);
         UNROLL for (int b = 0; b < panels; b++) {
             vec xi = vec_load(a.x + b * a.x_stride + i * LANES);
-            UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
+            if (by_four && panels == 1 && rows % 4 == 0)
+                UNROLL for (int r = 0; r < rows; r += 4) add_four_products(sum + r, a.w + r * w_stride + i, w_stride, xi);
+            else
+                UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
         }
     }
     UNROLL for (int b = 0; b < panels; b++) {
@@ -40,10 +44,10 @@ ALWAYS mg_linear_forward_args forward_from_row(mg_linear_forward_args a, int64_t
     return a;
 }
 
-ALWAYS void forward_rows(int panels, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
+ALWAYS void forward_rows(int panels, int by_four, mg_linear_forward_args a, int64_t w_stride, const int32_t *active)
 {
     int64_t o = 0;
-#define FORWARD(rows) forward_tile(rows, panels, forward_from_row(a, w_stride, o), w_stride, active)
+#define FORWARD(rows) forward_tile(rows, panels, by_four, forward_from_row(a, w_stride, o), w_stride, active)
     if (panels == 1) {
         for (; o + 8 <= a.nout; o += 8) FORWARD(8);
         if (o + 4 <= a.nout) {
@@ -61,21 +65,64 @@ ALWAYS void forward_rows(int panels, mg_linear_forward_args a, int64_t w_stride,
 #undef FORWARD
 }
 
-ALWAYS void forward_panels(mg_linear_forward_args a)
+#if MG_LANES == 8
+/* The same for the lower half of one panel; the other lanes become 0, or the residual. */
+ALWAYS void forward_half_tile(int rows, mg_linear_forward_args a)
 {
-    while (a.panels > 0) {
-        int step;
-        if (a.panels >= TILE_PANELS) {
+    half_vec sum[8];
+    UNROLL for (int r = 0; r < rows; r++) sum[r] = (half_vec){0};
+    for (int64_t i = 0; i < a.nin; i++) {
+        const half_vec xi = half_load(a.x + i * LANES);
+        UNROLL for (int r = 0; r < rows; r += 4) {
+            half_vec product[4];
+            UNROLL for (int k = 0; k < 4; k++)
+                if (r + k < rows) product[k] = half_set(a.w[(r + k) * a.nin + i]) * xi;
+            /* As in add_products. */
+            if (r + 4 <= rows) __asm__("" : "+v"(product[0]), "+v"(product[1]), "+v"(product[2]), "+v"(product[3]));
+            UNROLL for (int k = 0; k < 4; k++)
+                if (r + k < rows) sum[r + k] += product[k];
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        vec y = vec_of_half(sum[r]);
+        if (a.residual) y += vec_load(a.residual + r * LANES);
+        vec_store(a.out + r * LANES, y);
+    }
+}
+
+ALWAYS void forward_half(mg_linear_forward_args a)
+{
+    int64_t o = 0;
+    for (; o + 8 <= a.nout; o += 8) forward_half_tile(8, forward_from_row(a, a.nin, o));
+    if (o + 4 <= a.nout) {
+        forward_half_tile(4, forward_from_row(a, a.nin, o));
+        o += 4;
+    }
+    for (; o < a.nout; o++) forward_half_tile(1, forward_from_row(a, a.nin, o));
+}
+#else
+ALWAYS void forward_half(mg_linear_forward_args a) { (void)a; }
+#endif
+
+ALWAYS void forward_panels(int half, mg_linear_forward_args a)
+{
+    for (int64_t panels = panels_of(a.n), step; panels > 0; panels -= step, a.n -= step * LANES) {
+        if (half && a.n <= LANES / 2) {
+            step = 1;
+            forward_half(a);
+        } else if (half) {
+            step = 1;
+            forward_rows(1, 1, a, a.nin, NULL);
+        } else if (panels >= TILE_PANELS) {
             step = TILE_PANELS;
-            forward_rows(TILE_PANELS, a, a.nin, NULL);
-        } else if (a.panels >= 2) {
+            forward_rows(TILE_PANELS, 0, a, a.nin, NULL);
+        } else if (panels >= 2) {
             step = 2;
-            forward_rows(2, a, a.nin, NULL);
+            forward_rows(2, 0, a, a.nin, NULL);
         } else {
             step = 1;
-            forward_rows(1, a, a.nin, NULL);
+            forward_rows(1, 0, a, a.nin, NULL);
         }
-        a.panels -= step;
         a.x += step * a.x_stride;
         a.out += step * a.out_stride;
         if (a.residual) a.residual += step * a.out_stride;
@@ -88,20 +135,27 @@ static void linear_forward(const mg_linear_forward_args *args)
     /* The same loops with a constant size for the products of the script's own model. */
     if (a.nin == 16) {
         a.nin = 16;
-        forward_panels(a);
+        if (TILE_WIDE && units_are_half)
+            forward_panels(1, a);
+        else
+            forward_panels(0, a);
+    } else if (TILE_WIDE && units_are_half) {
+        forward_panels(1, a);
     } else {
-        forward_panels(a);
+        forward_panels(0, a);
     }
 }
 
 static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                   int64_t w_stride, const double *x, const double *residual, double *out)
 {
-    const mg_linear_forward_args a = {1, nout, nactive, w, x, 0, residual, out, 0};
-    if (w_stride == 64)
-        forward_rows(1, a, 64, active);
+    const mg_linear_forward_args a = {LANES, nout, nactive, w, x, 0, residual, out, 0};
+    if (w_stride != 64)
+        forward_rows(1, 0, a, w_stride, active);
+    else if (TILE_WIDE && units_are_half)
+        forward_rows(1, 1, a, 64, active);
     else
-        forward_rows(1, a, w_stride, active);
+        forward_rows(1, 0, a, 64, active);
 }
 
 /* ---- relu ---- */

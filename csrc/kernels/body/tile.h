@@ -21,4 +21,38 @@
 #define TILE_WIDE (MG_LANES == 8)
 #define TILE_ROWS(panels) ((panels)*4 <= TILE_SUMS ? 4 : 2)
 
+ALWAYS int64_t panels_of(int64_t n) { return (n + LANES - 1) / LANES; }
+
+/* Whether the processor's units for floating point are half as wide as a vector, so that an instruction takes two turns of
+ * them: AVX-512 on Zen 4. (-1: not yet chosen.) There a broadcast by itself takes a turn, too, but not as the operand of a
+ * multiplication. So tiles are of one vector of positions or columns, whose factors are used once, even if that loads each
+ * factor more often. */
+static int units_are_half = MG_LANES == 8 ? -1 : 0;
+
+static int half_units(int choice)
+{
+    if (MG_LANES == 8 && choice >= 0) units_are_half = choice;
+    return units_are_half;
+}
+
+/* sum[k] += product[k], `count` sums, 1 to 4. All products are computed before the sums: of both by turns Zen 4 starts three of each
+ * in four cycles, in this order four. */
+ALWAYS void add_products(int count, vec sum[4], vec product[4])
+{
+#if MG_LANES == 8
+    if (count == 4) __asm__("" : "+v"(product[0]), "+v"(product[1]), "+v"(product[2]), "+v"(product[3]));
+    if (count == 3) __asm__("" : "+v"(product[0]), "+v"(product[1]), "+v"(product[2]));
+    if (count == 2) __asm__("" : "+v"(product[0]), "+v"(product[1]));
+#endif
+    UNROLL for (int k = 0; k < count; k++) sum[k] += product[k];
+}
+
+/* sum[k] += factor[k * stride] * x, four sums. */
+ALWAYS void add_four_products(vec sum[4], const double *factor, int64_t stride, vec x)
+{
+    vec product[4];
+    UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(factor[k * stride]) * x;
+    add_products(4, sum, product);
+}
+
 #endif

@@ -84,6 +84,15 @@ ALWAYS vec vec_set(double x)
 #undef VEC_ITEM
 }
 
+#if MG_LANES == 8
+/* The lower half of a vector: an instruction on it takes one turn where one on a vector takes two. */
+typedef double half_vec __attribute__((vector_size(MG_LANES * 4), may_alias));
+ALWAYS half_vec half_load(const double *p) { return *(const half_vec *)p; }
+ALWAYS half_vec half_set(double x) { return (half_vec){x, x, x, x}; }
+/* With 0 in the upper half. */
+ALWAYS vec vec_of_half(half_vec low) { return (vec)_mm512_zextpd256_pd512((__m256d)low); }
+#endif
+
 /* a where the bits of mask are set, else b. */
 ALWAYS vec bits_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 

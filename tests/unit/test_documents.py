@@ -1,4 +1,5 @@
 """Documents that are strings only when asked for: the same ones, in the same order, shuffled by the same draws."""
+import math
 import random
 from collections.abc import Sequence
 
@@ -6,11 +7,17 @@ import pytest
 from texts import TEXTS
 
 from microgpt import Config, Tokenizer, Trainer, data, load_docs
+from microgpt.core.documents import Rounds, TextLines, step_lines
 from microgpt.core.mt19937 import MT19937
-from microgpt.core.text_lines import Rounds, TextLines
 
 PLAIN = ("plain", "no newline at the end", "many newlines at the end", "one document", "windows", "old mac",
          "mixed newlines", "nul")  # fmt: skip
+
+
+def bom(folder, content):
+    path = folder / "bom.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    return path
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -23,6 +30,8 @@ def test_load_lines_is_load_docs(tmp_path, name):
     if name in PLAIN:
         assert [lines[i] for i in range(-len(docs), 0)] == docs
         assert Tokenizer.of_lines(lines).uchars == Tokenizer(docs).uchars
+    assert isinstance(data.load_lines(bom(tmp_path, TEXTS[name])), TextLines) == (name in PLAIN)
+    assert list(data.load_lines(bom(tmp_path, TEXTS[name]))) == docs
 
 
 @pytest.mark.parametrize("index", [3, -4, 2**40])
@@ -31,16 +40,47 @@ def test_there_is_nothing_beyond_the_ends(index):
         TextLines("emma\nolivia\nava")[index]
 
 
-def test_only_whole_lines_of_plain_text():
+@pytest.mark.parametrize("before", [0, 1, 62, 63, 64, 200])  # it is read in blocks of 64
+def test_only_whole_lines_of_plain_text(before):
     for ch in map(chr, range(256)):
-        text = f"a{ch}b\nc"
-        if ch in "\r\n" or (ch.isascii() and not ch.isspace()):
-            assert list(TextLines(text)) == text.split()
-        else:
-            with pytest.raises(ValueError, match="white space within a line|not an ASCII text"):
-                TextLines(text)
-    with pytest.raises(TypeError):
-        TextLines(None)
+        text = f"{'x' * before}a{ch}b\nc"
+        for given in (text, text.encode("latin-1")):
+            if ch in "\r\n" or (ch.isascii() and not ch.isspace()):
+                assert list(TextLines(given)) == text.split()
+            else:
+                with pytest.raises(ValueError, match="white space within a line|not an ASCII text"):
+                    TextLines(given)
+    for wrong in (None, 3, bytearray(b"a")):
+        with pytest.raises(TypeError):
+            TextLines(wrong)
+
+
+def test_random_lines():
+    rng = random.Random(3)
+    for length in [*range(70), 127, 128, 129, *(rng.randrange(5000) for _ in range(100))]:
+        ends = rng.choice(["\n", "\n\n\n\n\n", "\r\n", "x\n"])
+        text = "".join(rng.choice("ab~\x00\x1b\x7f" + ends) for _ in range(length))
+        docs = text.split()
+        for given in (text, text.encode()):
+            lines = TextLines(given)
+            assert list(lines) == docs and lines.text == text and lines.uchars() == sorted({*"".join(docs)})
+            for block_size in (0, 1, 3, 2**40):
+                beyond = [len(doc) - block_size for doc in docs if len(doc) > block_size]
+                assert lines.beyond(block_size) == (len(beyond), sum(beyond))
+
+
+def test_step_lines_are_the_scripts():
+    rng = random.Random(5)
+    losses = [0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, 1e300, 2.0**48, math.nextafter(2.0**48, 0), 9.99995, 99999.99995,
+              7, *(n / 32 for n in range(-99, 99)), *(n * 5e-5 for n in range(300))]  # fmt: skip
+    losses += [rng.uniform(0, 4) for _ in range(20000)]
+    losses += [math.ldexp(rng.uniform(-1, 1), rng.randint(-60, 60)) for _ in range(20000)]
+    losses += [math.nextafter(round(rng.uniform(0, 9), 4) + 5e-5, rng.choice([0, 9])) for _ in range(20000)]
+    for first, num_steps in ((1, 1000), (9990, 10), (10**17, 2**62), (-3, 5)):
+        expected = [f"step {step:4d} / {num_steps:4d} | loss {loss:.4f}\n" for step, loss in enumerate(losses, first)]
+        assert step_lines(first, num_steps, losses) == expected
+        losses = losses[:50]
+    assert step_lines(1, 1, []) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n", b"\xef\xbb\xbf"])
