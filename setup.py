@@ -149,8 +149,8 @@ MODULES = {
     "dispatch": [],
     "probes": [],
     "part": [],
-    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/base/pool.c",
-              "csrc/model/layout.c", "csrc/rng/mt19937.c"],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/counter.c", "csrc/base/poll.c",
+              "csrc/base/pool.c", "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
 # Module -> modules that are in its file: those that every run of the fused engine loads, and part, which calls the same C; those
