@@ -131,6 +131,7 @@ MODULES = {
     "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
     "elementwise": [],
+    "transfer": [],
     "recorder": ["csrc/compiler/graph.c"],
     "symbols": [],
     "traced": [],
@@ -140,19 +141,25 @@ MODULES = {
     "strays": [],
     "operators": [],
     "reading": [],
+    "twins": [],
+    "stand_ins": [],
     "hooks": [],
     "calls": ["csrc/compiler/graph.c", "csrc/compiler/functions.c", "csrc/compiler/program.c"],
     "replay": sorted(glob("csrc/compiler/*.c")),
     "dispatch": [],
     "probes": [],
     "part": [],
-    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/poll.c", "csrc/base/pool.c",
-              "csrc/model/layout.c", "csrc/rng/mt19937.c"],
+    "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/counter.c", "csrc/base/poll.c",
+              "csrc/base/pool.c", "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
-# Module -> modules that are in its file: those that every run of the fused engine loads, since a file of its own costs each of
-# them 0.1 ms at the start; and part, which calls the same C. microgpt/core/__init__.py finds them, by the same table.
-TOGETHER = {"fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part"]}
+# Module -> modules that are in its file: those that every run of the fused engine loads, and part, which calls the same C; those
+# that the graph needs beside Value. A file of its own costs each of them 0.1 ms at the start. microgpt/core/__init__.py finds
+# them, by the same table.
+TOGETHER = {
+    "fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part"],
+    "functions": ["layers", "gpt", "topo", "backward", "rewiring", "transfer"],
+}
 
 
 def extension(name, together=()):

@@ -2,11 +2,12 @@
 
     python bench/bench_scale.py --json bench/results/scale.json --picture docs/images/scale.svg
 
-The seconds of a step on R ranks, by the formula in `predict`, from what is measured on 1 and 2 ranks:
+The seconds of a step on R ranks of R machines, by the formula in `predict`, from what is measured on 1 and 2 ranks:
     documents   tokens of the longest part x cost of a token: forward, and backward down to the activations
     gradients   (chunks + R - 1) x (a chunk's gradients on one rank + one message): a pipeline through all ranks
     broadcast   all gradients through one link once more, and log2(R) latencies for each chunk
     the rest    Adam, which every rank does in full, and one exchange of losses
+On one machine (`predict_together`), ranks divide the documents and Adam, and send nothing.
 """
 import json
 import math
@@ -22,7 +23,7 @@ import tables
 from harness import cli, machine, report
 from harness.measure import median
 
-SHAPE, BATCH, STEPS, ROUNDS = {"n_embd": 128, "n_layer": 4, "block_size": 64}, 16, 4, 5
+SHAPE, BATCH, STEPS, ROUNDS = {"n_embd": 128, "n_layer": 4, "block_size": 64}, 16, 8, 5
 #: With --quick: the model, and the numbers in a large message.
 SMALL, SHORT = {"n_embd": 16, "n_layer": 1, "block_size": 16}, 1 << 10
 #: What is predicted: sizes of the model and documents per step, each as long as the block.
@@ -45,15 +46,15 @@ def main():
     jobs = {ranks: {name: median(found[ranks][name] for found in rounds) for name in rounds[0][ranks]} for ranks in (1, 2, 3)}
     costs = {**jobs[1], "exchange": jobs[2]["exchange"]}
     here = jobs[2]["latency"], 8 * MESSAGE / jobs[2]["message"]
-    expected = {ranks: predict(costs, SHAPE, BATCH, ranks, *here) for ranks in jobs}
+    expected = {ranks: [predict_together(costs, BATCH, ranks), predict(costs, SHAPE, BATCH, ranks, *here)] for ranks in jobs}
     speedups = {case: {name: [[ranks, predict(costs, *what, 1, *link) / predict(costs, *what, ranks, *link)]
                               for ranks in RANKS if ranks <= what[1]] for name, link in NETWORKS.items()}
                 for case, what in CASES.items()}  # fmt: skip
-    notes = [f"{ranks} ranks: {one['wall'] * 1e3:.0f} ms a step, {one['processor'] * 1e3:.0f} ms of a processor; "
-             f"{jobs[1]['wall'] / one['wall']:.2f} and {jobs[1]['processor'] / one['processor']:.2f} times as fast, "
-             f"predicted {expected[1] / expected[ranks]:.2f}" for ranks, one in jobs.items()]  # fmt: skip
-    notes += [f"messages of {ranks} ranks: chain {jobs[ranks]['chain'] * 1e3:.1f} ms, "
-              f"activations {jobs[ranks]['activations'] * 1e3:.1f} ms" for ranks in (2, 3)]  # fmt: skip
+    notes = [f"{ranks} ranks{how}: {one['wall' + how] * 1e3:.0f} ms a step, {one['processor' + how] * 1e3:.0f} ms of a processor; "
+             f"{jobs[1]['wall'] / one['wall' + how]:.2f} and {jobs[1]['processor'] / one['processor' + how]:.2f} times as fast, "
+             f"predicted {expected[1][i] / expected[ranks][i]:.2f}"
+             for i, how in enumerate(("", " by messages")) for ranks, one in jobs.items() if ranks > i]  # fmt: skip
+    notes += [f"messages of {ranks} ranks: {jobs[ranks]['chain'] * 1e3:.1f} ms" for ranks in (2, 3)]
     report.finish("scale", args, machine.describe(None), warnings, [tables.scale], notes,
                   jobs=jobs, expected_here=expected, speedups=speedups)  # fmt: skip
     if args.picture:
@@ -83,6 +84,7 @@ def measure(comm, shape=SHAPE, message=MESSAGE):
     from microgpt import GPT, Adam, Tokenizer, Trainer, load_docs
     from microgpt.core.fused import FusedEngine
     from microgpt.core.part import BatchPart
+    from microgpt.distributed import crew
 
     text, size = " ".join(load_docs()), shape["block_size"]
     docs = [text[i : i + size] for i in range(0, 64 * size, size)]
@@ -104,26 +106,20 @@ def measure(comm, shape=SHAPE, message=MESSAGE):
             elif rank < 2:
                 comm.Recv(buffer, 1 - rank)
 
-    def gather(numbers):
-        part = np.zeros(numbers // ranks)
-        comm.Allgather(part, np.empty(len(part) * ranks))
-
     if ranks > 1:
         from microgpt.distributed.chain import Chain
 
         for name, numbers in (("latency", 1), ("message", message)):
             found[name] = timed(partial(there_and_back, np.zeros(numbers)), repeats=50) / 2
-        # Two ways to get all gradients to where they are needed: sums through a chain of ranks and out again; or all activations
-        # to all ranks, each of which then updates some parameters, and these to all.
         found["chain"] = timed(partial(Chain(Silent(np.zeros(n)), comm).pass_on, is_last=True))
-        activations = 16 * shape["n_embd"] * shape["n_layer"] * tokens
-        found["activations"] = timed(partial(gather, activations)) + timed(partial(gather, n))
-    trainer = Trainer(docs, num_steps=10**6, batch_size=BATCH, comm=comm, **shape)
-    trainer.run(2)
-    before = time.perf_counter(), time.process_time()
-    trainer.run(STEPS)
-    after = time.perf_counter(), time.process_time()
-    return {**found, "wall": (after[0] - before[0]) / STEPS, "processor": (after[1] - before[1]) / STEPS}
+    for how in ("", " by messages"):  # as ranks of one machine, and as if each had a machine of its own
+        crew.SHARES_MEMORY = not how
+        trainer = Trainer(docs, num_steps=10**6, batch_size=BATCH, comm=comm, **shape)
+        trainer.run(2)
+        wall, processor = time.perf_counter(), time.process_time()
+        trainer.run(STEPS)
+        found |= {"wall" + how: (time.perf_counter() - wall) / STEPS, "processor" + how: (time.process_time() - processor) / STEPS}
+    return {**found, "update": found["adam"] * n}
 
 
 class Silent:
@@ -152,6 +148,11 @@ def predict(costs, shape, batch, ranks, latency, bandwidth):
     broadcast = several * (8 * params / bandwidth + chunks * latency * math.log2(ranks))
     rest = params * costs["adam"] + several * costs["exchange"]
     return work * costs["token"] + gradients + broadcast + rest
+
+
+def predict_together(costs, batch, ranks):
+    """Return the seconds of a step of the measured model on ranks of one machine."""
+    return math.ceil(batch / ranks) / batch * (costs["wall"] - costs["update"]) + costs["update"] / ranks
 
 
 def draw(speedups, path):

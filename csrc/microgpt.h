@@ -162,6 +162,26 @@ mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count);
 int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice);
 int64_t mg_part_capacity(const mg_engine *engine, int64_t positions);
 
+/* The same by processes that share memory, each of which has an engine of the same model (fused/crew.c). All processes make the
+ * same calls, with the same arguments.
+ *
+ * mg_crew_bytes: how much memory they share, aligned to 64 bytes; INT64_MAX if that is no size.
+ * mg_crew_join: one of so many processes, rank from 0 up. Rank 0 writes the state into the memory; the others train only after
+ * that. NULL: out of memory.
+ * mg_crew_train: as mg_train_batches. One status more: MG_STOPPED, another process has failed, or left. After any but MG_OK all
+ * processes must leave. It works on the memory, and leaves the caller's arrays as they were: mg_crew_read copies to them.
+ * mg_crew_stop: end the step that is under way, unless it can no longer fail.
+ * mg_crew_leave: stop, and free what is not shared. NULL: nothing. */
+typedef struct mg_crew mg_crew;
+int64_t mg_crew_bytes(const mg_config *config, int64_t batch_size);
+mg_crew *mg_crew_join(const mg_engine *engine, void *memory, int64_t rank, int64_t processes, int64_t batch_size,
+                      const double *params, const double *grad, const double *m, const double *v);
+mg_status mg_crew_train(mg_engine *engine, mg_crew *crew, const mg_adam_config *config, int64_t step, const int32_t *tokens,
+                        const int64_t *starts, int64_t batches, mg_poll *poll, double *losses, int64_t *done);
+void mg_crew_read(const mg_engine *engine, const mg_crew *crew, double *params, double *m, double *v);
+void mg_crew_stop(mg_crew *crew);
+void mg_crew_leave(mg_crew *crew);
+
 /* Generate texts, one after the other: each the tokens after a prompt of n tokens (BOS first; n from 1 to block_size), drawn
  * by mg_mt19937_choice from softmax(logits * factor). A text stops at BOS, which is not kept, at the end of the block, or
  * after max_tokens. out: [texts][block_size]; counts: [texts], the tokens of each. On any status but MG_OK the stream is

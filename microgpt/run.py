@@ -79,14 +79,15 @@ def _say(text: str) -> None:
 
 
 def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int:
-    import ast
     import builtins
     import gc
     import types
 
+    from .scripting.trees import parse
+
     gc.disable()  # a script's tree has thousands of nodes, which live until all is planned
     try:
-        tree = ast.parse(source, path)
+        tree = parse(source, path)
         code: Any = None
         plan = runtime = None
         if "--plain" not in flags:

@@ -213,9 +213,9 @@ def _set_steps(trainer: Trainer, path: str, steps: int) -> None:
 def _instruction_set(trainer: Trainer) -> str:
     if trainer.engine != "fused":
         return ""
-    from .core.simd import simd_info
+    from .core.simd import in_use
 
-    return f" ({simd_info()['in_use']})"
+    return f" ({in_use()})"
 
 
 class StepPrinter(Callback):

@@ -97,6 +97,8 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
     const double *w = in->params + fc1->at;
     int32_t *descending = e->ws.scratch.index_scratch;
     mg_to_rows(e, some, n_embd, layer->xn2, e->ws.kept ? mg_kept_of(e, fc1->layer, MG_FC1)->x_rows : e->ws.scratch.x_rows);
+    const mg_status turn = mg_begin_turn(in->turns, mg_turn_of(fc1), poll);
+    if (turn) return turn;
     for (int64_t b = some.end - 1; b >= some.first; b--) {
         const int64_t nactive = layer->nactive[b];
         const int32_t *active = layer->active + b * hidden;
@@ -117,6 +119,7 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
         const mg_status status = mg_weight_gradient_active(e, in, fc1, b, layer, panel, poll);
         if (status) return status;
     }
+    mg_end_turn(in->turns, mg_turn_of(fc1));
     return e->ws.kept ? MG_OK : mg_update_matrix(e, in, fc1);
 }
 
@@ -299,6 +302,9 @@ mg_status mg_backward(mg_engine *e, const mg_backward_args *in)
     memset(d->dx0, 0, (size_t)(positions * n_embd) * sizeof *d->dx0);
     backward_norm(e, (mg_panels){0, panels}, 0, act->x0, d->dx, d->dx0);
     if (e->ws.kept) return MG_OK;
+    status = mg_begin_turn(in->turns, mg_turn_of_embeddings(&e->config), in->poll);
+    if (status) return status;
     mg_embedding_gradient(e, in->grad);
+    mg_end_turn(in->turns, mg_turn_of_embeddings(&e->config));
     return in->update ? mg_update_embeddings(e, in) : MG_OK;
 }

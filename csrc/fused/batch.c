@@ -90,7 +90,29 @@ static mg_status reserve_passing(mg_engine *e)
     return MG_OK;
 }
 
-/* Members as e is, but for what is e's own. */
+/* An engine as e is, but for what is e's own. */
+static mg_engine copy_of(const mg_engine *e, int keeps_products)
+{
+    mg_engine copy = *e;
+    copy.ws = (mg_workspace){.keeps_products = keeps_products};
+    copy.pool = copy.team = NULL;
+    copy.members = copy.workers = NULL;
+    copy.snapshot = NULL;
+    copy.decoder = NULL;
+    return copy;
+}
+
+mg_status mg_reserve_workers(mg_engine *e)
+{
+    const int64_t count = mg_pool_threads(e->pool) - 1;
+    if (count <= e->workers_count) return MG_OK;
+    mg_engine *grown = realloc(e->workers, (size_t)count * sizeof *grown);
+    if (!grown) return MG_NO_MEMORY;
+    e->workers = grown;
+    while (e->workers_count < count) grown[e->workers_count++] = copy_of(e, 0);
+    return MG_OK;
+}
+
 static mg_status reserve_members(mg_engine *e, int64_t count)
 {
     const mg_status status = reserve_passing(e);
@@ -99,16 +121,7 @@ static mg_status reserve_members(mg_engine *e, int64_t count)
     mg_engine *grown = realloc(e->members, (size_t)count * sizeof *grown);
     if (!grown) return MG_NO_MEMORY;
     e->members = grown;
-    for (int64_t i = e->members_capacity; i < count; i++) {
-        mg_engine *member = &grown[i];
-        *member = *e;
-        member->ws = (mg_workspace){.keeps_products = 1};
-        member->pool = member->team = NULL;
-        member->members = NULL;
-        member->snapshot = NULL;
-        member->decoder = NULL;
-    }
-    e->members_capacity = count;
+    while (e->members_capacity < count) grown[e->members_capacity++] = copy_of(e, 1);
     return MG_OK;
 }
 

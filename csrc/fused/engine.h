@@ -30,6 +30,8 @@ struct mg_engine {
     /* The documents of a batch that are in memory together, each with a workspace of its own; NULL until needed. */
     struct mg_engine *members;
     int64_t members_capacity;
+    struct mg_engine *workers; /* of threads but the first, which each have a document and add to the same gradients; or NULL */
+    int64_t workers_count;
     mg_passing *passing; /* of each thread that works on members; NULL until needed */
     int64_t passing_count;
     int complete; /* Atomic. Of a member: whether its document has had its backward pass */

@@ -107,9 +107,14 @@ mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_
     const mg_scratch *scratch = &e->ws.scratch;
     const int64_t n = e->ws.doc.n, nout = matrix->nout, nin = matrix->nin, stride = mg_row_stride(nin, k->lanes);
     mg_to_rows(e, some, nin, x, scratch->x_rows);
-    if (!in->update)
-        return weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at, sparse,
-                           scratch->index_scratch, poll);
+    if (!in->update) {
+        mg_status status = mg_begin_turn(in->turns, mg_turn_of(matrix), poll);
+        if (!status)
+            status = weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at,
+                                 sparse, scratch->index_scratch, poll);
+        if (!status) mg_end_turn(in->turns, mg_turn_of(matrix));
+        return status;
+    }
     const int64_t outs = mg_dw_chunk_rows(nin);
     for (int64_t o = 0; o < nout; o += outs) {
         const int64_t count = nout - o < outs ? nout - o : outs;

@@ -3,6 +3,7 @@
 #define MG_FUSED_WEIGHTS_H
 
 #include "fused/share.h"
+#include "fused/turns.h"
 
 /* An update by Adam, done matrix by matrix as soon as a gradient is complete, while it is in cache. */
 typedef struct {
@@ -17,6 +18,7 @@ typedef struct {
     int grad_has_minus_zero; /* whether grad holds a -0.0: then even adding 0.0 counts, and no zeros are skipped */
     const mg_fused_update *update; /* or NULL; its params are those above */
     mg_poll *poll;                 /* or NULL: the pass is not interruptible */
+    const mg_turns *turns;         /* or NULL: no other document is added to grad meanwhile */
 } mg_backward_args;
 
 /* One matrix of the model: its name, its offset, its shape. */
@@ -27,6 +29,11 @@ typedef struct {
 
 /* Of layer l (0 for MG_LM_HEAD); which: MG_LM_HEAD, MG_QKV (the three are one), MG_WO, MG_FC1 or MG_FC2. */
 mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which);
+
+/* The places at which documents take turns: a matrix, the embeddings, and how many there are. */
+static inline int64_t mg_turn_of(const mg_matrix *m) { return MG_LAYER_PRODUCTS * m->layer + m->which; }
+static inline int64_t mg_turn_of_embeddings(const mg_config *config) { return MG_LAYER_PRODUCTS * config->n_layer + 1; }
+static inline int64_t mg_count_turns(const mg_config *config) { return mg_turn_of_embeddings(config) + 1; }
 
 /* What a workspace that keeps products keeps of that matrix. */
 static inline mg_kept_product *mg_kept_of(const mg_engine *e, int64_t l, int64_t which)

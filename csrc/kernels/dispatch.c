@@ -27,12 +27,16 @@ enum {
 };
 #define LEAF7_EBX_AVX512VL (1u << 31)
 
+/* In a virtual machine cpuid takes microseconds: __get_cpuid, which asks for the highest leaf each time, is not used. Every
+ * x86-64 has leaf 1. */
 static int has_avx2_or_avx512(int want_avx512)
 {
-    uint32_t eax, ebx, ecx, edx;
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
+    uint32_t highest, eax, ebx, ecx, edx;
+    __cpuid(1, eax, ebx, ecx, edx);
     if (!(ecx & LEAF1_ECX_OSXSAVE) || !(ecx & LEAF1_ECX_FMA)) return 0;
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return 0;
+    __cpuid(0, highest, ebx, ecx, edx);
+    if (highest < 7) return 0;
+    __cpuid_count(7, 0, eax, ebx, ecx, edx);
     const uint64_t saved = saved_state();
     if (!(ebx & LEAF7_EBX_AVX2) || (saved & XCR0_XMM_YMM) != XCR0_XMM_YMM) return 0;
     if (!want_avx512) return 1;
@@ -43,10 +47,9 @@ static int has_avx2_or_avx512(int want_avx512)
 static int amd_family(void)
 {
     uint32_t eax, ebx, ecx, edx;
-    if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx) || ebx != signature_AMD_ebx || ecx != signature_AMD_ecx
-        || edx != signature_AMD_edx)
-        return 0;
-    __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+    __cpuid(0, eax, ebx, ecx, edx);
+    if (ebx != signature_AMD_ebx || ecx != signature_AMD_ecx || edx != signature_AMD_edx) return 0;
+    __cpuid(1, eax, ebx, ecx, edx);
     return (int)((eax >> 8 & 15) + (eax >> 20 & 255));
 }
 

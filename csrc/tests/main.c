@@ -33,6 +33,7 @@ int main(void)
             test_document_errors(kernels);
             test_train_errors(kernels);
             test_batches(kernels);
+            test_crew(kernels);
             test_decode_errors(kernels);
             test_compile(kernels);
             printf("isa %s%s: lanes %d, results %016" PRIx64 "\n", isa, half ? ", half units" : "",

@@ -15,6 +15,7 @@ void test_document_errors(const mg_kernels *kernels); /* test_document.c */
 void test_train_errors(const mg_kernels *kernels);    /* test_train.c: rollback */
 void test_batches(const mg_kernels *kernels);         /* test_batches.c */
 void test_pool(void);
+void test_crew(const mg_kernels *kernels); /* test_crew.c */
 uint64_t test_train(const mg_kernels *kernels, uint64_t d);
 void test_decode_errors(const mg_kernels *kernels); /* test_decode.c */
 void test_compile(const mg_kernels *kernels);       /* test_compile.c */

@@ -48,7 +48,6 @@ def end(status: int) -> "NoReturn":
 
 def _is_awaited(module: "FrameType") -> bool:
     """Return whether something of another's may happen after the module of this frame, or at the end of the process."""
-    import atexit
     import sys
 
     frames, frame = [], module  # type: list[str], FrameType | None
@@ -58,4 +57,12 @@ def _is_awaited(module: "FrameType") -> bool:
     # `python -m` alone has these frames: a profiler, a debugger or a notebook that runs the module has more. mpi4py ends MPI by a
     # callback of C, without which mpiexec may lose the status.
     return (frames != ["<module>", "_run_code", "_run_module_as_main"] or bool(sys.flags.inspect) or sys.flags.dev_mode
-            or "threading" in sys.modules or "mpi4py" in sys.modules or atexit._ncallbacks() > 0)  # fmt: skip
+            or "threading" in sys.modules or "mpi4py" in sys.modules or _are_callbacks_left())  # fmt: skip
+
+
+def _are_callbacks_left() -> bool:
+    """Return whether something was given to `atexit.register`."""
+    import sys
+
+    module = sys.modules.get("atexit")
+    return module is not None and module._ncallbacks() > 0

@@ -15,7 +15,7 @@ import sysconfig
 import types
 import weakref
 
-from ..core import hooks, operators, outside, strays
+from ..core import hooks, operators, outside, strays, twins
 from ..core.recorder import TraceError
 
 TYPE_CHECKING = False
@@ -393,7 +393,7 @@ def is_users_code(code: types.CodeType) -> bool:
 
 _GENERATED = ("__init__", "__new__", "<lambda>", "_make")  # of dataclasses and named tuples: they read their arguments alone
 
-hooks.rewrite = rewritten
-hooks.rewritten_codes = rewritten_codes
-hooks.is_user_code = is_user_code
+twins.rewrite = rewritten
+twins.rewritten_codes = rewritten_codes
+twins.is_user_code = is_user_code
 strays.is_users_code = is_users_code

@@ -5,9 +5,10 @@ Value        value (operators); functions, layers and gpt put the nodes of the s
 the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), documents, encoded (their tokens),
              simd
 the engine   fused: no graph; part: of a batch that several processes share; the file of fused holds other modules, too, those
-             that each run of it loads (_Together)
+             that each run of it loads (_TOGETHER)
 compile      recording a call: tracing, traced, symbols, hooks, outside, recorder; replaying programs: dispatch, calls, replay,
-             probes; elementwise: the optimizer loops of scripts
+             probes
+scripts      transfer: numbers between Values and a GPT; elementwise: optimizer loops
 """
 import sys as _sys
 from _frozen_importlib_external import ExtensionFileLoader as _Loader
@@ -19,6 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
+#: Modules that share a file, which has the name of the first of them.
+_TOGETHER = (
+    "fused simd documents encoded mt19937 tape lock model adam part",
+    "functions layers gpt topo backward rewiring transfer",
+)
+
 
 def _file_of(name: str, folder: str) -> "str | None":
     for suffix in _extension_suffixes():
@@ -28,13 +35,18 @@ def _file_of(name: str, folder: str) -> "str | None":
 
 
 class _Together:
-    """Finds the modules that are in the file of another: see TOGETHER in setup.py."""
+    """Finds the modules that are in the file of another, and that other: see TOGETHER in setup.py.
 
-    def __init__(self, path: str, names: str) -> None:
-        self.path, self.names = path, {f"{__name__}.{name}" for name in names.split()}
+    path: the file of fused, which tells the folder and the suffix of all.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder, _, suffix = path.rpartition("fused.")
+        self.paths = {f"{__name__}.{name}": f"{folder}{names.split()[0]}.{suffix}" for names in _TOGETHER for name in names.split()}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
-        return _spec(name, self.path, loader=_Loader(name, self.path)) if name in self.names else None
+        file = self.paths.get(name)
+        return None if file is None else _spec(name, file, loader=_Loader(name, file))
 
 
 _path = _file_of("fused", __path__[0])
@@ -48,4 +60,4 @@ if _path is None:
     if _path is None:
         raise ImportError(f"microgpt is not built in {__path__[0]}: run pip install -e . in the folder of its setup.py")
 # Before others, which may find files of an older build.
-_sys.meta_path.insert(0, _Together(_path, "adam documents encoded fused lock model mt19937 part simd tape"))
+_sys.meta_path.insert(0, _Together(_path))

@@ -16,6 +16,7 @@ cdef extern from "microgpt.h" nogil:
         MG_ZERO_DIVISION
         MG_POW_COMPLEX
         MG_NO_THREAD
+        MG_STOPPED
         MG_CHOICE_TOTAL_ZERO
         MG_CHOICE_TOTAL_NOT_FINITE
 
@@ -101,6 +102,19 @@ cdef extern from "microgpt.h" nogil:
     mg_status mg_part_slices(mg_engine *engine, int64_t processes, int64_t *count)
     int64_t mg_part_slice_start(const mg_engine *engine, int64_t slice)
     int64_t mg_part_capacity(const mg_engine *engine, int64_t positions)
+
+    ctypedef struct mg_crew:
+        pass
+
+    int64_t mg_crew_bytes(const mg_config *config, int64_t batch_size)
+    mg_crew *mg_crew_join(const mg_engine *engine, void *memory, int64_t rank, int64_t processes, int64_t batch_size,
+                          const double *params, const double *grad, const double *m, const double *v)
+    mg_status mg_crew_train(mg_engine *engine, mg_crew *crew, const mg_adam_config *config, int64_t step,
+                            const int32_t *tokens, const int64_t *starts, int64_t batches, mg_poll *poll, double *losses,
+                            int64_t *done)
+    void mg_crew_read(const mg_engine *engine, const mg_crew *crew, double *params, double *m, double *v)
+    void mg_crew_stop(mg_crew *crew)
+    void mg_crew_leave(mg_crew *crew)
     mg_status mg_train(mg_engine *engine, const mg_adam_config *config, int64_t step, double *params, double *grad, double *m,
                        double *v, const int32_t *tokens, const int64_t *starts, int64_t documents, mg_poll *poll,
                        double *losses, int64_t *done)

@@ -8,9 +8,11 @@ import operator
 from _thread import allocate_lock
 
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.string cimport memset
 
 from microgpt.core._csrc cimport (
     MG_CHOICE_TOTAL_NOT_FINITE,
@@ -21,8 +23,15 @@ from microgpt.core._csrc cimport (
     MG_NO_MEMORY,
     MG_NO_THREAD,
     MG_OK,
+    MG_STOPPED,
     mg_adam_config,
     mg_config,
+    mg_crew_bytes,
+    mg_crew_join,
+    mg_crew_leave,
+    mg_crew_read,
+    mg_crew_stop,
+    mg_crew_train,
     mg_document_gradient,
     mg_engine_free,
     mg_engine_new,
@@ -64,6 +73,7 @@ cdef int _ask(void *context) noexcept with gil:
 cdef enum:
     BATCH = 64  # documents for which the GIL is given up at once, at most, or one step's
     MOST_DRAWN = 65536  # tokens that are drawn at once, at most
+    ALIGN = 64  # of memory that processes share
 
 # The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
 cdef double MOST_WORK = 2147483648.0
@@ -72,6 +82,10 @@ cdef object END = object()
 
 #: What `FusedEngine.set_threads` says of it. Tests set it to 0.
 LEAST_SHARED_WORK = MG_LEAST_SHARED_WORK
+
+
+class CrewStopped(Exception):
+    """Another process of the crew has failed, or left: see `FusedEngine.join_crew`."""
 
 
 cdef double *new_doubles(Py_ssize_t count) except NULL:
@@ -120,6 +134,7 @@ its own: the results are the same.
         self.threads = 1
 
     def __dealloc__(self):
+        self.end_crew()
         mg_engine_free(self.engine)
 
     def __reduce_ex__(self, protocol):
@@ -144,6 +159,8 @@ its own: the results are the same.
             raise MemoryError()
         if status == MG_NO_THREAD:
             raise RuntimeError("the system starts no more threads: use fewer")
+        if status == MG_STOPPED:
+            raise CrewStopped
         if status == MG_LOG_DOMAIN:
             from math import log  # a library of its own, which a process that starts can do without
 
@@ -269,6 +286,8 @@ its own: the results are the same.
         self.enter()
         try:
             self.check_adam(adam)
+            if self.crew != NULL and size != self.crew_batch:
+                raise ValueError(f"this engine's crew takes steps on {self.crew_batch} documents, not {size}")
             if ids is not None:
                 self.documents.use_characters(ids)
             self.documents.clear()
@@ -305,7 +324,10 @@ its own: the results are the same.
         try:
             adam.plan(&config, found + steps, steps)
             with nogil:
-                if size == 1 and not mg_engine_shares(self.engine, (starts[steps] - starts[0]) // steps - 1):
+                if self.crew != NULL:
+                    status = mg_crew_train(self.engine, self.crew, &config, step, tokens, starts, steps, &self.poll, found, &done)
+                    self.crew_steps += done
+                elif size == 1 and not mg_engine_shares(self.engine, (starts[steps] - starts[0]) // steps - 1):
                     status = mg_train(self.engine, &config, step, self.model.params_data, self.model.params_grad, adam.m_data,
                                       adam.v_data, tokens, starts, steps, &self.poll, found, &done)
                 else:
@@ -318,6 +340,84 @@ its own: the results are the same.
             self.check_status(status)
         finally:
             PyMem_Free(found)
+
+    def crew_bytes(self, int64_t batch_size):
+        """How many bytes of memory the processes of a crew share: see `join_crew`."""
+        cdef mg_config config
+        config.vocab_size, config.n_embd, config.n_head = self.model.vocab_size, self.model.n_embd, self.model.n_head
+        config.n_layer, config.block_size = self.model.n_layer, self.model.block_size
+        return mg_crew_bytes(&config, batch_size) + ALIGN
+
+    def join_crew(self, memory, int64_t rank, int64_t processes, int64_t batch_size,
+                  Adam adam not None, check=None):
+        """Let `train` take its steps together with other processes, which have engines of the same model.
+
+        memory: of crew_bytes, and the same for all. rank: which of the processes this is, from 0 up; it first writes the state
+        into the memory, and only then may the others train. check: called now and then while the engine works; what it raises
+        ends the step for all. All processes give `train` the same documents; if one of them raises, or leaves, `train` raises
+        CrewStopped on the others, and all must leave.
+
+        The model and adam change only by `read_crew`.
+        """
+        cdef Py_buffer buffer
+        cdef uintptr_t start
+        cdef mg_crew *crew
+        adam.ready()
+        self.enter()
+        try:
+            self.check_adam(adam)
+            self.end_crew()
+            PyObject_GetBuffer(memory, &buffer, PyBUF_WRITABLE)
+            try:
+                if buffer.len < self.crew_bytes(batch_size):
+                    raise ValueError(f"{buffer.len} bytes of memory are too few")
+                start = (<uintptr_t>buffer.buf + ALIGN - 1) // ALIGN * ALIGN
+                crew = mg_crew_join(self.engine, <void *>start, rank, processes, batch_size, self.model.params_data,
+                                    self.model.params_grad, adam.m_data, adam.v_data)
+                if crew == NULL:
+                    raise MemoryError()
+            except BaseException:
+                PyBuffer_Release(&buffer)
+                raise
+            self.crew, self.crew_memory, self.crew_batch, self.crew_steps, self.check = crew, buffer, batch_size, 0, check
+        finally:
+            self.lock.release()
+
+    cdef void end_crew(self) noexcept:
+        if self.crew != NULL:
+            mg_crew_leave(self.crew)
+            PyBuffer_Release(&self.crew_memory)
+            self.crew, self.check = NULL, None
+
+    def read_crew(self, Adam adam not None):
+        """Set model and adam to the state after the last step of the crew that `train` has returned from."""
+        adam.ready()
+        self.enter()
+        try:
+            self.check_adam(adam)
+            if self.crew != NULL and self.crew_steps:
+                with nogil:
+                    mg_crew_read(self.engine, self.crew, self.model.params_data, adam.m_data, adam.v_data)
+                    memset(self.model.params_grad, 0, self.model.num_params * sizeof(double))
+        finally:
+            self.lock.release()
+
+    def stop_crew(self):
+        """End the step that is under way for all processes, unless it can no longer fail."""
+        self.enter()
+        try:
+            if self.crew != NULL:
+                mg_crew_stop(self.crew)
+        finally:
+            self.lock.release()
+
+    def leave_crew(self):
+        """Stop the step that other processes may have begun, and train alone from now on."""
+        self.enter()
+        try:
+            self.end_crew()
+        finally:
+            self.lock.release()
 
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:

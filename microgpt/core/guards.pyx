@@ -17,8 +17,8 @@ A guard is a tuple (kind, holder, name, value):
 from collections import OrderedDict, deque
 from types import BuiltinFunctionType, MethodType
 
+cimport cython
 from cpython.dict cimport PyDict_CheckExact, PyDict_GetItem, PyDict_Next, PyDict_Size
-from cpython.list cimport PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.string cimport memcmp, memcpy
@@ -212,6 +212,7 @@ cdef Py_ssize_t first_changed(const ListGuard *lists, Py_ssize_t i, Py_ssize_t c
     return count
 
 
+@cython.final
 cdef class Guards:
     """All guards of a program. Set once: other threads may check them."""
 

@@ -1,45 +1,33 @@
 # cython: language_level=3
 """What rewritten functions call instead of subscripts, attributes, calls and `is` (compiler/rewrite.py puts them there)."""
-import builtins
 import functools
-import math
 import operator
-import sys
 from collections import deque
 from random import Random
-from dis import get_instructions
 from types import (
-    BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodDescriptorType, MethodType, MethodWrapperType, ModuleType,
-    NoneType, SimpleNamespace, WrapperDescriptorType,
+    BuiltinFunctionType, FunctionType, MappingProxyType, MethodDescriptorType, MethodType, MethodWrapperType, ModuleType, NoneType,
+    SimpleNamespace, WrapperDescriptorType,
 )
-from weakref import WeakKeyDictionary
 
-cimport cython
 from cpython.buffer cimport PyObject_CheckBuffer
 
 from microgpt.core.outside cimport is_heap_type
 from microgpt.core.recorder cimport Recorder, current
-from microgpt.core.symbols cimport SymFloat, SymInt, call_number, extreme_of
-from microgpt.core.traced cimport Traced, custom
-from microgpt.core.tracing cimport data_of_value, linear_rows, look_up
+from microgpt.core.symbols cimport SymFloat, SymInt
+from microgpt.core.traced cimport Traced
+from microgpt.core.tracing cimport data_of_value, look_up
 from microgpt.core.value cimport Value
 
-from microgpt.core import operators, reading as reading_of
+from microgpt.core import operators, reading as reading_of, stand_ins
 from microgpt.core.guards import MISSING
-from microgpt.core.operators import binary, iterated, length
 from microgpt.core.outside import (
     add_root, changing, guard, guard_attribute, guard_class, is_from_outside, is_plain_dataclass, made, made_by, storing, whole,
 )
-from microgpt.core.reading import (
-    reading, reading_all, reading_method, traced_delattr, traced_getattr, traced_hasattr, traced_isinstance, traced_setattr,
-)
+from microgpt.core.reading import reading, reading_method
 from microgpt.core.recorder import TraceError
+from microgpt.core.stand_ins import changing_methods, package_functions, refusing, special, traced_leaf, traced_type, traced_value
 from microgpt.core.strays import check_c_function, check_class, needs_care
-from microgpt.core.symbols import FUNCTIONS
-
-rewrite = None  # compiler.rewrite.rewritten, set when that module is loaded: a user's function, with operators -> its twin
-rewritten_codes = None  # compiler.rewrite.rewritten_codes: the codes of twins
-is_user_code = None  # of a function: whether it is to be rewritten
+from microgpt.core.twins import function_for, is_users
 
 
 # ---- x[i], x.name, x is y (what changes something: outside.pyx) ----
@@ -136,237 +124,8 @@ def same(x, y):
 
 # ---- calls ----
 
-def _traced_max(*items, **options):
-    return extreme(builtins.max, True, items, options)
 
-
-def _traced_min(*items, **options):
-    return extreme(builtins.min, False, items, options)
-
-
-cdef object extreme(plain, bint largest, tuple arguments, dict options):
-    cdef list items = list(iterated(arguments[0])) if len(arguments) == 1 else list(arguments)
-    if not any([type(x) is SymFloat or type(x) is SymInt for x in items]):
-        return reading(plain)(items, **options)
-    if options:
-        raise TraceError(f"{plain.__name__}() with {sorted(options)[0]}= of numbers that are not known while the function is "
-                         "traced")
-    return extreme_of(largest, items)
-
-
-def _traced_sum(items, start=0):
-    total = start
-    if sys.version_info >= (3, 12):
-        items = list(iterated(items))
-        if any([type(x) is SymFloat or type(x) is SymInt for x in items]):
-            raise TraceError("sum() of plain numbers that are not known while the function is traced: Python 3.12 and later "
-                             "compensate its rounding errors; write a loop")
-        if not any([type(x) is not Traced and is_heap_type(type(x)) for x in (start, *items)]):
-            return builtins.sum(items, start)
-    for x in iterated(items):
-        total = total + x if type(x) is Traced or type(total) is Traced else binary("add", total, x)
-    return total
-
-
-def _traced_type(*arguments):
-    if len(arguments) != 1:
-        return type(*arguments)
-    return arguments[0].__class__ if type(arguments[0]) in (Traced, SymFloat, SymInt) else type(arguments[0])
-
-
-def _traced_value(data=None, children=(), local_grads=()):
-    return custom(data, children, local_grads)
-
-
-def _traced_linear(x, w):
-    return linear_rows(list(x), [list(row) for row in w])
-
-
-def _traced_softmax(logits):
-    logits = list(logits)
-    largest = extreme_of(True, [attribute(logit, "data") for logit in logits])
-    exps = [method_of(logit - largest, "exp")() for logit in logits]
-    total = _traced_sum(exps)
-    return [e / total for e in exps]
-
-
-def _traced_rmsnorm(x):
-    x = list(x)
-    scale = (_traced_sum([xi * xi for xi in x]) / len(x) + 1e-5) ** -0.5
-    return [xi * scale for xi in x]
-
-
-def _traced_gpt(token_id, pos_id, keys, values, model):
-    """The script's gpt."""
-    w = model.state_dict
-    head_dim = model.n_embd // model.n_head
-    x = [t + p for t, p in zip(subscript(w["wte"], token_id), subscript(w["wpe"], pos_id))]
-    x = _traced_rmsnorm(x)
-    for li in range(model.n_layer):
-        x_residual = x
-        x = _traced_rmsnorm(x)
-        q = _traced_linear(x, w[f"layer{li}.attn_wq"])
-        k = _traced_linear(x, w[f"layer{li}.attn_wk"])
-        v = _traced_linear(x, w[f"layer{li}.attn_wv"])
-        keys[li].append(k)
-        values[li].append(v)
-        x_attn = []
-        for h in range(model.n_head):
-            hs = h * head_dim
-            q_h = q[hs:hs + head_dim]
-            k_h = [ki[hs:hs + head_dim] for ki in keys[li]]
-            v_h = [vi[hs:hs + head_dim] for vi in values[li]]
-            logits = [_traced_sum([q_h[j] * k_h[t][j] for j in range(head_dim)]) / head_dim**0.5 for t in range(len(k_h))]
-            weights = _traced_softmax(logits)
-            x_attn.extend([_traced_sum([weights[t] * v_h[t][j] for t in range(len(v_h))]) for j in range(head_dim)])
-        x = _traced_linear(x_attn, w[f"layer{li}.attn_wo"])
-        x = [a + b for a, b in zip(x, x_residual)]
-        x_residual = x
-        x = _traced_rmsnorm(x)
-        x = _traced_linear(x, w[f"layer{li}.mlp_fc1"])
-        x = [xi.relu() for xi in x]
-        x = _traced_linear(x, w[f"layer{li}.mlp_fc2"])
-        x = [a + b for a, b in zip(x, x_residual)]
-    return _traced_linear(x, w["lm_head"])
-
-
-cdef object math_function(name):
-    plain = getattr(math, name)
-    cdef int function = FUNCTIONS[name]
-
-    @functools.wraps(plain)
-    def call(*arguments):
-        if len(arguments) == 1 and (type(arguments[0]) is SymFloat or type(arguments[0]) is SymInt):
-            return call_number(function, arguments[0])
-        return plain(*arguments)
-
-    return call
-
-
-def _traced_math_pow(x, y):
-    return x ** y if type(x) in (SymFloat, SymInt) or type(y) in (SymFloat, SymInt) else math.pow(x, y)
-
-
-def _refusing(what, why):
-    def refuse(*_, **__):
-        raise TraceError(f"{what} in a compiled function: {why}")
-
-    return refuse
-
-
-cdef object _changing_first(f):
-    def call(x, *arguments):
-        if hasattr(type(x), "__iadd__") or f is operator.setitem or f is operator.delitem:
-            changing(x)
-        return f(x, *arguments)
-
-    return call
-
-
-cdef dict special = {
-    builtins.max: _traced_max, builtins.min: _traced_min, builtins.sum: _traced_sum,
-    math.pow: _traced_math_pow, builtins.sorted: functools.partial(made_by, reading(builtins.sorted)), builtins.len: length,
-    builtins.getattr: traced_getattr, builtins.hasattr: traced_hasattr, builtins.setattr: traced_setattr,
-    builtins.delattr: traced_delattr, builtins.isinstance: traced_isinstance,
-    **{getattr(operator, name): _changing_first(getattr(operator, name))
-       for name in dir(operator) if name in ("setitem", "delitem") or name[0] == "i" and name[1:] in dir(operator)},
-    **{getattr(math, name): math_function(name) for name in FUNCTIONS},
-    **{f: _refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
-       for f in (builtins.print, builtins.input, builtins.open)},
-}
-cdef set changing_methods = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
-                     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "fill"}
-cdef dict package = None  # functions of this package -> their stand-ins
-
-
-cdef dict package_functions():
-    global package
-    if package is None:
-        from microgpt.core import functions, gpt
-
-        package = {functions.linear: _traced_linear, functions.softmax: _traced_softmax, functions.rmsnorm: _traced_rmsnorm,
-                   gpt.gpt: _traced_gpt, type: _traced_type}
-    return package
-
-
-cdef object method_of(object x, str name):
-    """x.name of a Value, bound to what records."""
-    if type(x) is Traced:
-        return getattr(x, name)
-    return getattr(traced_leaf(x), name)
-
-
-cdef object traced_leaf(object value):
-    """A real leaf as a traced Value."""
-    return current().traced(value)
-
-
-def function_for(f):
-    """What is called for a function: its twin that records, or one of a library as it is."""
-    cdef Recorder trace = current()
-    g = trace.functions.get(f)
-    if g is None:
-        trace.unrecorded += 1  # reading a source asks the system for files
-        try:
-            g = (rewrite(f, trace.careful) if is_user_code(f)
-                 else f if f.__code__ in rewritten_codes else reading_all(f))
-        finally:
-            trace.unrecorded -= 1
-        trace.functions[f] = g
-        if type(g) is FunctionType and g is not f:
-            guard_function(f)
-    return g
-
-
-cdef bint is_users(object f):
-    """is_user_code, which asks the system for paths."""
-    cdef Recorder trace = current()
-    trace.unrecorded += 1
-    try:
-        return is_user_code(f)
-    finally:
-        trace.unrecorded -= 1
-
-
-cdef object global_names = WeakKeyDictionary()  # code -> the globals that it reads, functions within included
-
-
-cdef set names_in(code):
-    found = global_names.get(code)
-    if found is None:
-        found = set()
-        for instruction in get_instructions(code):
-            if instruction.opname == "LOAD_GLOBAL" or instruction.opname == "LOAD_NAME":
-                found.add(instruction.argval)
-        for constant in code.co_consts:
-            if type(constant) is CodeType:
-                found |= names_in(constant)
-        global_names[code] = found
-    return found
-
-
-cdef int guard_function(object f) except -1:
-    """What a function reads by name from outside, its code and its defaults."""
-    cdef Recorder trace = current()
-    held, built_in = f.__globals__, f.__builtins__
-    for name in names_in(f.__code__):
-        guard("global", held, name, held.get(name, MISSING))
-        if name not in held and type(built_in) is dict:
-            guard("global", built_in, name, built_in.get(name, MISSING))
-    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
-        try:
-            guard("cell", cell, name, cell.cell_contents)
-        except ValueError:  # empty
-            pass
-    guard("function", f, f.__name__, (f.__code__, f.__defaults__, f.__kwdefaults__))
-    for default in f.__defaults__ or ():
-        trace.outside.append(default)
-        add_root(f.__name__, default)
-    if f.__kwdefaults__:
-        trace.outside.append(f.__kwdefaults__)
-        whole(f.__kwdefaults__)
-    return 0
-
+# ---- calls ----
 
 def called(f):
     """What is called where the function says f(...)."""
@@ -400,10 +159,10 @@ cdef object called_builtin(object f, object owner):
         return drawing(f, None)
     if isinstance(owner, type):
         if f.__name__ in ("now", "utcnow", "today"):
-            return _refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
+            return refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
         return functools.partial(made_by, reading(f)) if f.__name__ == "fromkeys" else reading(f)
     if f.__name__ in changing_methods and is_from_outside(owner):
-        return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
+        return refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
                          "it would happen when the function is traced, not in every call: return the value")
     if id(owner) in current().created or isinstance(owner, (str, bytes, int, float, list, tuple, set, frozenset, deque)):
         pass
@@ -413,7 +172,7 @@ cdef object called_builtin(object f, object owner):
         if f.__name__ != "keys":
             whole(owner)
     elif not PyObject_CheckBuffer(owner) and type(owner).__module__ not in FIXED_MODULES and is_from_outside(owner):
-        return _refusing(f"{f.__name__}() of a {type(owner).__name__} from outside", "its result may be another one in every call")
+        return refusing(f"{f.__name__}() of a {type(owner).__name__} from outside", "its result may be another one in every call")
     if f.__name__ == "copy" or f.__name__ == "fromkeys":
         return functools.partial(made_by, f)
     return reading_method(f)
@@ -453,7 +212,7 @@ cdef object drawing(object f, object generator):
     """A method of random.Random: fine where the function has made the generator itself, from a seed."""
     if generator is not None and id(generator) in current().created:
         return f
-    return _refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
+    return refusing("random numbers", "every call would see those of the trace. Draw them outside and pass them in")
 
 
 def _seeded(*seed):
@@ -479,9 +238,9 @@ cdef object called_method(object f):
 
 cdef object called_class(object f):
     if f is Value:
-        return _traced_value
+        return traced_value
     if f is type:
-        return _traced_type
+        return traced_type
     if f is Random:
         return _seeded
     if f is map or f is filter:
@@ -577,3 +336,4 @@ def _call_cached(f, *arguments, **options):
 
 operators.function_for = function_for
 reading_of.called, reading_of.attribute = called, attribute
+stand_ins.subscript, stand_ins.attribute = subscript, attribute

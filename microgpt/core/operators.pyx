@@ -31,7 +31,7 @@ def method_of_class(object x, str name):
     if not isinstance(method, FunctionType):
         return None
     recorded = function_for(method)
-    if type(recorded) is not FunctionType:  # of a library
+    if recorded is method:
         return None
     guard("attribute", kind, name, method)
     if id(x) not in current().created:

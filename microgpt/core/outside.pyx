@@ -1,6 +1,7 @@
 # cython: language_level=3
 """What a traced function reads from outside, which must be the same in later calls, and what it has made and may change."""
 from collections import deque
+from collections.abc import MappingView
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
 
 from cpython.buffer cimport PyObject_CheckBuffer
@@ -132,6 +133,9 @@ def contents(Recorder trace):
         elif isinstance(x, MappingProxyType):
             items = tuple(x.items())
             found.append(("items", x.items(), name, items))
+        elif isinstance(x, MappingView) and type(x).__module__ == "builtins":
+            items = tuple(x)
+            found.append(("items", x, name, items))
         else:
             items = ()
             refuse(name, x, found)

@@ -1,9 +1,10 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 called: Callable[[Any], Any] | None
 attribute: Callable[[Any, str], Any] | None
 
+@final
 class Reading:
     def __init__(self, f: Callable[..., Any], with_attributes: bool) -> None: ...
     def __call__(self, *arguments: Any, **named: Any) -> Any: ...

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, final
 
 from .recorder import TraceError
 
@@ -17,6 +17,7 @@ RECORDED: frozenset[str]
 def needs_care() -> None: ...
 def check_class(kind: type) -> None: ...
 
+@final
 class Watch:
     def __enter__(self) -> Watch: ...
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> bool: ...

@@ -8,6 +8,7 @@ thread's profiler looks at each function that begins. That takes twice as long.
 from types import FunctionType
 from weakref import WeakKeyDictionary
 
+cimport cython
 from cpython.object cimport PyObject
 
 from microgpt.core.recorder cimport Recorder, current
@@ -93,6 +94,7 @@ def check_c_function(module, f):
                          "call")
 
 
+@cython.final
 cdef class Watch:
     """A context in which a stray function is an error, if the trace is careful and no profiler is at work already."""
 

@@ -8,6 +8,9 @@ each rank computes its losses; whatever goes wrong there is kept. Then all excha
 failed, or that its run has ended. Only if all are well does the second half begin, which nothing interrupts: it runs in a
 thread of its own, and signal handlers run in the main thread. A rank that does not keep to this, because it was interrupted
 twice or MPI itself failed, ends the whole job by MPI_Abort.
+
+Ranks of one machine share memory, and need no words as long as all are well: see `crew.py`. Whoever fails, or ends, stops the
+step for all of them, and then they exchange those words.
 """
 import sys
 import threading
@@ -15,6 +18,7 @@ import time
 from itertools import islice
 
 from .chain import Chain, own_part, rounds_of, wait_for
+from .crew import Crew, CrewStopped, crew_of
 from .parts import part_of
 
 TYPE_CHECKING = False
@@ -65,11 +69,16 @@ class Ranks:
         self.engine, self.comm = engine, comm
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.chain = Chain(part_of(engine, self.size), comm)
+        self.crew: Crew | None = None  # if all ranks share memory
+        self.crew_is_known = False
+        self.is_together = False  # whether this run's steps are the crew's, rather than the chain's
         self.capacity = 1  # documents of each rank in a round
         self.is_open = False  # whether the others expect a word from this rank
         self.is_lost = False  # whether this rank left the others without one
         self.interrupt: BaseException | None = None  # what a signal handler raised: the next word says so
         self.updating = threading.Lock()  # held during an update, and for good by a rank that is lost
+        #: While the crew trains: the steps, and the losses and how many, of the engine's state, which is that from before.
+        self.before: tuple[int, list[float], int] | None = None
 
     def __getattr__(self, name: str) -> "Any":
         return getattr(self.engine, name)
@@ -79,9 +88,10 @@ class Ranks:
 
         If work raises on one rank, it raises on all. Raises ValueError on every rank if these arguments differ.
         """
+        facts, batch_size = _facts(state, engine, steps, self.chain.part.gradients()), state.config.batch_size
         try:
-            self._begin(_facts(state, engine, steps, self.chain.part.gradients()))
             try:
+                self._wait(self._begin, facts, batch_size)
                 result = work()
             except BaseException as error:
                 self._end(error)
@@ -93,17 +103,35 @@ class Ranks:
                 self._abort(error)
             raise
 
-    def _begin(self, facts: "dict[str, Any]") -> None:
-        found = self._wait(self.comm.allgather, (facts, self.chain.part.capacity))
-        self.capacity = min(capacity for _, capacity in found)  # instruction sets differ in what documents take
-        for rank, (others, _) in enumerate(found):
+    def _begin(self, facts: "dict[str, Any]", batch_size: int) -> None:
+        found = self.comm.allgather((facts, self.chain.part.capacity, self.engine.threads))
+        self.capacity = min(capacity for _, capacity, _ in found)  # instruction sets differ in what documents take
+        for rank, (others, _, _) in enumerate(found):
             for name, value in facts.items():
                 if others.get(name) != value:
                     raise ValueError(f"the ranks disagree on {name}: {facts[name]} on rank {self.rank}, {others.get(name)} on rank {rank}")
+        # A document of the crew has one thread. Where threads are more than documents, those of a rank share one in the chain.
+        threads = [threads for _, _, threads in found]
+        self.is_together = (sum(threads) <= batch_size or max(threads) == 1) and self._join_crew(batch_size)
         self.is_open = True
+
+    def _join_crew(self, batch_size: int) -> bool:
+        """Return whether all ranks have joined the crew."""
+        if not self.crew_is_known:
+            self.crew, self.crew_is_known = crew_of(self.engine, self.comm, batch_size), True
+        if self.crew is None:
+            return False
+        try:
+            self.crew.join(batch_size, self._check_interrupt)
+            has_joined = True
+        except MemoryError:
+            has_joined = False
+        return all(self.comm.allgather(has_joined))
 
     def _end(self, error: "BaseException | None") -> None:
         """Tell the others that this rank's run has ended, unless they know."""
+        if self.crew is not None and not self.is_lost:
+            self.crew.leave()
         if self.is_open and not self.is_lost:
             self._wait(self._exchange, ("ended", None) if error is None else ("failed", self._portable(error)))
 
@@ -140,11 +168,32 @@ class Ranks:
         self._wait(self._train, docs, tokenizer, losses, batch_size)
 
     def _train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int) -> None:
+        if self.is_together:
+            self._train_together(docs, tokenizer, losses, batch_size)
+            return
         docs, is_first = iter(docs), True
         while batch := [*islice(docs, batch_size)]:
             if not self._step(batch, tokenizer, losses, is_first):
                 return
             is_first = False
+
+    def _train_together(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int) -> None:
+        word: tuple[str, Any] = "losses", None
+        error = None
+        with self.updating:
+            self.before = self.engine.adam.step_index, losses, len(losses)
+            try:
+                self.crew.train(docs, tokenizer, losses, batch_size)  # type: ignore[union-attr]  # they are together
+                return
+            except CrewStopped:
+                pass  # the others say why
+            except BaseException as raised:
+                error, word = raised, ("failed", self._portable(raised))
+            finally:
+                self.before = None
+        self._exchange(word)
+        if error is not None:
+            raise error
 
     def _step(self, batch: "list[str]", tokenizer: "Tokenizer", losses: "list[float]", is_first: bool) -> bool:
         """Train one step; return whether it was done, rather than ended by another rank."""
@@ -221,7 +270,8 @@ class Ranks:
                     raise self.interrupt or KeyboardInterrupt
             except BaseException:
                 self.is_lost = True
-                self.updating.acquire(timeout=PATIENCE)  # no update from here on: the state is that after a whole step
+                if not self.updating.acquire(timeout=PATIENCE):  # no update from here on: the state is that after a whole step
+                    self._forget_unread()
                 raise
         is_well, result = outcome[0]
         if not is_well:
@@ -229,6 +279,12 @@ class Ranks:
         if self.interrupt is not None:
             raise self.interrupt  # it came after the last word
         return result  # type: ignore[no-any-return]  # of work
+
+    def _forget_unread(self) -> None:
+        """Forget the steps whose state only the crew's memory has: another rank will not end the update that is under way."""
+        if self.before is not None:
+            self.engine.adam.step_index, losses, count = self.before
+            del losses[count:]
 
     def _abort(self, error: BaseException) -> None:
         """End the whole job: the other ranks wait for this one."""

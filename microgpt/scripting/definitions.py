@@ -1,5 +1,5 @@
 """What a script and the user's files that it imports define, and which of their functions something else may call."""
-import ast
+import _ast as ast
 
 from .modules import aliases
 from .trees import walk

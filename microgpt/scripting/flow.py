@@ -2,7 +2,8 @@
 
 Everything here errs to the safe side: what is not understood counts as seen.
 """
-import ast
+import _ast as ast
+import builtins
 from types import MappingProxyType
 
 from .definitions import Definitions
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     Key = tuple[int, str]
 
+_BUILTINS = {*dir(builtins)}
 NUMBER, VALUE = 1, 2  # a number read from a Value, perhaps an int; a Value
 _PASSED_ON = {"max", "min", "sum", "abs", "sorted", "list", "tuple", "zip", "enumerate", "reversed", "map", "iter", "next",
               "set", "dict", "filter"}  # fmt: skip
@@ -296,7 +298,7 @@ class Flow:
                 return VALUE
             if name in self.known.functions:
                 return self.call(self.known.functions[name], node, arguments, named, scopes, 0)
-            if self.key(name, scopes)[0] or name not in _builtin_names():
+            if self.key(name, scopes)[0] or name not in _BUILTINS:
                 if not every:
                     return every
                 if name not in self.known.imported and not self.known.hands_on_more:
@@ -381,12 +383,6 @@ class Flow:
         for keyword, mask in named.items():
             key = (id(function), keyword or "")
             self.held[key] = self.held.get(key, 0) | mask
-
-
-def _builtin_names() -> "set[str]":
-    import builtins
-
-    return set(dir(builtins))
 
 
 def _is_float_spec(spec: "Any") -> bool:

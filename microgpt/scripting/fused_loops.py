@@ -1,11 +1,14 @@
 """The original's training and sampling loops on the fused engine, which begin with the script's objects and leave them as it would."""
 import builtins
 import random
+import sys
+from _operator import is_
 
 from ..config import Config
 from ..core.adam import Adam
+from ..core.documents import step_lines
 from ..core.model import GPT
-from ..core.value import Value
+from ..core.transfer import are_parameters, from_model, to_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +61,7 @@ class _Model:
                   f"{name} has another shape")
             for row in rows:
                 values += row
-        _need(all(type(p) is Value for p in values) and len({id(p) for p in values}) == len(values),
-              "a parameter is shared, or no Value")
-        _need(not any(p._children for p in values), "a parameter is computed")
+        _need(are_parameters(values), "a parameter is shared, computed, or no Value")
         for function in (random.choices, builtins.print):
             _need(function in (_choices, print), "a library's function was replaced")
         self.values, self.names, self.roles, self.uchars, self.bos = values, names, roles, uchars, bos
@@ -69,17 +70,8 @@ class _Model:
 
         rng: Any = MT19937(0)  # the fastest to draw what is replaced at once
         self.model = GPT(vocab, config.n_embd, n_head, n_layer, block_size, rng=rng)
-        self.params = self.model.params
-        self.fill("data", self.params, values)
-        self.engine = FusedEngine(self.model)
-
-    @staticmethod
-    def fill(name: str, targets: "list[Any]", sources: "list[Any]") -> None:
-        from operator import attrgetter
-
-        from ..engines.base import set_each
-
-        set_each(targets, name, list(map(attrgetter(name), sources)))
+        to_model(values, self.model)
+        self.rng, self.engine = rng, FusedEngine(self.model)
 
 
 class Training(_Model):
@@ -97,22 +89,19 @@ class Training(_Model):
         super().__init__(names, roles)
         _need(set("".join(used)) <= set(self.uchars), "a document has a character that is not in uchars")
         _need(type(params) is list and len(params) == len(self.values), "params are not all of state_dict")
-        order = {id(p): i for i, p in enumerate(self.values)}
-        _need(all(order.get(id(p)) == i for i, p in enumerate(params)), "params are in another order than state_dict")
+        _need(all(map(is_, params, self.values)), "params are in another order than state_dict")
         _need(type(m) is list and type(v) is list and m is not v and len(m) == len(v) == len(params), "m or v has another length")
-        _need(all(type(x) is float for x in m) and all(type(x) is float and not x < 0 for x in v), "m or v holds more than floats")
+        _need({*map(type, m), *map(type, v)} == {float} and not (any(v) and any(x < 0 for x in v)), "m or v holds more than floats")
+        self.touched_moments = any(m) or any(v)
         self.docs, self.m, self.v, self.num_steps, self.total = docs, m, v, num_steps, len(steps)
-        if any(p.grad for p in self.values):
-            self.fill("grad", self.params, self.values)
         rate, beta1, beta2, eps = settings
         self.adam = Adam(self.model, rate, beta1, beta2, eps, num_steps)
-        self.touched_moments = bool(any(m) or any(v))
         if self.touched_moments:
             self.adam.m[:], self.adam.v[:] = m, v
 
     def run(self) -> "Any":
         ids = {ch: i for i, ch in enumerate(self.uchars)}
-        work = 2.0 * (self.block_size + 1) * len(self.params)
+        work = 2.0 * (self.block_size + 1) * len(self.values)
         chunk = max(1, min(64, int(2e8 / work)))
         done = 0
         try:
@@ -136,13 +125,12 @@ class Training(_Model):
         return range(done, self.total)
 
     def _write(self, done: int, losses: "list[float]") -> None:
-        for step, loss in enumerate(losses, done + 1):
-            print(f"step {step:4d} / {self.num_steps:4d} | loss {loss:.4f}")
+        for line in step_lines(done + 1, self.num_steps, losses):
+            print(line[:-1])  # in two writes, as the script does
 
     def _leave(self, done: int) -> None:
         """Put everything where the script's loop would have put it."""
-        self.fill("data", self.values, self.params)
-        self.fill("grad", self.values, self.params)
+        from_model(self.model, self.values)
         names, roles = self.names, self.roles
         if done < self.total or roles["moments_are_read"] or self.touched_moments:
             self.m[:], self.v[:] = self.adam.m.tolist(), self.adam.v.tolist()
@@ -165,23 +153,26 @@ def sample(names: "dict[str, Any]", roles: "dict[str, str]", samples: "Any") -> 
     vocab_size: Any = names.get(roles["vocab_size"])
     _need(are_numbers(temperature) and temperature != 0, "its temperature is no number")
     _need(type(vocab_size) is int and vocab_size == model.bos + 1, "vocab_size is not that of state_dict")
-    bos, uchars, block_size = model.bos, model.uchars, model.block_size
-    for index, sample_idx in enumerate(samples):
-        before = random.getstate()
-        try:
-            tokens, sample, token_id = [bos], [], bos
-            while len(tokens) <= block_size:
-                weights = model.engine.probabilities(tokens, temperature)
-                token_id = random.choices(range(vocab_size), weights=weights)[0]
-                if token_id == bos:
-                    break
-                tokens.append(token_id)
-                sample.append(uchars[token_id])
-        except (ArithmeticError, ValueError):
-            random.setstate(before)
-            return samples[index:]
-        left = {"sample_idx": sample_idx, "token_id": token_id, "pos_id": min(len(tokens), block_size) - 1, "sample": sample}
-        for role, value in left.items():
-            names[roles[role]] = value
-        print(f"sample {sample_idx+1:2d}: {''.join(sample)}")
+    bos, uchars, stream = model.bos, model.uchars, model.rng
+    is_alone = sys.stdout is sys.__stdout__  # otherwise what writes may draw numbers, too
+    stream.setstate(random.getstate())
+    try:
+        for index, sample_idx in enumerate(samples):
+            if not is_alone:
+                stream.setstate(random.getstate())
+            try:
+                drawn = model.engine.sample(stream, temperature)
+            except (ArithmeticError, ValueError):  # nothing was drawn
+                return samples[index:]
+            is_full = len(drawn) == model.block_size
+            sample = [uchars[token_id] for token_id in drawn]
+            left = {"sample_idx": sample_idx, "token_id": drawn[-1] if is_full else bos, "pos_id": len(drawn) - is_full, "sample": sample}
+            for role, value in left.items():
+                names[roles[role]] = value
+            if not is_alone:
+                random.setstate(stream.getstate())
+            print(f"sample {sample_idx+1:2d}: {''.join(sample)}")
+    finally:
+        if is_alone:
+            random.setstate(stream.getstate())
     return samples[len(samples) :]

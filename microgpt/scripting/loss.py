@@ -1,10 +1,10 @@
 """The loss part of a training loop as a function of its own, to be compiled: from where Values begin to `.backward()`."""
-import ast
+import _ast as ast
 import builtins
 
 from .flow import VALUE
 from .names import bound_names, exposed, find_place, names_read, names_set, read_later
-from .trees import children, walk
+from .trees import children, copy_location, parse, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,16 +222,16 @@ def _rewrite(place: "Any", loop: "Any", first: int, at: int, inputs: "list[str]"
              statics: "tuple[str, ...]", runtime: str) -> None:  # fmt: skip
     region = loop.body[first:at]
     start = region[0]
-    function = ast.parse(f"def {NAME}({', '.join(inputs)}):\n    pass").body[0]
+    function = parse(f"def {NAME}({', '.join(inputs)}):\n    pass").body[0]
     assert isinstance(function, ast.FunctionDef)
     result = ", ".join(outputs)
-    end = ast.parse(f"def f():\n    return {result}").body[0].body[0]  # type: ignore[attr-defined]  # a FunctionDef
-    made = ast.parse(f"{NAME} = {runtime}.compiled({NAME}, {statics!r})").body[0]
-    call = ast.parse(f"{result} = {NAME}({', '.join(inputs)})").body[0]
+    end = parse(f"def f():\n    return {result}").body[0].body[0]  # type: ignore[attr-defined]  # a FunctionDef
+    made = parse(f"{NAME} = {runtime}.compiled({NAME}, {statics!r})").body[0]
+    call = parse(f"{result} = {NAME}({', '.join(inputs)})").body[0]
     for node, where in ((function, start), (end, region[-1]), (made, start), (call, start)):
         for child in walk(node):
             if "lineno" in child._attributes:
-                ast.copy_location(child, where)
+                copy_location(child, where)
     function.body = [*region, end]
     loop.body[first:at] = [call]
     bodies, index, _ = place[-1]

@@ -1,9 +1,9 @@
 """Files of the user that a script imports: they run as they are written, and Values may go through them."""
-import ast
+import _ast as ast
 import os
 import sys
 
-from .trees import walk
+from .trees import parse, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _read(name: str, folder: str) -> "UserModule | None":
     for file in (os.path.join(*parts) + ".py", os.path.join(*parts, "__init__.py")):
         try:
             with open(os.path.join(folder, file), "rb") as source:
-                return UserModule(name, file, ast.parse(source.read()))
+                return UserModule(name, file, parse(source.read()))
         except (OSError, ValueError, SyntaxError):
             continue
     return None

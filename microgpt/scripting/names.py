@@ -1,7 +1,7 @@
 """Names in syntax trees: which a statement reads, which it sets, and which of these are read later."""
-import ast
+import _ast as ast
 
-from .trees import children, walk
+from .trees import children, iter_fields, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_SCOPES = (ast.Lambda, *COMPREHENSIONS)
 
 
 def bound_names(scope: "Any") -> "set[str]":
@@ -69,15 +70,19 @@ def names_read(node: "Any") -> "set[str]":
 
 def names_set(node: "Any") -> "set[str]":
     """Names of the surrounding scope that a statement may set."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return {node.name}
-    if isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
-        return set()
-    found = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set()
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        found |= {a.asname or a.name.split(".")[0] for a in node.names}
-    for child in children(node):
-        found |= names_set(child)
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name):
+            if not isinstance(node.ctx, ast.Load):
+                found.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif not isinstance(node, _SCOPES):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found.update(a.asname or a.name.split(".")[0] for a in node.names)
+            waiting += children(node)
     return found
 
 
@@ -148,7 +153,7 @@ def read_outside(body: "list[ast.stmt]", loop: ast.stmt) -> "set[str]":
         if not within(node, loop):
             found |= names_read(node)
             continue
-        for field, value in ast.iter_fields(node):
+        for field, value in iter_fields(node):
             if field in ("body", "orelse", "finalbody", "handlers"):
                 found |= read_outside(value, loop)
             elif isinstance(value, ast.AST):

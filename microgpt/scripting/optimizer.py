@@ -4,10 +4,9 @@ A loop is taken where each step of it does the same arithmetic with one paramete
 and nothing that a later step reads. Then the order of the steps makes no difference, and each operation can be done for
 many parameters at once, with the same bits.
 """
-import ast
-import copy
+import _ast as ast
 
-from .trees import children, walk
+from .trees import children, copied, copy_location, dump, iter_fields, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,11 +60,11 @@ class UpdateLoop:
             self._statement(statement)
         if self.over is None or not self.stored:
             raise Unfit(loop, "it sets no numbers of a Value")
-        known = {ast.dump(x) for x in self.lists}
-        if ast.dump(self.over) in known:
+        known = {dump(x) for x in self.lists}
+        if dump(self.over) in known:
             raise Unfit(loop, "a list of Values is used as one of numbers")
         for scalar in self.scalars:
-            if any(isinstance(n, ast.Subscript) and ast.dump(n.value) in known for n in walk(scalar)):
+            if any(isinstance(n, ast.Subscript) and dump(n.value) in known for n in walk(scalar)):
                 raise Unfit(loop, "one element of a list is used for all parameters")
         if isinstance(self.over, ast.ListComp) and any(
                 isinstance(n, ast.Call) and not (isinstance(n.func, ast.Attribute) and n.func.attr == "values" and not n.args)
@@ -74,7 +73,7 @@ class UpdateLoop:
         for name in self._elements:
             if self._is_over(self._elements[name]):
                 self.left[name] = ("parameter", 0)
-            elif ast.dump(self._elements[name]) in known:
+            elif dump(self._elements[name]) in known:
                 self.left[name] = self._list(self._elements[name])  # as it was before the step
         if self._index:
             self.left[self._index] = ("index", 0)
@@ -94,7 +93,9 @@ class UpdateLoop:
         while True:
             if not isinstance(node.target, ast.Name) or node.orelse:
                 raise Unfit(node, "its loops are not over matrices and rows")
-            generators.append(ast.comprehension(copy.deepcopy(node.target), copy.deepcopy(node.iter), [], 0))
+            from copy import deepcopy
+
+            generators.append(ast.comprehension(deepcopy(node.target), deepcopy(node.iter), [], 0))
             inner = node.body[0]
             if len(node.body) != 1 or not isinstance(inner, ast.For):
                 break
@@ -162,7 +163,7 @@ class UpdateLoop:
             return False
         if self._index is None or not self._is_over(value.value) and (self.over is not None or self.count is None):
             return False
-        if name in self._elements or any(ast.dump(value.value) == ast.dump(x) for x in self.lists):
+        if name in self._elements or any(dump(value.value) == dump(x) for x in self.lists):
             return False
         self.over = self.over or self._plain_list(value.value)
         self._elements[name] = self.over
@@ -191,7 +192,7 @@ class UpdateLoop:
     # ---- numbers ----
 
     def _is_over(self, node: ast.expr) -> bool:
-        return self.over is not None and ast.dump(_loaded(node)) == ast.dump(self.over)
+        return self.over is not None and dump(_loaded(node)) == dump(self.over)
 
     def _plain_list(self, node: ast.expr) -> ast.expr:
         inner = node
@@ -222,14 +223,14 @@ class UpdateLoop:
 
     def _list(self, node: ast.expr) -> "Operand":
         for k, known in enumerate(self.lists):
-            if ast.dump(known) == ast.dump(node):
+            if dump(known) == dump(node):
                 return "list", k
         self.lists.append(node)
         return "list", len(self.lists) - 1
 
     def _scalar(self, node: ast.expr) -> "Operand":
         for k, known in enumerate(self.scalars):
-            if ast.dump(known) == ast.dump(node):
+            if dump(known) == dump(node):
                 return "scalar", k
         self.scalars.append(node)
         return "scalar", len(self.scalars) - 1
@@ -251,8 +252,8 @@ class UpdateLoop:
                 return None
         elif not isinstance(node, (ast.BinOp, ast.UnaryOp, ast.Subscript)):
             return None
-        made = copy.copy(node)
-        for field, value in ast.iter_fields(node):
+        made = copied(node)
+        for field, value in iter_fields(node):
             if isinstance(value, list):
                 items = [self._same_for_all(x) for x in value]
                 if any(x is None for x in items):
@@ -292,7 +293,7 @@ class UpdateLoop:
                 given = self._operand(self._number(node.args[0]))
                 return self._emit(name, given, given)
             if isinstance(node.func, ast.Name) and node.func.id == "pow" and len(node.args) == 2:
-                power = ast.copy_location(ast.BinOp(node.args[0], ast.Pow(), node.args[1]), node)
+                power = copy_location(ast.BinOp(node.args[0], ast.Pow(), node.args[1]), node)
                 return self._binary(power, self._number(node.args[0]), self._number(node.args[1]))
         if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
             raise Unfit(node, f"{node.func.id if isinstance(node.func, ast.Name) else node.func.attr}() is called in it")
@@ -320,7 +321,7 @@ class UpdateLoop:
         if name is None:
             raise Unfit(node, "there is another operation than + - * / ** in it")
         if isinstance(left, ast.expr) and isinstance(right, ast.expr):
-            return ast.copy_location(ast.BinOp(left, node.op, right), node)
+            return copy_location(ast.BinOp(left, node.op, right), node)
         a, b = self._operand(left), self._operand(right)
         if name == "**" and (b[0] != "scalar" or a[0] == "scalar"):
             raise Unfit(node, "a power has another exponent for each parameter")
@@ -335,7 +336,7 @@ def _loaded(node: ast.expr) -> ast.expr:
     """The expression that reads a target."""
     if isinstance(getattr(node, "ctx", None), ast.Load):
         return node
-    node = copy.copy(node)
+    node = copied(node)
     node.ctx = ast.Load()  # type: ignore[attr-defined]  # a target has one
     return node
 

@@ -3,15 +3,14 @@
 Parts of the original are recognised as syntax trees. Each replacement is checked again when it runs (runtime.py),
 and what does not hold then runs as written.
 """
-import ast
-import copy
+import _ast as ast
 
 from .flow import Flow
 from .loss import extract_loss
 from .modules import user_modules
 from .names import exposed, find_place, is_fresh, may_be_seen, names_read, names_set, read_later
 from .optimizer import Unfit, UpdateLoop, sets_data, sets_data_outside, update_loops
-from .trees import canonical, walk
+from .trees import Transformer, canonical, copied, copy_location, fix_missing_locations, parse, walk
 from .value_class import HIDDEN, extra_methods, unfit_module
 
 #: Digests of the original's parts.
@@ -62,8 +61,8 @@ class Plan:
         used = {node.id for node in nodes if isinstance(node, ast.Name)}
         if used & HIDDEN:
             return f"it uses {min(used & HIDDEN)}(), so that the names it reads are not known"
-        stored = set().union(*map(names_set, body)) if body else set()
-        self.stored = stored
+        sets = [names_set(node) for node in body]
+        stored = self.stored = set().union(*sets)
         if shadowed := (stored & _NEEDED) - {"math"}:
             return f"it has another {min(shadowed)}"
         if any(isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names) for node in nodes):
@@ -84,7 +83,7 @@ class Plan:
         if why:
             return why
         skipped: set[ast.AST] = {item for item in node.body if isinstance(item, ast.FunctionDef) and item not in extra}
-        functions = self._functions(body)
+        functions = self._functions(body, sets)
         skipped.update(item for item, name in functions.items() if name != "gpt")
         replaced = {node for item in skipped for node in walk(item)}
         self.defined = [node for node in nodes if isinstance(node, ast.FunctionDef) and node not in replaced]
@@ -139,7 +138,7 @@ class Plan:
         calls = _MethodCalls(names, imported)
         for item in extra:
             if item.name in names:
-                moved = copy.copy(item)
+                moved = copied(item)
                 moved.name = names[item.name]
                 new.append(moved)
         self._replace(self.tree.body, node, new)
@@ -149,10 +148,9 @@ class Plan:
 
     # ---- functions and loops ----
 
-    def _functions(self, body: "list[ast.stmt]") -> "dict[ast.FunctionDef, str]":
-        """Functions that are the original's -> which."""
+    def _functions(self, body: "list[ast.stmt]", stored: "list[set[str]]") -> "dict[ast.FunctionDef, str]":
+        """Functions that are the original's -> which. stored: the names that each statement of the body sets."""
         found: dict[ast.FunctionDef, str] = {}
-        stored = [names_set(node) for node in body]
         for place, node in enumerate(body):
             if not isinstance(node, ast.FunctionDef) or node.decorator_list:
                 continue
@@ -246,7 +244,7 @@ class Plan:
                     and isinstance(node.func.value, ast.Name) and node.func.value.id == "random"
                     and len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)):  # fmt: skip
                 node.args.insert(0, node.func)
-                node.func = ast.copy_location(_parse(f"{RUNTIME}.shuffle", node).value, node.func)  # type: ignore[attr-defined]  # an Expr
+                node.func = copy_location(_parse(f"{RUNTIME}.shuffle", node).value, node.func)  # type: ignore[attr-defined]  # an Expr
 
     def _replace_update(self, loop: ast.For) -> None:
         """Let an optimizer loop be done for all parameters at once."""
@@ -272,7 +270,7 @@ class Plan:
         if not isinstance(update.over, ast.ListComp) and any(isinstance(n, ast.Call) for n in walk(update.over)):
             new.append(_parse("__microgpt_over__ = 0", loop))
             new[0].value = update.over  # type: ignore[attr-defined]  # an Assign
-            again = ast.copy_location(ast.Name("__microgpt_over__", ast.Load()), update.over)
+            again = copy_location(ast.Name("__microgpt_over__", ast.Load()), update.over)
             loop.iter = _Exchange(update.over, again).visit(loop.iter)
             update.over = again
         given = _parse(f"__microgpt_left__ = {RUNTIME}.update({len(self.updates)}, lambda: (0, [], [], None))", loop)
@@ -285,7 +283,7 @@ class Plan:
         if update.kept:
             test.orelse[0].body = [_parse(f"{', '.join(sorted(made & later))}, = __microgpt_left__", loop)]  # type: ignore[attr-defined]  # an If
         bodies, index, _ = place[-1]
-        bodies[index : index + 1] = [*new, ast.fix_missing_locations(given), test]
+        bodies[index : index + 1] = [*new, fix_missing_locations(given), test]
         self.updates.append(update)
         if sets_data(loop):
             self.done.append(what)
@@ -306,7 +304,7 @@ class Plan:
         body[index : index + 1] = new
 
 
-class _MethodCalls(ast.NodeTransformer):
+class _MethodCalls(Transformer):
     """x.tanh(...) becomes __microgpt_tanh__(x, ...), where tanh is a method that the script adds to Value."""
 
     def __init__(self, names: "dict[str, str]", imported: "set[str]") -> None:
@@ -319,17 +317,17 @@ class _MethodCalls(ast.NodeTransformer):
             return node
         if isinstance(function.value, ast.Name) and function.value.id in self.imported:
             return node
-        node.func = ast.copy_location(ast.Name(self.names[function.attr], ast.Load()), function)
+        node.func = copy_location(ast.Name(self.names[function.attr], ast.Load()), function)
         node.args.insert(0, function.value)
         return node
 
 
 def _parse(text: str, at: ast.AST) -> ast.stmt:
     """The statement, on the line of another."""
-    node = ast.parse(text).body[0]
+    node = parse(text).body[0]
     for child in walk(node):
         if "lineno" in child._attributes:
-            ast.copy_location(child, at)
+            copy_location(child, at)
     return node
 
 
@@ -346,12 +344,12 @@ def _with_twenty(node: ast.For) -> ast.For:
     call = node.iter
     if isinstance(call, ast.Call) and len(call.args) == 1 and not call.keywords and isinstance(call.args[0], ast.Constant):
         if type(call.args[0].value) is int:
-            node = copy.copy(node)
+            node = copied(node)
             node.iter = ast.Call(call.func, [ast.Constant(20)], [])
     return node
 
 
-class _Exchange(ast.NodeTransformer):
+class _Exchange(Transformer):
     """Puts one node in the place of another."""
 
     def __init__(self, old: ast.AST, new: ast.AST) -> None:

@@ -1,5 +1,5 @@
 """Whether a script's class Value may be replaced by ours, and whether Values may get into the user's other files."""
-import ast
+import _ast as ast
 
 from .names import within
 from .trees import canonical, walk, without_docstring

@@ -124,6 +124,18 @@ def test_a_failing_logarithm_in_the_loss(tmp_path):
     assert ours.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1]
 
 
+def test_the_analysis_needs_no_heavy_modules(tmp_path):
+    """What `ast`, `copy` and NumPy import takes longer than the script's training."""
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    code = ("import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+            "from microgpt.run import main; main(['--no-compile', 'script.py'])")  # fmt: skip
+    done = python(tmp_path, "-c", code)
+    loaded = done.stderr.splitlines()[-1].split()
+    assert "microgpt.core.value" in loaded and "microgpt.scripting.plan" in loaded
+    for heavy in ("ast", "copy", "enum", "inspect", "dataclasses", "typing", "numpy", "re", "hashlib", "microgpt.compiler"):
+        assert heavy not in loaded
+
+
 def test_a_script_called_microgpt(tmp_path):
     path = tmp_path / "microgpt.py"
     path.write_text(SCRIPT, encoding="utf-8")

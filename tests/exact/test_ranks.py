@@ -36,6 +36,7 @@ def test_every_rank_has_the_bits_of_one_process(tmp_path, ranks):
     tasks += [dict(docs=DOCS, settings=dict(s, num_steps=2), engine=engine) for engine in ("graph", "reference") for s in settings
               if s["n_embd"] == 8 and s["batch_size"] in (2, 5)]  # fmt: skip
     tasks += [dict(task, threads=2) for task in tasks if task["settings"]["n_embd"] == 72]
+    tasks += [dict(task, messages=True) for task in tasks if "engine" not in task]
     tasks += [dict(task, capacity=1) for task in tasks if task["settings"]["batch_size"] in (5, 9)]  # in rounds
     for task, found in zip(tasks, run_tasks(tmp_path, ranks, tasks)):
         assert found == (expected(task["settings"]),) * ranks, task
@@ -60,8 +61,9 @@ def test_a_run_resumes_on_any_number_of_ranks(tmp_path):
 @pytest.mark.slow
 def test_machines_of_a_job_may_have_other_instruction_sets(tmp_path):
     settings, others = dict(LARGE, num_steps=3, batch_size=5), simd_info()["supported"][:2]
-    (found,) = run_tasks(tmp_path, 3, [dict(docs=DOCS, settings=settings, capacity=1)], simd=others)
-    assert found == (expected(settings),) * 3
+    tasks = [dict(docs=DOCS, settings=settings), dict(docs=DOCS, settings=settings, capacity=1)]
+    for found in run_tasks(tmp_path, 3, tasks, simd=others):
+        assert found == (expected(settings),) * 3
 
 
 @pytest.mark.slow
@@ -76,6 +78,7 @@ def test_gradients_that_were_there_are_added_to(tmp_path, ranks):
         trainer.model.params[int(i)].grad = float.fromhex(value)
     whole = seen(trainer, trainer.run())
     tasks = [dict(docs=DOCS, settings=settings, grad=values, engine=engine) for engine in ENGINES]
+    tasks.append(dict(tasks[0], messages=True))
     for found in run_tasks(tmp_path, ranks, tasks):
         assert found == (whole,) * ranks
 

@@ -15,8 +15,9 @@ import pytest
 from conftest import ROOT
 
 MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "elementwise", "fused", "part",
-           "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "hooks", "calls",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "transfer", "fused", "part",
+           "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "twins", "stand_ins",
+           "hooks", "calls",
            "replay", "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That

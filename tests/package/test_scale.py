@@ -31,6 +31,13 @@ def test_what_more_ranks_cost():
     assert seconds(17, batch=16, **free) == seconds(16, batch=16, **free)  # a document is not divided
 
 
+def test_ranks_of_one_machine_divide_documents_and_the_update():
+    costs = {"wall": 0.1, "update": 0.02}
+    assert scale.predict_together(costs, 16, 1) == pytest.approx(0.1)
+    assert scale.predict_together(costs, 16, 2) == pytest.approx(0.05)
+    assert scale.predict_together(costs, 16, 3) == pytest.approx(6 / 16 * 0.08 + 0.02 / 3)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
 def test_it_measures_predicts_and_draws(command, tmp_path):
@@ -40,4 +47,4 @@ def test_it_measures_predicts_and_draws(command, tmp_path):
     assert set(found["jobs"]) == {"1", "2", "3"} and set(found["speedups"]) == set(scale.CASES)
     assert all(job["wall"] > 0 for job in found["jobs"].values()) and found["machine"]["processor"]
     assert (tmp_path / "scale.svg").read_text(encoding="utf-8").startswith("<?xml")
-    assert "2 ranks: " in done.stdout
+    assert "2 ranks: " in done.stdout and "2 ranks by messages: " in done.stdout

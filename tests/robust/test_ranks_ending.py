@@ -18,10 +18,10 @@ SETTINGS = dict(n_embd=8, n_head=2, n_layer=1, block_size=5, num_steps=6, batch_
 TRAIN = ["-m", "microgpt.train", "--mpi", "--batch-size", "4", "--n-embd", "8"]
 
 
-@pytest.mark.parametrize("engine", ["fused", "graph"])
-def test_what_ends_the_run_of_one_rank_ends_that_of_all(tmp_path, engine):
+@pytest.mark.parametrize("engine, messages", [("fused", False), ("fused", True), ("graph", False)])
+def test_what_ends_the_run_of_one_rank_ends_that_of_all(tmp_path, engine, messages):
     """A callback of rank 0 stops, or raises; a model diverges; and then the same ranks train on."""
-    common = dict(docs=DOCS, settings=SETTINGS, engine=engine)
+    common = dict(docs=DOCS, settings=SETTINGS, engine=engine, messages=messages)
     tasks = [dict(common, stop=[2]), dict(common, stop=[3, "disk full"]), dict(common, scale=2000.0),
              dict(common, stop=[2], again=2)]  # fmt: skip
     stopped, raised, diverged, again = run_tasks(tmp_path, 3, tasks)
@@ -47,10 +47,11 @@ def test_ranks_that_disagree_are_told_so(tmp_path):
         assert rate[rank]["step"] == seed[rank]["step"] == 0
 
 
+@pytest.mark.parametrize("messages", [False, True])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_interrupt_on_any_rank_ends_the_run_of_all(tmp_path, rank):
+def test_an_interrupt_on_any_rank_ends_the_run_of_all(tmp_path, rank, messages):
     settings = dict(SETTINGS, num_steps=10**6)
-    found = run_tasks(tmp_path, 2, [dict(docs=DOCS, settings=settings, interrupt=rank, again=3)])[0]
+    found = run_tasks(tmp_path, 2, [dict(docs=DOCS, settings=settings, interrupt=rank, again=3, messages=messages)])[0]
     assert [f["error"].split(":")[0] for f in found] == ["KeyboardInterrupt"] * 2
     assert found[0]["step"] == found[1]["step"] > 0
     assert found[0]["params"] == found[1]["params"] and found[0]["again"] == found[1]["again"]
@@ -93,6 +94,8 @@ def test_an_interrupted_rank_does_not_wait_for_one_that_never_comes():
 BREAKS = """
 from mpi4py import MPI
 from microgpt import Trainer
+from microgpt.distributed import crew
+crew.SHARES_MEMORY = False
 trainer = Trainer(["emma", "ava"], comm=MPI.COMM_WORLD, batch_size=2)
 
 def fail(chunk):
@@ -108,6 +111,87 @@ def test_a_rank_that_fails_where_the_others_wait_for_it_ends_the_job():
     done = run_ranks(3, "-c", BREAKS, timeout=30)
     assert done.returncode != 0
     assert "left the others, so all end: MemoryError: in the middle of a step" in done.stderr
+
+
+STOPS = """
+import os, signal, sys, threading
+from mpi4py import MPI
+from microgpt import Callback, Checkpointer, Trainer
+trainer = Trainer(["emma", "olivia", "ava", "isabella", "sophia"], comm=MPI.COMM_WORLD, batch_size=3, num_steps=10**6)
+
+class Stop(Callback):
+    every = 1
+
+    def on_check(self, trainer, record):
+        if trainer.step_index == 50:
+            MPI.COMM_WORLD.send(None, 1)
+            for seconds in (0.5, 1.5):
+                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+if MPI.COMM_WORLD.Get_rank():
+    def stop():
+        MPI.COMM_WORLD.recv(source=0)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    threading.Thread(target=stop, daemon=True).start()
+trainer.run(callbacks=[Stop(), Checkpointer("run.safetensors")])
+"""
+
+
+def test_a_rank_whose_neighbour_has_stopped_saves_a_whole_step(tmp_path):
+    """The other rank does not even run; in the memory that both share, its part of a step is missing."""
+    with subprocess.Popen(mpiexec(2, "-c", STOPS), stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path) as process:
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert "left the others, so all end: KeyboardInterrupt" in err, err
+    saved = Trainer.load(tmp_path / "run.safetensors")
+    twin = Trainer(["emma", "olivia", "ava", "isabella", "sophia"], batch_size=3, num_steps=10**6)
+    twin.run(saved.step_index)
+    assert saved.step_index >= 50 and digest(saved.parameters) == digest(twin.parameters)
+    assert digest(saved.adam.m) == digest(twin.adam.m)
+
+
+NEVER_ENDS = """
+import os, signal, threading, time
+from mpi4py import MPI
+from microgpt import Trainer
+from microgpt.distributed import ranks
+ranks.PATIENCE = 0.3
+trainer = Trainer(["emma", "ava"], comm=MPI.COMM_WORLD, batch_size=2, num_steps=100)
+losses = trainer.run(3)
+own = trainer._ranks
+if not MPI.COMM_WORLD.Get_rank():
+    def train(docs, tokenizer, losses, batch_size):  # as if another rank did not end the update of the third step
+        own.engine.adam.step_index += 2
+        losses += [1.0, 2.0]
+        time.sleep(100)
+
+    own.crew.train, own._abort = train, lambda error: None
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    before = bytes(trainer.parameters)
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        print(trainer.step_index, trainer.last_losses == [], bytes(trainer.parameters) == before, flush=True)
+    MPI.COMM_WORLD.Abort(7)
+trainer.run()
+"""
+
+
+def test_a_rank_that_waits_for_an_update_in_vain_goes_back(tmp_path):
+    done = run_ranks(2, "-c", NEVER_ENDS, timeout=60)
+    assert done.stdout.split() == ["3", "True", "True"], done
+
+
+def test_memory_that_there_is_no_room_for_is_not_shared(tmp_path):
+    code = ("import errno, os; from mpi4py import MPI; from microgpt import Trainer\n"
+            "def write(*arguments): raise OSError(errno.ENOSPC, 'no space')\n"
+            "trainer = Trainer(['emma', 'ava'], comm=MPI.COMM_WORLD, batch_size=2, num_steps=2); real, os.write = os.write, write\n"
+            "losses = trainer.run(); os.write = real\n"
+            "print(trainer._ranks.crew, losses == Trainer(['emma', 'ava'], batch_size=2, num_steps=2).run())\n")  # fmt: skip
+    done = run_ranks(2, "-c", code)
+    assert done.stdout.count("None") == done.stdout.count("True") == 2, done  # the lines of two ranks, perhaps in each other
 
 
 def test_objects_that_are_no_communicator():

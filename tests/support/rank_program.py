@@ -10,6 +10,7 @@ from mpi4py import MPI
 from mpi_jobs import digest
 
 from microgpt import Callback, Trainer
+from microgpt.distributed import crew
 
 
 class StopAfter(Callback):
@@ -36,6 +37,7 @@ def run(task, comm):
     rank, settings = comm.Get_rank(), dict(task.get("settings", {}))
     settings.update(task.get("rank_settings", {}).get(str(rank), {}))
     engine, found = task.get("engine", "fused"), {}
+    crew.SHARES_MEMORY = "capacity" not in task and not task.get("messages")
     try:
         if "load" in task:
             trainer = Trainer.load(task["load"], task["docs"], engine, comm=comm)

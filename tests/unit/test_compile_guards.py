@@ -256,6 +256,31 @@ def proxy_of_a_dict():
     return lambda xs: W * proxy["a"] * xs[0], lambda: k.__setitem__("a", 5.0)
 
 
+def views_of_a_dict():
+    k = {"a": 2.0}
+    values, items = k.values(), k.items()
+
+    def f(xs):
+        r = W
+        for v in values:
+            r = r * v
+        return r * len(items) * xs[0]
+
+    return f, lambda: k.__setitem__("b", 5.0)
+
+
+def containers_of_the_library():
+    chain, rows, table = collections.ChainMap({}, {"a": 2.0}), collections.UserList([2.0]), collections.UserDict(a=2.0)
+
+    def f(xs):
+        r = W * chain["a"] * len(rows) * table["a"]
+        for v in rows:
+            r = r * v
+        return r * (2.0 if 5.0 in list(rows) else 1.0) * xs[0]
+
+    return f, lambda: (rows.append(5.0), table.update(a=3.0), chain.update(a=3.0))
+
+
 def set_of_ints():
     k = {1, 2}
     return lambda xs: W * (2.0 if 3 in k else 1.0) * xs[0], lambda: k.add(3)
@@ -563,7 +588,8 @@ COMPILED = [defaults, keyword_defaults, keyword_defaults_in_place, defaults_of_a
             value_in_a_list, values_that_change_places, value_in_a_matrix, row_of_a_matrix_in_a_dict, list_in_a_tuple,
             int_key_of_a_dict, tuple_key_of_a_dict, new_entry_of_a_dict, entry_that_get_missed, entry_that_is_made_later,
             entry_that_in_asks_for, length_of_a_dict, dict_as_keywords, dict_in_a_dict, copy_of_a_dict, equal_dicts,
-            text_of_a_list, getitem_by_name, proxy_of_a_dict, set_of_ints, queue, array_of_numpy, sum_of_an_array,
+            text_of_a_list, getitem_by_name, proxy_of_a_dict, views_of_a_dict,
+            containers_of_the_library, set_of_ints, queue, array_of_numpy, sum_of_an_array,
             transposed_array, array_of_python, list_of_an_object, attribute_of_a_class, attribute_of_a_base,
             attribute_of_a_class_hidden, attribute_made_later, slot, method_of_a_class, method_hidden, static_and_class_methods,
             method_of_a_base, replaced_property, replaced_call, class_of_an_object, attributes_by_name, getters,

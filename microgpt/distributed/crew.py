@@ -1,0 +1,109 @@
+"""Ranks that are all on one machine: they take steps together in memory that all of them see, without messages.
+
+Each rank takes the next document of the batch as soon as it has done one, adds to the same gradients, in the order of the
+documents, and updates its share of the parameters: see csrc/fused/crew.c. What needs words, an error or the end of a run,
+goes through `Ranks`.
+"""
+import mmap
+import os
+import tempfile
+
+from mpi4py import MPI
+
+from ..core.fused import CrewStopped
+from ..engines import Fused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ..data import Tokenizer
+
+__all__ = ["Crew", "CrewStopped", "crew_of"]
+
+#: Whether ranks of one machine share memory; tests of messages turn it off, on all ranks.
+SHARES_MEMORY = True
+
+#: Where files are memory, on Linux.
+_MEMORY_FOLDER = "/dev/shm"
+
+
+def crew_of(engine: "Any", comm: "Any", batch_size: int) -> "Crew | None":
+    """Return the crew of all ranks of comm, which all call this; None if they do not share memory, or the engine has no use for it."""
+    if not SHARES_MEMORY or not isinstance(engine, Fused):
+        return None
+    on_this_machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    together = on_this_machine.Get_size() == comm.Get_size()
+    on_this_machine.Free()
+    memory = _shared(comm, engine.kernels.crew_bytes(batch_size)) if together else None
+    return None if memory is None else Crew(engine, comm, memory)
+
+
+def _shared(comm: "Any", size: int) -> "mmap.mmap | None":
+    """Return memory of so many bytes that all ranks of comm see; None if one of them gets none. It is free when none needs it."""
+    file, path, found = None, None, None
+    try:
+        if comm.Get_rank() == 0:
+            file, path = _new_file(size)
+        path = comm.bcast(path)
+        if path is not None:
+            try:
+                with open(path, "r+b") as opened:
+                    found = mmap.mmap(opened.fileno(), size)
+            except (OSError, ValueError):
+                pass
+        return found if all(comm.allgather(found is not None)) else None
+    finally:
+        if file is not None:
+            os.close(file)
+            os.unlink(path)  # type: ignore[arg-type]  # the file has a path; it is gone, the memory stays
+
+
+def _new_file(size: int) -> "tuple[int | None, str | None]":
+    """Return the descriptor and path of a new file of zeros; None if there is no room for it."""
+    try:
+        file, path = tempfile.mkstemp(prefix="microgpt-", dir=_MEMORY_FOLDER if os.path.isdir(_MEMORY_FOLDER) else None)
+    except OSError:
+        return None, None
+    try:
+        zeros = bytes(min(size, 1 << 20))
+        for first in range(0, size, len(zeros)):  # a file with holes would be a crash later, where there is no room
+            os.write(file, zeros[: size - first])
+        return file, path
+    except OSError:
+        os.close(file)
+        os.unlink(path)
+        return None, None
+
+
+class Crew:
+    """The ranks of one machine, as one of them sees them."""
+
+    def __init__(self, engine: Fused, comm: "Any", memory: "mmap.mmap") -> None:
+        self.engine, self.rank, self.size, self.memory = engine, comm.Get_rank(), comm.Get_size(), memory
+
+    def join(self, batch_size: int, check: "Callable[[], None]") -> None:
+        """Share this rank's state. Once all ranks have, each may train. check: see `FusedEngine.join_crew`."""
+        engine = self.engine
+        engine.kernels.join_crew(self.memory, self.rank, self.size, batch_size, engine.adam, check)
+
+    def leave(self) -> None:
+        """End what the other ranks do together with this one."""
+        self.engine.kernels.leave_crew()
+
+    def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int) -> None:
+        """Train as `Engine.train` does, together. Raises CrewStopped if another rank has failed or left.
+
+        The engine's state is that after the last whole step, however it ends.
+        """
+        engine = self.engine
+        try:
+            engine.train(docs, tokenizer, losses, batch_size)
+        except CrewStopped:
+            raise
+        except BaseException:
+            engine.kernels.stop_crew()
+            raise
+        finally:
+            engine.kernels.read_crew(engine.adam)
