@@ -828,6 +828,17 @@ def test_equal_numbers_are_the_same():
     assert only(compiled).traced == 1
 
 
+def test_dicts_that_hold_each_other():
+    nodes = [{"w": Value(float(i)), "near": []} for i in range(5)]
+    for node in nodes:
+        node["near"].extend(other for other in nodes if other is not node)
+    compiled = microgpt.compile(lambda xs: sum(node["w"] * xs[0] for node in nodes[0]["near"]), fallback="error")
+    for _ in range(4):
+        assert compiled([2.0]).data == 20.0
+    nodes[3]["w"] = Value(13.0)
+    assert compiled([2.0]).data == 40.0
+
+
 def test_length_of_a_list_is_the_true_one():
     class Items(list):
         def __len__(self):
