@@ -12,12 +12,13 @@ A guard is a tuple (kind, holder, name, value):
     cached          a function that keeps its results, arguments, the result
     list, items     a list; a set or deque: its name, its items
     keys, entries   a dict, its name, its keys; or its keys and values
-    bytes           an array, its name, its memory
+    bytes           an array, its name, its format, shape and memory
 """
 from collections import OrderedDict, deque
 from types import BuiltinFunctionType, MethodType
 
 cimport cython
+from cpython.buffer cimport PyBuffer_IsContiguous
 from cpython.dict cimport PyDict_CheckExact, PyDict_GetItem, PyDict_Next, PyDict_Size
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
@@ -50,6 +51,7 @@ cdef enum:  # how many lists ahead of the one that is compared: they and their i
     ITEMS_AHEAD = 6
 
 cdef extern from "Python.h":
+    Py_buffer *PyMemoryView_GET_BUFFER(object view)
     PyObject **PySequence_Fast_ITEMS(object sequence)
     Py_ssize_t Py_SIZE(object sequence)  # the true one, whatever a subclass says of its length
     PyObject *PyFunction_GetCode(object function)  # borrowed
@@ -140,9 +142,22 @@ def items_of(x):
 
 
 def bytes_of(x):
-    """The memory of an array."""
+    """The format, shape and memory of an array."""
     with memoryview(x) as view:
-        return view.tobytes()
+        return view.format, view.shape, view.tobytes()
+
+
+cdef bint same_bytes(object x, tuple then):
+    """Whether an array is as it was; its memory is not copied if it is in one piece."""
+    cdef Py_buffer *buffer
+    cdef bytes memory = then[2]
+    with memoryview(x) as view:
+        if view.format != then[0] or view.shape != then[1]:
+            return False
+        buffer = PyMemoryView_GET_BUFFER(view)
+        if not PyBuffer_IsContiguous(buffer, c"C"):
+            return view.tobytes() == memory
+        return buffer.len == len(memory) and memcmp(buffer.buf, <const char *>memory, buffer.len) == 0
 
 
 cdef bint is_there(PyObject *found, object value):
@@ -180,7 +195,7 @@ cdef bint guard_holds(Guard *guard):
         elif kind == OF_ITEMS:
             now = items_of(holder)
         elif kind == OF_BYTES:
-            now = bytes_of(holder)
+            return same_bytes(holder, <tuple>value)
         elif kind == OF_SUBSCRIPT:
             now = holder[<object>guard.name]
         else:

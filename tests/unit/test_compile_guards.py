@@ -306,6 +306,11 @@ def transposed_array():
     return lambda xs: W * float(k.T[0, 0]) * k.shape[0] * xs[0], lambda: k.__setitem__((0, 0), 5.0)
 
 
+def shape_of_an_array():
+    k = numpy.array([2.0, 3.0])
+    return lambda xs: W * len(k) * xs[0], lambda: k.resize((1, 2), refcheck=False)
+
+
 def array_of_python():
     k = array.array("d", [2.0, 3.0])
     return lambda xs: W * k[0] * xs[0], lambda: k.__setitem__(0, 5.0)
@@ -590,7 +595,7 @@ COMPILED = [defaults, keyword_defaults, keyword_defaults_in_place, defaults_of_a
             entry_that_in_asks_for, length_of_a_dict, dict_as_keywords, dict_in_a_dict, copy_of_a_dict, equal_dicts,
             text_of_a_list, getitem_by_name, proxy_of_a_dict, views_of_a_dict,
             containers_of_the_library, set_of_ints, queue, array_of_numpy, sum_of_an_array,
-            transposed_array, array_of_python, list_of_an_object, attribute_of_a_class, attribute_of_a_base,
+            transposed_array, shape_of_an_array, array_of_python, list_of_an_object, attribute_of_a_class, attribute_of_a_base,
             attribute_of_a_class_hidden, attribute_made_later, slot, method_of_a_class, method_hidden, static_and_class_methods,
             method_of_a_base, replaced_property, replaced_call, class_of_an_object, attributes_by_name, getters,
             keywords_of_a_partial, partial_itself, builtin_hidden_by_a_global, global_made_later, global_deleted,
