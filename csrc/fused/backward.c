@@ -117,7 +117,7 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
         const mg_status status = mg_weight_gradient_active(e, in, fc1, b, layer, panel, poll);
         if (status) return status;
     }
-    return e->ws.kept ? MG_OK : mg_update_matrix(e, in, fc1);
+    return MG_OK;
 }
 
 static void backward_norm(const mg_engine *e, mg_panels some, int64_t norm, const double *x, const double *dout,
@@ -298,7 +298,6 @@ mg_status mg_backward(mg_engine *e, const mg_backward_args *in)
 
     memset(d->dx0, 0, (size_t)(positions * n_embd) * sizeof *d->dx0);
     backward_norm(e, (mg_panels){0, panels}, 0, act->x0, d->dx, d->dx0);
-    if (e->ws.kept) return MG_OK;
-    mg_embedding_gradient(e, in->grad);
-    return in->update ? mg_update_embeddings(e, in) : MG_OK;
+    if (!e->ws.kept) mg_embedding_gradient(e, in->grad);
+    return MG_OK;
 }
