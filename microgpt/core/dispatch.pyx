@@ -69,18 +69,19 @@ cdef class Entry:
         return None if i < 0 else self.watched.watched[i]
 
 
-cdef unsigned long plain_thread = 0  # the thread that runs a function as written to compare with, inner ones included
+cdef set plain_threads = set()  # those that run a function as written to compare with, inner ones included
 
 
 def plainly(function, arguments):
     """function(*arguments) with all compiled functions in it as they are written."""
-    global plain_thread
-    cdef unsigned long before = plain_thread
-    plain_thread = PyThread_get_thread_ident()
+    cdef object thread = PyThread_get_thread_ident()
+    if thread in plain_threads:
+        return function(*arguments)
     try:
+        plain_threads.add(thread)
         return function(*arguments)
     finally:
-        plain_thread = before
+        plain_threads.discard(thread)
 
 
 cdef class Dispatcher:
@@ -105,7 +106,7 @@ cdef class Dispatcher:
         cdef list values = [] if self.with_grad else None
         if tracing_here():
             return self.traced_call(arguments, named)
-        if plain_thread != 0 and plain_thread == PyThread_get_thread_ident():
+        if plain_threads and PyThread_get_thread_ident() in plain_threads:
             return self.function(*arguments, **named)
         if named:
             positional = self.positional(arguments, named)

@@ -38,11 +38,7 @@ cdef extern from *:
 
     static int mg_list_is(PyObject *list, PyObject **items, Py_ssize_t n) /* whether it has these n items */
     {
-        PyObject **now = ((PyListObject *)list)->ob_item;
-        size_t differ = 0;
-        if (Py_SIZE(list) != n) return 0;
-        for (Py_ssize_t i = 0; i < n; i++) differ |= (size_t)now[i] ^ (size_t)items[i];
-        return differ == 0;
+        return Py_SIZE(list) == n && (n == 0 || memcmp(((PyListObject *)list)->ob_item, items, n * sizeof *items) == 0);
     }
     """
     void mg_fetch_list(PyObject *x) noexcept nogil
@@ -55,6 +51,7 @@ cdef enum:  # how many lists ahead of the one that is compared: they and their i
 
 cdef extern from "Python.h":
     PyObject **PySequence_Fast_ITEMS(object sequence)
+    Py_ssize_t Py_SIZE(object sequence)  # the true one, whatever a subclass says of its length
     PyObject *PyFunction_GetCode(object function)  # borrowed
     PyObject *PyFunction_GetDefaults(object function)  # borrowed, NULL for none
     PyObject *PyFunction_GetKwDefaults(object function)
@@ -193,13 +190,14 @@ cdef bint guard_holds(Guard *guard):
     return same_value(now, value)
 
 
-cdef object key_in(object holder, object name):
-    """A dict's own key, which is found faster than one that is equal."""
-    if type(name) is str and name in holder:
-        for key in holder:
-            if type(key) is str and key == name:
-                return key
-    return name
+cdef object key_in(dict holder, object name, dict known):
+    """A dict's own key, which is found faster than one that is equal. known: id of a dict -> its keys by themselves."""
+    if type(name) is not str:
+        return name
+    keys = known.get(id(holder))
+    if keys is None:
+        keys = known[id(holder)] = {key: key for key in dict.keys(holder) if type(key) is str}
+    return keys.get(name, name)
 
 
 cdef Py_ssize_t first_changed(const ListGuard *lists, Py_ssize_t i, Py_ssize_t count) noexcept nogil:
@@ -221,7 +219,8 @@ cdef class Guards:
     def __cinit__(self, tuple guards=()):
         cdef Py_ssize_t i, n = 0, at = 0
         guards = tuple([guard for guard in guards if guard[0] != "list"] + [guard for guard in guards if guard[0] == "list"])
-        guards = tuple([(kind, holder, key_in(holder, name) if kind == "item" or kind == "global" else name, value)
+        known = {}
+        guards = tuple([(kind, holder, key_in(holder, name, known) if kind == "item" or kind == "global" else name, value)
                         for kind, holder, name, value in guards])
         for guard in guards:
             if KINDS[guard[0]] in (OF_LIST, OF_KEYS, OF_ENTRIES):
@@ -268,8 +267,8 @@ cdef class Guards:
             if i == self.n_lists:
                 return -1
             listed = <object>self.lists[i].list
-            if len(listed) != self.lists[i].n or not same_items(PySequence_Fast_ITEMS(listed), self.lists[i].items,
-                                                                self.lists[i].n):
+            if Py_SIZE(listed) != self.lists[i].n or not same_items(PySequence_Fast_ITEMS(listed), self.lists[i].items,
+                                                                    self.lists[i].n):
                 return self.n_watches + i
             i += 1
 

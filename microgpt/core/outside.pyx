@@ -45,25 +45,28 @@ def add_root(name, x):
     cdef Recorder trace = current()
     trace.roots.append((name, x))
     if not trace.careful:
-        check_items(x, trace, 0)
+        check_items(x)
 
 
-cdef int check_items(object x, Recorder trace, int depth) except -1:
+cdef int check_items(object x) except -1:
     """Begin again if there are objects of users' classes with methods that are not recorded."""
-    if isinstance(x, dict):
-        items = list(dict.values(x))
-    elif isinstance(x, list):
-        items = <list>x
-    elif isinstance(x, (tuple, set, frozenset, deque)):
-        items = list(x)
-    else:
-        check_class(type(x))
-        return 0
-    if depth > 50:
-        return 0
-    for item in items:
-        if type(item) is not Value and not cannot_change(item):
-            check_items(item, trace, depth + 1)
+    cdef list todo = [x]
+    cdef set seen = set()
+    while todo:
+        x = todo.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, dict):
+            items = list(dict.values(x))
+        elif isinstance(x, list):
+            items = <list>x
+        elif isinstance(x, (tuple, set, frozenset, deque)):
+            items = list(x)
+        else:
+            check_class(type(x))
+            continue
+        todo.extend([item for item in items if type(item) is not Value and not cannot_change(item)])
     return 0
 
 

@@ -272,6 +272,10 @@ class Inference:
         return self.rng if seed is None else self._sampler.engine.seeded(whole_number("seed", seed))
 
 
+for _method in [x for x in vars(Inference).values() if callable(x)]:  # Python's messages name what users call: Trainer.sample()
+    _method.__qualname__, _method.__module__ = f"Trainer.{_method.__name__}", __package__
+
+
 def _text(name: str, value: str) -> str:
     """Return value as a plain str, whatever subclass of it (numpy.str_) it is."""
     if not isinstance(value, str):

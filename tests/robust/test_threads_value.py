@@ -11,12 +11,48 @@ from graphs import bits
 import microgpt
 from microgpt import GPT, document_loss, reference
 from microgpt.core.audit import audits, tape_state
+from microgpt.core.dispatch import plainly
 from microgpt.core.value import Value
 
 
 def together(*functions):
     for error in in_threads(*functions):
         raise error
+
+
+def test_comparing_in_two_threads_at_once_leaves_neither_of_them_plain():
+    """The first to begin is the first to end: what the other remembers of it must not come back."""
+    compiled, x = microgpt.compile(lambda x: x * x), Value(3.0)
+    for _ in range(2):
+        compiled(x)
+    (entry,) = compiled.entries.values()
+    first_began, second_began, first_ended, second_ended = [threading.Event() for _ in range(4)]
+
+    def first():
+        def as_written():
+            first_began.set()
+            assert second_began.wait(60)
+            compiled(x)
+
+        plainly(as_written, ())
+        assert entry.replays == 0
+        first_ended.set()
+        assert second_ended.wait(60)
+        compiled(x)
+        assert entry.replays == 1
+
+    def second():
+        def as_written():
+            second_began.set()
+            assert first_ended.wait(60)
+            compiled(x)
+
+        assert first_began.wait(60)
+        plainly(as_written, ())
+        assert entry.replays == 0
+        second_ended.set()
+
+    together(first, second)
 
 
 @pytest.mark.slow

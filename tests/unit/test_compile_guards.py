@@ -828,6 +828,37 @@ def test_equal_numbers_are_the_same():
     assert only(compiled).traced == 1
 
 
+def test_dicts_that_hold_each_other():
+    nodes = [{"w": Value(float(i)), "near": []} for i in range(5)]
+    for node in nodes:
+        node["near"].extend(other for other in nodes if other is not node)
+    compiled = microgpt.compile(lambda xs: sum(node["w"] * xs[0] for node in nodes[0]["near"]), fallback="error")
+    for _ in range(4):
+        assert compiled([2.0]).data == 20.0
+    nodes[3]["w"] = Value(13.0)
+    assert compiled([2.0]).data == 40.0
+
+
+def test_length_of_a_list_is_the_true_one():
+    class Items(list):
+        def __len__(self):
+            return 3
+
+    items = Items([Value(1.0), Value(2.0), Value(4.0)])
+
+    def f(xs):
+        total = W * xs[0]
+        for x in items:
+            total = total + x
+        return total
+
+    compiled = microgpt.compile(f)
+    for _ in range(4):
+        assert compiled([1.0]).data == 10.0
+    list.pop(items)
+    assert compiled([1.0]).data == f([1.0]).data == 6.0
+
+
 def test_leaves_of_a_model_are_compared_by_what_they_are():
     model = GPT(5, n_embd=4, n_head=2, block_size=3)
     compiled = microgpt.compile(lambda xs: sum(a * b for a, b in zip(model.state_dict["wte"][1], xs)), fallback="error")

@@ -76,6 +76,14 @@ def test_generation_is_lazy_and_its_arguments_are_checked_at_once(trainer):
         trainer.generate("XX")
 
 
+@pytest.mark.parametrize("name", ["sample", "sample_one", "generate", "position_losses", "stream", "exclusively"])
+def test_errors_of_calls_name_the_trainer(name):
+    method = getattr(Trainer, name)
+    with pytest.raises(TypeError, match=rf"^Trainer\.{name}\(\) got an unexpected keyword argument 'warmth'"):
+        method(None, warmth=1)
+    assert pickle.loads(pickle.dumps(method)) is method
+
+
 def test_top_k_of_one_is_the_most_probable(trainer):
     text = ""
     written = trainer.sample(1, top_k=1, seed=9)[0]
