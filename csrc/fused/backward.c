@@ -120,7 +120,7 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
         if (status) return status;
     }
     mg_end_turn(in->turns, mg_turn_of(fc1));
-    return e->ws.kept ? MG_OK : mg_update_matrix(e, in, fc1);
+    return MG_OK;
 }
 
 static void backward_norm(const mg_engine *e, mg_panels some, int64_t norm, const double *x, const double *dout,
@@ -306,5 +306,5 @@ mg_status mg_backward(mg_engine *e, const mg_backward_args *in)
     if (status) return status;
     mg_embedding_gradient(e, in->grad);
     mg_end_turn(in->turns, mg_turn_of_embeddings(&e->config));
-    return in->update ? mg_update_embeddings(e, in) : MG_OK;
+    return MG_OK;
 }

@@ -97,7 +97,7 @@ static mg_engine copy_of(const mg_engine *e, int keeps_products)
     copy.ws = (mg_workspace){.keeps_products = keeps_products};
     copy.pool = copy.team = NULL;
     copy.members = copy.workers = NULL;
-    copy.snapshot = NULL;
+    copy.snapshot = copy.dw_chunk = NULL;
     copy.decoder = NULL;
     return copy;
 }
@@ -113,7 +113,7 @@ mg_status mg_reserve_workers(mg_engine *e)
     return MG_OK;
 }
 
-static mg_status reserve_members(mg_engine *e, int64_t count)
+mg_status mg_batch_reserve(mg_engine *e, int64_t count)
 {
     const mg_status status = reserve_passing(e);
     if (status) return status;
@@ -172,7 +172,7 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
                              const mg_batch_slices *slices, mg_poll *poll, double *losses)
 {
     const int64_t threads = mg_pool_threads(pool), count = end - first;
-    mg_status status = reserve_members(e, count);
+    mg_status status = mg_batch_reserve(e, count);
     if (status) return status;
     mg_take_magnitudes(e, params);
     for (int64_t i = 0; i < count; i++) e->members[i].complete = 0;
@@ -201,10 +201,14 @@ mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, d
         const mg_engine *member = &e->members[d];
         status = mg_pool_wait(e->pool, &member->complete, poll);
         if (status) break;
-        if (slice->matrix.which < 0)
+        if (slice->matrix.which < 0) {
             mg_embedding_gradient(member, grad);
-        else
-            status = mg_kept_gradient(member, &slice->matrix, slice->first, slice->end, grad, index_scratch, poll);
+        } else {
+            const mg_matrix *matrix = &slice->matrix;
+            mg_prefetch_kept(member, matrix);
+            status = mg_kept_gradient(member, matrix, slice->first, slice->end,
+                                      grad + matrix->at + slice->first * matrix->nin, index_scratch, poll);
+        }
     }
     return status;
 }
@@ -230,7 +234,7 @@ mg_status mg_position_losses_of(mg_engine *e, const double *params, const int32_
                                 int64_t documents, mg_poll *poll, double *losses)
 {
     evaluation a = {e, params, tokens, starts, losses};
-    mg_status status = reserve_members(e, mg_pool_threads(e->pool));
+    mg_status status = mg_batch_reserve(e, mg_pool_threads(e->pool));
     if (status) return status;
     mg_take_magnitudes(e, params);
     status = mg_pool_run(e->pool, do_losses, &a, documents, poll);

@@ -19,6 +19,10 @@ mg_status mg_batch_prepare(mg_engine *e);
 /* e->workers for all threads of e->pool but the first. MG_OK or MG_NO_MEMORY. */
 mg_status mg_reserve_workers(mg_engine *e);
 
+/* So many members at least, as e is, but for what is e's own; and what passes of each thread's documents. MG_OK or
+ * MG_NO_MEMORY. */
+mg_status mg_batch_reserve(mg_engine *e, int64_t count);
+
 /* Loss and backward pass of one document of a batch, tokens from start[0] to start[1] - 1. seed: the gradient of its loss.
  * Statuses of mg_document_loss and mg_backward. */
 mg_status mg_batch_document(mg_engine *e, const mg_backward_args *in, const int32_t *tokens, const int64_t *start,

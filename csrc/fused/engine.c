@@ -56,6 +56,7 @@ void mg_engine_free(mg_engine *e)
     free(e->fc2_magnitude);
     mg_workspace_free(&e->ws);
     free(e->snapshot);
+    free(e->dw_chunk);
     free(e->decoder);
     for (int64_t i = 0; i < e->members_capacity; i++) mg_workspace_free(&e->members[i].ws);
     free(e->members);
@@ -105,6 +106,7 @@ void mg_forget_magnitudes(const mg_engine *e)
 int64_t mg_engine_sparse_layers(const mg_engine *e)
 {
     int64_t count = 0;
+    if (!e->ws.capacity && e->members) e = e->members;
     for (int64_t l = 0; e->ws.capacity && l < e->config.n_layer; l++) count += e->ws.act.layers[l].skip_inactive;
     return count;
 }

@@ -38,6 +38,9 @@ struct mg_engine {
     struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
     int64_t num_slices;
     int64_t processes; /* that share each batch: slices depend on them, not on threads (part.c); 0: this one alone */
+    /* Rows of a gradient on their way to Adam, [mg_dw_chunk_size]. All +0.0 between uses: Adam leaves it so. NULL until
+     * needed. */
+    double *dw_chunk;
     /* Parameters and moments, [3][num_params], for a rollback; NULL until mg_train needs it. */
     double *snapshot;
     /* The state of decode.c, one block of memory; NULL until something is sampled. */

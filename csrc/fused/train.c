@@ -1,22 +1,16 @@
 /* The training loop: documents in, losses out (microgpt.py, "Repeat in sequence").
  *
- * There are two ways to take a step. Careful: find out before Adam whether it may fail, and if so copy what it changes.
- * Optimistic: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps carefully.
- * Clipping and weight decay are passes of their own, of careful steps only.
+ * There are three ways to take a step. Careful: find out before Adam whether it may fail, and if so copy what it changes.
+ * Optimistic, for small models: take a snapshot once and do not check; on failure go back to the snapshot and repeat the steps
+ * carefully. By matrix, for large ones: by_matrix.h. Clipping and weight decay are passes of their own, of careful steps only.
  */
 #include <math.h>
 #include <stdlib.h>
 
-#include "fused/run.h"
+#include "fused/by_matrix.h"
 
-/* A snapshot pays from this number of steps in one call on, and up to this number of parameters: 24 MB. */
-enum { MG_MIN_STEPS_FOR_SNAPSHOT = 16, MG_MAX_SNAPSHOT_PARAMS = 1 << 20 };
-
-/* From this number of parameters on, Adam follows matrix by matrix. Below, all of them stay in cache until the backward
- * pass is done. (tools/targets.py sets less, so that the small models of its tests do both.) */
-#ifndef MG_FUSED_UPDATE_PARAMS
-#define MG_FUSED_UPDATE_PARAMS (1 << 16)
-#endif
+/* A snapshot pays from this number of steps in one call on. */
+enum { MG_MIN_STEPS_FOR_SNAPSHOT = 16 };
 
 /* The state into e->snapshot; whether there was memory for it. */
 static int take_snapshot(mg_engine *e, const mg_state *s)
@@ -31,7 +25,6 @@ static void rollback(mg_engine *e, const mg_state *s, double *grad)
 {
     mg_restore_state(e, e->snapshot, s);
     mg_restore_grad(e, grad, NULL);
-    mg_workspace_clear_dw_chunk(&e->ws, &e->config); /* the gradient at which Adam stopped */
     mg_forget_magnitudes(e);
 }
 
@@ -40,28 +33,22 @@ static void rollback(mg_engine *e, const mg_state *s, double *grad)
 static mg_status step_optimistic(mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                                  double *grad)
 {
-    if (e->at.num_params < MG_FUSED_UPDATE_PARAMS) {
-        const mg_backward_args backward = {.params = s->params, .grad = grad};
-        const mg_status status = mg_backward(e, &backward);
-        return status ? status : mg_adam_unchecked(e, coefs, positions_seen, s, grad);
-    }
-    const int64_t seen = mg_count_embeddings_seen(e, coefs, positions_seen);
-    const mg_fused_update update = {.coefs = coefs, .params = s->params, .m = s->m, .v = s->v, .embeddings = seen};
-    const mg_backward_args backward = {.params = s->params, .grad = grad, .update = &update};
-    return mg_backward(e, &backward);
+    const mg_backward_args backward = {.params = s->params, .grad = grad};
+    const mg_status status = mg_backward(e, &backward);
+    return status ? status : mg_adam_unchecked(e, coefs, positions_seen, s, grad);
 }
 
-/* After an optimistic step: how large mlp_fc2 of each layer can be at most, so that the next forward pass need not sum it up.
+/* After a step on a document: how large mlp_fc2 of each layer can be at most, so that the next forward pass need not sum it up.
  *
  * A parameter changes by lr_t * (m / m_scale) / (sqrt(v_hat) + eps), and the root is not negative; m is between the old m and
  * the gradient. Roundings, a few in 2**52, are far below the factor 1.001. */
-static void bound_magnitudes(mg_engine *e, const mg_adam_coefs *c, const mg_state *s)
+static void bound_magnitudes(mg_engine *e, const mg_engine *document, const mg_adam_coefs *c, const mg_state *s)
 {
     const int64_t size = 4 * e->config.n_embd * e->config.n_embd;
     for (int64_t l = 0; l < e->config.n_layer; l++) {
         const int64_t at = e->at.layers + l * e->at.layer_size + e->at.mlp_fc2;
         double *magnitude = e->fc2_magnitude + l, *moments = e->fc2_moments + l;
-        *moments = 1.001 * (*moments + (double)size * e->ws.act.layers[l].fc2_gradient);
+        *moments = 1.001 * (*moments + (double)size * document->ws.act.layers[l].fc2_gradient);
         if (!(*moments < MG_SAFE_MAGNITUDE)) *moments = e->kernels->sum_of_magnitudes(size, s->m + at);
         *magnitude = 1.001 * (*magnitude + fabs(c->lr_t) * (*moments / c->m_scale) / c->eps);
         if (!(*magnitude < MG_SAFE_MAGNITUDE)) *magnitude = e->kernels->sum_of_magnitudes(size, s->params + at);
@@ -91,13 +78,17 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
     *done = 0;
     mg_status status = mg_begin_run(e, &state, grad, &r);
     if (status) return status;
-    int optimistic = documents >= MG_MIN_STEPS_FOR_SNAPSHOT && e->at.num_params <= MG_MAX_SNAPSHOT_PARAMS
-                     && !r.negative_v && config->weight_decay == 0.0 && config->clip == 0.0;
+    const int plain = !r.negative_v && config->weight_decay == 0.0 && config->clip == 0.0;
+    const int large = e->at.num_params >= MG_BY_MATRIX_PARAMS;
+    int optimistic = plain && !large && documents >= MG_MIN_STEPS_FOR_SNAPSHOT;
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];
         const int64_t n = starts[*done + 1] - starts[*done] - 1;
-        status = mg_document_loss(e, params, document, n, poll, losses + *done);
+        const int by_matrix = plain && large && !r.saved_grad;
+        mg_engine *with = e;
+        if (by_matrix) status = mg_begin_by_matrix(e, &with);
+        if (!status) status = mg_document_loss(with, params, document, n, poll, losses + *done);
         if (status) break;
         if (r.positions_seen < n) r.positions_seen = n;
         mg_adam_coefs coefs;
@@ -108,7 +99,14 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
             optimistic = take_snapshot(e, &state);
             snapshot_at = *done;
         }
-        if (unchecked && optimistic) {
+        if (by_matrix) {
+            status = mg_step_by_matrix(e, with, &coefs, r.positions_seen, &state, grad, poll);
+            if (status) {
+                mg_restore_grad(e, grad, NULL);
+                break;
+            }
+            if (*done + 1 < documents) bound_magnitudes(e, with, &coefs, &state);
+        } else if (unchecked && optimistic) {
             if (step_optimistic(e, &coefs, r.positions_seen, &state, grad)) {
                 /* The square of some gradient overflows. Repeat the steps since the snapshot carefully. */
                 rollback(e, &state, grad);
@@ -116,7 +114,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
                 optimistic = 0;
                 continue;
             }
-            bound_magnitudes(e, &coefs, &state);
+            bound_magnitudes(e, e, &coefs, &state);
         } else {
             status = step_careful(e, &coefs, r.positions_seen, &state, grad, r.grad_has_minus_zero, r.negative_v, poll);
             if (status) {

@@ -72,22 +72,6 @@ static mg_status weight_rows_active(const mg_engine *e, int64_t panel, int64_t n
     return MG_OK;
 }
 
-static mg_status update(const mg_engine *e, const mg_fused_update *u, int64_t at, int64_t count, double *g)
-{
-    return e->kernels->adam_update(u->coefs, 0, count, u->params + at, g, u->m + at, u->v + at);
-}
-
-mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix)
-{
-    if (!in->update) return MG_OK;
-    return update(e, in->update, matrix->at, matrix->nout * matrix->nin, in->grad + matrix->at);
-}
-
-mg_status mg_update_embeddings(const mg_engine *e, const mg_backward_args *in)
-{
-    return update(e, in->update, e->at.wte, in->update->embeddings, in->grad);
-}
-
 static void keep(const mg_engine *e, const mg_matrix *matrix, mg_panels some, const double *x, const double *dy)
 {
     const mg_kept_product *kept = mg_kept_of(e, matrix->layer, matrix->which);
@@ -107,23 +91,12 @@ mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_
     const mg_scratch *scratch = &e->ws.scratch;
     const int64_t n = e->ws.doc.n, nout = matrix->nout, nin = matrix->nin, stride = mg_row_stride(nin, k->lanes);
     mg_to_rows(e, some, nin, x, scratch->x_rows);
-    if (!in->update) {
-        mg_status status = mg_begin_turn(in->turns, mg_turn_of(matrix), poll);
-        if (!status)
-            status = weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at,
-                                 sparse, scratch->index_scratch, poll);
-        if (!status) mg_end_turn(in->turns, mg_turn_of(matrix));
-        return status;
-    }
-    const int64_t outs = mg_dw_chunk_rows(nin);
-    for (int64_t o = 0; o < nout; o += outs) {
-        const int64_t count = nout - o < outs ? nout - o : outs;
-        mg_status status = weight_rows(k, n, count, nin, scratch->x_rows, stride, dy + o * k->lanes, nout * k->lanes,
-                                       scratch->dw_chunk, sparse, scratch->index_scratch, poll);
-        if (!status) status = update(e, in->update, matrix->at + o * nin, count * nin, scratch->dw_chunk);
-        if (status) return status;
-    }
-    return MG_OK;
+    mg_status status = mg_begin_turn(in->turns, mg_turn_of(matrix), poll);
+    if (!status)
+        status = weight_rows(k, n, nout, nin, scratch->x_rows, stride, dy, nout * k->lanes, in->grad + matrix->at, sparse,
+                             scratch->index_scratch, poll);
+    if (!status) mg_end_turn(in->turns, mg_turn_of(matrix));
+    return status;
 }
 
 mg_status mg_weight_gradient_active(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, int64_t panel,
@@ -150,33 +123,33 @@ static int64_t lower_bound(const int32_t *numbers, int64_t count, int64_t least)
     return first;
 }
 
-/* Bring rows of x into the cache. They were written long ago, perhaps on another processor, and the products read them by
- * columns, which the hardware does not foresee. Small products gain nothing. */
-static void prefetch_rows(int64_t n, const double *x_rows, int64_t x_stride)
+void mg_prefetch_kept(const mg_engine *document, const mg_matrix *matrix)
 {
     enum { FEW = 1 << 13, LINE = 8 };
-    for (int64_t i = 0; n * x_stride > FEW && i < n * x_stride; i += LINE) __builtin_prefetch(x_rows + i, 0, 2);
+    const mg_kept_product *kept = mg_kept_of(document, matrix->layer, matrix->which);
+    const int64_t n = document->ws.doc.n * kept->x_stride;
+    for (int64_t i = 0; n > FEW && i < n; i += LINE) __builtin_prefetch(kept->x_rows + i, 0, 2);
 }
 
-mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *grad,
+mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *dw,
                            int32_t *index_scratch, mg_poll *poll)
 {
     const mg_kernels *k = document->kernels;
     const mg_workspace *ws = &document->ws;
     const mg_kept_product *kept = mg_kept_of(document, matrix->layer, matrix->which);
     const int64_t nout = matrix->nout, nin = matrix->nin;
-    prefetch_rows(ws->doc.n, kept->x_rows, kept->x_stride);
     if (!kept->sparse || matrix->which != MG_FC1)
         return weight_rows(k, ws->doc.n, end - first, nin, kept->x_rows, kept->x_stride, kept->dy + first * k->lanes,
-                           nout * k->lanes, grad + matrix->at + first * nin, kept->sparse, index_scratch, poll);
+                           nout * k->lanes, dw, kept->sparse, index_scratch, poll);
     const mg_layer_activations *layer = &ws->act.layers[matrix->layer];
     mg_status status = MG_OK;
     for (int64_t b = ws->doc.panels - 1; b >= 0 && !status; b--) {
         const int32_t *active = layer->active + b * nout;
         const int64_t from = lower_bound(active, layer->nactive[b], first);
         const int64_t to = lower_bound(active, layer->nactive[b], end);
-        status = weight_rows_active(document, b, to - from, active + from, nin, kept->x_rows, kept->x_stride,
-                                    kept->dy + b * nout * k->lanes, grad + matrix->at, poll);
+        for (int64_t s = from; s < to; s++) index_scratch[s - from] = active[s] - (int32_t)first;
+        status = weight_rows_active(document, b, to - from, index_scratch, nin, kept->x_rows, kept->x_stride,
+                                    kept->dy + (b * nout + first) * k->lanes, dw, poll);
     }
     return status;
 }

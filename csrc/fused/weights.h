@@ -5,20 +5,12 @@
 #include "fused/share.h"
 #include "fused/turns.h"
 
-/* An update by Adam, done matrix by matrix as soon as a gradient is complete, while it is in cache. */
-typedef struct {
-    const mg_adam_coefs *coefs;
-    double *params, *m, *v;
-    int64_t embeddings; /* parameters from the first on, of wte and wpe, that can change: the others are not touched */
-} mg_fused_update;
-
 typedef struct {
     const double *params;
-    double *grad;            /* [num_params], added to. With an update: all +0.0, and it stays so */
+    double *grad;            /* [num_params], added to; not used if the workspace keeps products */
     int grad_has_minus_zero; /* whether grad holds a -0.0: then even adding 0.0 counts, and no zeros are skipped */
-    const mg_fused_update *update; /* or NULL; its params are those above */
-    mg_poll *poll;                 /* or NULL: the pass is not interruptible */
-    const mg_turns *turns;         /* or NULL: no other document is added to grad meanwhile */
+    mg_poll *poll;           /* or NULL: the pass is not interruptible */
+    const mg_turns *turns;   /* or NULL: no other document is added to grad meanwhile */
 } mg_backward_args;
 
 /* One matrix of the model: its name, its offset, its shape. */
@@ -41,26 +33,24 @@ static inline mg_kept_product *mg_kept_of(const mg_engine *e, int64_t l, int64_t
     return &e->ws.kept[MG_LAYER_PRODUCTS * l + which];
 }
 
-/* The gradient of a matrix w in w x, added to in->grad; with an update, the matrix is updated, some rows at a time, by a
- * gradient that does not leave the cache. Or, if the workspace keeps products, what the gradient is made of is kept, for
- * some panels; otherwise these are all. x, dy: panels. sparse: skip zeros of x (which a kept product knows itself).
- * MG_OK, MG_INTERRUPTED, or, with an update, Adam's error. */
+/* The gradient of a matrix w in w x, added to in->grad. Or, if the workspace keeps products, what the gradient is made of is
+ * kept, for some panels; otherwise these are all. x, dy: panels. sparse: skip zeros of x (which a kept product knows itself).
+ * MG_OK or MG_INTERRUPTED. */
 mg_status mg_weight_gradient(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, mg_panels some,
                              const double *x, const double *dy, int sparse, mg_poll *poll);
 
-/* The same for mlp_fc1 where rows of dy that are not active are skipped, one panel after the other; without the update, which is
- * mg_update_matrix. */
+/* The same for mlp_fc1 where rows of dy that are not active are skipped, one panel after the other. */
 mg_status mg_weight_gradient_active(mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix, int64_t panel,
                                     const mg_layer_activations *layer, const double *dy, mg_poll *poll);
 
-/* Adam on a matrix whose gradient is complete, if there is an update; and on the embeddings that can change. */
-mg_status mg_update_matrix(const mg_engine *e, const mg_backward_args *in, const mg_matrix *matrix);
-mg_status mg_update_embeddings(const mg_engine *e, const mg_backward_args *in);
-
-/* Rows `first` to `end` - 1 of the gradient of a matrix, added to grad: the whole of one document's kept product.
- * index_scratch: the calling thread's. */
-mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *grad,
+/* Rows `first` to `end` - 1 of the gradient of a matrix, the whole of one document's kept product, added to dw, where row
+ * `first` begins. index_scratch: the calling thread's. */
+mg_status mg_kept_gradient(const mg_engine *document, const mg_matrix *matrix, int64_t first, int64_t end, double *dw,
                            int32_t *index_scratch, mg_poll *poll);
+
+/* Bring its rows of x into the cache. They were written long ago, perhaps on another processor, and the products read them by
+ * columns, which the hardware does not foresee. Small products gain nothing. */
+void mg_prefetch_kept(const mg_engine *document, const mg_matrix *matrix);
 
 /* The rows of x of some panels into x_rows, [positions][x_stride]. */
 void mg_to_rows(const mg_engine *e, mg_panels some, int64_t nin, const double *x, double *x_rows);

@@ -118,12 +118,11 @@ static void lay_out_passing(mg_workspace *ws, mg_arena *a, const mg_config *conf
 
     mg_scratch *scratch = &ws->scratch;
     scratch->attention = take_attention_scratch(a, lanes, panels);
-    grad->dr = grad->dqkv = scratch->x_rows = scratch->dw_chunk = NULL;
+    grad->dr = grad->dqkv = scratch->x_rows = NULL;
     if (!ws->keeps_products) {
         grad->dr = mg_arena_take(a, mg_mul(4, activation), d);
         grad->dqkv = mg_arena_take(a, mg_mul(3, activation), d);
         scratch->x_rows = mg_arena_take(a, mg_mul(positions, mg_row_stride(4 * n_embd, lanes) + lanes), d);
-        scratch->dw_chunk = mg_arena_take(a, mg_dw_chunk_size(n_embd), d);
     }
     mg_arena_take(a, lanes * lanes, d); /* panels_to_rows may read beyond a panel */
 }
@@ -176,7 +175,6 @@ static mg_status reserve(mg_workspace *ws, const mg_config *config, int64_t lane
         lay_out(ws, &arena, config, lanes, count);
         ws->capacity = count;
         ws->laid_out = (mg_passing){0};
-        if (!ws->keeps_products) mg_workspace_clear_dw_chunk(ws, config);
     }
     return ws->keeps_products ? use_passing(ws, config, lanes, panels) : MG_OK;
 }
@@ -217,12 +215,6 @@ mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t 
         doc->targets[p] = p < n ? tokens[p + 1] : 0;
     }
     return MG_OK;
-}
-
-void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config)
-{
-    if (!ws->capacity || !ws->scratch.dw_chunk) return;
-    memset(ws->scratch.dw_chunk, 0, (size_t)mg_dw_chunk_size(config->n_embd) * sizeof *ws->scratch.dw_chunk);
 }
 
 void mg_workspace_free(mg_workspace *ws)

@@ -72,9 +72,6 @@ typedef struct {
     int32_t *index_scratch; /* [4 * n_embd / lanes + 1][MG_BLOCK * lanes + 1] */
     double *x_rows;         /* the x of a product, by position: [positions][mg_row_stride(4 * n_embd)] */
     double *attention;      /* [2 * positions][lanes] */
-    /* Rows of a weight's gradient on their way to Adam, [mg_dw_chunk_size]. All +0.0 between uses: Adam leaves it so,
-     * and a caller that abandons an update must clear it (mg_workspace_clear_dw_chunk). */
-    double *dw_chunk;
 } mg_scratch;
 
 /* The memory of one thread for what a document needs until its backward pass is done: it is still in cache when the thread takes
@@ -124,8 +121,6 @@ int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panel
 
 /* Scratch for documents of this many panels. MG_OK or MG_NO_MEMORY. */
 mg_status mg_thread_scratch_reserve(mg_thread_scratch *s, const mg_config *config, int64_t lanes, int64_t panels);
-
-void mg_workspace_clear_dw_chunk(mg_workspace *ws, const mg_config *config);
 
 /* Free the memory of a workspace; all zero is an empty one. */
 void mg_workspace_free(mg_workspace *ws);

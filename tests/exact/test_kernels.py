@@ -67,6 +67,8 @@ def shapes():
     yield 9, 16, 64
     yield 2, 5, 130  # long rows are taken in blocks
     yield 17, 40, 130
+    for n in range(1, 17):  # every number of idle lanes, of positions where the columns are in the lanes
+        yield n, 57, 60
 
 
 @pytest.mark.parametrize("n, nout, nin", list(shapes()))
