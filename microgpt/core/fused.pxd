@@ -18,10 +18,11 @@ cdef class FusedEngine:
     cdef mg_crew *crew      # of processes that train together; NULL: this one trains alone
     cdef Py_buffer crew_memory
     cdef int64_t crew_batch, crew_steps # documents of its steps; steps taken
-    cdef int64_t kept       # documents of which the last BatchPart.losses has kept what gradients are made of
+    cdef int64_t kept       # documents of which BatchPart.losses has kept what gradients are made of; -1: none, or other work came after it
     cdef Encoded documents  # those in hand
 
     cdef int enter(self) except -1
+    cdef int take(self) except -1
     cdef Py_ssize_t one_document(self, tokens) except -1
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters)
     cdef void end_crew(self) noexcept

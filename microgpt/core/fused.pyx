@@ -131,7 +131,7 @@ its own: the results are the same.
             raise MemoryError()
         self.model = model
         self.documents = Encoded(model.vocab_size, model.block_size)
-        self.threads = 1
+        self.threads, self.kept = 1, -1
 
     def __dealloc__(self):
         self.end_crew()
@@ -141,6 +141,12 @@ its own: the results are the same.
         raise TypeError("a FusedEngine cannot be copied or pickled: its Trainer can be saved")
 
     cdef int enter(self) except -1:
+        """Take the lock, which the caller releases, for work after which BatchPart.add_gradients has nothing to add."""
+        self.take()
+        self.kept = -1
+        return 0
+
+    cdef int take(self) except -1:
         """Take the lock, which the caller releases."""
         if self.engine == NULL:
             raise RuntimeError("FusedEngine.__init__ has not been called")
@@ -225,7 +231,7 @@ its own: the results are the same.
         cdef int status
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
-        self.enter()
+        self.take()
         try:
             with nogil:  # threads that end are waited for
                 status = mg_engine_set_threads(self.engine, threads, least)
@@ -236,7 +242,7 @@ its own: the results are the same.
 
     def shares(self, positions):
         """Return whether a step on documents of so many positions altogether is shared among threads."""
-        self.enter()
+        self.take()
         try:
             return bool(mg_engine_shares(self.engine, positions))
         finally:
@@ -426,7 +432,7 @@ its own: the results are the same.
 
     def _sparse_layers(self):
         """Layers of the last document in which zeros of relu were passed over. For tests."""
-        self.enter()
+        self.take()
         try:
             return mg_engine_sparse_layers(self.engine)
         finally:

@@ -36,7 +36,7 @@ capacity : int
         cdef int64_t i, num_slices
         if self.engine is not None:
             raise TypeError("a BatchPart is initialised once")
-        engine.enter()
+        engine.take()
         try:
             self.processes = processes
             num_slices = self.cut(engine)
@@ -76,7 +76,6 @@ capacity : int
         cdef int status
         engine.enter()
         try:
-            engine.kept = 0
             engine.documents.use_characters(ids)
             engine.documents.clear()
             for document in documents:
@@ -98,16 +97,18 @@ capacity : int
     def add_gradients(self, int64_t first, int64_t end):
         """Add the gradients of the documents of `losses`, the last first, to `model.grad`, for the slices from first to end.
 
-        Cannot be interrupted.
+        Cannot be interrupted. Raises RuntimeError if the engine has done other work since `losses`.
         """
         cdef FusedEngine engine = self.ready()
         cdef int64_t num_slices
         cdef int status
-        engine.enter()
+        engine.take()
         try:
             num_slices = self.cut(engine)
             if not 0 <= first <= end <= num_slices:
                 raise ValueError(f"first and end must be from 0 to {num_slices}, not {first} and {end}")
+            if engine.kept < 0:
+                raise RuntimeError("there are no gradients to add: losses comes right before add_gradients")
             with nogil:
                 status = mg_part_gradients(engine.engine, engine.kept, first, end, engine.model.params_grad)
             engine.check_status(status)

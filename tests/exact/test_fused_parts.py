@@ -82,6 +82,23 @@ def test_parts_for_other_numbers_of_processes_share_an_engine():
     assert grads[0] == grads[1] and any(model.grad)
 
 
+def test_gradients_are_added_right_after_their_losses():
+    """What they are made of is where other work of the engine puts its own numbers."""
+    tokenizer, model = Tokenizer(["ab", "ba"]), GPT(3)
+    engine = FusedEngine(model)
+    part = BatchPart(engine, 2)
+    for work in (lambda: None, lambda: engine.position_losses([2, 0, 1, 2]), lambda: part.losses(["ax"], tokenizer.ids, 2)):
+        try:
+            work()
+        except ValueError:
+            pass
+        with pytest.raises(RuntimeError, match="losses comes right before"):
+            part.add_gradients(0, 1)
+        assert not model.grad.any()
+        part.losses(["ab", "ba"], tokenizer.ids, 2)
+        engine.shares(3)
+
+
 def test_arguments_that_no_part_has():
     docs = ["ab", "ba"]
     tokenizer, model = Tokenizer(docs), GPT(3)
