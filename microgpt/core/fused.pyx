@@ -48,6 +48,7 @@ from microgpt.core._csrc cimport (
 )
 from microgpt.core.adam cimport Adam, raise_adam
 from microgpt.core.encoded cimport Encoded
+from microgpt.core.lock cimport mg_is_finalizing
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
 from microgpt.core.mt19937 cimport MT19937
@@ -57,8 +58,7 @@ cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
 
-cdef int _ask(void *context) noexcept with gil:
-    """Whether a signal handler raised (Ctrl-C, as a rule): then its exception is kept, and the work ends."""
+cdef int _ask_python(void *context) noexcept with gil:
     cdef FusedEngine self = <FusedEngine>context
     try:
         PyErr_CheckSignals()
@@ -68,6 +68,14 @@ cdef int _ask(void *context) noexcept with gil:
         self.interrupt = error
         return 1
     return 0
+
+
+cdef int _ask(void *context) noexcept nogil:
+    """Whether a signal handler raised (Ctrl-C, as a rule): then its exception is kept, and the work ends.
+
+    It ends as well in a daemon thread when the interpreter does, which may be gone, and then cannot be asked.
+    """
+    return 1 if mg_is_finalizing() else _ask_python(context)
 
 
 cdef enum:

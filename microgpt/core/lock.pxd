@@ -9,6 +9,17 @@ from libc.stdint cimport uint32_t
 from microgpt.core.tape cimport audit_tape, push_slot, release, tape
 
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030D0000
+    #define mg_is_finalizing() Py_IsFinalizing()
+    #else
+    #define mg_is_finalizing() _Py_IsFinalizing()
+    #endif
+    """
+    bint mg_is_finalizing() noexcept nogil
+
+
 cdef int lock_acquire() except -1
 cdef void lock_release() noexcept
 cdef int lock_and_release() except -1

@@ -20,16 +20,6 @@ from cpython.pythread cimport (
 )
 
 
-cdef extern from *:
-    """
-    #if PY_VERSION_HEX >= 0x030D0000
-    #define mg_is_finalizing() Py_IsFinalizing()
-    #else
-    #define mg_is_finalizing() _Py_IsFinalizing()
-    #endif
-    """
-    bint mg_is_finalizing()
-
 cdef struct Waiter:
     PyThread_type_lock turn  # released when the tape is this thread's
     Waiter *next

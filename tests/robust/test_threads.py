@@ -3,13 +3,14 @@ import copy
 import gc
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 from children import child
-from conftest import hexes, in_threads
+from conftest import environment, hexes, in_threads
 
 from microgpt import GPT, Adam, Trainer, Value, evaluate
 from microgpt.core.fused import FusedEngine
@@ -337,3 +338,26 @@ def test_copies(duplicate):
     assert [stream.random() for _ in range(5)] == [again.random() for _ in range(5)]
     tokenizer = Trainer(DOCS, num_steps=3, **SETTINGS).tokenizer
     assert duplicate(tokenizer).uchars == tokenizer.uchars
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the C library's getchar by its name")
+def test_daemon_threads_that_train_outlive_the_interpreter():
+    code = """if True:
+        import ctypes, threading, time
+        from microgpt import Trainer
+        # So many that some of them do not have their turn while the interpreter ends. Seconds without the GIL each.
+        for _ in range(32):
+            trainer = Trainer(["emma", "olivia"], batch_size=20_000, n_embd=64)
+            threading.Thread(target=trainer.run, daemon=True).start()
+        time.sleep(0.5)
+        # Once nothing is left of the interpreter, wait for a character while the threads go on.
+        ctypes.pythonapi.Py_AtExit(ctypes.cast(ctypes.CDLL(None).getchar, ctypes.c_void_p))
+        print("the end", flush=True)
+    """
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout.readline() == "the end\n"
+    time.sleep(0.5)  # a few of the intervals after which the thread asks for signals
+    assert process.poll() is None
+    _, errors = process.communicate("\n", timeout=60)
+    assert (process.returncode, errors) == (0, "")
