@@ -1,5 +1,7 @@
 #include "base/counter.h"
 
+#include "base/spin.h"
+
 #ifdef _WIN32
 
 #define WIN32_LEAN_AND_MEAN
@@ -23,15 +25,6 @@ static void nap(long microseconds)
 
 #endif
 
-static inline void pause_spinning(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* How often to look before sleeping, some 50 to 200 microseconds; and how long to sleep, the longer the wait has been. */
 enum { SPINS = 4000, SHORTEST_NAP = 50, LONGEST_NAP = 1000 };
 
@@ -41,7 +34,7 @@ mg_status mg_counter_wait(const mg_counter *c, int64_t least, const mg_counter *
     for (int64_t i = 0; mg_counter_read(c) < least; i++) {
         if (state && mg_counter_read(state) != running) return mg_counter_read(c) < least ? MG_STOPPED : MG_OK;
         if (i < SPINS) {
-            pause_spinning();
+            mg_pause_spinning();
             continue;
         }
         nap(microseconds);

@@ -5,6 +5,7 @@
 #include <fenv.h>
 #include <stdlib.h>
 
+#include "base/spin.h"
 #include "base/thread.h"
 
 /* A thread's share of a job's items, on cache lines of its own: others take from it when they have done theirs. */
@@ -49,15 +50,6 @@ struct mg_pool {
 /* How often to look before sleeping: some 20 to 100 microseconds. */
 enum { SPINS = 2000 };
 
-static inline void pause_spinning(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static int job_was_stopped(void *pool) { return LOAD(((mg_pool *)pool)->stopped) != MG_OK; }
 
 static void stop(mg_pool *p, mg_status status)
@@ -95,7 +87,7 @@ static int64_t wait_for_job(mg_pool *p, int64_t seen)
     for (int i = 0; i < SPINS; i++) {
         const int64_t now = LOAD(p->generation);
         if (now != seen || LOAD(p->quit)) return now;
-        pause_spinning();
+        mg_pause_spinning();
     }
     mg_mutex_lock(&p->mutex);
     ADD(p->sleepers, 1);
@@ -185,7 +177,7 @@ static void wait_until(mg_pool *p, int (*done)(mg_pool *, const void *), const v
 {
     for (int i = 0; i < SPINS; i++) {
         if (done(p, what)) return;
-        pause_spinning();
+        mg_pause_spinning();
     }
     mg_mutex_lock(&p->mutex);
     ADD(p->waiting, 1);
