@@ -7,7 +7,7 @@ parameters, the sampled tokens. A `MT19937` gives the same numbers in the same o
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyIndex_Check, PyNumber_Index
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 
 from microgpt.core._csrc cimport (
     MG_CHOICE_TOTAL_NOT_FINITE,
@@ -35,6 +35,23 @@ cdef enum:
 
 cdef uint32_t word(object number) except? 0xFFFFFFFF:
     return PyNumber_Index(number)  # Cython alone would cut a float to an integer
+
+
+ctypedef fused item:
+    int32_t
+    uintptr_t
+
+
+cdef void shuffle_items(mg_mt19937 *state, item *items, Py_ssize_t n) noexcept:
+    cdef uint64_t drawn[DRAWN]
+    cdef Py_ssize_t i = n - 1, j, k, count
+    while i > 0:
+        count = min(i, DRAWN)
+        mg_mt19937_fill_below(state, i + 1, count, drawn)
+        for k in range(count):
+            j = <Py_ssize_t>drawn[k]
+            items[i - k], items[j] = items[j], items[i - k]
+        i -= count
 
 
 cdef class MT19937:
@@ -87,33 +104,14 @@ The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())
     def shuffle(self, x not None):
         """Shuffle x, a list or `microgpt.core.documents.TextLines`, in place, as `random.shuffle(x)` does."""
         cdef mg_mt19937 *state = self.ready()
-        cdef uint64_t drawn[DRAWN]
-        cdef PyObject **items
-        cdef int32_t *starts
-        cdef Py_ssize_t i, j, k, count
+        cdef Py_ssize_t i, j
         # By the true numbers of items: a subclass may give another len().
         if type(x) is list:
             # The pointers change places and no reference count changes: the objects themselves stay out of the cache.
-            items = PySequence_Fast_ITEMS(x)
-            i = PyList_GET_SIZE(x) - 1
-            while i > 0:
-                count = min(i, DRAWN)
-                mg_mt19937_fill_below(state, i + 1, count, drawn)
-                for k in range(count):
-                    j = <Py_ssize_t>drawn[k]
-                    items[i - k], items[j] = items[j], items[i - k]
-                i -= count
+            shuffle_items(state, <uintptr_t *>PySequence_Fast_ITEMS(x), PyList_GET_SIZE(x))
         elif isinstance(x, TextLines):
             (<TextLines>x).ready()
-            starts = (<TextLines>x).starts
-            i = (<TextLines>x).count - 1
-            while i > 0:
-                count = min(i, DRAWN)
-                mg_mt19937_fill_below(state, i + 1, count, drawn)
-                for k in range(count):
-                    j = <Py_ssize_t>drawn[k]
-                    starts[i - k], starts[j] = starts[j], starts[i - k]
-                i -= count
+            shuffle_items(state, (<TextLines>x).starts, (<TextLines>x).count)
         elif isinstance(x, list):
             for i in range(len(x) - 1, 0, -1):  # by whatever methods the subclass has
                 j = <Py_ssize_t>mg_mt19937_below(state, i + 1)
