@@ -9,8 +9,8 @@ failed, or that its run has ended. Only if all are well does the second half beg
 thread of its own, and signal handlers run in the main thread. A rank that does not keep to this, because it was interrupted
 twice or MPI itself failed, ends the whole job by MPI_Abort.
 
-Ranks of one machine share memory, and need no words as long as all are well: see `crew.py`. Whoever fails, or ends, stops the
-step for all of them, and then they exchange those words.
+Ranks of one machine share memory, and need no words as long as all are well: see `crew.py`. A rank that fails, or ends, stops
+the step for all of them, and then they exchange those words.
 """
 import sys
 import threading
