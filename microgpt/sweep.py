@@ -1,6 +1,5 @@
 """`python -m microgpt.sweep --grid 'learning_rate=0.003,0.01 seed=1..20'`: train a model for each point of a grid."""
 import sys
-from contextlib import contextmanager
 
 from .cli import console as cli
 from .config import DEFAULTS, SCHEDULES
@@ -108,6 +107,8 @@ def _values(name: str, text: str) -> "Sequence[Any]":
 
 
 def _sweep(given: "dict[str, Any]") -> int:
+    from contextlib import contextmanager
+
     from .data import split_docs
     from .parallel.sweeps import available_cores, configurations, run_sweep
 
@@ -128,7 +129,7 @@ def _sweep(given: "dict[str, Any]") -> int:
         except ValueError as error:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
     total, workers = len(configurations(grid)), given["workers"] or available_cores()
-    with make_executor(given["executor"], min(workers, total)) as executor:
+    with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
         cli.say(f"{total} runs on {source}, {given['engine']} engine, executor {given['executor']}")
         results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
@@ -145,9 +146,8 @@ def _read_text(given: "dict[str, Any]", grid: "dict[str, list[Any]]") -> "texts.
     return texts.Text(given["input"], texts.form_of(given), sizes[0])
 
 
-@contextmanager
 def make_executor(kind: str, workers: int) -> "Iterator[Any]":
-    """A context that gives the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
+    """Yield once, for a context manager: the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
     if kind == "threads":
         yield None
     elif kind == "processes":
