@@ -161,7 +161,7 @@ static mg_status do_either(void *context, int worker, int64_t item, mg_poll *pol
     if (item < ITEMS) {
         if (item == j->fails_at) return MG_LOG_DOMAIN;
         j->written[item] = 1;
-        mg_pool_set_done(j->pool, &j->done[item]);
+        mg_pool_set_done(j->pool, &j->done[item], 1);
         return MG_OK;
     }
     for (int64_t i = ITEMS - 1; i >= 0; i--) {
