@@ -208,9 +208,9 @@ mg_status mg_pool_wait(mg_pool *p, const int *done, mg_poll *poll)
     return LOAD(*done) ? MG_OK : (mg_status)LOAD(p->stopped);
 }
 
-void mg_pool_set_done(mg_pool *p, int *done)
+void mg_pool_set_done(mg_pool *p, int *done, int value)
 {
-    STORE(*done, 1);
+    STORE(*done, value);
     if (p) wake_waiting(p);
 }
 

@@ -94,6 +94,12 @@ void test_batches(const mg_kernels *kernels)
         s.grad[0] = -0.0;
         compare(kernels, c, &adam, &s, &t, batch_size, MG_OK, BATCHES);
 
+        begin_case("%s, shape %d, gradients of -0.0", mg_kernels_name(kernels), i);
+        state zeros = copy_of_state(&s);
+        set_minus_zeros(c, &zeros);
+        compare(kernels, c, &adam, &zeros, &t, batch_size, MG_OK, BATCHES);
+        free_state(&zeros);
+
         begin_case("%s, shape %d, errors", mg_kernels_name(kernels), i);
         compare(kernels, c, &no_steps, &s, &t, batch_size, MG_ZERO_DIVISION, 0);
         s.grad[s.num_params - 1] = 1e200;
@@ -161,7 +167,7 @@ static mg_status do_either(void *context, int worker, int64_t item, mg_poll *pol
     if (item < ITEMS) {
         if (item == j->fails_at) return MG_LOG_DOMAIN;
         j->written[item] = 1;
-        mg_pool_set_done(j->pool, &j->done[item]);
+        mg_pool_set_done(j->pool, &j->done[item], 1);
         return MG_OK;
     }
     for (int64_t i = ITEMS - 1; i >= 0; i--) {

@@ -79,7 +79,8 @@ cdef int _ask(void *context) noexcept nogil:
 
 
 cdef enum:
-    BATCH = 64  # documents for which the GIL is given up at once, at most, or one step's
+    TEXTS = 64  # texts that are drawn at once, at most
+    DOCUMENTS = 256  # that are trained on at once, at most, or one step's: each time costs a copy of the state (train.c)
     MOST_DRAWN = 65536  # tokens that are drawn at once, at most
     ALIGN = 64  # of memory that processes share
 
@@ -285,7 +286,7 @@ its own: the results are the same.
         documents, if there are fewer, are left out.
 
         documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
-        its token id, of str. Up to 64 are asked for before the first of them is trained on, or as many as a step has. If it
+        its token id, of str. Up to 256 are asked for before the first of them is trained on, or as many as a step has. If it
         raises within a step, that step has no effect: parameters, gradients, moments and `losses` are those after
         the one before it. If `documents` itself raises, the whole steps that it gave before are done first.
         """
@@ -296,7 +297,7 @@ its own: the results are the same.
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         size = batch_size
-        most = max(size, BATCH // size * size)
+        most = max(size, DOCUMENTS // size * size)
         self.enter()
         try:
             self.check_adam(adam)
@@ -488,7 +489,7 @@ its own: the results are the same.
 
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters):
         """n samples, each of max_tokens at most: lists of token ids, or, given characters, str."""
-        cdef int64_t counts[BATCH]
+        cdef int64_t counts[TEXTS]
         cdef int64_t most
         cdef mg_mt19937 state
         cdef int32_t *tokens
@@ -504,7 +505,7 @@ its own: the results are the same.
             if max_tokens is not None:
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
             length = self.documents.put_prompt(prompt, self.documents.put((self.model.vocab_size - 1,), 1, 0))
-            texts = max(1, min(n, BATCH, MOST_DRAWN // block_size))
+            texts = max(1, min(n, TEXTS, MOST_DRAWN // block_size))
             self.documents.reserve(length + texts * block_size)
             tokens = self.documents.tokens
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed

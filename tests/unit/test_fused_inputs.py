@@ -15,7 +15,8 @@ from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
 
 CONFIG = shape(6, 8, 2, 1, 8)
-DOCUMENTS = [[5, k % 5, (k * k) % 5, 5] for k in range(200)]
+DOCUMENTS = [[5, k % 5, (k * k) % 5, 5] for k in range(300)]
+AT_ONCE = 256  # documents that are asked for before the first is trained on
 
 
 class Stopped(Exception):
@@ -65,7 +66,7 @@ ERRORS = [Stopped("x"), KeyboardInterrupt(), SystemExit(3), MemoryError(), StopI
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("n", [0, 1, 5, 63, 64, 65, 130])
+@pytest.mark.parametrize("n", [0, 1, 5, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1])
 def test_documents_given_before_the_iterator_raises_are_trained_on(n, error):
     results = []
     for run in (graph_run, fused_run):
@@ -92,7 +93,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("n", [0, 3, 64, 70])
+@pytest.mark.parametrize("n", [0, 3, AT_ONCE, AT_ONCE + 6])
 def test_documents_before_a_bad_one_are_trained_on(n, bad):
     results = []
     for run in (graph_run, fused_run):
@@ -144,7 +145,7 @@ def test_an_iterator_that_changes_losses_and_settings_does_no_harm():
     adam, losses = Adam(model, num_steps=300), []
 
     def documents():
-        for tokens in DOCUMENTS[:100]:
+        for tokens in DOCUMENTS:
             losses.clear()
             adam.num_steps = adam.num_steps + 1
             model.params.clear()
@@ -153,7 +154,7 @@ def test_an_iterator_that_changes_losses_and_settings_does_no_harm():
             tokens.clear()
 
     FusedEngine(model).train(documents(), adam, losses)
-    assert adam.step_index == 100 and adam.num_steps == 400 and 0 < len(losses) <= 64
+    assert adam.step_index == 300 and adam.num_steps == 600 and 0 < len(losses) <= AT_ONCE
 
 
 # ---- characters ----
@@ -327,7 +328,7 @@ def test_a_sample_draws_from_the_stream_as_one_step():
 
 @pytest.mark.slow
 def test_random_configurations_in_batches_of_work():
-    """Long documents end a batch before it has 64 of them."""
+    """Long documents end a batch before it has AT_ONCE of them."""
     config = shape(9, 64, 4, 2, 256)
     rng = random.Random(3)
     documents = [[8, *(rng.randrange(8) for _ in range(255)), 8] for _ in range(70)]

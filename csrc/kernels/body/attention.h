@@ -90,9 +90,104 @@ ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, dou
     for (int64_t t = 0; t < nkeys; t++) vec_store(logits + t * LANES, vec_load(logits + t * LANES) - largest);
 }
 
+#if MG_LANES == 8
+/* So many heads of the first panel at a time. For each, the keys that its queries see, 36 of 64, take four and a half vectors. */
+enum { FIRST_HEADS = 4, FIRST_PACKED = FIRST_HEADS * 9 / 2 };
+
+/* Exponentials, packed, of the logits of one head of 4 dimensions, less the largest that each query sees. Key 4 goes with another
+ * head's: *half has that of an even head, and with an odd one both are in the last vector. */
+ALWAYS void first_logits(int64_t nkeys, double scale, const double *q, const double *k, double *packed, vec *half, int odd)
+{
+    vec x[LANES];
+    dot_keys(0, 4, k, q, x);
+    x[0] *= scale;
+    vec largest = x[0];
+    UNROLL for (int t = 1; t < LANES; t++) {
+        x[t] *= scale;
+        if (t < nkeys) largest = vec_select(lanes_from(t), vec_max(largest, x[t]), largest);
+    }
+    UNROLL for (int t = 0; t < LANES; t++) x[t] -= largest;
+    vec_store(packed, x[0]);
+    vec_store(packed + LANES, vec_select(0x01, VEC_ROTATE(x[7], 7), x[1]));
+    vec_store(packed + 2 * LANES, vec_select(0x03, VEC_ROTATE(x[6], 6), x[2]));
+    vec_store(packed + 3 * LANES, vec_select(0x07, VEC_ROTATE(x[5], 5), x[3]));
+    if (odd) vec_store(packed + 4 * LANES, vec_select(0x0f, VEC_ROTATE(*half, 4), x[4]));
+    *half = x[4];
+}
+
+/* The exponentials of each key, 0 for queries before it. */
+ALWAYS void first_unpack(const double *packed, vec shared, int odd, vec e[LANES])
+{
+    const vec one = vec_load(packed + LANES), two = vec_load(packed + 2 * LANES), three = vec_load(packed + 3 * LANES);
+    e[0] = vec_load(packed);
+    e[1] = vec_where(0xfe, one);
+    e[2] = vec_where(0xfc, two);
+    e[3] = vec_where(0xf8, three);
+    e[4] = vec_where(0xf0, odd ? shared : VEC_ROTATE(shared, 4));
+    e[5] = vec_where(0xe0, VEC_ROTATE(three, 3));
+    e[6] = vec_where(0xc0, VEC_ROTATE(two, 2));
+    e[7] = vec_where(0x80, VEC_ROTATE(one, 1));
+}
+
+/* FIRST_HEADS heads of 4 dimensions, the first panel, of which at least 5 positions exist. Keys that do not exist are seen by queries
+ * that do not exist. */
+ALWAYS void attention_forward_first(mg_attention_args a, double *out)
+{
+    const int64_t nkeys = a.n < LANES ? a.n : LANES, head = 4 * LANES;
+    double packed[FIRST_PACKED * LANES] __attribute__((aligned(64)));
+    UNROLL for (int h = 0; h < FIRST_HEADS; h += 2) {
+        vec half;
+        double *two = packed + h / 2 * 9 * LANES;
+        first_logits(nkeys, a.scale, a.q + h * head, a.k + h * head, two, &half, 0);
+        first_logits(nkeys, a.scale, a.q + (h + 1) * head, a.k + (h + 1) * head, two + 4 * LANES, &half, 1);
+    }
+    exp_array(FIRST_PACKED * LANES, packed, packed);
+    for (int h = 0; h < FIRST_HEADS; h++) {
+        const double *two = packed + h / 2 * 9 * LANES;
+        vec e[LANES], sum = {0};
+        first_unpack(two + h % 2 * 4 * LANES, vec_load(two + 8 * LANES), h % 2, e);
+        UNROLL for (int t = 0; t < LANES; t++) {
+            sum += e[t];
+            if (t < nkeys) vec_store(a.exps + (h * nkeys + t) * LANES, e[t]);
+        }
+        vec_store(a.sum + h * LANES, sum);
+    }
+    pow_m1_array(FIRST_HEADS * LANES, a.sum, a.inv_sum);
+    for (int h = 0; h < FIRST_HEADS; h++) {
+        const double *v = a.v + h * head;
+        const vec inv = vec_load(a.inv_sum + h * LANES);
+        vec sum[4] = {{0}, {0}, {0}, {0}};
+        UNROLL for (int t = 0; t < LANES; t++) {
+            if (t >= nkeys) break;
+            const vec weight = vec_load(a.exps + (h * nkeys + t) * LANES) * inv;
+            UNROLL for (int j = 0; j < 4; j++)
+                sum[j] = vec_add_where(lanes_from(t), sum[j], vec_set(v[j * LANES + t]) * weight);
+        }
+        UNROLL for (int j = 0; j < 4; j++) vec_store(out + h * head + j * LANES, sum[j]);
+    }
+}
+#else
+enum { FIRST_HEADS = 4 };
+ALWAYS void attention_forward_first(mg_attention_args a, double *out) { (void)a, (void)out; }
+#endif
+
 static void attention_forward(const mg_attention_args *args, double *out)
 {
-    const mg_attention_args a = *args; /* a copy that no store can alias */
+    mg_attention_args a = *args; /* a copy that no store can alias */
+    if (LANES == 8 && a.head_dim == 4 && a.panel == 0 && a.n >= 5) {
+        for (; a.heads >= FIRST_HEADS; a.heads -= FIRST_HEADS) {
+            attention_forward_first(a, out);
+            const int64_t dims = FIRST_HEADS * 4 * LANES;
+            a.q += dims;
+            a.k += dims;
+            a.v += dims;
+            out += dims;
+            a.exps += FIRST_HEADS * keys_of(0, a.n) * LANES;
+            a.sum += FIRST_HEADS * LANES;
+            a.inv_sum += FIRST_HEADS * LANES;
+        }
+        if (!a.heads) return;
+    }
     const int64_t nkeys = keys_of(a.panel, a.n), diagonal = a.panel * LANES, square = nkeys * LANES;
     const int64_t head = a.head_dim * LANES;
     for (int64_t h = 0; h < a.heads; h++) {
@@ -222,10 +317,43 @@ ALWAYS void attention_backward_head(mg_attention_args a, mg_attention_grads g)
     }
 }
 
+/* The same for the first panel and heads of 4 dimensions, where all that is summed fits into registers. Keys that do not exist have
+ * exponentials of 0 here; only queries that do not exist would see them. */
+ALWAYS void attention_backward_first(mg_attention_args a, mg_attention_grads g)
+{
+    const int64_t n = a.n < LANES ? a.n : LANES;
+    const vec inv = vec_load(a.inv_sum), slope = -1.0 * vec_load(g.inv_sum_sq);
+    vec dlogit[LANES], weight[LANES], dsum = {0};
+    dot_keys(1, 4, a.v, g.dout, dlogit); /* the gradients of the weights */
+    UNROLL for (int t = LANES - 1; t >= 0; t--) {
+        const vec e = t < n ? vec_load(a.exps + t * LANES) : (vec){0};
+        weight[t] = e;
+        dsum = vec_add_where(lanes_from(t), dsum, slope * (e * dlogit[t]));
+    }
+    vec dq[4] = {{0}, {0}, {0}, {0}};
+    UNROLL for (int t = LANES - 1; t >= 0; t--) {
+        dlogit[t] = a.scale * (weight[t] * (inv * dlogit[t] + dsum));
+        weight[t] *= inv;
+        UNROLL for (int j = 0; j < 4; j++)
+            dq[j] = vec_add_where(lanes_from(t), dq[j], vec_set(a.k[j * LANES + t]) * dlogit[t]);
+    }
+    UNROLL for (int j = 0; j < 4; j++) vec_store(g.dq + j * LANES, dq[j]);
+    vec_transpose(dlogit);
+    vec_transpose(weight);
+    add_to_keys(4, n, 1, a.n <= LANES, dlogit, weight, a.q, g.dout, g.dk, g.dv);
+}
+
 static void attention_backward(const mg_attention_args *args, const mg_attention_grads *grads)
 {
     mg_attention_args a = *args;
     const mg_attention_grads g = *grads;
+    if (LANES == 8 && a.head_dim == 4 && a.panel == 0) {
+        for (int64_t h = 0; h < a.heads; h++) {
+            a.head_dim = 4;
+            attention_backward_first(attention_head(a, h), attention_head_grads(g, 4, h));
+        }
+        return;
+    }
     for (int64_t h = 0; h < a.heads; h++) {
         if (a.head_dim == 4) {
             a.head_dim = 4;

@@ -91,6 +91,8 @@ ALWAYS half_vec half_load(const double *p) { return *(const half_vec *)p; }
 ALWAYS half_vec half_set(double x) { return (half_vec){x, x, x, x}; }
 /* With 0 in the upper half. */
 ALWAYS vec vec_of_half(half_vec low) { return (vec)_mm512_zextpd256_pd512((__m256d)low); }
+/* Lane (l + count) % 8 of x in each lane l. */
+#define VEC_ROTATE(x, count) ((vec)_mm512_alignr_epi64((__m512i)(x), (__m512i)(x), count))
 #endif
 
 /* a where the bits of mask are set, else b. */
