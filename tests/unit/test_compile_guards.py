@@ -214,3 +214,26 @@ def test_explain_says_how_much_is_compared():
     for _ in range(3):
         compiled([1.0])
     assert "100,100 items of lists and dicts from outside are compared before every call" in compiled.explain()
+
+
+def test_dicts_in_dicts_are_each_looked_through_once(monkeypatch):
+    """A function that goes down a chain reads each of its dicts, and what is in all of them is in the first one."""
+    from microgpt.core import outside
+
+    looked_at = []
+    check_class = outside.check_class
+    monkeypatch.setattr(outside, "check_class", lambda kind: (looked_at.append(kind), check_class(kind))[1])
+    chain = {"end": Object(x=1.0)}
+    for _ in range(50):
+        chain = {"value": Value(0.5), "next": chain}
+
+    def f(total):
+        here = chain
+        while "next" in here:
+            total, here = total + here["value"], here["next"]
+        return total
+
+    compiled = microgpt.compile(f)
+    for _ in range(3):
+        assert compiled(Value(1.0)).data == f(Value(1.0)).data == 26.0
+    assert 1 <= looked_at.count(Object) <= 3  # once per trace, of which there may be several
