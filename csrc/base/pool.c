@@ -208,9 +208,9 @@ mg_status mg_pool_wait(mg_pool *p, const int *done, mg_poll *poll)
     return LOAD(*done) ? MG_OK : (mg_status)LOAD(p->stopped);
 }
 
-void mg_pool_set_done(mg_pool *p, int *done, int value)
+void mg_pool_set_done(mg_pool *p, int *done)
 {
-    STORE(*done, value);
+    STORE(*done, 1);
     if (p) wake_waiting(p);
 }
 

@@ -29,9 +29,9 @@ mg_status mg_pool_run(mg_pool *pool, mg_pool_work work, void *context, int64_t c
  * others, while some of the first are still being worked on: mg_pool_wait. */
 mg_status mg_pool_run_two(mg_pool *pool, mg_pool_work work, void *context, int64_t first, int64_t second, mg_poll *poll);
 
-/* What an item of the second kind may wait for, and one of the first has done. done: 0 at first, then some other value. Waiting ends
- * with MG_OK, or with the status of a job that was stopped. */
+/* What an item of the second kind may wait for, and one of the first has done. done: 0 at first. Waiting ends with MG_OK, or with
+ * the status of a job that was stopped. */
 mg_status mg_pool_wait(mg_pool *pool, const int *done, mg_poll *poll);
-void mg_pool_set_done(mg_pool *pool, int *done, int value);
+void mg_pool_set_done(mg_pool *pool, int *done);
 
 #endif

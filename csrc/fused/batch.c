@@ -97,7 +97,6 @@ static mg_engine copy_of(const mg_engine *e, int keeps_products)
     copy.ws = (mg_workspace){.keeps_products = keeps_products};
     copy.pool = copy.team = NULL;
     copy.members = copy.workers = NULL;
-    copy.member_of = NULL;
     copy.snapshot = copy.dw_chunk = NULL;
     copy.decoder = NULL;
     return copy;
@@ -122,9 +121,6 @@ mg_status mg_batch_reserve(mg_engine *e, int64_t count)
     mg_engine *grown = realloc(e->members, (size_t)count * sizeof *grown);
     if (!grown) return MG_NO_MEMORY;
     e->members = grown;
-    int *member_of = realloc(e->member_of, (size_t)count * sizeof *member_of);
-    if (!member_of) return MG_NO_MEMORY;
-    e->member_of = member_of;
     while (e->members_capacity < count) grown[e->members_capacity++] = copy_of(e, 1);
     return MG_OK;
 }
@@ -143,8 +139,7 @@ typedef struct {
     const double *params;
     const int32_t *tokens;
     const int64_t *starts;
-    int64_t first, left; /* left: Atomic. How many of the documents that one thread each does are not begun */
-    int64_t alone;       /* of how many */
+    int64_t first, alone; /* alone: how many documents one thread each does */
     double seed;
     int grad_has_minus_zero;
     const mg_batch_slices *slices;
@@ -152,25 +147,23 @@ typedef struct {
     mg_pool *pool;
 } documents;
 
-/* Document i of these, as a member. */
-static mg_status do_document(const documents *a, int worker, int64_t i, int64_t as, mg_poll *poll)
+static mg_status do_document(const documents *a, int worker, int64_t i, mg_poll *poll)
 {
-    mg_engine *member = &a->e->members[as];
+    mg_engine *member = &a->e->members[i];
     member->ws.passing = &a->e->passing[worker];
     const int64_t d = a->first + i, *start = a->starts + d;
     const mg_backward_args backward = {
         .params = a->params, .grad_has_minus_zero = a->grad_has_minus_zero, .poll = poll};
     const mg_status status = mg_batch_document(member, &backward, a->tokens, start, a->seed, poll, a->losses + d);
-    if (!status) mg_pool_set_done(a->pool, &a->e->member_of[i], 1 + (int)as);
+    if (!status) mg_pool_set_done(a->pool, &member->complete);
     return status;
 }
 
-/* The documents that one thread each does, the last first, because the sums begin with it; and slices. An item is a member: a
- * thread has the same ones in every batch, as long as none is late, and so their memory in its cache. */
+/* The documents that one thread each does, the last first, because the sums begin with it; and slices. */
 static mg_status do_item(void *context, int worker, int64_t item, mg_poll *poll)
 {
-    documents *a = context;
-    if (item < a->alone) return do_document(a, worker, __atomic_sub_fetch(&a->left, 1, __ATOMIC_RELAXED), item, poll);
+    const documents *a = context;
+    if (item < a->alone) return do_document(a, worker, a->alone - 1 - item, poll);
     return a->slices->work(a->slices->context, worker, item - a->alone, poll);
 }
 
@@ -182,17 +175,17 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
     mg_status status = mg_batch_reserve(e, count);
     if (status) return status;
     mg_take_magnitudes(e, params);
-    for (int64_t i = 0; i < count; i++) e->member_of[i] = 0;
+    for (int64_t i = 0; i < count; i++) e->members[i].complete = 0;
     /* A document for each thread, as often as there are that many. What is left of them is shared, each by all threads. */
     const int64_t panels = panels_of(e, mg_batch_longest(starts + first, count));
     const int64_t alone = panels > 1 ? count / threads * threads : count, num_slices = slices ? slices->count : 0;
-    documents a = {e, params, tokens, starts, first, alone, alone, seed, grad_has_minus_zero, slices, losses, pool};
+    documents a = {e, params, tokens, starts, first, alone, seed, grad_has_minus_zero, slices, losses, pool};
     for (int i = 1; i < threads && alone < count && !status; i++)
         status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, panels);
     for (int64_t i = count - 1; i >= alone && !status; i--) {
         e->members[i].team = pool;
         e->members[i].thread_scratch = e->thread_scratch;
-        status = do_document(&a, 0, i, i, poll);
+        status = do_document(&a, 0, i, poll);
         e->members[i].team = NULL;
     }
     if (!status) status = mg_pool_run_two(pool, do_item, &a, alone, num_slices, poll);
@@ -205,9 +198,9 @@ mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, d
 {
     mg_status status = MG_OK;
     for (int64_t d = members - 1; d >= 0 && !status; d--) {
-        status = mg_pool_wait(e->pool, &e->member_of[d], poll);
+        const mg_engine *member = &e->members[d];
+        status = mg_pool_wait(e->pool, &member->complete, poll);
         if (status) break;
-        const mg_engine *member = &e->members[e->member_of[d] - 1];
         if (slice->matrix.which < 0) {
             mg_embedding_gradient(member, grad);
         } else {

@@ -60,7 +60,6 @@ void mg_engine_free(mg_engine *e)
     free(e->decoder);
     for (int64_t i = 0; i < e->members_capacity; i++) mg_workspace_free(&e->members[i].ws);
     free(e->members);
-    free(e->member_of);
     for (int64_t i = 0; i < e->workers_count; i++) mg_workspace_free(&e->workers[i].ws);
     free(e->workers);
     for (int64_t i = 0; i < e->passing_count; i++) free(e->passing[i].block);

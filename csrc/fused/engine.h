@@ -30,11 +30,11 @@ struct mg_engine {
     /* The documents of a batch that are in memory together, each with a workspace of its own; NULL until needed. */
     struct mg_engine *members;
     int64_t members_capacity;
-    int *member_of; /* [members_capacity], atomic: which member has a document, from 1 up; 0: none has had its backward pass */
     struct mg_engine *workers; /* of threads but the first, which each have a document and add to the same gradients; or NULL */
     int64_t workers_count;
     mg_passing *passing; /* of each thread that works on members; NULL until needed */
     int64_t passing_count;
+    int complete; /* Atomic. Of a member: whether its document has had its backward pass */
     struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
     int64_t num_slices;
     int64_t processes; /* that share each batch: slices depend on them, not on threads (part.c); 0: this one alone */

@@ -167,7 +167,7 @@ static mg_status do_either(void *context, int worker, int64_t item, mg_poll *pol
     if (item < ITEMS) {
         if (item == j->fails_at) return MG_LOG_DOMAIN;
         j->written[item] = 1;
-        mg_pool_set_done(j->pool, &j->done[item], 1);
+        mg_pool_set_done(j->pool, &j->done[item]);
         return MG_OK;
     }
     for (int64_t i = ITEMS - 1; i >= 0; i--) {
