@@ -340,6 +340,7 @@ def test_copies(duplicate):
     assert duplicate(tokenizer).uchars == tokenizer.uchars
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs the C library's getchar by its name")
 def test_daemon_threads_that_train_outlive_the_interpreter():
     code = """if True:
