@@ -32,18 +32,18 @@ def main(argv: "list[str] | None" = None) -> int:
     return cli.run(_dispatch, lambda: list(sys.argv[1:] if argv is None else argv), owns_process=argv is None)
 
 
-def _dispatch(words: "list[str]") -> None:
+def _dispatch(words: "list[str]") -> "int | None":
     debug = "--debug" in words[:1]
     words = words[debug:]
     if not words or words[0] in ("-h", "--help"):
         cli.write(_usage())
-        return
+        return None
     if words[0] == "--version":
         cli.write(f"microgpt {__version__}\n")
-        return
+        return None
     if words[0] == "--completion":
         _write_completion(words[1:])
-        return
+        return None
     if words[0] not in COMMANDS:
         found = cli.closest(words[0], COMMANDS)
         hint = f"; did you mean {found[0]}?" if found else ""
@@ -52,7 +52,8 @@ def _dispatch(words: "list[str]") -> None:
 
     # Of `microgpt train` without flags, train.main decides what is imported.
     module = import_module(f".{words[0]}", __package__)
-    raise SystemExit(module.main([*words[1:], *["--debug"] * debug]))
+    status: int = module.main([*words[1:], *["--debug"] * debug])
+    return status
 
 
 def _write_completion(words: "list[str]") -> None:

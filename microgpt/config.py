@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         def block_size(self) -> int: ...
 
 
-__all__ = ["Config", "SCHEDULES", "VAL_EVERY", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high",
+__all__ = ["Config", "SCHEDULES", "VAL_EVERY", "c_size", "check_clip", "check_cuts", "check_schedule", "finite_number", "is_rate_high",
            "real_number", "seed_text", "shapes", "split_parameters", "suitable_rate", "thread_count", "whole_number"]  # fmt: skip
 
 LARGEST_DOUBLE = 1.7976931348623157e308
@@ -108,12 +108,12 @@ class Config:
         clip: "float | None" = None,
     ) -> None:
         put = object.__setattr__
-        put(self, "num_steps", _size("num_steps", num_steps, 0))
+        put(self, "num_steps", c_size("num_steps", num_steps, 0))
         put(self, "seed", whole_number("seed", seed))
-        put(self, "n_embd", _size("n_embd", n_embd, 1))
-        put(self, "n_head", _size("n_head", n_head, 1))
-        put(self, "n_layer", _size("n_layer", n_layer, 0))
-        put(self, "block_size", _size("block_size", block_size, 1))
+        put(self, "n_embd", c_size("n_embd", n_embd, 1))
+        put(self, "n_head", c_size("n_head", n_head, 1))
+        put(self, "n_layer", c_size("n_layer", n_layer, 0))
+        put(self, "block_size", c_size("block_size", block_size, 1))
         put(self, "learning_rate", finite_number("learning_rate", learning_rate))
         if self.learning_rate < 0:
             raise ValueError(f"learning_rate must be at least 0, not {learning_rate}")
@@ -123,9 +123,9 @@ class Config:
         if not self.eps_adam > 0:
             raise ValueError(f"eps_adam must be greater than 0, not {eps_adam}")
         put(self, "init_std", finite_number("init_std", init_std))
-        put(self, "batch_size", _size("batch_size", batch_size, 1))
+        put(self, "batch_size", c_size("batch_size", batch_size, 1))
         put(self, "schedule", check_schedule(schedule))
-        put(self, "warmup", _size("warmup", warmup, 0))
+        put(self, "warmup", c_size("warmup", warmup, 0))
         if self.warmup and self.warmup >= self.num_steps:
             raise ValueError(f"warmup ({self.warmup}) must be less than num_steps ({self.num_steps})")
         put(self, "weight_decay", finite_number("weight_decay", weight_decay))
@@ -246,7 +246,7 @@ def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:
     return found
 
 
-def _size(name: str, value: "Any", least: int) -> int:
+def c_size(name: str, value: "Any", least: int) -> int:
     """Return value as an int that C's int64 can hold."""
     found = whole_number(name, value, least)
     if found >= 2**63:

@@ -1,5 +1,4 @@
 """`python -m microgpt.eval MODEL.safetensors --input FILE`: measure how well a saved model predicts a text."""
-import math
 import sys
 import time
 
@@ -46,6 +45,7 @@ def _eval(given: "dict[str, Any]") -> None:
     rate = found.documents / (time.perf_counter() - started)
     if given["json"]:
         import json
+        import math
 
         numbers = {name: value if math.isfinite(value) else None for name, value in vars(found).items()}
         cli.write(json.dumps({**numbers, "loss_hex": found.loss.hex(), "documents_per_second": rate}) + "\n")

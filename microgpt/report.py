@@ -7,9 +7,6 @@ import os
 import sys
 
 from .cli import console as cli
-from .cli.outputs import check_outputs
-from .files import write_atomically
-from .storage.runlog import compare, read_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +30,9 @@ def make_parser() -> "Any":
 
 
 def _report(given: "dict[str, Any]") -> None:
+    from .cli.outputs import check_outputs
+    from .files import write_atomically
+    from .storage.runlog import compare, read_log
     from .web.report_page import page
 
     logs = given["logs"]

@@ -83,17 +83,12 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
     import gc
     import types
 
-    from .scripting.trees import parse
-
     gc.disable()  # a script's tree has thousands of nodes, which live until all is planned
     try:
-        tree = parse(source, path)
         code: Any = None
         plan = runtime = None
         if "--plain" not in flags:
-            plan, runtime = _plan(tree, path, source, flags)
-            if plan is not None and plan.why is None:
-                code = compile(plan.tree, path, "exec", dont_inherit=True)
+            plan, runtime, code = _plan(path, source, flags)
         if code is None:
             code = compile(source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -139,20 +134,43 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
     return 0
 
 
-def _plan(tree: "Any", path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any]":
-    """The plan of what to replace, and the runtime; nothing is replaced where our own analysis fails."""
-    from .scripting.plan import Plan
-    from .scripting.runtime import Runtime
+def _plan(path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any, Any]":
+    """The plan of what to replace, the runtime, and the code to run; no code where nothing is replaced.
 
+    Nothing is replaced where our own analysis fails. Raises what Python raises for a script that it cannot read.
+    """
+    from .scripting.plan_cache import PlanCache
+
+    may_compile = "--no-compile" not in flags
+    cache = PlanCache(path, source, may_compile)
+    found = cache.read()
+    tree: Any = None
+    if found is None:
+        from .scripting.trees import parse
+
+        tree = parse(source, path)
     try:
-        plan = Plan(tree, "--no-compile" not in flags, os.path.dirname(path))
+        from .scripting.runtime import Runtime
+
+        if found is not None:
+            plan: Any = found[0]
+        else:
+            from .scripting.plan import Plan
+
+            plan = Plan(tree, may_compile, os.path.dirname(path))
         runtime = Runtime(plan.roles, path, plan.tree, plan.updates)
     except Exception as error:
         if "--debug" in flags:
             raise
         _say(f"nothing is replaced: the script is not understood ({type(error).__name__}: {error})")
-        return None, None
-    return plan, runtime
+        return None, None, None
+    if found is not None:
+        return plan, runtime, found[1]
+    if plan.why is not None:
+        return plan, runtime, None
+    code = compile(plan.tree, path, "exec", dont_inherit=True)
+    cache.write(plan, code)
+    return plan, runtime, code
 
 
 def _announce(name: str, plan: "Any") -> None:

@@ -1,6 +1,5 @@
 """`python -m microgpt.sweep --grid 'learning_rate=0.003,0.01 seed=1..20'`: train a model for each point of a grid."""
 import sys
-from contextlib import contextmanager
 
 from .cli import console as cli
 from .config import DEFAULTS, SCHEDULES
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from .parallel.results import Ranked, SweepResult
 
 SHOWN = 10  # configurations in the table
+MOST_RUNS = 1_000_000  # a sweep has their settings and results in memory
 EXECUTORS = ("threads", "processes", "dask", "mpi")
 
 
@@ -55,6 +55,7 @@ def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
     Raises UsageError for anything else.
     """
     grid: dict[str, list[Any]] = {}
+    total = 1
     for word in " ".join(words).split():
         given, equals, values = word.partition("=")
         name = given.lstrip("-").replace("-", "_")
@@ -67,7 +68,11 @@ def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
             raise cli.UsageError(f"--grid: {name} is there twice")
         if not equals or not values:
             raise cli.UsageError(f"--grid: {name} has no values; write {name}={DEFAULTS[name]}")
-        grid[name] = [value for part in values.split(",") for value in _values(name, part)]
+        parts = [_values(name, part) for part in values.split(",")]
+        total *= sum(map(len, parts))
+        if total > MOST_RUNS:
+            raise cli.UsageError(f"--grid: {total} runs are more than a sweep can have ({MOST_RUNS})")
+        grid[name] = [value for part in parts for value in part]
     return grid
 
 
@@ -83,9 +88,13 @@ def _values(name: str, text: str) -> "Sequence[Any]":
     is_whole = isinstance(DEFAULTS[name], int)
     try:
         if not dots:
-            return [int(text) if is_whole else float(text)]
-        if is_whole:
+            value = int(text) if is_whole else float(text)
+            if value - value == 0:
+                return [value]
+        elif is_whole:
             found = range(int(first), int(last) + 1)
+            if found.stop - found.start > MOST_RUNS:
+                raise cli.UsageError(f"--grid: {name}={text} is more runs than a sweep can have ({MOST_RUNS})")
             if found:
                 return found
             raise cli.UsageError(f"--grid: {name}={text} is an empty range")
@@ -97,7 +106,9 @@ def _values(name: str, text: str) -> "Sequence[Any]":
     raise cli.UsageError(f"--grid: the values of {name} are {kind}, not {text!r}")
 
 
-def _sweep(given: "dict[str, Any]") -> None:
+def _sweep(given: "dict[str, Any]") -> int:
+    from contextlib import contextmanager
+
     from .data import split_docs
     from .parallel.sweeps import available_cores, configurations, run_sweep
 
@@ -118,12 +129,12 @@ def _sweep(given: "dict[str, Any]") -> None:
         except ValueError as error:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
     total, workers = len(configurations(grid)), given["workers"] or available_cores()
-    with make_executor(given["executor"], min(workers, total)) as executor:
+    with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
         cli.say(f"{total} runs on {source}, {given['engine']} engine, executor {given['executor']}")
         results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))
-    _report(found, given)
+    return _report(found, given)
 
 
 def _read_text(given: "dict[str, Any]", grid: "dict[str, list[Any]]") -> "texts.Text":
@@ -135,9 +146,8 @@ def _read_text(given: "dict[str, Any]", grid: "dict[str, list[Any]]") -> "texts.
     return texts.Text(given["input"], texts.form_of(given), sizes[0])
 
 
-@contextmanager
 def make_executor(kind: str, workers: int) -> "Iterator[Any]":
-    """A context that gives the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
+    """Yield once, for a context manager: the executor of --executor; None for threads, which `run_sweep` itself makes and stops."""
     if kind == "threads":
         yield None
     elif kind == "processes":
@@ -211,12 +221,14 @@ def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) ->
             yield result
 
 
-def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
-    """Write the best configurations to stdout, and the command that trains the best of them."""
+def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
+    """Write the best configurations to stdout, and the command that trains the best of them; return the exit status."""
     from .parallel.results import rank
 
     ranked = rank(results)
-    failed = [result for result in results if result.error is not None]
+    failed = [result.error for result in results if result.error is not None]
+    diverged = [r for r in results if r.error is None and r.settings["num_steps"] and r.score - r.score != 0]
+    has_none = len(failed) + len(diverged) == len(results)
     names = [name for name in ranked[0].settings if len({group.settings[name] for group in ranked}) > 1]
     rows = [_row(group, names) for group in ranked[:SHOWN]]
     head = [*names, "runs", "val loss" if given["val_fraction"] is not None else "loss", "+-"]
@@ -226,7 +238,9 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
     if len(ranked) > SHOWN:
         cli.say(f"the {SHOWN} best of {len(ranked)} configurations")
     if failed:
-        cli.say(f"{len(failed)} of {len(results)} runs failed; the first: {failed[0].error}")
+        cli.say(f"{'error: ' * has_none}{len(failed)} of {len(results)} runs failed; the first: {failed[0]}")
+    if diverged:
+        cli.say(f"{'error: ' * has_none}{len(diverged)} of {len(results)} runs diverged: their loss is not finite")
     if ranked[0].results:
         cli.write(f"best: {command(ranked[0].results[0], given)}\n")
     if given["plot"] is not None:
@@ -237,6 +251,9 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> None:
             cli.say(f"drew {given['plot']}")
     if given["out"] is not None:
         cli.say(f"{given['out']} has the results")
+    if not has_none:
+        return 0
+    return cli.EXIT_DIVERGED if all(error.startswith("DivergedError") for error in failed) else cli.EXIT_ERROR
 
 
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":

@@ -4,8 +4,9 @@
 #include "fused/batch.h"
 #include "fused/run.h"
 
-/* What a thread's documents may take together, in bytes, if it is more than one: about what its caches hold. */
-static const int64_t CACHED_BYTES = INT64_C(1) << 23;
+/* What a thread's documents may take together, in bytes, if it is more than one. That is more than its own caches hold: threads wait
+ * for each other after every group, which costs more than reading what is in a cache that they share. */
+static const int64_t GROUP_BYTES = INT64_C(1) << 25;
 
 /* One batch. */
 typedef struct {
@@ -80,7 +81,7 @@ static mg_status step_shared(batch *b)
     mg_status status = mg_batch_prepare(e);
     if (status) return status;
     const int64_t threads = mg_pool_threads(e->pool), longest = mg_batch_longest(b->starts, b->documents);
-    const int64_t group = mg_batch_capacity(e, longest, CACHED_BYTES) * threads;
+    const int64_t group = mg_batch_capacity(e, longest, GROUP_BYTES) * threads;
     const mg_batch_slices slices = {do_slice, b, e->num_slices};
     b->may_fail = 0;
     for (int64_t end = b->documents; end > 0; end -= b->members) {

@@ -30,6 +30,17 @@ void free_state(state *s)
     free_doubles(s->v);
 }
 
+void set_minus_zeros(const mg_config *config, state *s)
+{
+    const mg_layout at = mg_layout_of(config);
+    for (int64_t i = 0; i < s->num_params; i++) s->grad[i] = s->m[i] = -0.0;
+    for (int64_t l = 0; l < config->n_layer; l++)
+        for (int64_t row = 0; row < 4 * config->n_embd; row += 2) {
+            double *weights = s->params + at.layers + l * at.layer_size + at.mlp_fc1 + row * config->n_embd;
+            for (int64_t i = 0; i < config->n_embd; i++) weights[i] = -0.0;
+        }
+}
+
 void check_state(const state *s, const state *expected)
 {
     check_array("params", s->num_params, s->params, expected->params);

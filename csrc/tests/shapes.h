@@ -21,6 +21,10 @@ typedef struct {
 state new_state(const mg_config *config);
 state copy_of_state(const state *s);
 void free_state(state *s);
+/* Make weights -0.0, so that every other hidden number is 0 for any document, and gradients and first moments -0.0: if zeros are
+ * skipped, these stay so, and the weights become +0.0. */
+void set_minus_zeros(const mg_config *config, state *s);
+
 void check_state(const state *s, const state *expected);
 
 /* A poll that stops at its stop_at-th question, and asks as often as there is work to ask after. */

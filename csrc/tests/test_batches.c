@@ -94,6 +94,12 @@ void test_batches(const mg_kernels *kernels)
         s.grad[0] = -0.0;
         compare(kernels, c, &adam, &s, &t, batch_size, MG_OK, BATCHES);
 
+        begin_case("%s, shape %d, gradients of -0.0", mg_kernels_name(kernels), i);
+        state zeros = copy_of_state(&s);
+        set_minus_zeros(c, &zeros);
+        compare(kernels, c, &adam, &zeros, &t, batch_size, MG_OK, BATCHES);
+        free_state(&zeros);
+
         begin_case("%s, shape %d, errors", mg_kernels_name(kernels), i);
         compare(kernels, c, &no_steps, &s, &t, batch_size, MG_ZERO_DIVISION, 0);
         s.grad[s.num_params - 1] = 1e200;

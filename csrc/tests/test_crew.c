@@ -123,6 +123,11 @@ void test_crew(const mg_kernels *kernels)
         mg_mt19937_fill_gauss(&stream, s.grad, s.num_params, 0.0, 0.5);
         s.grad[0] = -0.0;
         test_one(kernels, c, &adam, &s, tokens, starts, batch_size);
+        begin_case("%s, shape %d, a crew, gradients of -0.0", mg_kernels_name(kernels), i);
+        state zeros = copy_of_state(&s);
+        set_minus_zeros(c, &zeros);
+        test_one(kernels, c, &adam, &zeros, tokens, starts, batch_size);
+        free_state(&zeros);
         begin_case("%s, shape %d, a crew, errors", mg_kernels_name(kernels), i);
         test_one(kernels, c, &no_steps, &s, tokens, starts, batch_size);
         s.grad[s.num_params - 1] = 1e200;

@@ -137,11 +137,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def run(command: "Callable[[Any], None]", arguments: "Any", owns_process: bool = False) -> int:
+def run(command: "Callable[[Any], int | None]", arguments: "Any", owns_process: bool = False) -> int:
     """Carry out command(arguments); return the exit status. What a user can cause ends in one line, no traceback.
 
-    arguments: what the command takes, or a function that parses it. owns_process: the process ends with the command, so
-    a signal that was answered is ignored from then on; otherwise the caller gets its handlers back.
+    command: returns None or the exit status. arguments: what it takes, or a function that parses it. owns_process: the
+    process ends with the command, so a signal that was answered is ignored from then on; otherwise the caller gets its
+    handlers back.
     """
     global _owns_process
     before, _owns_process = _owns_process, _owns_process or owns_process
@@ -206,7 +207,7 @@ def drop_stdout() -> None:
     _drop(sys.stdout, sys.__stdout__)
 
 
-def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
+def _run(command: "Callable[[Any], int | None]", arguments: "Any") -> int:
     global _debug
     encoding = getattr(sys.stdout, "encoding", None)
     if encoding and encoding.lower().replace("-", "") != "utf8" and hasattr(sys.stdout, "reconfigure"):
@@ -217,17 +218,10 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
             arguments = arguments()
         if isinstance(arguments, dict) and arguments.pop("debug", False):
             _debug = True
-        command(arguments)
-        Output().flush()
-        return 0
-    except SystemExit as end:  # argparse, after --help and after an error
-        try:
+        status = command(arguments)
+        if not status:
             Output().flush()
-        except OutputError:
-            _drop(sys.stdout, sys.__stdout__)
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        say(f"error: {end.code}")
+        return status or 0
     except OutputError as error:
         _traceback()
         _drop(sys.stdout, sys.__stdout__)
@@ -237,14 +231,41 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
     except Terminated as end:
         say("hung up" if end.status == EXIT_HUNG_UP else "terminated")
         return end.status
-    except OSError as error:
-        _traceback()
-        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-        say(f"error: {name}: {error.strerror}" if name else f"error: {error}")
     except MemoryError:
         _traceback()
         say("error: not enough memory for a model of this size")
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except (Exception, SystemExit) as error:
+        status = _explain(error)
+        if status is None:
+            raise
+        return status
+    finally:
+        _debug = debug
+    return EXIT_ERROR
+
+
+def _explain(error: "Exception | SystemExit") -> "int | None":
+    """Say in one line what error means; return the exit status. None: it is a fault of ours, whose traceback is needed."""
+    from .hiding import explain_hiding
+
+    is_known = isinstance(error, (OSError, ValueError, ArithmeticError, SystemExit))
+    hidden = explain_hiding(error, may_be_elsewhere=not is_known)
+    if hidden is not None:
+        _traceback()
+        say(f"error: {hidden}")
+    elif isinstance(error, SystemExit):  # argparse, after --help and after an error
+        try:
+            Output().flush()
+        except OutputError:
+            drop_stdout()
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        say(f"error: {error.code}")
+    elif isinstance(error, OSError):
+        _traceback()
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
+        say(f"error: {name}: {error.strerror}" if name else f"error: {error}")
+    elif is_known or isinstance(error, TypeError):
         _traceback()
         from ..errors import DivergedError
 
@@ -252,32 +273,14 @@ def _run(command: "Callable[[Any], None]", arguments: "Any") -> int:
             say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
             return EXIT_DIVERGED
         say(f"error: {error}")
-    except (AttributeError, ImportError):
-        file = _hiding_file()
-        if file is None:
-            raise
-        _traceback()
-        say(f"error: {file} hides Python's own module of this name: rename it, or use the command microgpt instead of python -m")
-    finally:
-        _debug = debug
+    else:
+        return None
     return EXIT_ERROR
-
-
-def _hiding_file() -> "str | None":
-    """A file in the current folder that was imported in place of a module of Python's: `python -m` looks there first."""
-    folder = os.path.realpath(os.curdir)
-    for name in sorted(sys.modules.keys() & sys.stdlib_module_names):
-        file: str | None = getattr(sys.modules[name], "__file__", None)
-        if name != "__main__" and file and os.path.dirname(os.path.realpath(file)) == folder:
-            return os.path.basename(file)
-    return None
 
 
 def _traceback() -> None:
     if _debug and sys.stderr is not None:
-        from traceback import print_exc
-
-        print_exc()
+        sys.__excepthook__(*sys.exc_info())  # unlike print_exc, imports nothing
 
 
 def _drop(stream: "Any", original: "Any") -> None:

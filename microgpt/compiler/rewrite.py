@@ -17,6 +17,7 @@ import weakref
 
 from ..core import hooks, operators, outside, strays, twins
 from ..core.recorder import TraceError
+from .codes import remember, rewritten_codes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -284,6 +285,8 @@ def _definition(function: types.FunctionType) -> "tuple[ast.FunctionDef | ast.La
 
     search(tree, None)
     if not candidates:
+        if code.co_filename == "<string>":  # since Python 3.13 there is a source of this name: what followed -c
+            raise TraceError(f"the source of {function.__qualname__} is not there to be traced (<string>)")
         raise TraceError(f"the source of {function.__qualname__} has changed since it was defined")
     if len(candidates) > 1:
         raise TraceError(f"there are two functions like {function.__qualname__} on line {code.co_firstlineno}: put each on a "
@@ -341,19 +344,8 @@ def _rewritten_code(function: types.FunctionType, with_operators: bool) -> types
     inner = next(c for c in factory.co_consts if isinstance(c, types.CodeType) and c.co_name == node.name)
     inner = inner.replace(co_name=code.co_name)
     known[code] = inner
-    _remember(inner)
+    remember(inner)
     return inner
-
-
-rewritten_codes: "weakref.WeakSet[types.CodeType]" = weakref.WeakSet()
-
-
-def _remember(code: types.CodeType) -> None:
-    """Functions made while rewritten code runs are rewritten already."""
-    rewritten_codes.add(code)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            _remember(constant)
 
 
 def rewritten(function: types.FunctionType, with_operators: bool = False) -> types.FunctionType:

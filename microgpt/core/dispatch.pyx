@@ -23,6 +23,7 @@ from microgpt.core.value cimport Value
 
 
 @cython.final
+@cython.no_gc_clear  # calls ask no program and no guards whether they are None
 cdef class Entry:
     """What is known of one shape of the arguments."""
     cdef public Program program  # None: not compiled

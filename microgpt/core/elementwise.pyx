@@ -3,6 +3,7 @@
 
 Each operation is an instruction of compiled programs (csrc/compiler/program.h) for a block of parameters.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcpy, memset
@@ -39,6 +40,7 @@ cdef enum:
     MOST_LISTS = 16
 
 
+@cython.no_gc_clear  # the slots are those of values, a tuple, because the collector empties lists
 cdef class Elementwise:
     """The same straight-line arithmetic for each of many parameters: an optimizer's loop as a script has it.
 
@@ -49,7 +51,7 @@ cdef class Elementwise:
     stored: what becomes of data, grad and the lists.
     """
 
-    cdef list values
+    cdef tuple values
     cdef uint32_t *slots  # of the params
     cdef Py_ssize_t n
     cdef mg_instruction *code
@@ -69,7 +71,7 @@ cdef class Elementwise:
             raise TypeError("an Elementwise is initialised once")
         if len(lists) > MOST_LISTS:
             raise ValueError(f"at most {MOST_LISTS} lists")
-        values = list(params)
+        values = tuple(params)
         n = len(values)
         self.n_lists, self.n_scalars = <int32_t>len(lists), <int32_t>n_scalars
         self.results = 2 + self.n_lists

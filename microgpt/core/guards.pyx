@@ -228,6 +228,7 @@ cdef Py_ssize_t first_changed(const ListGuard *lists, Py_ssize_t i, Py_ssize_t c
 
 
 @cython.final
+@cython.no_gc_clear  # the guards point into watched
 cdef class Guards:
     """All guards of a program. Set once: other threads may check them."""
 

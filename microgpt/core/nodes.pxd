@@ -10,6 +10,10 @@ from libc.stdlib cimport free
 from microgpt.core.tape cimport BINARY, LEAF, LEAF0, LEAF1, NARY, Nary, Node, UNARY, release, retain, slot_alloc, tape
 
 
+cdef extern from *:
+    bint unlikely(bint condition) noexcept nogil  # Cython's own macro
+
+
 cdef inline uint32_t new_node(double data, uint8_t kind) noexcept:
     cdef uint32_t slot = slot_alloc()
     cdef Node *node = &tape.node[slot]
@@ -43,12 +47,14 @@ cdef inline uint32_t new_unary(double data, uint32_t child, double local_grad) n
 
 cdef inline uint32_t new_binary(double data, uint32_t child0, uint32_t child1,
                                 double local_grad0, double local_grad1) noexcept:
-    cdef uint32_t slot = new_node(data, BINARY) if child0 and child1 else 0
+    cdef uint32_t slot = slot_alloc() if child0 and child1 else 0
     cdef Node *node = &tape.node[slot]
-    if slot == 0:
+    if unlikely(slot == 0):
         discard(child0)
         discard(child1)
         return 0
+    tape.data[slot], tape.grad[slot] = data, 0.0
+    node.owner, node.refs, node.kind = slot, 0, BINARY
     node.child0, node.child1 = child0, child1
     node.local_grad0, node.payload.local_grad = local_grad0, local_grad1
     node.flags = <uint8_t>((LEAF0 if tape.node[child0].kind == LEAF else 0)

@@ -35,6 +35,11 @@ cdef inline bint as_foreign_number(object other, double *number) except -1:
     return True
 
 
+cdef inline double to_double(object number) except? -1.0:
+    """float(number), which for an int makes no float first."""
+    return PyLong_AsDouble(number) if PyLong_CheckExact(number) else PyFloat_AsDouble(number)
+
+
 cdef inline object refuse(object result):
     """For an operand that is no number. result: what a float makes of it, unless that has already raised an error."""
     raise TypeError(f"a Value holds one float: {type(result).__name__!r} is none")

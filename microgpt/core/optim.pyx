@@ -4,6 +4,7 @@
 A model's parameters are one run of slots. A user's are where the tape had room: mostly long runs, and single slots. A run
 is updated in place; single slots are gathered into contiguous numbers, updated, and written back.
 """
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport sqrt
 from libc.stdint cimport uint32_t
@@ -25,10 +26,11 @@ cdef struct Group:
     bint is_run  # their slots are consecutive; otherwise they are gathered, and distinct
 
 
+@cython.no_gc_clear  # the slots are those of values, a tuple, because the collector empties lists
 cdef class Leaves:
     """The Values of an optimizer in the order given, and the groups in which they are updated."""
 
-    cdef readonly list values
+    cdef readonly tuple values
     cdef uint32_t *slots
     cdef Group *groups
     cdef double *gathered  # data and grad of the longest group that is no run
@@ -41,7 +43,7 @@ cdef class Leaves:
             raise TypeError("Leaves are initialised once")
         if isinstance(params, Value):
             raise TypeError("params must be a sequence of Values, not one Value")
-        values = list(params.params if isinstance(params, GPT) else params)
+        values = tuple(params.params if isinstance(params, GPT) else params)
         for i, value in enumerate(values):
             if not isinstance(value, Value):
                 raise TypeError(f"params[{i}] must be a Value, not {type(value).__name__}")

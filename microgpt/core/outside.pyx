@@ -45,18 +45,22 @@ def add_root(name, x):
     cdef Recorder trace = current()
     trace.roots.append((name, x))
     if not trace.careful:
-        check_items(x)
+        check_items(trace, x)
 
 
-cdef int check_items(object x) except -1:
-    """Begin again if there are objects of users' classes with methods that are not recorded."""
+cdef int check_items(Recorder trace, object x) except -1:
+    """Begin again if there are objects of users' classes with methods that are not recorded.
+
+    Each object is looked at once per trace: dicts in dicts are all read one by one. What the function itself has since put
+    into one has been looked at when it was read or made.
+    """
     cdef list todo = [x]
-    cdef set seen = set()
     while todo:
         x = todo.pop()
-        if id(x) in seen:
+        if id(x) in trace.checked:
             continue
-        seen.add(id(x))
+        trace.checked.add(id(x))
+        trace.keep.append(x)
         if isinstance(x, dict):
             items = list(dict.values(x))
         elif isinstance(x, list):

@@ -51,6 +51,7 @@ cdef class Recorder:
     cdef readonly list outside  # objects from outside that `captured` does not have yet, nor what is in them
     cdef readonly dict reads  # (holder, value) of attributes and entries: the value is from outside if the holder is
     cdef readonly list roots  # (name, object) from outside whose content is compared, if it is a container
+    cdef set checked  # ids: of objects whose classes, and those of what is in them, are known to be recorded
     cdef readonly set whole  # ids of dicts of which more was read than single entries
     cdef public bint careful  # operators of users' classes are recorded, and nothing of the user's may run unrecorded
     cdef public bint needs_care  # so it has to be

@@ -107,7 +107,7 @@ cdef class Recorder:
         self.serial = serials
         self.int_names, self.bounds, self.guards, self.keep = [], [], {}, []
         self.derived, self.derived_index = [], {}
-        self.outside, self.reads, self.captured, self.created = [], {}, set(), set()
+        self.outside, self.reads, self.captured, self.created, self.checked = [], {}, set(), set(), set()
         self.functions, self.rows, self.numbers = {}, {}, {}
         self.roots, self.whole = [], set()
 

@@ -3,6 +3,7 @@
 
 A call puts a node on the tape for each result. Several calls may be alive at once, each with a frame of its own.
 """
+cimport cython
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -26,6 +27,7 @@ class Unsupported(Exception):
     """This trace cannot be compiled at all."""
 
 
+@cython.no_gc_clear  # without derived, a call would take other numbers
 cdef class Program:
     """One shape of a function, compiled. Program(trace, results, roots, with_grad): results are traced Values, or numbers
     that are not known yet, roots their nodes; with_grad: results[0] can be differentiated."""

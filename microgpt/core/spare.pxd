@@ -6,8 +6,14 @@ cython.freelist does the same, but its tp_dealloc saves and restores the current
 from cpython.object cimport PyObject
 
 
-cdef extern from "Python.h":
-    void _Py_NewReference(PyObject *o)
+cdef extern from *:
+    """
+    static inline PyObject *mg_revive(PyObject *o) {
+        _Py_NewReference(o);
+        return o;
+    }
+    """
+    object mg_revive(PyObject *o)  # what is returned is the one reference to it
     void Py_DECREF(PyObject *o)
 
 cdef enum:
@@ -29,10 +35,5 @@ cdef inline bint spare_keep(Spare *spare, PyObject *o) noexcept:
 
 cdef inline object spare_take(Spare *spare):
     """Return one of the objects kept, of which there is at least one."""
-    cdef PyObject *o
     spare.n -= 1
-    o = spare.object[spare.n]
-    _Py_NewReference(o)
-    taken = <object>o
-    Py_DECREF(o)  # the reference that _Py_NewReference made: taken has its own
-    return taken
+    return mg_revive(spare.object[spare.n])

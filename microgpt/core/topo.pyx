@@ -23,7 +23,7 @@ grads have been added to), another result, a leaf that was given children since,
 do not expect.
 """
 from libc.math cimport signbit
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
@@ -39,6 +39,9 @@ cdef struct WatchedDot:
     uint32_t slot
     uint32_t upto  # the operands of terms below this one are watched
     bint conflict
+
+cdef enum:
+    AHEAD = 8  # slots before the one visited, of which the next ones are mostly found there
 
 cdef Frame *frames = NULL
 cdef size_t frames_capacity = 0
@@ -281,6 +284,11 @@ cdef int append_cached_order(Block *block) noexcept nogil:
     return MG_OK
 
 
+cdef inline bint must_visit(Node *parent, uint8_t leaf_flag, uint32_t child) noexcept nogil:
+    """Whether a child of a node made by an operator is to be visited. A leaf is not read, which would often be a cache miss."""
+    return not parent.flags & leaf_flag and unvisited(child)
+
+
 cdef int depth_first(uint32_t root) noexcept nogil:
     """Fill tape.order with the nodes below root that have children, children before parents, in the script's sequence."""
     global n_watched
@@ -290,24 +298,42 @@ cdef int depth_first(uint32_t root) noexcept nogil:
     cdef Frame *frame
     cdef Block *block
     cdef size_t depth = 0
-    cdef uint32_t child
+    cdef uint32_t child, following, state = 0
     next_mark()
     tape.order.n = 0
     child = root if node[root].kind != LEAF else 0
     while True:
         if child:  # visit it
-            node[child].mark = tape.mark
-            block = cached_order_at(child) if node[child].kind == BINARY else NULL
-            if block != NULL:
-                if append_cached_order(block) != MG_OK:
-                    return MG_NO_MEMORY
-                child = 0
+            parent = &node[child]
+            parent.mark = tape.mark
+            if child > AHEAD:
+                MG_PREFETCH(&node[child - AHEAD].mark)
+            if parent.kind == BINARY:
+                block = cached_order_at(child) if parent.owner != child else NULL
+                if block != NULL:
+                    if append_cached_order(block) != MG_OK:
+                        return MG_NO_MEMORY
+                    child = 0
+                elif n_watched == 0 and tape.rewired.n == 0:  # what is below does at once, in fewer steps
+                    following = 0
+                    if must_visit(parent, LEAF0, parent.child0):
+                        following, state = parent.child0, 1
+                    elif must_visit(parent, LEAF1, parent.child1):
+                        following, state = parent.child1, 2
+                    if following:
+                        if depth == frames_capacity and grow_frames() != MG_OK:
+                            return MG_NO_MEMORY
+                        frames[depth].slot, frames[depth].next = child, state
+                        depth += 1
+                        child = following
+                        continue
+                    if push_slot(&tape.order, child) != MG_OK:
+                        return MG_NO_MEMORY
+                    child = 0
         if child:
             if depth == frames_capacity and grow_frames() != MG_OK:
                 return MG_NO_MEMORY
             frames[depth].slot, frames[depth].next = child, 0
-            if child > 10:
-                MG_PREFETCH(&node[child - 10].mark)
             depth += 1
             if node[child].kind == DOT and enter_dot(child) != MG_OK:
                 return MG_NO_MEMORY

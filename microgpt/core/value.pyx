@@ -12,14 +12,15 @@ from cpython.number cimport PyNumber_Add, PyNumber_Multiply
 from cpython.object cimport PyObject, PyTypeObject
 from libc.math cimport isfinite
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 
 from microgpt.core.backward cimport expand, run_backward
 from microgpt.core.blocks cimport drop_cached_order
 from microgpt.core.libm cimport mg_exp, mg_log
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
-from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children
-from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse
+from microgpt.core.nary cimport alloc_nary, nary_children, nary_local_grads
+from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children, unlikely
+from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse, to_double
 from microgpt.core.rewiring cimport rewire
 from microgpt.core.spare cimport Py_DECREF, Spare, spare_keep, spare_take
 from microgpt.core.tape cimport (
@@ -47,26 +48,39 @@ cdef void dealloc_value(PyObject *o) noexcept:
     Py_DECREF(type_of)
 
 
-cdef inline Value wrap(uint32_t slot):
-    """Return a new handle of a node that has none."""
-    cdef Value value
-    if slot == 0:
-        raise MemoryError("no memory for another node")
-    value = <Value>spare_take(&spare) if spare.n else Value.__new__(Value)
+cdef Value no_memory():
+    raise MemoryError("no memory for another node")
+
+
+cdef inline Value new_handle(uint32_t slot):
+    cdef Value value = <Value>spare_take(&spare) if spare.n else <Value>Value.__new__(Value)
     value.slot = slot
     tape.node[slot].handle = <PyObject *>value
-    retain(slot)
+    return value
+
+
+cdef inline Value wrap(uint32_t slot):
+    """Return the handle of a node that has just been made, to which nothing else refers yet."""
+    cdef Value value
+    if unlikely(slot == 0):
+        return no_memory()
+    value = new_handle(slot)
+    tape.node[slot].refs = 1
     audit_tape()
     return value
 
 
 cdef Value handle(uint32_t slot):
     """Return the Value of a node: the living one, or a new one."""
+    cdef Value value
     if tape.busy and not tracing_here():
         wait_until_idle()
     if tape.node[slot].handle != NULL:
         return <Value>tape.node[slot].handle
-    return wrap(slot)
+    value = new_handle(slot)
+    retain(slot)
+    audit_tape()
+    return value
 
 
 cdef int no_node() except -1:
@@ -87,33 +101,49 @@ cdef uint32_t slot_when_idle(object value) except 0:
     return (<Value>value).slot
 
 
+# ---- sums and products ----
+#
+# Most nodes are made here. What is called on the way is inlined: slot_of, which may raise errors, would not be.
+
+cdef Value value_sum(object left, object right):
+    cdef uint32_t a = (<Value>left).slot, b = (<Value>right).slot
+    if a == 0 or b == 0 or tape.busy:
+        a, b = slot_of(left), slot_of(right)
+    return wrap(new_sum(a, b))
+
+
+cdef Value value_product(object left, object right):
+    cdef uint32_t a = (<Value>left).slot, b = (<Value>right).slot
+    if a == 0 or b == 0 or tape.busy:
+        a, b = slot_of(left), slot_of(right)
+    return wrap(new_product(a, b))
+
+
+cdef object with_number(object value, object other, bint product):
+    """value * other or value + other, where other is no Value."""
+    cdef uint32_t slot = slot_of(value)
+    cdef double number
+    if as_number(other, &number):
+        wait_until_idle()
+        return wrap(new_product(slot, new_constant(number)) if product else new_sum(slot, new_constant(number)))
+    return refuse(PyNumber_Multiply(tape.data[slot], other) if product else PyNumber_Add(tape.data[slot], other))
+
+
 # ---- Value(data, children, local_grads) ----
 
 cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
     """Check children and local gradients. Runs Python code, and so touches no node."""
-    cdef uint32_t n_children = <uint32_t>len(children), n_local_grads = <uint32_t>len(local_grads), i
     cdef Nary *nary
+    cdef uint32_t i
     for child in children:
         if not isinstance(child, Value):
             raise TypeError(f"children must be Values, not {type(child).__name__!r}")
         if (<Value>child).slot == 0:
             no_node()
-    nary = <Nary *>malloc(sizeof(Nary) + n_local_grads * sizeof(double) + n_children * sizeof(uint32_t))
-    if nary == NULL:
-        raise MemoryError()
-    nary.n_children, nary.n_local_grads, nary.place = n_children, n_local_grads, 0
-    nary.local_grads = <double *>(nary + 1)
-    nary.children = <uint32_t *>(nary.local_grads + n_local_grads)
-    try:
-        for i in range(n_local_grads):
-            nary.local_grads[i] = PyFloat_AsDouble(local_grads[i])
-    except BaseException:
-        free(nary)
-        raise
-    for i in range(n_children):
+    nary = alloc_nary(<uint32_t>len(children), local_grads)
+    for i in range(nary.n_children):
         nary.children[i] = (<Value>children[i]).slot
     return nary
-
 
 
 @cython.no_gc
@@ -196,7 +226,7 @@ Examples
 
     @data.setter
     def data(self, number):
-        cdef double value = PyFloat_AsDouble(number)
+        cdef double value = to_double(number)
         tape.data[slot_of(self)] = value
 
     @data.deleter
@@ -210,7 +240,7 @@ Examples
 
     @grad.setter
     def grad(self, number):
-        cdef double value = PyFloat_AsDouble(number)
+        cdef double value = to_double(number)
         tape.grad[slot_of(self)] = value
 
     @grad.deleter
@@ -230,7 +260,8 @@ Examples
         if node.kind == UNARY:
             return (handle(node.child0),)
         if node.kind == NARY:
-            return children_of(self)
+            children = nary_children(slot)
+            return self._children if children is None else children
         return ()
 
     @property
@@ -247,40 +278,21 @@ Examples
         if node.kind == UNARY:
             return (node.local_grad0,)
         if node.kind == NARY:
-            return local_grads_of(self)
+            local_grads = nary_local_grads(slot)
+            return self._local_grads if local_grads is None else local_grads
         return ()
 
     # The operators are called with a Value on either side, or on both.
 
     def __add__(left, right):
-        cdef double number
-        cdef uint32_t slot
         if isinstance(left, Value):
-            slot = slot_of(left)
-            if isinstance(right, Value):
-                return wrap(new_sum(slot, slot_of(right)))
-        else:
-            left, right = right, left  # 2 + x is x + 2
-            slot = slot_of(left)
-        if as_number(right, &number):
-            wait_until_idle()
-            return wrap(new_sum(slot, new_constant(number)))
-        return refuse(PyNumber_Add(tape.data[slot], right))
+            return value_sum(left, right) if isinstance(right, Value) else with_number(left, right, False)
+        return with_number(right, left, False)  # 2 + x is x + 2
 
     def __mul__(left, right):
-        cdef double number
-        cdef uint32_t slot
         if isinstance(left, Value):
-            slot = slot_of(left)
-            if isinstance(right, Value):
-                return wrap(new_product(slot, slot_of(right)))
-        else:
-            left, right = right, left
-            slot = slot_of(left)
-        if as_number(right, &number):
-            wait_until_idle()
-            return wrap(new_product(slot, new_constant(number)))
-        return refuse(PyNumber_Multiply(tape.data[slot], right))
+            return value_product(left, right) if isinstance(right, Value) else with_number(left, right, True)
+        return with_number(right, left, True)
 
     def __neg__(self):
         return wrap(new_negative(slot_of(self)))
@@ -375,37 +387,8 @@ Examples
             raise MemoryError("no memory to sort the graph")
 
 
-# The memory of a list is allocated before the node is read: an allocation may run the garbage collector, whose callbacks
-# may be anything, a second __init__ of this very Value, too. What follows until the list is complete runs no Python code.
-
-cdef tuple children_of(Value value):
-    cdef list children = []
-    cdef Node *node = &tape.node[slot_of(value)]
-    cdef uint32_t i
-    if node.kind != NARY:
-        return value._children
-    for i in range((<Nary *>node.payload.pointer).n_children):
-        children.append(handle((<Nary *>node.payload.pointer).children[i]))
-    return tuple(children)
-
-
-cdef tuple local_grads_of(Value value):
-    cdef list local_grads = []
-    cdef Node *node = &tape.node[slot_of(value)]
-    cdef uint32_t i
-    if node.kind != NARY:
-        return value._local_grads
-    for i in range((<Nary *>node.payload.pointer).n_local_grads):
-        local_grads.append((<Nary *>node.payload.pointer).local_grads[i])
-    return tuple(local_grads)
-
-
-cdef object handle_object(uint32_t slot):
-    return handle(slot)
-
-
 # model.pyx hands out Values without importing this module, which the fused engine does not need.
-tape.handle_of = handle_object
+tape.handle_of = <object (*)(uint32_t)>handle
 
 if MG_DEBUG:
     from . import audit as _audit  # noqa: F401  (walks the tape from now on)

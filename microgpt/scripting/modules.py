@@ -37,6 +37,11 @@ def user_modules(tree: ast.Module, folder: str) -> "dict[str, UserModule]":
     return found
 
 
+def imports_only_library(tree: ast.Module) -> bool:
+    """Whether a script imports modules of Python's library only, so that no file beside it can change what it means."""
+    return all(name.partition(".")[0] in sys.stdlib_module_names for name in _imported(tree, ""))
+
+
 def _imported(tree: ast.Module, package: str) -> "Iterator[str]":
     """Names of modules that a file may import. package: that of the file."""
     for node in walk(tree):

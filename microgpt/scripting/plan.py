@@ -7,7 +7,7 @@ import _ast as ast
 
 from .flow import Flow
 from .loss import extract_loss
-from .modules import user_modules
+from .modules import imports_only_library, user_modules
 from .names import exposed, find_place, is_fresh, may_be_seen, names_read, names_set, read_later
 from .optimizer import Unfit, UpdateLoop, sets_data, sets_data_outside, update_loops
 from .trees import Transformer, canonical, copied, copy_location, fix_missing_locations, parse, walk
@@ -40,17 +40,20 @@ class Plan:
     """A script's tree with replacements, and what was done.
 
     tree: to be run, with the runtime under the name `__microgpt__`.  done: what was replaced.  kept: (what runs as written,
-    why).  roles: for each mapped loop, what the script calls its parts.  updates: its other optimizer loops.
+    why).  roles: for each mapped loop, what the script calls its parts.  updates: its other optimizer loops.  needs_tree: whether
+    the loss is compiled from the tree while the script runs.  imports_only_library: whether no file beside it was asked for.
     """
 
     def __init__(self, tree: ast.Module, may_compile: bool = True, folder: "str | None" = None) -> None:
         self.tree, self.may_compile = tree, may_compile
         self.modules = user_modules(tree, folder) if folder is not None else {}
+        self.imports_only_library = imports_only_library(tree)
         self.done: list[str] = []
         self.kept: list[tuple[str, str]] = []
         self.roles: dict[str, dict[str, str]] = {}
         self.updates: list[UpdateLoop] = []
         self.statics: tuple[str, ...] = ()
+        self.needs_tree = False
         self.functions: dict[str, str] = {}  # what is recognised -> its name in the script
         self.why = self._make()
 
@@ -108,7 +111,7 @@ class Plan:
             if why:
                 self.kept.append(("the loss", why))
             else:
-                self.statics = what or ()
+                self.statics, self.needs_tree = what or (), True
                 self.done.append("the loss of the training loop (compiled)")
         inside = set(walk(mapped)) if mapped else set()
         for loop in adams:

@@ -2,7 +2,7 @@
 predicts others."""
 from _thread import get_ident
 
-from ..config import check_cuts, whole_number
+from ..config import c_size, check_cuts, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Inference:
         """
         rng = self.stream(seed)
         arguments = self._sampler.check(temperature, prompt, top_k, top_p, max_length)
-        return self.exclusively(self._sampler.documents, whole_number("n", n, 0), rng, arguments)
+        return self.exclusively(self._sampler.documents, c_size("n", n, 0), rng, arguments)
 
     def sample_one(
         self,
@@ -287,7 +287,7 @@ def _temperature(value: float) -> float:
     """Return value as a plain float by which logits can be divided."""
     try:
         found = float(value)
-    except (TypeError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"temperature must be a number greater than 0, not {value!r}") from None
     if isinstance(value, (str, bytes)) or not 0 < found < float("inf"):
         raise ValueError(f"temperature must be a number greater than 0, not {value}")

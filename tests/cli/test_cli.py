@@ -310,12 +310,42 @@ def test_import_alone_loads_nothing_else(command):
     assert done.stdout.split() == ["microgpt"]
 
 
+PYTHONS, A_PACKAGE = "hides Python's own module of this name: rename it, or use the command microgpt", "hides the package of this name"
+
+
 @pytest.mark.parametrize("name, content, message", [
-    ("json.py", "x = 1", "json.py hides Python's own module of this name: rename it, or use the command microgpt"),
-    ("math.py", "x = 1", "math.py hides Python's own module"), ("math.py", "raise SystemExit('no math')", "error: no math")])  # fmt: skip
-def test_a_file_that_hides_a_module_of_python_is_named(command, tmp_path, name, content, message):
+    ("json.py", "x = 1", PYTHONS), ("json.py", "x = (", PYTHONS), ("json.py", "import no_such_module", PYTHONS),
+    ("random.py", "raise SystemExit", PYTHONS), ("math.py", "x = 1", PYTHONS), ("math.py", "raise SystemExit('no math')", PYTHONS),
+    ("json.py", "open('no such file')", PYTHONS), ("tqdm.py", "x = 1", A_PACKAGE), ("numpy.py", "x = 1", A_PACKAGE),
+    ("safetensors.py", "raise KeyError('x')", A_PACKAGE), ("numpy/__init__.py", "x = 1", A_PACKAGE)])  # fmt: skip
+def test_a_file_that_hides_a_module_is_named(command, tmp_path, name, content, message):
     """`python -m` looks in the current folder first."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(content)
     (tmp_path / "names.txt").write_text("emma\nava\n")
-    done = command("-m", "microgpt", "train", "--input", "names.txt", "--steps", "2", "--samples", "1", "--log", "run.jsonl")
+    done = command("-m", "microgpt", "train", *"--input names.txt --steps 2 --samples 1 --log run.jsonl --save m.safetensors".split())
+    if name == "tqdm.py":  # the bar is for terminals
+        assert done.returncode == 0
+        done = command("-c", "import sys; sys.path.insert(0, ''); import microgpt.__main__ as m, microgpt.callbacks as c; "
+                       "sys.stderr.isatty = lambda: True; sys.exit(m.main(['train', '--steps', '2', '--quiet']))")  # fmt: skip
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"microgpt: error: {name.replace('/', os.sep)} ")
+
+
+def test_a_module_of_the_caller_hides_nothing(tmp_path, monkeypatch):
+    """A fault of ours keeps its traceback, though a module of another's came from the current folder."""
+    (tmp_path / "own_tools.py").write_text("def fail(given):\n    raise KeyError('x')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KeyError):
+        importlib.import_module("microgpt.cli.console").run(importlib.import_module("own_tools").fail, {})
+
+
+def test_commands_import_nothing_that_a_file_can_hide_before_they_can_say_so(command):
+    code = (
+        "import runpy, sys, microgpt.__main__ as m; before = {*sys.modules, *sys.builtin_module_names}\n"
+        "from importlib import import_module\n"
+        "for name in m.COMMANDS: import_module('microgpt.' + name)\n"
+        "print(*(name for name in set(sys.modules) - before if name.partition('.')[0] != 'microgpt'))"
+    )
+    assert command("-c", code).stdout.split() == []

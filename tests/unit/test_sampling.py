@@ -145,13 +145,15 @@ BAD = {
     "max_length must be at least 1, not -3": dict(max_length=-3),
     "the prompt has 4 characters; max_length is 3": dict(prompt="emma", max_length=3),
     "temperature must be a number greater than 0, not 0": dict(temperature=0, top_k=3),
+    "temperature must be a number greater than 0, not 'warm'": dict(temperature="warm"),
+    "n must be less than 2**63": dict(n=10**30),
 }
 
 
 @pytest.mark.parametrize("message", BAD)
 def test_option_that_cannot_be(trainer, message):
     with pytest.raises((ValueError, TypeError)) as error:
-        trainer.sample(1, **BAD[message])
+        trainer.sample(**{"n": 1, **BAD[message]})
     assert str(error.value) == message
 
 

@@ -293,6 +293,10 @@ def test_the_best_command_trains_the_best_run(names, capfd):
         (["--grid", "seed=1", "--val-fraction", "2"], "must be greater than 0 and less than 1"),
         (["--grid", "seed=1", "--out", "names.txt"], "--out names.txt would overwrite --input: it is the same file"),
         (["--grid", "seed=1", "--out", "a", "--plot", "./a"], "--plot ./a would overwrite --out a: they are the same file"),
+        (["--grid", "seed=0..99999999999999999999"], "is more runs than a sweep can have (1000000)"),
+        (["--grid", "seed=0..99999 n_embd=4..40"], "3700000 runs are more than a sweep can have (1000000)"),
+        (["--grid", "learning_rate=0.1,nan"], "the values of learning_rate are numbers such as 0.003,0.01, not 'nan'"),
+        (["--grid", "clip=inf"], "the values of clip are numbers"),
         (["--grid", "seed=1", "--plot", "a.txt"], "--plot draws .png, .svg or .pdf"),
         (["--grid", "seed=1", "--out", "none/a.jsonl"], "No such f"),
         (["--grid", "seed=1", "--save-dir", "none"], "Not a directory"),
@@ -302,6 +306,15 @@ def test_bad_input_ends_in_one_line(names, capfd, arguments, message):
     status, out, err = run_main(capfd, "--input", "names.txt", *arguments)
     assert (status, out) == (2, "") and message in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("microgpt: error: ") and sorted(os.listdir()) == ["names.txt"]
+
+
+@pytest.mark.parametrize("grid, expected, message", [
+    ("n_head=3,5", 2, "error: 2 of 2 runs failed; the first: ValueError: n_embd (16)"),
+    ("init_std=1e300 seed=1,2", 3, "error: 2 of 2 runs diverged: their loss is not finite"),
+    ("n_head=3,4 init_std=1e300", 2, "1 of 2 runs diverged"), ("init_std=1e300,0.1", 0, "1 of 2 runs diverged")])  # fmt: skip
+def test_status_of_a_sweep_without_a_result(names, capfd, grid, expected, message):
+    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", grid, "--steps", "3")
+    assert status == expected and message in err and "failed" in out and "Traceback" not in err
 
 
 def test_failed_runs_are_said_and_the_rest_is_shown(names, capfd):
