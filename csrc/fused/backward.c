@@ -130,7 +130,7 @@ static void backward_norm(const mg_engine *e, mg_panels some, int64_t norm, cons
     for (int64_t b = some.first; b < some.end; b++) {
         const int64_t at = (norm * panels + b) * lanes, panel = b * n_embd * lanes;
         e->kernels->rmsnorm_backward(n_embd, e->inv_n_embd, x + panel, e->ws.act.norm_scale + at,
-                                     e->ws.grad.norm_base_m15 + at, dout + panel, dx + panel);
+                                     e->ws.act.norm_base_m15 + at, dout + panel, dx + panel);
     }
 }
 
@@ -155,7 +155,7 @@ static mg_status stage_loss(mg_engine *e, const void *args, mg_panels some, mg_p
     for (int64_t b = some.first; b < some.end; b++) {
         const int64_t at = b * lanes;
         k->loss_backward(vocab_size, act->logits + at * vocab_size, doc->targets + at, act->loss_inv_sum + at,
-                         d->loss_inv_sum_sq + at, act->prob + at, doc->inv_n, d->dtarget + at);
+                         act->loss_inv_sum_sq + at, act->prob + at, doc->inv_n, d->dtarget + at);
     }
     /* The target's row comes after all others. In this product its gradient is 0, which adds nothing: if one of its
      * weights were inf or nan, so would be the target's logit, and log has failed or all of dx is nan. */
@@ -212,7 +212,6 @@ static mg_status stage_attention(mg_engine *e, const void *args, mg_panels some,
             const int64_t row = h * head_dim * lanes;
             const mg_attention_args a = mg_attention_of(e, l, b, h, heads);
             const mg_attention_grads g = {
-                .inv_sum_sq = d->attn_inv_sum_sq + (a.inv_sum - e->ws.act.attn_inv_sum),
                 .dout = d->dxa + b * panel + row,
                 .dq = dqkv + b * a.stride + row,
                 .dk = dqkv + panel + row,
@@ -278,11 +277,6 @@ mg_status mg_backward(mg_engine *e, const mg_backward_args *in)
     const mg_activation_grads *d = &e->ws.grad;
     const int64_t n_embd = e->config.n_embd, n_layer = e->config.n_layer;
     const int64_t panels = e->ws.doc.panels, positions = panels * k->lanes;
-
-    /* The derivatives of all powers at once: x**-0.5 needs x**-1.5, sum**-1 needs sum**-2. */
-    k->pow_m15_array((1 + 2 * n_layer) * positions, act->norm_base, d->norm_base_m15);
-    k->pow_m2_array(n_layer * e->config.n_head * positions, act->attn_sum, d->attn_inv_sum_sq);
-    k->pow_m2_array(positions, act->loss_sum, d->loss_inv_sum_sq);
 
     backward_args args = {.in = in};
     mg_status status = mg_share_panels(e, stage_loss, &args, in->poll);

@@ -108,6 +108,7 @@ static inline mg_attention_args mg_attention_of(const mg_engine *e, int64_t l, i
         .exps = layer->exps + mg_exps_at(e, b, h),
         .sum = e->ws.act.attn_sum + at,
         .inv_sum = e->ws.act.attn_inv_sum + at,
+        .inv_sum_sq = e->ws.act.attn_inv_sum_sq + at,
         .scratch = e->ws.scratch.attention,
     };
 }

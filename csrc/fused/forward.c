@@ -102,7 +102,7 @@ static void forward_norm(const mg_engine *e, mg_panels some, int64_t norm, const
     for (int64_t b = some.first; b < some.end; b++) {
         const int64_t at = (norm * panels + b) * lanes;
         e->kernels->rmsnorm_forward(n_embd, e->inv_n_embd, x + b * n_embd * lanes, e->ws.act.norm_base + at,
-                                    e->ws.act.norm_scale + at, out + b * n_embd * lanes);
+                                    e->ws.act.norm_scale + at, e->ws.act.norm_base_m15 + at, out + b * n_embd * lanes);
     }
 }
 
@@ -172,7 +172,7 @@ static mg_status forward_logits(const mg_engine *e, const double *params, mg_pan
     for (int64_t b = some.first; b < some.end && !status; b++) {
         const int64_t at = b * lanes;
         e->kernels->loss_forward(vocab_size, act->logits + at * vocab_size, doc->targets + at, act->loss_sum + at,
-                                 act->loss_inv_sum + at, act->prob + at);
+                                 act->loss_inv_sum + at, act->loss_inv_sum_sq + at, act->prob + at);
         status = mg_poll_work(poll, 16 * vocab_size * lanes);
     }
     return status;

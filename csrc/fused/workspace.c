@@ -101,16 +101,16 @@ static void lay_out_passing(mg_workspace *ws, mg_arena *a, const mg_config *conf
     act->xf = mg_arena_take(a, activation, d); /* panels_to_rows may read on, where no thread writes in the backward pass */
     act->norm_base = mg_arena_take(a, norms, d);
     act->norm_scale = mg_arena_take(a, norms, d);
+    act->norm_base_m15 = mg_arena_take(a, norms, d);
     act->attn_sum = mg_arena_take(a, heads, d);
     act->attn_inv_sum = mg_arena_take(a, heads, d);
+    act->attn_inv_sum_sq = mg_arena_take(a, heads, d);
     act->loss_sum = mg_arena_take(a, positions, d);
     act->loss_inv_sum = mg_arena_take(a, positions, d);
+    act->loss_inv_sum_sq = mg_arena_take(a, positions, d);
     act->prob = mg_arena_take(a, positions, d);
 
     mg_activation_grads *grad = &ws->grad;
-    grad->norm_base_m15 = mg_arena_take(a, norms, d);
-    grad->attn_inv_sum_sq = mg_arena_take(a, heads, d);
-    grad->loss_inv_sum_sq = mg_arena_take(a, positions, d);
     grad->dtarget = mg_arena_take(a, positions, d);
     grad->dx = mg_arena_take(a, activation, d);
     grad->dxn = mg_arena_take(a, activation, d);

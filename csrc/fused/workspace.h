@@ -50,12 +50,13 @@ typedef struct {
     mg_layer_activations *layers; /* [n_layer] */
     double *xf;                   /* [n_embd] input of lm_head */
     double *logits;               /* [vocab_size], then their exponentials, then their gradients */
-    /* The norms: the embedding's, then two for each layer. base = mean of squares + 1e-5, scale = base ** -0.5. */
-    double *norm_base, *norm_scale; /* [1 + 2 * n_layer][positions] */
-    /* softmax: the sum of exponentials and its ** -1. */
-    double *attn_sum, *attn_inv_sum; /* [n_layer][panels][n_head][lanes] */
-    double *loss_sum, *loss_inv_sum; /* [positions] */
-    double *prob;                    /* [positions], of each target */
+    /* The norms: the embedding's, then two for each layer. base = mean of squares + 1e-5, scale = base ** -0.5. Its derivative, here
+     * and below, needs one power more. */
+    double *norm_base, *norm_scale, *norm_base_m15; /* [1 + 2 * n_layer][positions] */
+    /* softmax: the sum of exponentials, its ** -1, and its ** -2. */
+    double *attn_sum, *attn_inv_sum, *attn_inv_sum_sq; /* [n_layer][panels][n_head][lanes] */
+    double *loss_sum, *loss_inv_sum, *loss_inv_sum_sq; /* [positions] */
+    double *prob;                                      /* [positions], of each target */
 } mg_activations;
 
 typedef struct {
@@ -63,9 +64,6 @@ typedef struct {
     double *dr;                   /* [4 * n_embd]; NULL if products are kept */
     double *dqkv;                 /* [3 * n_embd]; NULL if products are kept */
     double *dtarget;              /* [positions], of each target's logit */
-    /* What the derivatives of powers need, laid out as the base of each power. */
-    double *norm_base_m15;                     /* norm_base ** -1.5 */
-    double *attn_inv_sum_sq, *loss_inv_sum_sq; /* sum ** -2 */
 } mg_activation_grads;
 
 typedef struct {

@@ -76,18 +76,18 @@ KERNEL(void, panels_to_rows, (int64_t panels, int64_t nrows, const double *x, in
 
 /* ---- body/rmsnorm.h ---- */
 
-/* base = mean of squares + 1e-5, scale = base ** -0.5, out[i] = x[i] * scale, one panel. base, scale: [lanes].
- * inv_n_embd: n_embd ** -1. */
+/* base = mean of squares + 1e-5, scale = base ** -0.5, out[i] = x[i] * scale, one panel; base_m15: base ** -1.5, for the backward
+ * pass. base, scale, base_m15: [lanes]. inv_n_embd: n_embd ** -1. */
 KERNEL(void, rmsnorm_forward, (int64_t n_embd, double inv_n_embd, const double *x, double *base, double *scale,
-                               double *out))
+                               double *base_m15, double *out))
 
-/* dx += the gradient that reaches x through the norm. base_m15: base ** -1.5; dout: gradient of the norm's result. */
+/* dx += the gradient that reaches x through the norm. dout: gradient of the norm's result. */
 KERNEL(void, rmsnorm_backward, (int64_t n_embd, double inv_n_embd, const double *x, const double *scale,
                                 const double *base_m15, const double *dout, double *dx))
 
 /* ---- body/attention.h ---- */
 
-/* Some heads of one panel of queries. Writes a->exps, a->sum, a->inv_sum and out, one panel [heads * head_dim]. */
+/* Some heads of one panel of queries. Writes a->exps, the sums and their powers, and out, one panel [heads * head_dim]. */
 KERNEL(void, attention_forward, (const mg_attention_args *a, double *out))
 
 /* Its gradient, from what attention_forward wrote. */
@@ -95,13 +95,13 @@ KERNEL(void, attention_backward, (const mg_attention_args *a, const mg_attention
 
 /* ---- body/loss.h ---- */
 
-/* One panel of logits [vocab_size] becomes their exponentials, in place. sum, inv_sum: [lanes], the sum of these and its
- * ** -1. prob: [lanes], the probability of each position's target. targets: [lanes], all of them valid. */
+/* One panel of logits [vocab_size] becomes their exponentials, in place. sum, inv_sum, inv_sum_sq: [lanes], the sum of
+ * these, its ** -1 and ** -2. prob: [lanes], the probability of each position's target. targets: [lanes], all of them valid. */
 KERNEL(void, loss_forward, (int64_t vocab_size, double *logits, const int32_t *targets, double *sum, double *inv_sum,
-                            double *prob))
+                            double *inv_sum_sq, double *prob))
 
 /* The exponentials become the gradients of the logits, in place, but 0 at each position's target, whose gradient goes to
- * dtarget [lanes]. inv_sum_sq: sum ** -2; dloss: the gradient of each position's loss. */
+ * dtarget [lanes]. dloss: the gradient of each position's loss. */
 KERNEL(void, loss_backward, (int64_t vocab_size, double *exps, const int32_t *targets, const double *inv_sum,
                              const double *inv_sum_sq, const double *prob, double dloss, double *dtarget))
 

@@ -61,16 +61,16 @@ typedef struct {
     const double *q, *k, *v; /* [heads * head_dim], the first head's rows in the *first* panel of the tensor */
     int64_t stride;          /* of the panels of q, k, v, dk and dv */
     double *exps;            /* [heads][nkeys][lanes], exp of each attention logit; 0 for a key after the query */
-    double *sum, *inv_sum;   /* [heads][lanes], the sum of exps over keys and its ** -1 */
+    /* [heads][lanes], the sum of exps over keys, its ** -1 and, for the backward pass, its ** -2 */
+    double *sum, *inv_sum, *inv_sum_sq;
     double *scratch;         /* [2 * (panel + 1) * lanes][lanes] */
 } mg_attention_args;
 
 /* Panels come in descending order: at the document's last panel dk and dv are set, at the others added to. */
 typedef struct {
-    const double *inv_sum_sq; /* [heads][lanes], sum ** -2 */
-    const double *dout;       /* [heads * head_dim], one panel */
-    double *dq;               /* [heads * head_dim], one panel, set */
-    double *dk, *dv;          /* [heads * head_dim] in the first panel; all panels up to this one */
+    const double *dout; /* [heads * head_dim], one panel */
+    double *dq;         /* [heads * head_dim], one panel, set */
+    double *dk, *dv;    /* [heads * head_dim] in the first panel; all panels up to this one */
 } mg_attention_grads;
 
 /* Two numbers below this have a finite product. Compared with sum_of_magnitudes.

@@ -240,12 +240,11 @@ def test_rmsnorm_matches_scalar_loops(kernels, size):
     base, scale, power = aligned(lanes), aligned(lanes), aligned(lanes)
     out = kernels.panels(np.zeros((lanes, size)))
     inverse = float(size) ** -1
-    kernels.rmsnorm_forward(size, inverse, kernels.panels(x), base, scale, out)
+    kernels.rmsnorm_forward(size, inverse, kernels.panels(x), base, scale, power, out)
     for p in range(lanes):
         expected = dot(x[p], x[p], range(size)) * inverse + 1e-5
-        same([base[p], scale[p]], [expected, expected**-0.5])
+        same([base[p], scale[p], power[p]], [expected, expected**-0.5, expected**-1.5])
         same(kernels.rows(out, lanes, size)[p], x[p] * scale[p])
-        power[p] = expected**-1.5
     ours = kernels.panels(dx)
     kernels.rmsnorm_backward(size, inverse, kernels.panels(x), scale, power, kernels.panels(dout), ours)
     for p in range(lanes):
@@ -263,18 +262,17 @@ class Attention:
         lanes, panels = kernels.lanes, kernels.panels_of(n)
         qkv, stride = kernels.panels(np.concatenate([q, k, v], axis=1)), 3 * size * lanes
         factor = (head_dim**0.5) ** -1
-        exps, total, inverse, inv_sum_sq = (aligned(heads * panels * lanes * lanes) for _ in range(4))
+        exps, total, inverse, power = (aligned(heads * panels * lanes * lanes) for _ in range(4))
         scratch, out = aligned(2 * panels * lanes * lanes), aligned(panels * size * lanes)
         douts = kernels.panels(np.concatenate([dout, np.ones((-n % lanes, size))]))  # of queries that do not exist as well
         dqkv = kernels.panels(np.full((n, 3 * size), math.nan))
         for panel in range(panels - 1, -1, -1):
             a = args("mg_attention_args", panel=panel, n=n, heads=heads, head_dim=head_dim, scale=factor, q=qkv,
                      k=qkv[size * lanes :], v=qkv[2 * size * lanes :], stride=stride, exps=exps, sum=total,
-                     inv_sum=inverse, scratch=scratch)  # fmt: skip
+                     inv_sum=inverse, inv_sum_sq=power, scratch=scratch)  # fmt: skip
             kernels.attention_forward(a, out[panel * size * lanes :])
-            inv_sum_sq[: heads * lanes] = [x**-2 if x else 0.0 for x in total[: heads * lanes].tolist()]
-            grads = args("mg_attention_grads", inv_sum_sq=inv_sum_sq, dout=douts[panel * size * lanes :],
-                         dq=dqkv[panel * stride :], dk=dqkv[size * lanes :], dv=dqkv[2 * size * lanes :])  # fmt: skip
+            grads = args("mg_attention_grads", dout=douts[panel * size * lanes :], dq=dqkv[panel * stride :],
+                         dk=dqkv[size * lanes :], dv=dqkv[2 * size * lanes :])  # fmt: skip
             kernels.attention_backward(a, grads)
         self.out = kernels.rows(out, n, size)
         self.dq, self.dk, self.dv = np.split(kernels.rows(dqkv, n, 3 * size), 3, axis=1)
@@ -346,9 +344,9 @@ def test_loss_matches_scalar_loops(kernels, size):
     ids, dloss = array_of(targets, np.int32), 1 / 7
     panel = kernels.panels(logits)
     total, inverse, prob, power, dtarget = (aligned(lanes) for _ in range(5))
-    kernels.loss_forward(size, panel, ids, total, inverse, prob)
+    kernels.loss_forward(size, panel, ids, total, inverse, power, prob)
     exps = kernels.rows(panel, lanes, size)
-    power[:] = [x**-2 for x in total.tolist()]
+    same(power, [x**-2 for x in total.tolist()])
     kernels.loss_backward(size, panel, ids, inverse, power, prob, dloss, dtarget)
     dlogits = kernels.rows(panel, lanes, size)
     for p in range(lanes):

@@ -22,12 +22,13 @@ def sparse(count):
 logits = sparse((far + 1) * k.lanes)
 targets = np.full(k.lanes, far, np.int32)
 inverse, prob, total, dtarget, power, dy = (aligned(k.lanes) for _ in range(6))
-power[:] = dy[:] = 1.0
+dy[:] = 1.0
 lanes = np.arange(1.0, k.lanes + 1)
 
 logits[-k.lanes:] = lanes
-k.loss_forward(1, logits[: k.lanes], targets, total, inverse, prob)
+k.loss_forward(1, logits[: k.lanes], targets, total, inverse, power, prob)
 assert (prob == lanes * inverse).all()
+power[:] = 1.0
 k.loss_backward(1, logits[: k.lanes], targets, inverse, power, prob, 1.0, dtarget)
 assert (logits[-k.lanes:] == 0.0).all() and dtarget[0] == 0.0
 

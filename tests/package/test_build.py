@@ -28,6 +28,7 @@ MAY_DECIDE = {"fused": {
     "adam_update_early_by_instruction", "adam_update_unit_m_by_instruction", "adam_update_unit_by_instruction",
     "adam_update_unit_m_subnormals_by_instruction", "adam_update_unit_subnormals_by_instruction",
     "exp_chunk", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array", "pow_m15_array", "pow_m2_array",
+    "pow_m05_and_pow_m15_array", "pow_m1_and_pow_m2_array",
 }}  # fmt: skip
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files; the flags are the same elsewhere")

@@ -152,7 +152,7 @@ ALWAYS void attention_forward_first(mg_attention_args a, double *out)
         }
         vec_store(a.sum + h * LANES, sum);
     }
-    pow_m1_array(FIRST_HEADS * LANES, a.sum, a.inv_sum);
+    pow_m1_and_pow_m2_array(FIRST_HEADS * LANES, a.sum, a.inv_sum, a.inv_sum_sq);
     for (int h = 0; h < FIRST_HEADS; h++) {
         const double *v = a.v + h * head;
         const vec inv = vec_load(a.inv_sum + h * LANES);
@@ -185,6 +185,7 @@ static void attention_forward(const mg_attention_args *args, double *out)
             a.exps += FIRST_HEADS * keys_of(0, a.n) * LANES;
             a.sum += FIRST_HEADS * LANES;
             a.inv_sum += FIRST_HEADS * LANES;
+            a.inv_sum_sq += FIRST_HEADS * LANES;
         }
         if (!a.heads) return;
     }
@@ -207,7 +208,7 @@ static void attention_forward(const mg_attention_args *args, double *out)
                 sum = vec_add_where(lanes_from(t), sum, vec_load(exps_h + (diagonal + t) * LANES));
         vec_store(a.sum + h * LANES, sum);
     }
-    pow_m1_array(a.heads * LANES, a.sum, a.inv_sum);
+    pow_m1_and_pow_m2_array(a.heads * LANES, a.sum, a.inv_sum, a.inv_sum_sq);
     for (int64_t h = 0; h < a.heads; h++) {
         vec inv = vec_load(a.inv_sum + h * LANES);
         for (int64_t t = 0; t < nkeys; t++)
@@ -249,13 +250,13 @@ ALWAYS mg_attention_args attention_head(mg_attention_args a, int64_t h)
     a.v += head;
     a.exps += h * keys_of(a.panel, a.n) * LANES;
     a.inv_sum += h * LANES;
+    a.inv_sum_sq += h * LANES;
     return a;
 }
 
 ALWAYS mg_attention_grads attention_head_grads(mg_attention_grads g, int64_t head_dim, int64_t h)
 {
     const int64_t head = h * head_dim * LANES;
-    g.inv_sum_sq += h * LANES;
     g.dout += head;
     g.dq += head;
     g.dk += head;
@@ -278,7 +279,7 @@ ALWAYS void attention_backward_head(mg_attention_args a, mg_attention_grads g)
     }
     /* In the script every weight has a separate sum**-1 node: one contribution to dsum from each, the last key first.
      * Where the script adds to a fresh 0.0 the sign of a zero is lost; no sum that it enters depends on that. */
-    vec dsum = {0}, slope = -1.0 * vec_load(g.inv_sum_sq);
+    vec dsum = {0}, slope = -1.0 * vec_load(a.inv_sum_sq);
     UNROLL for (int u = LANES - 1; u >= 0; u--) {
         const int64_t t = diagonal + u;
         if (t >= nkeys) continue;
@@ -322,7 +323,7 @@ ALWAYS void attention_backward_head(mg_attention_args a, mg_attention_grads g)
 ALWAYS void attention_backward_first(mg_attention_args a, mg_attention_grads g)
 {
     const int64_t n = a.n < LANES ? a.n : LANES;
-    const vec inv = vec_load(a.inv_sum), slope = -1.0 * vec_load(g.inv_sum_sq);
+    const vec inv = vec_load(a.inv_sum), slope = -1.0 * vec_load(a.inv_sum_sq);
     vec dlogit[LANES], weight[LANES], dsum = {0};
     dot_keys(1, 4, a.v, g.dout, dlogit); /* the gradients of the weights */
     UNROLL for (int t = LANES - 1; t >= 0; t--) {

@@ -276,6 +276,53 @@ MATH_ARRAY(pow_m1, mg_pow(x, -1.0))
 MATH_ARRAY(pow_m15, mg_pow(x, -1.5))
 MATH_ARRAY(pow_m2, mg_pow(x, -2.0))
 
+/* ---- two powers of the same number, of which the second has the first one's derivative ---- */
+
+/* out may not be x. With one list for both, so that there is one branch on whether a lane is uncertain, often mispredicted. */
+ALWAYS void exact_pairs(vec (*exact)(vec, double, mask *), vec (*exact2)(vec, double, mask *), double (*libm)(double),
+                        double (*libm2)(double), int64_t n, const double *x, double *out, double *out2)
+{
+    for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
+        const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
+        uint8_t listed[MATH_CHUNK / LANES];
+        uint16_t uncertain_lanes[MATH_CHUNK / LANES]; /* the second power's after the first one's */
+        int64_t num_listed = 0;
+        for (int64_t i = 0; i < count; i += LANES) {
+            mask certain, certain2;
+            const vec v = vec_load(x + begin + i);
+            vec_store(out + begin + i, exact(v, 1.0, &certain));
+            vec_store(out2 + begin + i, exact2(v, 1.0, &certain2));
+            const unsigned uncertain = (ALL_LANES & ~mask_bits(certain)) | (ALL_LANES & ~mask_bits(certain2)) << LANES;
+            listed[num_listed] = (uint8_t)(i / LANES);
+            uncertain_lanes[num_listed] = (uint16_t)uncertain;
+            num_listed += uncertain != 0;
+        }
+        for (int64_t s = 0; s < num_listed; s++) {
+            for (unsigned uncertain = uncertain_lanes[s]; uncertain; uncertain &= uncertain - 1) {
+                const int bit = __builtin_ctz(uncertain);
+                const int64_t i = begin + listed[s] * LANES + bit % LANES;
+                if (bit < LANES)
+                    out[i] = libm(x[i]);
+                else
+                    out2[i] = libm2(x[i]);
+            }
+        }
+    }
+}
+
+#define MATH_PAIRS(name, name2)                                                                                   \
+    static __attribute__((noinline)) void name##_and_##name2##_array(int64_t n, const double *x, double *out, double *out2) \
+    {                                                                                                             \
+        if (libm_is_trusted) {                                                                                    \
+            exact_pairs(exact_##name, exact_##name2, libm_##name, libm_##name2, n, x, out, out2);                 \
+        } else {                                                                                                  \
+            name##_array(n, x, out);                                                                              \
+            name2##_array(n, x, out2);                                                                            \
+        }                                                                                                         \
+    }
+MATH_PAIRS(pow_m05, pow_m15)
+MATH_PAIRS(pow_m1, pow_m2)
+
 /* ---- is this process's C library within the error bounds? ----
  *
  * Draw numbers whose results are just outside of the tie window, up to twice its width, where a C library within its

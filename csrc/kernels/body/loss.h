@@ -8,7 +8,7 @@
 ALWAYS int64_t target_at(const int32_t *targets, int64_t p) { return (int64_t)targets[p] * LANES + p; }
 
 static void loss_forward(int64_t vocab_size, double *logits, const int32_t *targets, double *sum, double *inv_sum,
-                         double *prob)
+                         double *inv_sum_sq, double *prob)
 {
     vec largest = vec_load(logits);
     for (int64_t o = 1; o < vocab_size; o++) largest = vec_max(largest, vec_load(logits + o * LANES));
@@ -17,7 +17,7 @@ static void loss_forward(int64_t vocab_size, double *logits, const int32_t *targ
     vec all = {0};
     for (int64_t o = 0; o < vocab_size; o++) all += vec_load(logits + o * LANES);
     vec_store(sum, all);
-    pow_m1_array(LANES, sum, inv_sum);
+    pow_m1_and_pow_m2_array(LANES, sum, inv_sum, inv_sum_sq);
     for (int64_t p = 0; p < LANES; p++) prob[p] = logits[target_at(targets, p)] * inv_sum[p];
 }
 

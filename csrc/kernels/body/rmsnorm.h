@@ -4,7 +4,8 @@
 
 #include "kernels/body/exp_pow.h"
 
-static void rmsnorm_forward(int64_t n_embd, double inv_n_embd, const double *x, double *base, double *scale, double *out)
+static void rmsnorm_forward(int64_t n_embd, double inv_n_embd, const double *x, double *base, double *scale, double *base_m15,
+                            double *out)
 {
     vec sum = {0};
     for (int64_t i = 0; i < n_embd; i++) {
@@ -12,7 +13,7 @@ static void rmsnorm_forward(int64_t n_embd, double inv_n_embd, const double *x, 
         sum += xi * xi; /* the script's own xi * xi, not a power */
     }
     vec_store(base, sum * vec_set(inv_n_embd) + vec_set(1e-5)); /* / len(x) is * len(x)**-1 */
-    pow_m05_array(LANES, base, scale);
+    pow_m05_and_pow_m15_array(LANES, base, scale, base_m15);
     vec s = vec_load(scale);
     for (int64_t i = 0; i < n_embd; i++) vec_store(out + i * LANES, vec_load(x + i * LANES) * s);
 }
