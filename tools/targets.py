@@ -127,8 +127,8 @@ CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\
 def compile_all(target, folder, before=(), after=(), warn=WARN):
     """Objects of every C file. before, after: more flags, in front of ours and behind them."""
     isas = build.isas(target.machine)
-    macros = ["-DMG_BY_MATRIX_PARAMS=2000", "-DMG_FETCH_AHEAD_PARAMS=2000", "-DMG_FAIL_ALLOCATIONS",
-              *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]  # fmt: skip
+    macros = ["-DMG_BY_MATRIX_PARAMS=2000", "-DMG_FETCH_AHEAD_PARAMS=2000", "-DMG_GROUP_BYTES=20000",
+              "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]  # fmt: skip
     kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
 
     def compile_one(source, flags):

@@ -150,28 +150,16 @@ static mg_status do_documents(void *context, int worker, int64_t item, mg_poll *
     return MG_OK;
 }
 
-/* Weight decay and Adam for a part of this process's share, and for as many of the embeddings as can change by it. */
+/* One thread's part of this process's share. */
 static mg_status do_update(void *context, int worker, int64_t item, mg_poll *poll)
 {
     (void)worker;
     (void)poll; /* what has begun to change parameters goes on to the end */
     const batch *b = context;
-    const mg_engine *e = b->e;
     const mg_crew *c = b->crew;
-    const mg_state *s = &c->state;
     const int64_t threads = mg_pool_threads(b->pool), shares = c->processes * threads, i = c->rank * threads + item;
-    const int64_t first = share_start(e, i, shares), end = share_start(e, i + 1, shares), lm_head = e->at.lm_head;
-    const int64_t seen = mg_count_embeddings_seen(e, &b->coefs, c->run.positions_seen);
-    mg_adam_decay(&b->coefs, end - first, s->params + first);
-    const int64_t ends[2] = {end < seen ? end : seen, end}, starts[2] = {first, first > lm_head ? first : lm_head};
-    for (int part = 0; part < 2; part++) {
-        const int64_t at = starts[part], count = ends[part] - at;
-        if (count <= 0) continue;
-        const mg_status status =
-            e->kernels->adam_update(&b->coefs, 0, count, s->params + at, c->grad + at, s->m + at, s->v + at);
-        if (status) return status;
-    }
-    return MG_OK;
+    return mg_update_range(b->e, &b->coefs, c->run.positions_seen, &c->state, c->grad, share_start(b->e, i, shares),
+                           share_start(b->e, i + 1, shares));
 }
 
 /* Wait until all processes have all gradients; MG_OK: no one can stop the step any more. */

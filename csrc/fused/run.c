@@ -34,6 +34,20 @@ mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int6
     return e->kernels->adam_update(coefs, 0, n - after, s->params + after, grad + after, s->m + after, s->v + after);
 }
 
+mg_status mg_update_range(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s, double *grad,
+                          int64_t first, int64_t end)
+{
+    const int64_t seen = mg_count_embeddings_seen(e, coefs, positions_seen), lm_head = e->at.lm_head;
+    const int64_t starts[2] = {first, first > lm_head ? first : lm_head}, ends[2] = {end < seen ? end : seen, end};
+    mg_adam_decay(coefs, end - first, s->params + first);
+    mg_status status = MG_OK;
+    for (int part = 0; part < 2 && !status; part++) {
+        const int64_t at = starts[part], count = ends[part] - at;
+        if (count > 0) status = e->kernels->adam_update(coefs, 0, count, s->params + at, grad + at, s->m + at, s->v + at);
+    }
+    return status;
+}
+
 /* Positions up to the last whose row of wpe has moments. */
 static int64_t count_positions_seen(const mg_engine *e, const double *m, const double *v)
 {

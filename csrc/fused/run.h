@@ -28,6 +28,11 @@ int64_t mg_count_embeddings_seen(const mg_engine *e, const mg_adam_coefs *coefs,
 /* mg_adam_prepare, for this engine. */
 mg_status mg_prepare_update(const mg_engine *e, const mg_adam_config *config, int64_t step, mg_adam_coefs *coefs);
 
+/* Weight decay and Adam for the parameters from first to end - 1; Adam, of the embeddings, for those that it can change. Does not
+ * check whether it may fail. */
+mg_status mg_update_range(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s, double *grad,
+                          int64_t first, int64_t end);
+
 /* Adam over all parameters that it can change, after any weight decay. Does not check whether it may fail. */
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad);

@@ -5,8 +5,11 @@
 #include "fused/run.h"
 
 /* What a thread's documents may take together, in bytes, if it is more than one. That is more than its own caches hold: threads wait
- * for each other after every group, which costs more than reading what is in a cache that they share. */
-static const int64_t GROUP_BYTES = INT64_C(1) << 25;
+ * for each other after every group, which costs more than reading what is in a cache that they share. (tools/targets.py sets less,
+ * so that batches of its tests are several groups.) */
+#ifndef MG_GROUP_BYTES
+#define MG_GROUP_BYTES (INT64_C(1) << 25)
+#endif
 
 /* One batch. */
 typedef struct {
@@ -61,18 +64,13 @@ static mg_status do_slice(void *context, int worker, int64_t item, mg_poll *poll
     return status;
 }
 
-/* Weight decay and Adam for one slice; Adam for as many of the embeddings as can change by it. */
 static mg_status do_update(void *context, int worker, int64_t item, mg_poll *poll)
 {
     (void)worker;
     (void)poll; /* what has begun to change parameters goes on to the end */
     const batch *b = context;
-    const mg_engine *e = b->e;
-    const mg_slice *s = &e->slices[item];
-    const int64_t count = item ? s->count : mg_count_embeddings_seen(e, &b->coefs, b->run->positions_seen);
-    mg_adam_decay(&b->coefs, s->count, b->state->params + s->at);
-    return e->kernels->adam_update(&b->coefs, 0, count, b->state->params + s->at, b->grad + s->at, b->state->m + s->at,
-                                   b->state->v + s->at);
+    const mg_slice *slice = &b->e->slices[item];
+    return mg_update_range(b->e, &b->coefs, b->run->positions_seen, b->state, b->grad, slice->at, slice->at + slice->count);
 }
 
 static mg_status step_shared(batch *b)
@@ -81,7 +79,7 @@ static mg_status step_shared(batch *b)
     mg_status status = mg_batch_prepare(e);
     if (status) return status;
     const int64_t threads = mg_pool_threads(e->pool), longest = mg_batch_longest(b->starts, b->documents);
-    const int64_t group = mg_batch_capacity(e, longest, GROUP_BYTES) * threads;
+    const int64_t group = mg_batch_capacity(e, longest, MG_GROUP_BYTES) * threads;
     const mg_batch_slices slices = {do_slice, b, e->num_slices};
     b->may_fail = 0;
     for (int64_t end = b->documents; end > 0; end -= b->members) {
