@@ -189,6 +189,17 @@ def test_extreme_moments(isa):
             pair.step([rng.choice(EXTREMES) if rng.random() < 0.2 else rng.gauss(0, 0.01) for _ in range(n)])
 
 
+def test_steps_that_lose_bits_and_move_a_parameter(isa):
+    """Subnormal quotients are not what the proofs cover. A parameter of 0.0 shows each of their bits."""
+    rng = random.Random(15)
+    n = 400
+    for step_index in (5, 100):
+        m = [rng.choice((-1, 1)) * 10 ** rng.uniform(-307.5, -300) for _ in range(n)]
+        pair = Pair([0.0] * n, m, [10 ** rng.uniform(-21, -19) for _ in range(n)], step_index, num_steps=10**6)
+        for _ in range(3):
+            assert pair.step([0.0] * n) is None
+
+
 def test_parameters_without_a_gradient_stay(isa):
     rng = random.Random(14)
     for zero in (0.0, -0.0):
