@@ -246,10 +246,13 @@ def _run(command: "Callable[[Any], int | None]", arguments: "Any") -> int:
 
 def _explain(error: "Exception | SystemExit") -> "int | None":
     """Say in one line what error means; return the exit status. None: it is a fault of ours, whose traceback is needed."""
-    from .hiding import explain_hiding
-
     is_known = isinstance(error, (OSError, ValueError, ArithmeticError, SystemExit))
-    hidden = explain_hiding(error, may_be_elsewhere=not is_known)
+    try:
+        from .hiding import explain_hiding
+
+        hidden = explain_hiding(error, may_be_elsewhere=not is_known)
+    except (ImportError, OSError):  # the package can no longer be read, or the current folder is gone
+        hidden = None
     if hidden is not None:
         _traceback()
         say(f"error: {hidden}")

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from children import run_child
 from conftest import environment
 
 from microgpt import Trainer, train
@@ -333,3 +334,15 @@ def test_message_beside_a_progress_bar_has_a_line_of_its_own(folder):
     for line in shown.decode().replace("\r\n", "\n").split("\n"):
         if "microgpt: step" in line:
             assert line.rpartition("\r")[2].startswith("microgpt: step"), json.dumps(line)
+
+
+@on_posix
+@pytest.mark.parametrize("gone", ["os.rmdir(os.getcwd())", "sys.modules['microgpt.cli.hiding'] = None"])
+def test_an_error_is_told_where_no_file_can_be_looked_for(tmp_path, gone):
+    """The current folder is gone; or what looks for files in it cannot be imported, as where a user's rights were given up."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    done = run_child(f"import os, sys; {gone}; from microgpt import train; sys.exit(train.main(['--input', '/absent/file']))",
+                     cwd=folder)  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "microgpt: error: /absent/file: No such file or directory\n"
