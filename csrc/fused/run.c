@@ -24,28 +24,34 @@ mg_status mg_prepare_update(const mg_engine *e, const mg_adam_config *config, in
     return status;
 }
 
+static mg_status adam_from_to(const mg_engine *e, const mg_adam_coefs *coefs, const mg_state *s, double *grad, int64_t first,
+                              int64_t end)
+{
+    if (first >= end) return MG_OK;
+    return e->kernels->adam_update(coefs, 0, end - first, s->params + first, grad + first, s->m + first, s->v + first);
+}
+
+/* Adam for the parameters from first to end - 1, but for embeddings that it cannot change. */
+static mg_status adam_range(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
+                            double *grad, int64_t first, int64_t end)
+{
+    const int64_t seen = mg_count_embeddings_seen(e, coefs, positions_seen), lm_head = e->at.lm_head;
+    if (lm_head - seen < MG_MIN_SKIPPED) return adam_from_to(e, coefs, s, grad, first, end);
+    const mg_status status = adam_from_to(e, coefs, s, grad, first, end < seen ? end : seen);
+    return status ? status : adam_from_to(e, coefs, s, grad, first > lm_head ? first : lm_head, end);
+}
+
 mg_status mg_adam_unchecked(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                             double *grad)
 {
-    const int64_t n = e->at.num_params, seen = mg_count_embeddings_seen(e, coefs, positions_seen), after = e->at.lm_head;
-    if (after - seen < MG_MIN_SKIPPED) return e->kernels->adam_update(coefs, 0, n, s->params, grad, s->m, s->v);
-    const mg_status status = e->kernels->adam_update(coefs, 0, seen, s->params, grad, s->m, s->v);
-    if (status) return status;
-    return e->kernels->adam_update(coefs, 0, n - after, s->params + after, grad + after, s->m + after, s->v + after);
+    return adam_range(e, coefs, positions_seen, s, grad, 0, e->at.num_params);
 }
 
 mg_status mg_update_range(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s, double *grad,
                           int64_t first, int64_t end)
 {
-    const int64_t seen = mg_count_embeddings_seen(e, coefs, positions_seen), lm_head = e->at.lm_head;
-    const int64_t starts[2] = {first, first > lm_head ? first : lm_head}, ends[2] = {end < seen ? end : seen, end};
     mg_adam_decay(coefs, end - first, s->params + first);
-    mg_status status = MG_OK;
-    for (int part = 0; part < 2 && !status; part++) {
-        const int64_t at = starts[part], count = ends[part] - at;
-        if (count > 0) status = e->kernels->adam_update(coefs, 0, count, s->params + at, grad + at, s->m + at, s->v + at);
-    }
-    return status;
+    return adam_range(e, coefs, positions_seen, s, grad, first, end);
 }
 
 /* Positions up to the last whose row of wpe has moments. */

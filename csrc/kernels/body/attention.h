@@ -90,6 +90,20 @@ ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, dou
     for (int64_t t = 0; t < nkeys; t++) vec_store(logits + t * LANES, vec_load(logits + t * LANES) - largest);
 }
 
+/* The arguments from head h on. */
+ALWAYS mg_attention_args attention_head(mg_attention_args a, int64_t h)
+{
+    const int64_t head = h * a.head_dim * LANES;
+    a.q += head;
+    a.k += head;
+    a.v += head;
+    a.exps += h * keys_of(a.panel, a.n) * LANES;
+    a.sum += h * LANES;
+    a.inv_sum += h * LANES;
+    a.inv_sum_sq += h * LANES;
+    return a;
+}
+
 #if MG_LANES == 8
 /* So many heads of the first panel at a time. For each, the keys that its queries see, 36 of 64, take four and a half vectors. */
 enum { FIRST_HEADS = 4, FIRST_PACKED = FIRST_HEADS * 9 / 2 };
@@ -177,15 +191,8 @@ static void attention_forward(const mg_attention_args *args, double *out)
     if (LANES == 8 && a.head_dim == 4 && a.panel == 0 && a.n >= 5) {
         for (; a.heads >= FIRST_HEADS; a.heads -= FIRST_HEADS) {
             attention_forward_first(a, out);
-            const int64_t dims = FIRST_HEADS * 4 * LANES;
-            a.q += dims;
-            a.k += dims;
-            a.v += dims;
-            out += dims;
-            a.exps += FIRST_HEADS * keys_of(0, a.n) * LANES;
-            a.sum += FIRST_HEADS * LANES;
-            a.inv_sum += FIRST_HEADS * LANES;
-            a.inv_sum_sq += FIRST_HEADS * LANES;
+            a = attention_head(a, FIRST_HEADS);
+            out += FIRST_HEADS * 4 * LANES;
         }
         if (!a.heads) return;
     }
@@ -239,19 +246,6 @@ ALWAYS void add_to_keys(int dims, int64_t nqueries, int diagonal, int set, const
         vec_store(dk + j * LANES, sum_k[j]);
         vec_store(dv + j * LANES, sum_v[j]);
     }
-}
-
-/* The arguments of head h alone. */
-ALWAYS mg_attention_args attention_head(mg_attention_args a, int64_t h)
-{
-    const int64_t head = h * a.head_dim * LANES;
-    a.q += head;
-    a.k += head;
-    a.v += head;
-    a.exps += h * keys_of(a.panel, a.n) * LANES;
-    a.inv_sum += h * LANES;
-    a.inv_sum_sq += h * LANES;
-    return a;
 }
 
 ALWAYS mg_attention_grads attention_head_grads(mg_attention_grads g, int64_t head_dim, int64_t h)
