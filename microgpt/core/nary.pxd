@@ -31,13 +31,17 @@ cdef inline Nary *alloc_nary(uint32_t n_children, tuple local_grads) except NULL
     return nary
 
 
+cdef inline Nary *nary_of(uint32_t slot) except? NULL:
+    """Return the Nary of a node when it is idle; NULL for a node of another kind."""
+    wait_until_idle()
+    return <Nary *>tape.node[slot].payload.pointer if tape.node[slot].kind == NARY else NULL
+
+
 cdef inline tuple nary_children(uint32_t slot):
     cdef list children = []
-    cdef Nary *nary
+    cdef Nary *nary = nary_of(slot)
     cdef uint32_t i
-    wait_until_idle()
-    nary = <Nary *>tape.node[slot].payload.pointer
-    if tape.node[slot].kind != NARY:
+    if nary == NULL:
         return None
     for i in range(nary.n_children):
         children.append(tape.handle_of(nary.children[i]))
@@ -46,11 +50,9 @@ cdef inline tuple nary_children(uint32_t slot):
 
 cdef inline tuple nary_local_grads(uint32_t slot):
     cdef list local_grads = []
-    cdef Nary *nary
+    cdef Nary *nary = nary_of(slot)
     cdef uint32_t i
-    wait_until_idle()
-    nary = <Nary *>tape.node[slot].payload.pointer
-    if tape.node[slot].kind != NARY:
+    if nary == NULL:
         return None
     for i in range(nary.n_local_grads):
         local_grads.append(nary.local_grads[i])
