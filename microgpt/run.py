@@ -143,18 +143,17 @@ def _plan(path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any, Any]"
 
     may_compile = "--no-compile" not in flags
     cache = PlanCache(path, source, may_compile)
-    found = cache.read()
+    plan: Any
+    plan, code = cache.read() or (None, None)
     tree: Any = None
-    if found is None:
+    if plan is None:
         from .scripting.trees import parse
 
         tree = parse(source, path)
     try:
         from .scripting.runtime import Runtime
 
-        if found is not None:
-            plan: Any = found[0]
-        else:
+        if plan is None:
             from .scripting.plan import Plan
 
             plan = Plan(tree, may_compile, os.path.dirname(path))
@@ -164,12 +163,9 @@ def _plan(path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any, Any]"
             raise
         _say(f"nothing is replaced: the script is not understood ({type(error).__name__}: {error})")
         return None, None, None
-    if found is not None:
-        return plan, runtime, found[1]
-    if plan.why is not None:
-        return plan, runtime, None
-    code = compile(plan.tree, path, "exec", dont_inherit=True)
-    cache.write(plan, code)
+    if code is None and plan.why is None:
+        code = compile(plan.tree, path, "exec", dont_inherit=True)
+        cache.write(plan, code)
     return plan, runtime, code
 
 

@@ -224,7 +224,7 @@ def _run(command: "Callable[[Any], int | None]", arguments: "Any") -> int:
         return status or 0
     except OutputError as error:
         _traceback()
-        _drop(sys.stdout, sys.__stdout__)
+        drop_stdout()
         cause = error.__cause__
         if not isinstance(cause, BrokenPipeError):  # a reader that leaves has seen what it wanted
             say(f"error: standard output: {getattr(cause, 'strerror', None) or cause}")

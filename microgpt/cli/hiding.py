@@ -26,8 +26,9 @@ def explain_hiding(error: BaseException, may_be_elsewhere: bool) -> "str | None"
         name = "" if found is None else found.partition(os.sep)[0].partition(".")[0]
         if not found or name == __name__.partition(".")[0]:
             continue
-        owner = "Python's own module" if name in sys.stdlib_module_names else "the package"
-        if owner == "Python's own module" or _is_elsewhere(name, folder):
+        is_pythons = name in sys.stdlib_module_names
+        if is_pythons or _is_elsewhere(name, folder):
+            owner = "Python's own module" if is_pythons else "the package"
             return f"{found} hides {owner} of this name: rename it, or use the command microgpt instead of python -m"
     return None
 

@@ -28,7 +28,7 @@ def difference(
     found = probe_replay(root, program)
     if expected is None or found is None:
         return ""  # no memory to compare
-    if _all_bits(expected) == _all_bits(found):  # as a rule, and there is one for each parameter
+    if _bits(*expected) == _bits(*found):  # as a rule, and there is one for each parameter
         return None
     differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
     if differing:
@@ -37,11 +37,7 @@ def difference(
     return None
 
 
-def _bits(x: float) -> bytes:
-    return struct.pack("<d", float(x))
-
-
-def _all_bits(numbers: "list[float]") -> bytes:
+def _bits(*numbers: float) -> bytes:
     return struct.pack(f"<{len(numbers)}d", *numbers)
 
 
