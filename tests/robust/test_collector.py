@@ -1,7 +1,7 @@
 """Objects that the garbage collector is taking apart, called by what runs meanwhile.
 
 Weak references to garbage are cleared, and finalizers run, before the collector takes cycles apart. But an object that it does
-not track, such as a NumPy array, is freed in the middle of that, and calls whoever has a weak reference to it; and gc lists
+not track, such as a NumPy array, is freed meanwhile, and the callbacks of weak references to it run; and gc lists
 what has been taken apart and is not freed yet.
 """
 import pytest
