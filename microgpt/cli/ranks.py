@@ -57,6 +57,8 @@ def lead(trainer: Trainer, docs: "list[str]", threads: int) -> Trainer:
 
 def _follow(comm: "Any") -> int:
     """Train with rank 0, which alone reads, prints, saves and answers signals."""
+    from ..distributed.ranks import end_job  # it needs mpi4py
+
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
@@ -69,7 +71,7 @@ def _follow(comm: "Any") -> int:
             trainer = Trainer.from_state(state, docs, engine, allow_other_text=True, threads=threads, comm=comm)
         except BaseException as error:
             cli.say(f"error: rank {comm.Get_rank()} cannot train: {type(error).__name__}: {error}")
-            comm.Abort(cli.EXIT_ERROR)
+            end_job(comm, cli.EXIT_ERROR)
         try:
             trainer.run()
         except (Exception, KeyboardInterrupt):

@@ -33,10 +33,13 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-__all__ = ["Ranks", "ranks_of"]
+__all__ = ["Ranks", "end_job", "ranks_of"]
 
 #: Seconds after which an interrupted rank no longer waits for the others to end the step with it.
 PATIENCE = 10.0
+
+#: Seconds before MPI_Abort. MPICH's launcher ends at once then, and what it has not yet read of stderr is lost.
+LAST_WORDS = 0.3
 
 #: Exceptions that mean the same on another rank; of any other, the others hear in words.
 _PORTABLE = (ValueError, OverflowError, ZeroDivisionError, MemoryError, KeyboardInterrupt)
@@ -293,7 +296,15 @@ class Ranks:
                 sys.stderr.write(f"microgpt: rank {self.rank} left the others, so all end: {type(error).__name__}: {error}\n")
                 sys.stderr.flush()
         finally:
-            self.comm.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
+            end_job(self.comm, 130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def end_job(comm: "Any", status: int) -> None:
+    """End all ranks of the job by MPI_Abort, once the launcher has had time to pass on what this one said."""
+    try:
+        time.sleep(LAST_WORDS)
+    finally:
+        comm.Abort(status)
 
 
 def _facts(state: "State", engine: str, steps: "int | None", grad: "Array") -> "dict[str, Any]":
