@@ -92,24 +92,24 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
         if code is None:
             code = compile(source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError) as error:
-        sys.excepthook(type(error), error, None)
+        sys.excepthook(type(error), error.with_traceback(None), None)
         return 1
     finally:
         gc.freeze()  # nor need its collections visit them while the script runs
         gc.enable()
-    if os.path.exists(os.path.join(os.path.dirname(path), "microgpt.py")) and b"import microgpt" in source.replace(
-            b"from microgpt", b"import microgpt"):  # fmt: skip
+    folder = os.path.dirname(os.path.realpath(path))  # as Python: a link's modules are beside the file that it points to
+    if hidden := _hidden(source, folder):
         if plan is not None:
-            plan.why = "it imports a microgpt.py, whose name is that of this package"
+            whose = "this package" if "microgpt" in hidden else "a module of Python's"
+            plan.why = f"it imports a {min(hidden)}.py, whose name is that of {whose}"
             _announce(os.path.basename(path), plan)
         code, plan = compile(source, path, "exec", dont_inherit=True), None
-        for name in [name for name in sys.modules if name.partition(".")[0] == "microgpt"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in hidden]:
             del sys.modules[name]
     module = types.ModuleType("__main__")
     module.__dict__.update(__file__=path, __builtins__=builtins, __spec__=None, __package__=None, __cached__=None)
     sys.modules["__main__"] = module
     sys.argv[:] = words
-    folder = os.path.dirname(path)
     if getattr(sys.flags, "safe_path", False) or not sys.path:
         sys.path.insert(0, folder)
     else:
@@ -134,6 +134,22 @@ def _run(path: str, source: bytes, words: "list[str]", flags: "set[str]") -> int
     return 0
 
 
+def _hidden(source: bytes, folder: str) -> "set[str]":
+    """Names of modules that are loaded here, or that a plan counts on, and that this script imports from its own folder."""
+    try:
+        beside = {name.partition(".")[0] for name in os.listdir(folder)}
+    except OSError:
+        return set()
+    hidden = set()
+    if "microgpt" in beside and b"import microgpt" in source.replace(b"from microgpt", b"import microgpt"):
+        hidden = {"microgpt"} if os.path.exists(os.path.join(folder, "microgpt.py")) else set()
+    if found := beside & sys.stdlib_module_names:
+        from .scripting.modules import imported_from
+
+        hidden |= imported_from(source, folder, found)
+    return hidden
+
+
 def _plan(path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any, Any]":
     """The plan of what to replace, the runtime, and the code to run; no code where nothing is replaced.
 
@@ -156,7 +172,7 @@ def _plan(path: str, source: bytes, flags: "set[str]") -> "tuple[Any, Any, Any]"
         if plan is None:
             from .scripting.plan import Plan
 
-            plan = Plan(tree, may_compile, os.path.dirname(path))
+            plan = Plan(tree, may_compile, os.path.dirname(os.path.realpath(path)))
         runtime = Runtime(plan.roles, path, plan.tree, plan.updates)
     except Exception as error:
         if "--debug" in flags:

@@ -2,6 +2,8 @@
 import _ast as ast
 import os
 import sys
+from _frozen_importlib_external import PathFinder
+from _imp import is_frozen
 
 from .trees import parse, walk
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MOST = 50  # files that are read
+_STARTED = {"abc", "codecs", "encodings", "genericpath", "io", "ntpath", "os", "posixpath", "site", "stat"}  # before any script
 
 
 class UserModule:
@@ -40,6 +43,16 @@ def user_modules(tree: ast.Module, folder: str) -> "dict[str, UserModule]":
 def imports_only_library(tree: ast.Module) -> bool:
     """Whether a script imports modules of Python's library only, so that no file beside it can change what it means."""
     return all(name.partition(".")[0] in sys.stdlib_module_names for name in _imported(tree, ""))
+
+
+def imported_from(source: bytes, folder: str, names: "set[str]") -> "set[str]":
+    """Those of some names of Python's modules that a script imports, itself or through its files, and finds in its folder."""
+    tree = parse(source)
+    trees = [tree, *(module.tree for module in user_modules(tree, folder).values())]
+    imported = {name.partition(".")[0] for each in trees for name in _imported(each, "")}
+    found = {name: PathFinder.find_spec(name, [folder]) for name in names & imported - _STARTED - {*sys.builtin_module_names}
+             if not is_frozen(name)}  # fmt: skip
+    return {name for name, spec in found.items() if spec is not None and spec.loader is not None}  # no loader: a folder of anything
 
 
 def _imported(tree: ast.Module, package: str) -> "Iterator[str]":

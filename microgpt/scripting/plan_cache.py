@@ -74,8 +74,9 @@ class PlanCache:
         if not plan.imports_only_library or _warns(self.source, self.path):
             return
         content = marshal.dumps((self.key, code, plan.done, plan.kept, plan.roles))
-        # Whole or not at all; where it cannot be written there is none.
-        SourceFileLoader("", self.path).set_data(self.file, source_hash(0, content) + content)
+        # Whole or not at all, for those who may read the script; where it cannot be written there is none.
+        loader: Any = SourceFileLoader("", self.path)
+        loader._cache_bytecode(self.path, self.file, source_hash(0, content) + content)
 
 
 def _warns(source: bytes, path: str) -> bool:

@@ -116,6 +116,14 @@ def test_nothing_is_written_where_python_writes_nothing(script):
     assert run(script)[2] and run(script)[2]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_the_file_is_for_those_who_may_read_the_script(script):
+    """It holds the script."""
+    script.chmod(0o600)
+    run(script)
+    assert file_of(script).stat().st_mode & 0o777 == 0o600
+
+
 def test_an_error_after_a_kept_plan_has_the_lines_of_the_script(script):
     script.write_text(TEXT + "print(undefined)\n", encoding="utf-8")
     first, second = run(script), run(script)

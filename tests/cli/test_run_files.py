@@ -1,6 +1,9 @@
 """`microgpt run` of scripts in more than one file: Values go through functions of the user's other files."""
+import os
+import sys
+
 import pytest
-from test_run import both, changed
+from test_run import both, changed, python
 
 ACT = [("h.relu()", "gelu(h)"), ("import math\n", "import math\n\nfrom helpers import gelu\n")]
 GELU = "def gelu(x):\n    return x * (1 / (1 + (x * -1.702).exp()))\n"
@@ -114,3 +117,51 @@ def test_a_function_of_pythons_that_shows_is_not_handed_on_unseen(tmp_path):
     show = LAYER.replace("lambda x: x.relu()", "print").replace("return [self.act(s * x) for", "return [self.act(x.grad) or x for")
     _, ours = both(tmp_path, changed(("parameters = [p for", show), ('weights["out"]), hidden', 'weights["out"]), layer(hidden)')))
     assert "runs as written" in ours.stderr, ours.stderr
+
+
+HIDING = {
+    "random": ({"random.py": "def seed(n):\n    pass\n\n\ndef gauss(mean, width):\n    return 0.25\n"}, []),
+    "math, by a file that the script imports": (
+        {"math.py": "log = exp = lambda x: x * 0.5\n", "helpers.py": "import math\n"},
+        [("import math\nimport random\n", "import random\nimport helpers\nmath = helpers.math\n")]),
+    "a package": ({"random/__init__.py": "from random.more import gauss\n\nseed = print\n",
+                   "random/more.py": "def gauss(mean, width):\n    return 0.5\n"}, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [(), ("--plain",)], ids=["", "plain"])
+@pytest.mark.parametrize("files, changes", HIDING.values(), ids=HIDING)
+def test_a_file_that_hides_a_module_of_pythons_is_what_the_script_imports(tmp_path, files, changes, flags):
+    """The module itself is loaded already, and what a plan replaces counts on it."""
+    if "math.py" in files and "math" in sys.builtin_module_names:
+        pytest.skip("no file hides a module that is part of the interpreter")
+    folder = tmp_path / "scripts"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "script.py").write_text(changed(*changes), encoding="utf-8")
+    plain = python(tmp_path, "scripts/script.py")
+    ours = python(tmp_path, "-m", "microgpt.run", *flags, "scripts/script.py")
+    assert (ours.stdout, ours.returncode) == (plain.stdout, plain.returncode), ours.stderr
+    assert flags or "script.py runs as written: it imports a " in ours.stderr
+
+
+@pytest.mark.parametrize("beside", ["random/data.txt", "os.py", "string.py"], ids=["a folder", "loaded before", "not imported"])
+def test_a_file_that_hides_nothing_changes_nothing(tmp_path, beside):
+    folder = tmp_path / "scripts"
+    (folder / beside).parent.mkdir(parents=True)
+    (folder / beside).write_text("raise SystemExit(5)", encoding="utf-8")
+    (folder / "script.py").write_text(changed(("import math\n", "import math\nimport os\n")), encoding="utf-8")
+    ours = python(tmp_path, "-m", "microgpt.run", "scripts/script.py")
+    assert ours.stdout == python(tmp_path, "scripts/script.py").stdout and "compiled: Value" in ours.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+def test_the_files_of_a_link_are_beside_the_file_that_it_points_to(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "helpers.py").write_text(GELU, encoding="utf-8")
+    (tmp_path / "real" / "script.py").write_text(changed(*ACT), encoding="utf-8")
+    os.symlink("real/script.py", tmp_path / "link.py")
+    plain, ours = python(tmp_path, "link.py"), python(tmp_path, "-m", "microgpt.run", "link.py")
+    assert (ours.stdout, ours.returncode) == (plain.stdout, 0), ours.stderr
+    assert "the loss of the training loop" in ours.stderr
