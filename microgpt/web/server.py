@@ -96,8 +96,11 @@ class PlayServer(ThreadingHTTPServer):
         self.origins = {f"http://{host}" for host in self.hosts}
 
     def server_bind(self) -> None:
-        """Bind without asking a name server for this machine's name, as HTTPServer does."""
-        TCPServer.server_bind(self)
+        """Bind without asking a name server for this machine's name, as HTTPServer does. An OSError names the port."""
+        try:
+            TCPServer.server_bind(self)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "{}:{}".format(*self.server_address)) from None
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def is_opening(self, token: str) -> bool:
