@@ -86,9 +86,14 @@ class SweepResult:
         """Whether a resumed sweep need not repeat the run."""
         return self.error is None or self.error.partition(":")[0] in OWN_ERRORS
 
+    @property
+    def words(self) -> str:
+        """Which run it is: its settings that are not the script's own."""
+        changed = (f"{name}={value}" for name, value in self.settings.items() if value != DEFAULTS[name])
+        return ", ".join(changed) or "default settings"
+
     def __repr__(self) -> str:
-        changed = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value != DEFAULTS[name])
-        return f"<SweepResult: {changed or 'default settings'}: {self.error or f'{self.score:.4f}'}>"
+        return f"<SweepResult: {self.words}: {self.error or f'{self.score:.4f}'}>"
 
 
 def _about(settings: "dict[str, Any]", engine: str) -> "dict[str, Any]":
@@ -156,9 +161,13 @@ def record(file: "Any", result: SweepResult) -> SweepResult:
 
 
 def read_results(path: "Path") -> "list[SweepResult]":
-    """Return the results that `run_sweep` wrote to a file. Raises LogError if it is none, OSError if it cannot be read."""
+    """Return the results that `run_sweep` wrote to a file: of a run that was repeated the last.
+
+    Raises LogError if it is no such file, OSError if it cannot be read.
+    """
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-        return _parse(file, os.fsdecode(path), None)[0]
+        found = _parse(file, os.fsdecode(path), None)[0]
+    return list({run_key(result.settings, result.engine): result for result in found}.values())
 
 
 # ---- which configuration is the best ----
