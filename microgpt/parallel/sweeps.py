@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._types import Path
+    from .results import ResultsFile
 
     Grid = Mapping[str, Any] | Iterable[Mapping[str, Any]]
     Task = tuple[Config, str, Any, "list[str] | None", "str | None"]
@@ -144,7 +145,7 @@ def _run_sweep(
     val_docs: "list[str] | None",
     workers: "int | None",
     kept: "list[SweepResult]",
-    file: "Any",
+    file: "ResultsFile | None",
     save_dir: "Path | None",
 ) -> "Iterator[SweepResult]":
     """The generator of `run_sweep`, whose arguments are checked."""

@@ -263,6 +263,18 @@ def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
         read_results(out)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
+@pytest.mark.parametrize("size", [1, 500])
+def test_a_full_disk_is_an_error_with_the_name_of_the_file(names, size):
+    code = (f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+            "from microgpt.sweep import main; sys.exit(main())")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, "--input", "names.txt", "--grid", "seed=1..9", "--steps", "1", "--out",
+                           "runs.jsonl"], capture_output=True, text=True, env=environment())  # fmt: skip
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("microgpt: error: runs.jsonl: "), done.stderr
+    results = list(run_sweep(DOCS, {"num_steps": 1, "seed": range(1, 10)}, out="runs.jsonl"))
+    assert len(results) == 9 and by_settings(read_results("runs.jsonl")) == by_settings(results)
+
+
 # ---- the command ----
 
 
