@@ -146,7 +146,7 @@ def _sweep(given: "dict[str, Any]") -> int:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
     total, workers = len(configurations(grid)), given["workers"] or available_cores()
     with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
-        cli.say(f"{total} runs on {source}, {given['engine']} engine, executor {given['executor']}")
+        cli.say(f"{total} run{'s' * (total != 1)} on {source}, {given['engine']} engine, executor {given['executor']}")
         results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))

@@ -267,13 +267,16 @@ def _explain(error: "Exception | SystemExit") -> "int | None":
     elif isinstance(error, OSError):
         _traceback()
         name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-        say(f"error: {name}: {error.strerror}" if name else f"error: {error}")
+        say(f"error: {error}" if name is None else f"error: {name or repr(name)}: {error.strerror}")
     elif is_known or isinstance(error, TypeError):
         _traceback()
         from ..errors import DivergedError
 
         if isinstance(error, DivergedError):
-            say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
+            words = str(error)
+            for name in ("learning_rate", "init_std", "weight_decay"):
+                words = words.replace(name, flag(name))
+            say(words)
             return EXIT_DIVERGED
         say(f"error: {error}")
     else:
