@@ -2,6 +2,7 @@
 import sys
 
 from .cli import console as cli
+from .cli import parsing
 from .config import DEFAULTS, SCHEDULES
 
 TYPE_CHECKING = False
@@ -42,10 +43,10 @@ def make_parser() -> "Any":
             value = "off" if DEFAULTS[name] is None else f"{DEFAULTS[name]}"
         return f"settings of the runs are in the grid: --grid {name}={value}"
 
-    p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.",
-                   ["microgpt sweep --grid 'learning_rate=0.003,0.01,0.03 seed=1..5' --val-fraction 0.1",
-                    "microgpt sweep --input my.txt --grid n_embd=16,32 --steps 500 --out sweep.jsonl --plot sweep.png"],
-                   hint=in_grid)  # fmt: skip
+    p = parsing.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.",
+                       ["microgpt sweep --grid 'learning_rate=0.003,0.01,0.03 seed=1..5' --val-fraction 0.1",
+                        "microgpt sweep --input my.txt --grid n_embd=16,32 --steps 500 --out sweep.jsonl --plot sweep.png"],
+                       hint=in_grid)  # fmt: skip
     p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", help="settings of microgpt train "
                    "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
     p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
@@ -77,7 +78,7 @@ def parse_grid(words: "Sequence[str]") -> "dict[str, list[Any]]":
         name = given.lstrip("-").replace("-", "_")
         name = {"steps": "num_steps"}.get(name, name)
         if name not in DEFAULTS:
-            found = cli.closest(name, DEFAULTS)
+            found = parsing.closest(name, DEFAULTS)
             hint = f"; did you mean {found[0]}?" if found else ""
             raise cli.UsageError(f"--grid: {given!r} is no setting{hint} (there are {', '.join(DEFAULTS)})")
         if name in grid:
@@ -187,7 +188,7 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
         with MPIPoolExecutor(workers) as pool:
             yield pool
     else:
-        found = cli.closest(kind, EXECUTORS)
+        found = parsing.closest(kind, EXECUTORS)
         hint = f"; did you mean {found[0]}?" if found else ""
         known = f"{', '.join(EXECUTORS)} or the address of a dask scheduler"
         raise cli.UsageError(f"--executor must be one of {known}, not {kind!r}{hint}")
