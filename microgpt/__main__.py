@@ -45,7 +45,9 @@ def _dispatch(words: "list[str]") -> "int | None":
         _write_completion(words[1:])
         return None
     if words[0] not in COMMANDS:
-        found = cli.closest(words[0], COMMANDS)
+        from .cli.parsing import closest
+
+        found = closest(words[0], COMMANDS)
         hint = f"; did you mean {found[0]}?" if found else ""
         raise cli.UsageError(f"there is no command {words[0]!r}{hint} (microgpt --help lists the commands)")
     from importlib import import_module

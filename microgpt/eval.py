@@ -3,6 +3,7 @@ import sys
 import time
 
 from .cli import console as cli
+from .cli import parsing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def make_parser() -> "Any":
     from .cli import texts
     from .engines import ENGINES
 
-    p = cli.parser("eval", "Measure how well a saved model predicts the documents of a text.",
-                   ["microgpt eval names.safetensors --input other.txt",
-                    "microgpt eval novel.safetensors --input other.csv --csv-column text --json"])  # fmt: skip
+    p = parsing.parser("eval", "Measure how well a saved model predicts the documents of a text.",
+                       ["microgpt eval names.safetensors --input other.txt",
+                        "microgpt eval novel.safetensors --input other.csv --csv-column text --json"])  # fmt: skip
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
     texts.add_flags(p, several=False)
     p.add_argument("--engine", choices=ENGINES, default="fused", help="what computes, to the same bits; default: fused")

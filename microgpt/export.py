@@ -2,6 +2,7 @@
 import sys
 
 from .cli import console as cli
+from .cli import parsing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 def make_parser() -> "Any":
     """Return the argparse.ArgumentParser of the command."""
-    p = cli.parser("export", "Write a saved model for other programs.",
-                   ["microgpt export names.safetensors --c names.c", "microgpt export names.safetensors --json names.json"])
+    p = parsing.parser("export", "Write a saved model for other programs.",
+                       ["microgpt export names.safetensors --c names.c", "microgpt export names.safetensors --json names.json"])
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt train --save")
     p.add_argument("--c", metavar="FILE.c", help="one C file that samples with the bits of microgpt sample")
     p.add_argument("--json", metavar="FILE.json", help="sizes, characters and weights, for a web page for example")

@@ -2,6 +2,7 @@
 import sys
 
 from .cli import console as cli
+from .cli import parsing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def make_parser() -> "Any":
     """Return the argparse.ArgumentParser of the command."""
-    return cli.parser("info", "Say what was built and what runs here: worth adding to a report.",
-                      ["microgpt info", "MICROGPT_SIMD=scalar microgpt info"])  # fmt: skip
+    return parsing.parser("info", "Say what was built and what runs here: worth adding to a report.",
+                          ["microgpt info", "MICROGPT_SIMD=scalar microgpt info"])  # fmt: skip
 
 
 def show_versions() -> None:

@@ -3,6 +3,7 @@
 import sys
 
 from .cli import console as cli
+from .cli import parsing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def make_parser() -> "Any":
     """Return the argparse.ArgumentParser of the command."""
-    p = cli.parser("play", "Open a page in the browser on which every change of a setting trains the whole run again. "
-                   "Its address is for this machine alone and holds a random token; Ctrl-C ends the server.",
-                   ["microgpt play", "microgpt play --input my.txt --port 8000 --no-browser"])  # fmt: skip
+    p = parsing.parser("play", "Open a page in the browser on which every change of a setting trains the whole run again. "
+                       "Its address is for this machine alone and holds a random token; Ctrl-C ends the server.",
+                       ["microgpt play", "microgpt play --input my.txt --port 8000 --no-browser"])  # fmt: skip
     p.add_argument("--input", metavar="FILE", help="UTF-8 text, to choose on the page beside the bundled "
                    "names and text that is pasted; no other file is read")  # fmt: skip
     p.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any that is free)")

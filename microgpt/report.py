@@ -7,6 +7,7 @@ import os
 import sys
 
 from .cli import console as cli
+from .cli import parsing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def make_parser() -> "Any":
     """Return the argparse.ArgumentParser of the command."""
-    p = cli.parser("report", "Show a run, or several side by side, as one page that needs nothing else; "
-                   "the first is compared with the others bit by bit as well.",
-                   ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
+    p = parsing.parser("report", "Show a run, or several side by side, as one page that needs nothing else; "
+                       "the first is compared with the others bit by bit as well.",
+                       ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
     p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt.train --log")
     p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html, "
                    "which is written over no file but an earlier report")  # fmt: skip

@@ -2,6 +2,7 @@
 import sys
 
 from .cli import console as cli
+from .cli import parsing
 from .engines import ENGINES
 from .trainer import Trainer
 
@@ -20,11 +21,11 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def make_parser() -> "Any":
     """Return the argparse.ArgumentParser of the command."""
-    p = cli.parser("sample", "Let a saved model write new documents, drawn as the script draws them.",
-                   ["microgpt sample names.safetensors --samples 5 --prompt em",
-                    "microgpt sample names.safetensors --temperature 0.8 --top-k 5 --seed 1 --logprobs"], sparse=True)  # fmt: skip
+    p = parsing.parser("sample", "Let a saved model write new documents, drawn as the script draws them.",
+                       ["microgpt sample names.safetensors --samples 5 --prompt em",
+                        "microgpt sample names.safetensors --temperature 0.8 --top-k 5 --seed 1 --logprobs"], sparse=True)  # fmt: skip
     p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
-    cli.add_sampling(p, DEFAULTS)
+    parsing.add_sampling(p, DEFAULTS)
     p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: continue the saved run's stream, "
                    "which gives the samples that the training command printed)")  # fmt: skip
     p.add_argument("--prompt", metavar="TEXT", help="how each document begins (default: nothing)")

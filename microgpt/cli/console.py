@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from ..trainer import Trainer
 
 __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
-           "Terminated", "UsageError", "add_sampling", "check_sampling", "closest", "drop_stdout",
-           "flag", "is_terminal", "needs_escapes", "owns_process", "parser", "printable", "run", "say", "say_beyond_block",
-           "show_progress", "write", "write_samples"]  # fmt: skip
+           "Terminated", "UsageError", "check_sampling", "drop_stdout", "flag", "is_terminal", "needs_escapes", "owns_process",
+           "printable", "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
@@ -267,13 +266,16 @@ def _explain(error: "Exception | SystemExit") -> "int | None":
     elif isinstance(error, OSError):
         _traceback()
         name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-        say(f"error: {name}: {error.strerror}" if name else f"error: {error}")
+        say(f"error: {error}" if name is None else f"error: {name or repr(name)}: {error.strerror}")
     elif is_known or isinstance(error, TypeError):
         _traceback()
         from ..errors import DivergedError
 
         if isinstance(error, DivergedError):
-            say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
+            words = str(error)
+            for name in ("learning_rate", "init_std", "weight_decay"):
+                words = words.replace(name, flag(name))
+            say(words)
             return EXIT_DIVERGED
         say(f"error: {error}")
     else:
@@ -299,53 +301,6 @@ def _drop(stream: "Any", original: "Any") -> None:
         pass
 
 
-def parser(command: str, description: str, examples: "Sequence[str]" = (), sparse: bool = False) -> "Any":
-    """The argparse.ArgumentParser of `microgpt COMMAND`, whose errors are one line.
-
-    examples: command lines that the help ends with. sparse: flags that are not given are absent from what it returns.
-    """
-    from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
-    from textwrap import fill
-
-    p = ArgumentParser(prog=f"microgpt {command}", description=fill(description, 78), allow_abbrev=False,
-                       formatter_class=RawDescriptionHelpFormatter, argument_default=SUPPRESS if sparse else None,
-                       epilog="\n  ".join(["examples:", *examples]) if examples else None)  # fmt: skip
-
-    def error(message: str) -> "NoReturn":
-        say(f"error: {message} ({p.prog} --help lists the flags)")
-        raise SystemExit(EXIT_ERROR)
-
-    def print_help(file: "Any" = None) -> None:
-        write(p.format_help())
-
-    def parse_args(args: "Any" = None, namespace: "Any" = None) -> "Any":
-        found, rest = p.parse_known_args(args, namespace)
-        if rest:
-            error(f"unrecognized arguments: {' '.join(rest)}{_suggestion(rest, p._option_string_actions)}")
-        return found
-
-    # Not a class of our own, which stubtest would look for in the module.
-    vars(p).update(error=error, print_help=print_help, parse_args=parse_args)
-    p.add_argument("--debug", action="store_true", default=SUPPRESS, help="show the traceback of an error as well")
-    return p
-
-
-def _suggestion(rest: "list[str]", known: "Collection[str]") -> str:
-    """Return, in words, the flag that the first unknown one was meant to be."""
-    for word in rest:
-        if word.startswith("-"):
-            name = word.partition("=")[0].replace("_", "-")
-            return "".join(f"; did you mean {found}?" for found in closest(name, known))
-    return ""
-
-
-def closest(word: str, known: "Collection[str]") -> "list[str]":
-    """The one of known that is most like word, or nothing."""
-    from difflib import get_close_matches
-
-    return get_close_matches(word, list(known), 1)
-
-
 def say_beyond_block(docs: "Any", block_size: int, what: str) -> None:
     """Say how much of the documents is cut off because they are longer than the block; nothing if none is."""
     if hasattr(docs, "beyond"):  # microgpt.core.documents.TextLines, of which no strings were made yet
@@ -367,13 +322,6 @@ def _refuse(message: str) -> "NoReturn":
     from ..errors import UsageError
 
     raise UsageError(message)
-
-
-def add_sampling(parser: "Any", defaults: "dict[str, Any]") -> None:
-    """Add the flags of sampling, which two commands have."""
-    parser.add_argument("--temperature", type=float, metavar="X", help="below 1 the samples are more probable, above it more "
-                        f"varied; default: {defaults['temperature']}")  # fmt: skip
-    parser.add_argument("--samples", type=int, metavar="N", help=f"documents to sample; default: {defaults['samples']}")
 
 
 def check_sampling(options: "dict[str, Any]") -> None:

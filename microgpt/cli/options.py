@@ -84,11 +84,11 @@ def parse_plain(argv: "list[str]") -> "Given | None":
 
 def make_parser(defaults: "Given") -> "Any":
     """Return the parser of the command. Flags that are not given are absent, so that a resumed run knows what was asked for."""
-    from . import texts
+    from . import parsing, texts
 
-    p = cli.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
-                   ["microgpt train --steps 2000 --n-embd 32 --learning-rate 0.005 --save names.safetensors",
-                    "microgpt train --input novel.txt --split chunks --block-size 64 --val-fraction 0.1"], sparse=True)  # fmt: skip
+    p = parsing.parser("train", "Train a GPT on the lines of a text and let it write new ones: microgpt.py, to the same bits.",
+                       ["microgpt train --steps 2000 --n-embd 32 --learning-rate 0.005 --save names.safetensors",
+                        "microgpt train --input novel.txt --split chunks --block-size 64 --val-fraction 0.1"], sparse=True)  # fmt: skip
     texts.add_flags(p.add_argument_group("text"), several=True)
     p.add_argument("--steps", type=int, metavar="N", help=f"steps to train; default: {defaults['steps']}")
     for name, default in DEFAULTS.items():
@@ -98,7 +98,7 @@ def make_parser(defaults: "Given") -> "Any":
         elif name != "num_steps":
             kind, letter = (int, "N") if isinstance(default, int) else (float, "X")
             p.add_argument(cli.flag(name), type=kind, metavar=letter, help=what)
-    cli.add_sampling(p, defaults)
+    parsing.add_sampling(p, defaults)
     p.add_argument("--engine", choices=ENGINES, help="fused: explicit forward and backward in compiled kernels "
                    "(default); graph: the scalar graph, built and walked in Cython; reference: plain Python. "
                    "All three print the same bytes")  # fmt: skip

@@ -1,22 +1,18 @@
 """`compile`: when a call of a user's function runs as written, when it is traced and compared, and when it is replayed."""
 import inspect
-import sys
 import time
 import types
 import warnings
 import weakref
 from typing import Generic, ParamSpec, TypeVar, overload  # Generic makes compiled functions keep the types of theirs
 
-from ..core import hooks, outside
+from ..core import hooks
 from ..core.dispatch import Dispatcher, Entry, plainly
-from ..core.recorder import TraceError
 from ..core.replay import Program, Unsupported
-from ..core.strays import Watch
-from ..core.symbols import SymFloat
-from ..core.traced import Traced
 from ..core.tracing import Trace
 from ..core.value import Value
 from . import compare, structure, words
+from .record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +20,9 @@ if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias
 
     from ..core.recorder import Guard
-    from .structure import Structure
+    from .record import Recording
 
     _Arguments: TypeAlias = tuple[Any, ...]
-    #: The structure of a result, those of what is appended to each list argument, and which results are Values.
-    _Shape: TypeAlias = tuple[Structure, list[Structure], list[bool]]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -278,50 +272,18 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         if self.fallback == "error":
             raise CompileError(f"{self.__name__}() cannot be compiled: {why}") from error
 
-    def _trace(self, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None, tuple[Guard, ...]]":
-        """-> the trace, its results in order, their nodes, how they are put together (None: one Value), and what it read."""
+    def _trace(self, arguments: "_Arguments") -> "Recording":
+        """Record the call; once more and with care, if that is what the function needs."""
         trace = Trace()
         trace.careful = self._careful
         try:
-            return self._recorded(trace, arguments)
+            return record(trace, self.function, arguments, self.with_grad, self.static)
         except Exception:
             if not trace.needs_care:
                 raise
         trace, self._careful = Trace(), True
         trace.careful = True
-        return self._recorded(trace, arguments)
-
-    def _recorded(self, trace: Trace, arguments: "_Arguments") -> "tuple[Trace, list[Any], list[int], _Shape | None, tuple[Guard, ...]]":
-        names = words.names(self.function, len(arguments))
-        random_state = sys.modules["random"].getstate() if "random" in sys.modules else None
-        errors = TraceError.raised
-        with trace:
-            trace.outside.append(getattr(self.function, "__self__", self.function))
-            given = [structure.symbolic(trace, x, name, self.with_grad, i in self.static)
-                     for i, (x, name) in enumerate(zip(arguments, names))]
-            lists = [structure.lists_in(x, []) for x in given]
-            lengths = [[(inner, list(inner)) for inner in found] for found in lists]
-            try:
-                with Watch():
-                    result = hooks.called(self.function)(*given)
-            finally:
-                if random_state is not None and sys.modules["random"].getstate() != random_state:
-                    sys.modules["random"].setstate(random_state)
-                    raise TraceError("random numbers are drawn in a compiled function: every call would see those of the "
-                                     "trace. Draw them outside and pass them in")
-            leaves: list[Any] = []
-            shape = structure.flatten(result, leaves)
-            appended = [_appended(now, then, self.with_grad) for found in lengths for now, then in found]
-            grown = [] if self.with_grad else [structure.flatten(items, leaves) for items in appended]
-            if self.with_grad and not leaves:
-                raise TraceError("a compiled function returns a Value, or lists, tuples or dicts of Values")
-            roots = [trace.root(leaf) for leaf in leaves]
-            guards = tuple([guard for guard in trace.guards.values() if type(guard[3]) is not Traced]) + outside.contents(trace)
-        if TraceError.raised != errors:
-            raise TraceError("the function catches an error that says why it cannot be compiled")
-        are_values = [type(leaf) is not SymFloat for leaf in leaves]
-        alone = self.with_grad and shape == ("leaf", 0) and are_values[0]
-        return trace, leaves, roots, None if alone else (shape, grown, are_values), guards
+        return record(trace, self.function, arguments, self.with_grad, self.static)
 
     def _built(self, entry: Entry, results: "Sequence[Any]") -> "tuple[Any, list[list[Any]]]":
         """A result, and what is appended to each list argument."""
@@ -403,16 +365,6 @@ def compile(
     if not callable(function):
         raise TypeError(f"compile() takes a function, not {type(function).__name__!r}")
     return Compiled(function, static, verify, fallback, bool(grad))
-
-
-def _appended(now: "list[Any]", then: "list[Any]", with_grad: bool) -> "list[Any]":
-    """What was added at the end of a list argument; any other change is refused, and with gradients every change."""
-    if len(now) < len(then) or any(x is not y for x, y in zip(now, then)):
-        raise TraceError("a list argument is changed other than by appending" if not with_grad else
-                         "a list argument is changed: change a copy of it")
-    if with_grad and len(now) > len(then):
-        raise TraceError("a list argument is appended to: return what is new, or compile(grad=False)")
-    return now[len(then):]
 
 
 def _parts(function: "Any") -> "tuple[Any, ...]":
