@@ -36,7 +36,7 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
             next_row = in_register(a.w + next * a.w_stride);
             next_dy = in_register(a.dy + next * LANES);
         }
-        if (TILE_WIDE && last < a.nout) {
+        if ((TILE_WIDE || (panels == 1 && !active)) && last < a.nout) {
             const int64_t ahead = s + (last - first);
             const int64_t block = input_row(ordered, a, !ordered || ahead < a.nout ? ahead : s) * a.w_stride;
             prefetch(a.w, block);
@@ -47,10 +47,13 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
         if (!TILE_WIDE && panels == 1 && cols % 4 == 0) {
             UNROLL for (int c = 0; c < cols; c += 4) {
                 vec product[4];
-                UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(active ? column[c + k][o * a.w_stride] : row[c + k]) * dyo[0];
+                UNROLL for (int k = 0; k < 4; k++)
+                    product[k] = vec_set(active ? column[c + k][o * a.w_stride] : row[c + k]) * dyo[0];
                 add_products(4, sum + c, product);
             }
-        } else UNROLL for (int c = 0; c < cols; c++) {
+            continue;
+        }
+        UNROLL for (int c = 0; c < cols; c++) {
             vec weight = vec_set(active ? column[c][o * a.w_stride] : row[c]);
             UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
         }
@@ -84,6 +87,19 @@ ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_
 #undef INPUT
 }
 
+/* Fetch the block of rows that begins with `next`, or the first one of the columns that come next. */
+ALWAYS void fetch_block(int ordered, int64_t next, int64_t block, mg_linear_backward_input_args a)
+{
+    if (next == a.nout) {
+        next = 0;
+        a.w += COLUMNS_TOGETHER;
+    }
+    for (int64_t s = next; s < a.nout && s < next + block; s++) {
+        const int64_t row = input_row(ordered, a, s) * a.w_stride;
+        UNROLL for (int c = 0; c < COLUMNS_TOGETHER; c += 8) prefetch(a.w, row + c);
+    }
+}
+
 ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_args a)
 {
     const int64_t panels = panels_of(a.n);
@@ -96,6 +112,7 @@ ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_ar
         step = TILE_WIDE && units_are_half ? 1 : MG_LANES == 2 && b + 4 <= panels ? 4 : b + 2 <= panels ? 2 : 1;
         for (int64_t first = 0; first < a.nout || first == 0; first += block) {
             const int64_t last = a.nout - first < block ? a.nout : first + block;
+            if (!TILE_WIDE && block != INT64_MAX && step > 1) fetch_block(ordered, last, block, a);
             switch (step) {
 #if MG_LANES == 2
             case 4: input_cols(4, ordered, first, last, a, NULL); break;
@@ -107,10 +124,10 @@ ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_ar
     }
 }
 
-/* All columns at once, or, if not of wide vectors, a few of them if rows come in blocks. */
+/* All columns at once, or, of narrow vectors and more than one panel, a few of them if rows come in blocks. */
 ALWAYS void input_together(int ordered, int64_t block, mg_linear_backward_input_args a)
 {
-    if (TILE_WIDE || block == INT64_MAX) {
+    if (TILE_WIDE || block == INT64_MAX || a.n <= LANES) {
         input_panels(ordered, block, a);
         return;
     }
@@ -130,9 +147,9 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
         else
             input_panels(0, INT64_MAX, a);
     } else if (a.order) {
-        input_together(1, block_rows(a.w_stride), a);
+        input_together(1, block_rows(a.w_stride, a.n), a);
     } else {
-        input_together(0, block_rows(a.w_stride), a);
+        input_together(0, block_rows(a.w_stride, a.n), a);
     }
 }
 
@@ -143,6 +160,12 @@ static void linear_backward_input_active(int64_t nout, int64_t nactive, const in
     if (w_stride == 64) {
         a.w_stride = 64;
         input_cols(1, 0, 0, nout, a, active);
+    } else if (!TILE_WIDE) {
+        if (!active) return; /* which it never is: no test in the loops */
+        /* A few rows at a time, which the processor fetches from front to back. */
+        const int64_t block = 32;
+        for (int64_t first = 0; first < nout || first == 0; first += block)
+            input_cols(1, 0, first, nout - first < block ? nout : first + block, a, active);
     } else {
         input_cols(1, 0, 0, nout, a, active);
     }
@@ -287,6 +310,10 @@ ALWAYS void weight_rows(int half, mg_linear_backward_weight_args a, const int32_
 {
     int64_t o = 0;
     for (; o + TILE_SUMS / 2 <= a.nout; o += TILE_SUMS / 2) weight_cols(TILE_SUMS / 2, half, a, active, o);
+    if (TILE_SUMS / 2 == 6 && o + 4 <= a.nout) {
+        weight_cols(4, half, a, active, o);
+        o += 4;
+    }
     for (; o + 2 <= a.nout; o += 2) weight_cols(2, half, a, active, o);
     if (o < a.nout) weight_cols(1, half, a, active, o);
 }

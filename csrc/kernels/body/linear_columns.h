@@ -5,15 +5,14 @@
 #include "kernels/body/tile.h"
 #include "kernels/kernels.h"
 
-/* Long rows are taken in blocks. With wide vectors: all columns of a block before the next block: memory is then read front to
- * back, and the next block is fetched while this one is used. A block fits the first-level cache. With narrow ones a block takes
- * so long that the processor fetches what is needed, and a block is of a few columns: COLUMNS_TOGETHER of them are some
- * lines of the cache and some tiles. Rows that are a multiple of 4,096 bytes apart compete for few places in the caches. */
+/* Long rows are taken in blocks, and the next block is fetched while this one is used. A block fits the first-level cache. It is of
+ * all columns: memory is then read front to back. But with narrow vectors and more than one panel it is of a few, some lines
+ * of the cache and some tiles, because 16 whole rows leave no room for the sums; and the processor fetches rows of up to 1,024
+ * bytes in time. */
 enum { COLUMNS_TOGETHER = 48 };
-ALWAYS int64_t block_rows(int64_t stride)
+ALWAYS int64_t block_rows(int64_t stride, int64_t n)
 {
-    if (TILE_WIDE) return stride <= 64 ? INT64_MAX : 16;
-    return stride <= 128 ? INT64_MAX : stride <= 1024 ? 8192 / stride : 8;
+    return stride <= (TILE_WIDE || n <= LANES ? 64 : 128) ? INT64_MAX : 16;
 }
 
 ALWAYS int64_t input_row(int ordered, mg_linear_backward_input_args a, int64_t s)
@@ -72,7 +71,7 @@ ALWAYS void columns_tile(int positions, int vecs, int64_t part, int ordered, int
 ALWAYS void columns_all(int positions, int ordered, mg_linear_backward_input_args a)
 {
     double sums[LANES * COLUMN_GROUP] __attribute__((aligned(64)));
-    const int64_t block = block_rows(a.w_stride);
+    const int64_t block = block_rows(a.w_stride, a.n);
     for (; a.ncols > 0; a.ncols -= COLUMN_GROUP, a.w += COLUMN_GROUP, a.dx += COLUMN_GROUP * LANES) {
         const int64_t cols = a.ncols < COLUMN_GROUP ? a.ncols : COLUMN_GROUP;
         for (int64_t first = 0; first < a.nout || first == 0; first += block) {
