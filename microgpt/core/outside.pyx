@@ -30,7 +30,10 @@ def guard(kind, holder, name, value):
     if kind == "global" or kind == "cell":
         trace.outside.append(value)
     elif not cannot_change(value):
-        trace.reads[key] = (holder, value)
+        if isinstance(holder, (ModuleType, type)) or id(holder) in trace.captured:
+            trace.outside.append(value)
+        else:
+            trace.reads.setdefault(id(holder), []).append(value)
     if isinstance(value, (BuiltinFunctionType, MethodType)):
         value = value.__self__
         trace.outside.append(value)
@@ -194,15 +197,9 @@ def is_from_outside(x):
     cdef Recorder trace = current()
     if id(x) in trace.created:
         return False
-    while True:
-        while trace.outside:
-            walk(trace, trace.outside.pop())
-        for holder, value in trace.reads.values():
-            if id(value) not in trace.captured and (id(holder) in trace.captured or isinstance(holder, (ModuleType, type))
-                                                    or id(type(holder)) in trace.captured):
-                trace.outside.append(value)
-        if not trace.outside:
-            return id(x) in trace.captured
+    while trace.outside:
+        walk(trace, trace.outside.pop())
+    return id(x) in trace.captured
 
 
 cdef int walk(Recorder trace, object found) except -1:
@@ -211,6 +208,7 @@ cdef int walk(Recorder trace, object found) except -1:
         return 0
     trace.captured.add(id(found))
     trace.keep.append(found)
+    trace.outside.extend(trace.reads.pop(id(found), ()))
     items = ()  # attributes: see `reads`
     if isinstance(found, dict):
         items = list(dict.values(found))

@@ -49,7 +49,7 @@ cdef class Recorder:
     cdef readonly dict guards  # key -> (kind, holder, name, value): what the program read from outside
     cdef readonly set captured, created  # ids: of objects from outside, of objects made in the trace
     cdef readonly list outside  # objects from outside that `captured` does not have yet, nor what is in them
-    cdef readonly dict reads  # (holder, value) of attributes and entries: the value is from outside if the holder is
+    cdef readonly dict reads  # id of a holder -> values of its attributes and entries, which are from outside if it is
     cdef readonly list roots  # (name, object) from outside whose content is compared, if it is a container
     cdef set checked  # ids: of objects whose classes, and those of what is in them, are known to be recorded
     cdef readonly set whole  # ids of dicts of which more was read than single entries

@@ -127,6 +127,7 @@ class Trainer(Inference):
         self.extra: dict[str, Any] = {}
         self._run_losses: tuple[int, list[float]] = (0, [])  # steps done before the last run; the losses of that run
         self._docs_sha256: str | None = None
+        self._calls_back = False  # during a run with callbacks
         rng: Any = make.seeded(config.seed)
         self.docs: Any = docs  # list[str], TextLines, or None if it only samples
         if docs is not None:
@@ -254,6 +255,8 @@ class Trainer(Inference):
             If the script's own arithmetic fails.
         ValueError
             If the trainer was loaded without documents.
+        RuntimeError
+            In a callback, or in another thread, before a run with callbacks has ended.
 
         Examples
         --------
@@ -263,6 +266,8 @@ class Trainer(Inference):
         """
         if self.docs is None:
             raise ValueError("this trainer was loaded without documents, so it can sample but not train")
+        if self._calls_back:  # its losses would not be those of its own steps, nor what its callbacks are told of
+            raise RuntimeError("a run of this trainer is under way: no callback and no other thread can train before it has ended")
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
         if self._ranks is None:
             return self._run(n, callbacks)
@@ -270,7 +275,11 @@ class Trainer(Inference):
 
     def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
         if callbacks and (self._ranks is None or self._ranks.rank == 0):
-            return run_with(self, n, CallbackList(self, callbacks))
+            try:
+                self._calls_back = True
+                return run_with(self, n, CallbackList(self, callbacks))
+            finally:
+                self._calls_back = False
         return self.exclusively(self.train_steps, n, [])
 
     def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":

@@ -164,6 +164,34 @@ def test_roots_that_libm_rounds_the_other_way(isa):
     assert shown > 50  # the root's last bit shows in the quotient
 
 
+def test_roots_whose_last_bit_decides_whether_a_step_overflows(isa):
+    rng = random.Random(17)
+    steps, lr_t = 2000, 1.0 - 2000 / 10**15
+    v, m = [], []
+    for x in told_apart(lambda v: v**0.5, math.sqrt, lambda: rng.uniform(0, 1) * 10 ** rng.uniform(-20, -2), 200):
+        near = sys.float_info.max * math.sqrt(x) / lr_t
+        for y in (near * (1 + k * 2**-53) for k in range(-6, 7)):
+            if math.isinf(lr_t * y / math.sqrt(x)) != math.isinf(lr_t * y / x**0.5):
+                v.append(2 * x)
+                m.append(2 * y)
+                break
+    assert len(v) > 50
+    pair = Pair([1.0] * len(v), m, v, steps, beta1=0.5, beta2=0.5, eps=1e-100, learning_rate=1.0, num_steps=10**15)
+    pair.step([0.0] * len(v))
+    assert 20 < sum(math.isinf(p) for p in pair.model.data) < len(v) - 20
+
+
+def test_roots_whose_last_bit_shows_in_a_tiny_parameter(isa):
+    rng = random.Random(18)
+    v = told_apart(lambda v: v**0.5, math.sqrt, lambda: rng.uniform(0, 1) * 10 ** rng.uniform(-20, -2), 400)
+    for power in (-1000, -960, -600, -550, -549, -548, -547, -510):
+        m = [rng.choice((-1, 1)) * rng.uniform(1, 2) * 2.0**power * math.sqrt(x) for x in v]
+        data = [rng.uniform(-2, 2) * 2.0**power for _ in v]
+        pair = Pair(data, [2 * x for x in m], [2 * x for x in v], 2000, beta1=0.5, beta2=0.5, eps=1e-100,
+                    learning_rate=1.0, num_steps=10**15)  # fmt: skip
+        pair.step([0.0] * len(v))
+
+
 EXTREMES = [0.0, -0.0, 1.0, -1.0, 1e-8, -3e-5, 0.1, 5e-324, -5e-324, 1e-310, 2.3e-308, 1e-300, 1e-200, 1e-162, 1e-160,
             1e-154, -1e-100, 1e-60, 1e-31, 1e-30, 1e-15, 7.0, 1e15, 1.1e30, -1e31, 1e60, 1e100, 1.3e154, -1.3e154,
             math.inf, -math.inf, math.nan]  # fmt: skip

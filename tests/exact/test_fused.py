@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import threading
+import time
 from functools import cache
 
 import numpy as np
@@ -177,13 +178,20 @@ def test_one_engine_in_two_threads_is_refused():
     assert refused and set(refused) == {"this engine is at work in another thread"}
 
 
-def interrupted(call):
-    """Run a call that takes long, and press Ctrl-C soon."""
-    timer = threading.Timer(0.1, _thread.interrupt_main)
-    timer.start()
+def interrupted(call, has_begun=lambda: True):
+    """Run a call that takes long, and press Ctrl-C soon, but not before it has begun."""
+
+    def interrupt():
+        time.sleep(0.1)
+        while not has_begun():
+            time.sleep(0.01)
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt):
+        thread.start()
         call()
-    timer.join()
+    thread.join()
 
 
 def test_ctrl_c_between_documents():
@@ -192,7 +200,7 @@ def test_ctrl_c_between_documents():
     rng = random.Random(2)
     documents = [document(rng, 27, rng.randint(1, 14)) for _ in range(50)]
     adam, losses = Adam(pair.model, learning_rate=1e-7, num_steps=10**9), []
-    interrupted(lambda: pair.engine.train(itertools.cycle(documents), adam, losses))
+    interrupted(lambda: pair.engine.train(itertools.cycle(documents), adam, losses), lambda: adam.step_index)
     assert len(losses) == adam.step_index > 0
     twin_adam, twin_losses = Adam(alone.model, learning_rate=1e-7, num_steps=10**9), []
     alone.engine.train(itertools.islice(itertools.cycle(documents), len(losses)), twin_adam, twin_losses)

@@ -253,8 +253,8 @@ def test_interrupted_texts_have_drawn_nothing(engine):
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
             trainer.sample(10**8)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -135,8 +135,8 @@ def test_an_interrupt_ends_all_threads():
     assert trainer.shares_steps()
     for delay in (0.05, 0.12, 0.2):
         timer = threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT))
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
+            timer.start()
             trainer.run()
         timer.join()
     twin = Trainer(docs, num_steps=10**6, batch_size=8, n_embd=64, n_head=4, n_layer=2, block_size=64)

@@ -294,6 +294,13 @@ def test_the_command_prints_the_same_on_any_number_of_ranks(tmp_path, command):
     assert done.returncode == 0, done.stderr
 
 
+def test_ranks_without_the_flag_are_told_of_it_once():
+    done = run_ranks(2, "-m", "microgpt.train", "--steps", "1", "--samples", "0")
+    assert done.returncode == 0 and done.stderr.count("hint: mpiexec has started 2 processes") == 1, done.stderr
+    done = run_ranks(2, *TRAIN, "--steps", "1", "--samples", "0")
+    assert done.returncode == 0 and "mpiexec has" not in done.stderr
+
+
 def test_without_mpi4py_the_flag_says_what_to_install(command):
     code = "import sys; sys.modules['mpi4py'] = None\nfrom microgpt.train import main\nsys.exit(main(['--mpi']))"
     done = command("-c", code)

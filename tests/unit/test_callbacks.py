@@ -207,6 +207,18 @@ def test_callback_may_use_the_trainer(engine):
     assert outcome(one) == outcome(other) and len(curious.found) == 18
 
 
+@pytest.mark.parametrize("train", [Trainer.step, Trainer.run, lambda trainer: trainer.run(0, [Callback()])], ids=["step", "run", "more"])
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_steps", "is_due", "on_check", "flush", "on_train_end", "on_exception"])
+def test_a_callback_cannot_train(hook, train):
+    """The losses of the run would not be those of its steps, nor what the other callbacks are told of."""
+    trainer, twin = trainer_of(), trainer_of()
+    callback = type("Trains", (Callback,), {"every": 2, hook: lambda self, trainer, *given: train(trainer)})()
+    with pytest.raises(RuntimeError, match="a run of this trainer is under way"):
+        trainer.run(6, [callback, *[Recorder([], every=4, at="check 4")] * (hook == "on_exception")])
+    assert trainer.last_losses == twin.run(trainer.step_index)
+    assert trainer.run(2, [Callback()]) == twin.run(2)
+
+
 @pytest.mark.parametrize("make", [
     lambda path: Checkpointer(path, every=0), lambda path: Validator(["a"], every=0), lambda path: Validator(["a"], patience=0),
     lambda path: RunLogger(path, look_every=0), lambda path: RunLogger(path, digest_every=0),

@@ -203,8 +203,16 @@ def sets_what_an_attribute_holds(x):
     return W[0] * x
 
 
+def sets_what_an_attribute_holds_later(x):
+    """The object is known to be from outside before its attribute is read."""
+    layer = OUTSIDE["layers"][0]
+    "a b".split().append("c")
+    layer.rows[0][0] += 1
+    return W[0] * x
+
+
 @pytest.mark.parametrize("function", [sets_an_array, adds_to_an_array, sets_an_item_of_a_class, adds_to_an_object, fills_a_deque,
-                                      sets_what_an_attribute_holds], ids=lambda f: f.__name__)
+                                      sets_what_an_attribute_holds, sets_what_an_attribute_holds_later], ids=lambda f: f.__name__)
 def test_changes_of_any_object_from_outside_happen_in_every_call(function):
     def state():
         return [*OUTSIDE["array"], OUTSIDE["table"].n, len(OUTSIDE["deque"]), OUTSIDE["layers"][0].rows[0][0]]

@@ -10,25 +10,31 @@
 #include <string.h>
 
 #include "kernels/body/adam_one.h"
+#if MG_LANES == 8
 #include "kernels/body/adam_update.h"
+#else
+#include "kernels/body/adam_narrow.h"
+#endif
 
 static mg_status adam_update_libm(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
 {
     return adam_one_by_one(c, 1, n, data, grad, m, v);
 }
 
+/* unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54.
+ * may_have_subnormals: check for decaying parameters. */
 typedef mg_status adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v);
-#define ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, by_instruction) \
+#define ADAM_KERNEL1(name, ...) \
     static mg_status name(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v) \
     { \
-        return adam_update_all(c, unit_m, unit_v, may_have_subnormals, by_instruction, n, data, grad, m, v); \
+        return adam_update_all(c, __VA_ARGS__, n, data, grad, m, v); \
     }
 #if MG_LANES == 8
 #define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) \
     ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, 0) \
     ADAM_KERNEL1(name##_by_instruction, unit_m, unit_v, may_have_subnormals, 1)
 #else
-#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, 1)
+#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals)
 #endif
 ADAM_KERNEL(adam_update_early, 0, 0, 0)
 ADAM_KERNEL(adam_update_unit_m, 1, 0, 0)

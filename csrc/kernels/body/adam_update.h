@@ -1,43 +1,11 @@
-/* Adam, a vector at a time: the stages of an update, and the loop in which several vectors are under way at once. */
+/* Adam with AVX-512, a vector at a time: the stages of an update, and the loop in which several vectors are under way at once. */
 #ifndef MG_BODY_ADAM_UPDATE_H
 #define MG_BODY_ADAM_UPDATE_H
 
 #include <string.h>
 
-#include "kernels/body/adam_unresolved.h"
-
-/* The coefficients, and the constants of the algorithm, in every lane. */
-typedef struct {
-    vec beta1, one_minus_beta1, beta2, one_minus_beta2, m_scale, m_inverse, v_scale, v_inverse, lr_t, eps;
-    vec square_stretch, one;
-    vec slack;          /* see adam_other: a factor, or a bit pattern */
-    vec v_usual;        /* see adam_unusual */
-    vec at_fixed_point; /* see adam_decay_fixed_point */
-    root_constants root;
-} adam_vectors;
-
-/* The fixed point of decay: a number of this magnitude or less equals beta1 times itself, rounded. It is a small multiple of
- * 2**-1074, the least double, and where m ends after a thousand or so steps without a gradient. */
-ALWAYS double adam_decay_fixed_point(double one_minus_beta1)
-{
-    double multiple = 0.49 / one_minus_beta1;
-    if (!(multiple < 0x1p+51)) multiple = 0x1p+51;
-    return (double)(int64_t)multiple * 0x1p-1074;
-}
-
-ALWAYS adam_vectors adam_prepare(const mg_adam_coefs *c)
-{
-    return (adam_vectors){
-        vec_keep(c->beta1), vec_keep(c->one_minus_beta1), vec_keep(c->beta2), vec_keep(c->one_minus_beta2),
-        vec_keep(c->m_scale), vec_keep(1.0 / c->m_scale), vec_keep(c->v_scale), vec_keep(1.0 / c->v_scale),
-        vec_keep(c->lr_t), vec_keep(c->eps),
-        .square_stretch = vec_keep(-1.0 - STRETCH(SQUARE_TIE_WINDOW)),
-        .one = vec_keep(1.0), .slack = MG_FMA ? vec_keep(0x3p-52) : (vec)ivec_set(-13),
-        .v_usual = vec_keep(0x1p-127),
-        .at_fixed_point = vec_set(adam_decay_fixed_point(c->one_minus_beta1)),
-        .root = root_prepare(POW_TIE_WINDOW),
-    };
-}
+#include "kernels/body/adam_ring.h"
+#include "kernels/body/adam_vectors.h"
 
 /* ---- ranges ----
  *
@@ -106,54 +74,11 @@ static __attribute__((noinline)) void adam_check_ranges(const adam_vectors *c, a
     }
 }
 
-/* ---- decaying parameters ---- */
-
-/* beta * x + 0.0, 0 <= beta <= 1, without the hundreds of cycles that a product with a subnormal number takes. A subnormal
- * number is its bits, as an integer, times 2**-1074, and so is the product. */
-ALWAYS vec decay(vec x, vec beta)
-{
-#if MG_FMA
-    const vec two52 = vec_set(0x1p+52);
-    const ivec bits = (ivec)x & ivec_set(INT64_MAX);
-    const vec product = vec_fma(beta, (vec)(bits | (ivec)two52) - two52, two52); /* the sum rounds to an integer */
-    const ivec product_bits = (ivec)product & ivec_set((1LL << 52) - 1);
-    const ivec subnormal = bits < ivec_set(1LL << 52);
-    const vec normal = beta * (vec)((ivec)x & ~subnormal) + 0.0;
-    const ivec decayed = product_bits | ((ivec)x & ivec_set(INT64_MIN) & (product_bits != 0));
-    return (vec)((decayed & subnormal) | ((ivec)normal & ~subnormal));
-#else
-    return beta * x + 0.0;
-#endif
-}
-
-/* Lanes of parameters without a gradient for thousands of steps. With g = 0 and |m| < 2**-895 a step is below 2**-780 (eps
- * is 2**-40 or more) and does not move a p of 2**-511 or more. m, and later v, become subnormal and are kept out of the
- * arithmetic. */
-ALWAYS mask adam_decaying(vec g, vec m)
-{
-    return ~mask_any_bit((ivec)g | ((ivec)m & ivec_set(0x780LL << 52)), ivec_set(-1)) & MASK_ALL;
-}
-
-/* Their new moments. */
-ALWAYS void adam_decay(const adam_vectors *c, mask decaying, vec *m, vec *v)
-{
-    const mask at_fixed_point = vec_at_least(c->at_fixed_point, vec_abs(*m));
-    if (mask_bits(decaying & (~at_fixed_point | mask_between(*v, vec_set(0x1p-1074), vec_set(0x1p-1000))))) {
-        *m = decay(*m, c->beta1);
-        *v = decay(*v, c->beta2);
-    } else {
-        *m += 0.0; /* it may be -0.0 */
-        *v = c->beta2 * *v + 0.0;
-    }
-}
-
 /* ---- the stages of an update, each of which takes a vector's results from the one before ----
  *
  * What they leave in memory is certain in the lanes of no mask in `old`; m is right in all lanes. The old values are kept in
  * `old`, from index `at` on. (One mask for each condition: to combine them would need the execution ports of the arithmetic.)
- * unit_m, unit_v: m_scale, v_scale are 1.0, as they become when beta ** t is below 2**-54.
- * may_have_subnormals: check for decaying parameters. by_instruction: the root is the processor's (see adam_square_root);
- * always so but with AVX-512. */
+ * unit_m, unit_v, may_have_subnormals: see adam.h. by_instruction: the root is the processor's (see adam_square_root). */
 
 typedef struct {
     vec m, v;
@@ -204,19 +129,14 @@ ALWAYS adam_first adam_moments(const adam_vectors *c, int may_have_subnormals, c
 
 typedef struct {
     vec m, v_hat;
-    vec root; /* with AVX-512 a third stage takes it, perhaps from this estimate */
+    vec root; /* the estimate, unless the third stage takes it by the instruction */
 } adam_second;
 
-/* Stage 2: v_hat, and its root, if there are not enough registers for a stage between. */
+/* Stage 2: v_hat, and perhaps the estimate of its root. */
 ALWAYS adam_second adam_root(const adam_vectors *c, int unit_v, int by_instruction, adam_first f)
 {
     const vec v_hat = unit_v ? f.v : divide_by_constant(f.v, c->v_scale, c->v_inverse);
-#if MG_LANES == 8
     return (adam_second){f.m, v_hat, by_instruction ? v_hat : root_estimate(v_hat)};
-#else
-    (void)by_instruction;
-    return (adam_second){f.m, v_hat, vec_sqrt(v_hat)};
-#endif
 }
 
 typedef struct {
@@ -224,16 +144,11 @@ typedef struct {
     vec near; /* the root, nearly */
 } adam_third;
 
-/* Stage 3, with AVX-512: the root, or a better estimate. */
+/* Stage 3: the root, or a better estimate. */
 ALWAYS adam_third adam_near(const adam_vectors *c, int by_instruction, adam_second s)
 {
-#if MG_LANES == 8
     if (!by_instruction) return (adam_third){s, root_near(&c->root, s.v_hat, s.root)};
     s.root = vec_sqrt(s.v_hat);
-#else
-    (void)c;
-    (void)by_instruction;
-#endif
     return (adam_third){s, s.root};
 }
 
@@ -249,42 +164,18 @@ ALWAYS adam_fourth adam_step(const adam_vectors *c, int unit_m, int may_have_sub
 {
     vec root = t.s.root, residual;
     mask ambiguous;
-#if MG_LANES == 8
     if (!by_instruction) {
         const root_answer a = root_of_near(&c->root, t.s.v_hat, t.s.root, t.near);
         root = a.root;
         residual = a.residual;
         ambiguous = root_is_ambiguous(&a);
-    } else
-#else
-    (void)by_instruction;
-#endif
-    {
+    } else {
         residual = square_residual(t.s.v_hat, root);
         ambiguous = vec_at_least(vec_abs(residual), root_residual_limit(&c->root, root));
     }
     const vec new_m = may_have_subnormals ? t.s.m : vec_load_unaligned(m);
     const vec m_hat = unit_m ? new_m : divide_by_constant(new_m, c->m_scale, c->m_inverse);
     return (adam_fourth){c->lr_t * m_hat / (root + c->eps), residual, ambiguous};
-}
-
-/* p minus a step that is at least as far from this one as any that the other root may give. Where it gives the same
- * parameter, so does every step in between.
- *
- * The other root, one unit in the last place above or below, moves root + eps by at most two units in its last place,
- * 2**-51 of itself. That moves the quotient, of s units, 2**52 <= s < 2**53, the other way by s * 2**-51 of them, and
- * the step, which is the quotient rounded, by a whole number that is less than one more: by 3 where s < 1.5 * 2**52, by
- * 4 or 5 above, and so by at most 3 * 2**-52 of itself. */
-ALWAYS vec adam_other(const adam_vectors *c, vec p, vec step, vec residual)
-{
-#if MG_FMA
-    return vec_fma(step, vec_copysign(c->slack, residual) - c->one, p);
-#else
-    /* 5 to 7 units less where the residual is positive, 9 to 11 more where it is negative, 5 being enough (from a power of two
-     * downwards, where they are halves, as well). If ambiguous, 2**-254 <= |residual| < 2**90: the upper four of its
-     * exponent's bits are 6, 7 or 8; with the sign before them 22, 23 or 24. */
-    return p - (vec)ivec_add((ivec)step, ivec_add((ivec)((uvec)residual >> 59), (ivec)c->slack));
-#endif
 }
 
 /* Stage 5: the parameters. */
@@ -329,10 +220,6 @@ ALWAYS mg_status adam_collect(const mg_adam_coefs *coefs, const adam_vectors *c,
     return queue->count > ADAM_QUEUE - ADAM_CHUNK ? adam_resolve_queue(coefs, queue, data, m, v) : MG_OK;
 }
 
-/* How far ahead of the first stage parameters and moments are fetched: a page, because processors do not fetch beyond the
- * page by themselves. */
-enum { ADAM_AHEAD = 4096 / (int)sizeof(double) };
-
 /* Software pipelining: an update is a long dependency chain, so as many vectors are in flight as there are stages. The last
  * stage comes first: what a stage hands on is then used before the next vector's takes its place. A chunk is collected when
  * the one after it is done as well, because a branch that depends on what was just stored would wait for it. */
@@ -341,9 +228,7 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
 {
     const adam_vectors c = adam_prepare(coefs);
     const int64_t whole = n / LANES * LANES;
-    /* With few registers m is not to be passed on for longer. */
-    const int near_at_once = MG_LANES < 8 && may_have_subnormals;
-    const int64_t last = near_at_once ? 3 : 4;
+    const int64_t last = 4;
     adam_ring old;
     adam_queue queue;
     queue.count = 0;
@@ -360,10 +245,9 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     {                                                                                                                \
         const int64_t j = i - last * LANES, k = j + LANES;                                                           \
         if (all || ADAM_HAS(last)) adam_move(&c, fourth, data + j, &old, adam_ring_at(j), &ranges);                  \
-        if (near_at_once) third = adam_near(&c, by_instruction, second);                                           \
         if (all || ADAM_HAS(last - 1))                                                                               \
             fourth = adam_step(&c, unit_m, may_have_subnormals, by_instruction, third, m + k);                       \
-        if (!near_at_once) third = adam_near(&c, by_instruction, second);                                          \
+        third = adam_near(&c, by_instruction, second);                                                               \
         second = adam_root(&c, unit_v, by_instruction, first);                                                       \
         if (all || ADAM_HAS(0))                                                                                      \
             first = adam_moments(&c, may_have_subnormals, data + i, grad + i, m + i, v + i, &old, adam_ring_at(i),   \

@@ -58,6 +58,14 @@ ALWAYS mask mask_any_bit(ivec a, ivec b)
     return (a & b) != 0;
 #endif
 }
+/* a | b. GCC would make a blend of it if one is the result of a comparison, which takes the ports of the products. */
+ALWAYS mask mask_or(mask a, mask b)
+{
+#if defined(__x86_64__)
+    __asm__("" : "+x"(a));
+#endif
+    return a | b;
+}
 ALWAYS unsigned mask_bits(mask m)
 {
 #if MG_LANES == 4

@@ -27,6 +27,7 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
         next_row += a.order[first] * a.w_stride;
         next_dy += a.order[first] * LANES;
     }
+    TWO_TURNS
     for (int64_t s = first; s < last; s++) {
         const int64_t o = input_row(ordered && !early, a, s);
         const double *row = early ? next_row : a.w + o * a.w_stride, *dy = early ? next_dy : a.dy + o * LANES;
@@ -35,7 +36,7 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
             next_row = in_register(a.w + next * a.w_stride);
             next_dy = in_register(a.dy + next * LANES);
         }
-        if (last < a.nout) {
+        if (TILE_WIDE && last < a.nout) {
             const int64_t ahead = s + (last - first);
             const int64_t block = input_row(ordered, a, !ordered || ahead < a.nout ? ahead : s) * a.w_stride;
             prefetch(a.w, block);
@@ -43,7 +44,13 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
         }
         vec dyo[4];
         UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * a.dy_stride);
-        UNROLL for (int c = 0; c < cols; c++) {
+        if (!TILE_WIDE && panels == 1 && cols % 4 == 0) {
+            UNROLL for (int c = 0; c < cols; c += 4) {
+                vec product[4];
+                UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(active ? column[c + k][o * a.w_stride] : row[c + k]) * dyo[0];
+                add_products(4, sum + c, product);
+            }
+        } else UNROLL for (int c = 0; c < cols; c++) {
             vec weight = vec_set(active ? column[c][o * a.w_stride] : row[c]);
             UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
         }
@@ -65,8 +72,12 @@ ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_
     if (panels * 8 <= TILE_SUMS)
         for (; c + 8 <= a.ncols; c += 8) INPUT(8);
     for (; c + TILE_ROWS(panels) <= a.ncols; c += TILE_ROWS(panels)) INPUT(TILE_ROWS(panels));
+    if (TILE_ROWS(panels) > 4 && c + 4 <= a.ncols) {
+        INPUT(4);
+        c += 4;
+    }
     switch (a.ncols - c) { /* fewer than TILE_ROWS(panels) */
-    case 3: INPUT(TILE_ROWS(panels) - 1); break;
+    case 3: INPUT(TILE_ROWS(panels) > 3 ? 3 : 1); break;
     case 2: INPUT(2); break;
     case 1: INPUT(1); break;
     }
@@ -96,6 +107,19 @@ ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_ar
     }
 }
 
+/* All columns at once, or, if not of wide vectors, a few of them if rows come in blocks. */
+ALWAYS void input_together(int ordered, int64_t block, mg_linear_backward_input_args a)
+{
+    if (TILE_WIDE || block == INT64_MAX) {
+        input_panels(ordered, block, a);
+        return;
+    }
+    for (int64_t c = a.ncols; c > 0; c -= COLUMNS_TOGETHER, a.w += COLUMNS_TOGETHER, a.dx += COLUMNS_TOGETHER * LANES) {
+        a.ncols = c < COLUMNS_TOGETHER ? c : COLUMNS_TOGETHER;
+        input_panels(ordered, block, a);
+    }
+}
+
 static void linear_backward_input(const mg_linear_backward_input_args *args)
 {
     mg_linear_backward_input_args a = *args; /* a copy that no store can alias */
@@ -106,9 +130,9 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
         else
             input_panels(0, INT64_MAX, a);
     } else if (a.order) {
-        input_panels(1, block_rows(a.w_stride), a);
+        input_together(1, block_rows(a.w_stride), a);
     } else {
-        input_panels(0, block_rows(a.w_stride), a);
+        input_together(0, block_rows(a.w_stride), a);
     }
 }
 

@@ -5,9 +5,16 @@
 #include "kernels/body/tile.h"
 #include "kernels/kernels.h"
 
-/* Long rows are taken in blocks, all columns of a block before the next block: memory is then read front to back, and
- * the next block is fetched while this one is used. A block fits the first-level cache. */
-ALWAYS int64_t block_rows(int64_t stride) { return stride <= 64 ? INT64_MAX : 16; }
+/* Long rows are taken in blocks. With wide vectors: all columns of a block before the next block: memory is then read front to
+ * back, and the next block is fetched while this one is used. A block fits the first-level cache. With narrow ones a block takes
+ * so long that the processor fetches what is needed, and a block is of a few columns: COLUMNS_TOGETHER of them are some
+ * lines of the cache and some tiles. Rows that are a multiple of 4,096 bytes apart compete for few places in the caches. */
+enum { COLUMNS_TOGETHER = 48 };
+ALWAYS int64_t block_rows(int64_t stride)
+{
+    if (TILE_WIDE) return stride <= 64 ? INT64_MAX : 16;
+    return stride <= 128 ? INT64_MAX : stride <= 1024 ? 8192 / stride : 8;
+}
 
 ALWAYS int64_t input_row(int ordered, mg_linear_backward_input_args a, int64_t s)
 {

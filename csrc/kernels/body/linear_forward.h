@@ -14,13 +14,35 @@ ALWAYS void forward_tile(int rows, int panels, int by_four, mg_linear_forward_ar
 {
     vec sum[TILE_SUMS];
     UNROLL for (int s = 0; s < rows * panels; s++) sum[s] = (vec){0};
+    const double *row[TILE_SUMS]; /* of narrow vectors: to add a stride for each row, in each turn, takes longer */
+    UNROLL for (int r = 0; r < rows && !TILE_WIDE; r++) {
+        row[r] = a.w + r * w_stride;
+        if (!__builtin_constant_p(w_stride)) row[r] = in_register(row[r]);
+    }
+    const int fetch = TILE_WIDE ? a.nin > 64 : !__builtin_constant_p(w_stride);
+    TWO_TURNS
     for (int64_t s = 0; s < a.nin; s++) {
         const int64_t i = active ? active[s] : s;
         /* Long rows: fetch the next tile's weights, which follow this one's, a cache line at a time. */
-        if (!active && a.nin > 64 && rows * panels >= TILE_SUMS / 2) prefetch(a.w, rows * a.nin + s * rows);
+        if (!active && fetch && rows * panels >= TILE_SUMS / 2) prefetch(a.w, rows * a.nin + s * rows);
+        if (!TILE_WIDE && (panels > 1 || rows % 4)) {
+            vec xi[4];
+            UNROLL for (int b = 0; b < panels; b++) xi[b] = vec_load(a.x + b * a.x_stride + i * LANES);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const vec weight = vec_set(row[r][i]);
+                UNROLL for (int b = 0; b < panels; b++) sum[r * panels + b] += weight * xi[b];
+            }
+            continue;
+        }
         UNROLL for (int b = 0; b < panels; b++) {
             vec xi = vec_load(a.x + b * a.x_stride + i * LANES);
-            if (by_four && panels == 1 && rows % 4 == 0)
+            if (!TILE_WIDE)
+                UNROLL for (int r = 0; r < rows; r += 4) {
+                    vec product[4];
+                    UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(row[r + k][i]) * xi;
+                    add_products(4, sum + r, product);
+                }
+            else if (by_four && panels == 1 && rows % 4 == 0)
                 UNROLL for (int r = 0; r < rows; r += 4) add_four_products(sum + r, a.w + r * w_stride + i, w_stride, xi);
             else
                 UNROLL for (int r = 0; r < rows; r++) sum[r * panels + b] += vec_set(a.w[r * w_stride + i]) * xi;
@@ -56,9 +78,13 @@ ALWAYS void forward_rows(int panels, int by_four, mg_linear_forward_args a, int6
         }
     } else {
         for (; o + TILE_ROWS(panels) <= a.nout; o += TILE_ROWS(panels)) FORWARD(TILE_ROWS(panels));
+        if (TILE_ROWS(panels) > 4 && o + 4 <= a.nout) {
+            FORWARD(4);
+            o += 4;
+        }
     }
     switch (a.nout - o) { /* fewer than TILE_ROWS(panels) */
-    case 3: FORWARD(TILE_ROWS(panels) - 1); break;
+    case 3: FORWARD(TILE_ROWS(panels) > 3 ? 3 : 1); break;
     case 2: FORWARD(2); break;
     case 1: FORWARD(1); break;
     }
@@ -150,6 +176,7 @@ static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *
                                   int64_t w_stride, const double *x, const double *residual, double *out)
 {
     const mg_linear_forward_args a = {LANES, nout, nactive, w, x, 0, residual, out, 0};
+    if (!TILE_WIDE && !active) return; /* which it never is: no test in the loops */
     if (w_stride != 64)
         forward_rows(1, 0, a, w_stride, active);
     else if (TILE_WIDE && units_are_half)
