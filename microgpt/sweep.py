@@ -185,6 +185,10 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
             from mpi4py.futures import MPIPoolExecutor
         except (ImportError, RuntimeError):
             raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
+        import os
+
+        if not any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ):  # it would wait for ever to start workers
+            raise cli.UsageError("--executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures -m microgpt.sweep ...")
         with MPIPoolExecutor(workers) as pool:
             yield pool
     else:

@@ -214,6 +214,14 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
 
 
+@pytest.mark.slow
+@on_linux
+def test_the_mpi_executor_without_mpiexec_says_how_to_start_it(names):
+    done = subprocess.run([sys.executable, "-m", "microgpt.sweep", "--input", "names.txt", "--grid", "seed=1", "--executor", "mpi"],
+                          capture_output=True, text=True, timeout=60, env=environment())  # fmt: skip
+    assert done.returncode == 2 and "mpiexec -n 4 python -m mpi4py.futures" in done.stderr.splitlines()[-1]
+
+
 # ---- the file of results ----
 
 
