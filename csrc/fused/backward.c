@@ -205,6 +205,15 @@ static mg_status stage_attention(mg_engine *e, const void *args, mg_panels some,
     const mg_activation_grads *d = &e->ws.grad;
     const int64_t lanes = e->kernels->lanes, head_dim = e->head_dim, panel = e->config.n_embd * lanes;
     double *dqkv = qkv_grad(e, l);
+    if (mg_attention_by_heads(e)) {
+        for (int64_t h = 0; h < e->config.n_head; h += lanes) {
+            const int64_t row = h * head_dim * lanes;
+            const mg_attention_heads_args a = mg_attention_heads_of(e, l, h);
+            const mg_attention_heads_grads g = {d->dxa + row, dqkv + row, dqkv + panel + row, dqkv + 2 * panel + row};
+            e->kernels->attention_heads_backward(&a, &g);
+        }
+        return mg_poll_work(poll, e->config.n_head * (4 * head_dim + 8) * e->ws.doc.n * e->ws.doc.n);
+    }
     for (int64_t b = e->ws.doc.panels - 1; b >= 0; b--) {
         for (int64_t h = some.first, heads; h < some.end; h += heads) {
             heads = mg_heads_together(e, b, h);

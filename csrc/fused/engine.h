@@ -113,4 +113,35 @@ static inline mg_attention_args mg_attention_of(const mg_engine *e, int64_t l, i
     };
 }
 
+/* Whether heads are in the lanes of attention: not if threads share a document, of which each takes panels or heads. Not with 8
+ * lanes: there attention.h has a way of its own. */
+static inline int mg_attention_by_heads(const mg_engine *e)
+{
+    const int64_t lanes = e->kernels->lanes;
+    return lanes < 8 && e->config.n_head % lanes == 0 && e->ws.doc.n <= MG_SHORT_DOCUMENT && !e->team;
+}
+
+/* Its arguments for the heads from h on in layer l. */
+static inline mg_attention_heads_args mg_attention_heads_of(const mg_engine *e, int64_t l, int64_t h)
+{
+    const mg_layer_activations *layer = &e->ws.act.layers[l];
+    const int64_t lanes = e->kernels->lanes, panel = e->config.n_embd * lanes, n = e->ws.doc.n;
+    const int64_t at = l * e->ws.doc.panels * e->config.n_head * lanes + h * n;
+    double *q = layer->qkv + h * e->head_dim * lanes;
+    return (mg_attention_heads_args){
+        .n = n,
+        .head_dim = e->head_dim,
+        .scale = e->attn_scale,
+        .q = q,
+        .k = q + panel,
+        .v = q + 2 * panel,
+        .stride = 3 * panel,
+        .out_stride = panel,
+        .exps = layer->exps + h * (n * (n + 1) / 2),
+        .sum = e->ws.act.attn_sum + at,
+        .inv_sum = e->ws.act.attn_inv_sum + at,
+        .inv_sum_sq = e->ws.act.attn_inv_sum_sq + at,
+    };
+}
+
 #endif

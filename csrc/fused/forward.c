@@ -110,6 +110,13 @@ static mg_status forward_attention(const mg_engine *e, mg_panels some, int64_t l
 {
     const int64_t lanes = e->kernels->lanes, head_dim = e->head_dim;
     double *xa = e->ws.act.layers[l].xa;
+    if (mg_attention_by_heads(e)) {
+        for (int64_t h = 0; h < e->config.n_head; h += lanes) {
+            const mg_attention_heads_args a = mg_attention_heads_of(e, l, h);
+            e->kernels->attention_heads_forward(&a, xa + h * head_dim * lanes);
+        }
+        return mg_poll_work(poll, e->config.n_head * (2 * head_dim + 16) * e->ws.doc.n * e->ws.doc.n);
+    }
     for (int64_t b = some.first; b < some.end; b++) {
         for (int64_t h = 0, heads; h < e->config.n_head; h += heads) {
             heads = mg_heads_together(e, b, h);

@@ -93,6 +93,13 @@ KERNEL(void, attention_forward, (const mg_attention_args *a, double *out))
 /* Its gradient, from what attention_forward wrote. */
 KERNEL(void, attention_backward, (const mg_attention_args *a, const mg_attention_grads *g))
 
+/* ---- body/attention_heads.h ---- */
+
+/* The same for as many heads as there are lanes and a whole document. out: panels [lanes * head_dim]. Positions that do not exist
+ * become 0 in out, and in all gradients. */
+KERNEL(void, attention_heads_forward, (const mg_attention_heads_args *a, double *out))
+KERNEL(void, attention_heads_backward, (const mg_attention_heads_args *a, const mg_attention_heads_grads *g))
+
 /* ---- body/loss.h ---- */
 
 /* One panel of logits [vocab_size] becomes their exponentials, in place. sum, inv_sum, inv_sum_sq: [lanes], the sum of

@@ -73,6 +73,25 @@ typedef struct {
     double *dk, *dv;    /* [heads * head_dim] in the first panel; all panels up to this one */
 } mg_attention_grads;
 
+/* As many heads as there are lanes, all queries of a document of at most MG_SHORT_DOCUMENT positions. All panels are those of the
+ * document, from the first one's rows of these heads on. */
+typedef struct {
+    int64_t n, head_dim;
+    double scale;
+    double *q, *k, *v; /* [lanes * head_dim]; in the forward pass heads and positions change places, and remain so */
+    int64_t stride;    /* of the panels of q, k, v and their gradients */
+    int64_t out_stride;
+    double *exps;      /* [n * (n + 1) / 2][lanes]: of each query the keys that it sees */
+    double *sum, *inv_sum, *inv_sum_sq; /* [n][lanes] */
+} mg_attention_heads_args;
+
+typedef struct {
+    double *dout;          /* panels [lanes * head_dim], overwritten */
+    double *dq, *dk, *dv;  /* panels [lanes * head_dim], set */
+} mg_attention_heads_grads;
+
+#define MG_SHORT_DOCUMENT 16
+
 /* Two numbers below this have a finite product. Compared with sum_of_magnitudes.
  *
  * About half of relu's results are 0, in a trained model nearly all. 0 times a finite number adds nothing to a sum that

@@ -278,16 +278,35 @@ class Attention:
         self.dq, self.dk, self.dv = np.split(kernels.rows(dqkv, n, 3 * size), 3, axis=1)
 
 
-@pytest.mark.parametrize("head_dim", [1, 2, 3, 4, 5, 8, 9, 16])
-@pytest.mark.parametrize("n", [1, 2, 5, 6, 7, 8, 9, 17])
-def test_attention_matches_scalar_loops(kernels, n, head_dim):
-    rng = random.Random(f"{n} {head_dim}")
-    heads = 9 if head_dim == 4 else 2  # of 4 dimensions four are done together
-    size, factor = heads * head_dim, (head_dim**0.5) ** -1
-    q, k, v, dout = (random_rows(rng, n, size) for _ in range(4))
-    ours = Attention(kernels, heads, head_dim, q, k, v, dout)
+class AttentionByHeads:
+    """The same with heads in the lanes, which are as many as `heads`."""
+
+    def __init__(self, kernels, heads, head_dim, q, k, v, dout):
+        n, size = q.shape
+        assert heads == kernels.lanes
+        panels, panel = kernels.panels_of(n), size * kernels.lanes
+        qkv = kernels.panels(np.concatenate([q, k, v], axis=1), math.nan)
+        exps, total, inverse, power = (aligned(n * (n + 1) // 2 * heads) for _ in range(4))
+        out, dqkv = aligned(panels * panel), kernels.panels(np.full((n, 3 * size), math.nan))
+        a = args("mg_attention_heads_args", n=n, head_dim=head_dim, scale=(head_dim**0.5) ** -1, q=qkv, k=qkv[panel:],
+                 v=qkv[2 * panel :], stride=3 * panel, out_stride=panel, exps=exps, sum=total, inv_sum=inverse,
+                 inv_sum_sq=power)  # fmt: skip
+        kernels.attention_heads_forward(a, out)
+        grads = args("mg_attention_heads_grads", dout=kernels.panels(dout, math.nan), dq=dqkv, dk=dqkv[panel:],
+                     dv=dqkv[2 * panel :])  # fmt: skip
+        kernels.attention_heads_backward(a, grads)
+        self.out = kernels.rows(out, n, size)
+        self.dq, self.dk, self.dv = np.split(kernels.rows(dqkv, n, 3 * size), 3, axis=1)
+        for x in (out, dqkv[: panels * 3 * panel]):  # positions that do not exist
+            assert not x.reshape(panels, -1, heads)[-1][:, (n - 1) % heads + 1 :].any()
+
+
+def attention(heads, head_dim, q, k, v, dout):
+    """out, dq, dk and dv in the script's order, one query and one head at a time."""
+    n, size = q.shape
+    factor = (head_dim**0.5) ** -1
     out, dq, dk, dv = (np.zeros((n, size)) for _ in range(4))
-    for p in range(n - 1, -1, -1):  # the script's order, one query and one head at a time
+    for p in range(n - 1, -1, -1):
         for h in range(heads):
             js = range(h * head_dim, (h + 1) * head_dim)
             logits = [dot(q[p], k[t], js) * factor for t in range(p + 1)]
@@ -309,28 +328,52 @@ def test_attention_matches_scalar_loops(kernels, n, head_dim):
             for j in js:
                 for t in range(p + 1):
                     out[p][j] += weight[t] * v[t][j]
-    for ours_, expected in zip((ours.out, ours.dq, ours.dk, ours.dv), (out, dq, dk, dv)):
+    return out, dq, dk, dv
+
+
+@pytest.mark.parametrize("head_dim", [1, 2, 3, 4, 5, 8, 9, 16])
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 7, 8, 9, 17])
+def test_attention_matches_scalar_loops(kernels, n, head_dim):
+    rng = random.Random(f"{n} {head_dim}")
+    heads = 9 if head_dim == 4 else 2  # of 4 dimensions four are done together
+    q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
+    ours = Attention(kernels, heads, head_dim, q, k, v, dout)
+    for ours_, expected in zip((ours.out, ours.dq, ours.dk, ours.dv), attention(heads, head_dim, q, k, v, dout)):
         same(ours_, expected)
 
 
+@pytest.mark.parametrize("head_dim", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("n", [1, 2, 4, 7, 8, 9, 16])
+def test_attention_by_heads_matches_scalar_loops(kernels, n, head_dim):
+    rng = random.Random(f"{n} {head_dim}")
+    heads = kernels.lanes
+    q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
+    ours = AttentionByHeads(kernels, heads, head_dim, q, k, v, dout)
+    for ours_, expected in zip((ours.out, ours.dq, ours.dk, ours.dv), attention(heads, head_dim, q, k, v, dout)):
+        same(ours_, expected)
+
+
+@pytest.mark.parametrize("kind", [Attention, AttentionByHeads])
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 @pytest.mark.parametrize("head_dim", [4, 5])
 @pytest.mark.parametrize("n", [2, 5, 7, 8, 9, 17])
-def test_attention_is_causal(kernels, n, head_dim, bad):
+def test_attention_is_causal(kernels, n, head_dim, bad, kind):
     """A query does not depend on later positions, nor the gradient of a key on earlier queries."""
     rng = random.Random(n)
-    heads = 5
+    if kind is AttentionByHeads and n > 16:
+        pytest.skip("only short documents")
+    heads = 5 if kind is Attention else kernels.lanes
     q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
-    good = Attention(kernels, heads, head_dim, q, k, v, dout)
+    good = kind(kernels, heads, head_dim, q, k, v, dout)
     for x in (q, k, v, dout):
         x[n - 1] = bad
-    late = Attention(kernels, heads, head_dim, q, k, v, dout)
+    late = kind(kernels, heads, head_dim, q, k, v, dout)
     same(late.out[: n - 1], good.out[: n - 1])
     same(late.dq[: n - 1], good.dq[: n - 1])
     q, k, v, dout = (random_rows(rng, n, heads * head_dim) for _ in range(4))
-    good = Attention(kernels, heads, head_dim, q, k, v, dout)
+    good = kind(kernels, heads, head_dim, q, k, v, dout)
     q[0], dout[0] = bad, bad
-    early = Attention(kernels, heads, head_dim, q, k, v, dout)
+    early = kind(kernels, heads, head_dim, q, k, v, dout)
     same(early.dk[1:], good.dk[1:])
     same(early.dv[1:], good.dv[1:])
 

@@ -27,7 +27,8 @@ MAY_DECIDE = {"fused": {
     "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
     "adam_update_early_by_instruction", "adam_update_unit_m_by_instruction", "adam_update_unit_by_instruction",
     "adam_update_unit_m_subnormals_by_instruction", "adam_update_unit_subnormals_by_instruction",
-    "narrow_resolve", "narrow_rest", "exp_chunk", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array", "pow_m15_array", "pow_m2_array",
+    "narrow_resolve", "narrow_rest", "exp_chunk", "exp_by_passes", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array",
+    "pow_m15_array", "pow_m2_array",
     "pow_m05_and_pow_m15_array", "pow_m1_and_pow_m2_array",
 }}  # fmt: skip
 
@@ -70,7 +71,7 @@ def test_no_fused_multiply_add_where_a_result_is_kept(name):
 FUSED_IN_SOURCES = Counter(
     product_error=1, square_residual=1, fma_or_mul_add=1, divide_by_constant=2, root_near=4, root_of_near=3,  # exact
     square_of=2, root_of=2,
-    round_sum_by=1, exact_pow_2=1, exp_by=11,  # math
+    round_sum_by=1, exact_pow_2=1, exp_reduce=1, exp_of_reduced=10,  # math
     decay=1, adam_moments=1, narrow_moments=1, adam_other=1, adam_resolve_v=1, adam_resolve_data=1,  # adam_*
 )  # fmt: skip
 

@@ -69,7 +69,8 @@ ALWAYS int64_t keys_of(int64_t panel, int64_t n)
     return end < n ? end : n;
 }
 
-/* Logits of one head, less the largest that each query sees; -inf for a key that it does not see. */
+/* Logits of one head, less the largest that each query sees. For a key that it does not see: -inf or, with fewer than 8 lanes, where
+ * exp is fast if all its vectors' numbers are small, 0. */
 ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, double scale, const double *q,
                              const double *k, int64_t stride, double *logits)
 {
@@ -87,7 +88,11 @@ ALWAYS void attention_logits(int64_t panel, int64_t nkeys, int64_t head_dim, dou
             vec_store(logits + (b * LANES + t) * LANES, l);
         }
     }
-    for (int64_t t = 0; t < nkeys; t++) vec_store(logits + t * LANES, vec_load(logits + t * LANES) - largest);
+    for (int64_t t = 0; t < nkeys; t++) {
+        vec l = vec_load(logits + t * LANES) - largest;
+        if (LANES < 8 && t > panel * LANES) l = vec_where(lanes_from(t - panel * LANES), l);
+        vec_store(logits + t * LANES, l);
+    }
 }
 
 /* The arguments from head h on. */
@@ -207,12 +212,15 @@ static void attention_forward(const mg_attention_args *args, double *out)
     }
     exp_array(a.heads * square, a.exps, a.exps);
     for (int64_t h = 0; h < a.heads; h++) {
-        const double *exps_h = a.exps + h * square;
+        double *exps_h = a.exps + h * square;
         vec sum = {0};
         for (int64_t t = 0; t < diagonal; t++) sum += vec_load(exps_h + t * LANES);
-        UNROLL for (int t = 0; t < LANES; t++)
-            if (diagonal + t < nkeys)
-                sum = vec_add_where(lanes_from(t), sum, vec_load(exps_h + (diagonal + t) * LANES));
+        UNROLL for (int t = 0; t < LANES; t++) {
+            if (diagonal + t >= nkeys) continue;
+            const vec e = vec_load(exps_h + (diagonal + t) * LANES);
+            if (LANES < 8) vec_store(exps_h + (diagonal + t) * LANES, vec_where(lanes_from(t), e));
+            sum = vec_add_where(lanes_from(t), sum, e);
+        }
         vec_store(a.sum + h * LANES, sum);
     }
     pow_m1_and_pow_m2_array(a.heads * LANES, a.sum, a.inv_sum, a.inv_sum_sq);

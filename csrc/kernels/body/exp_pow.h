@@ -145,51 +145,71 @@ ALWAYS exp_constants exp_prepare(double wide)
     return k;
 }
 
-/* table[index & 15] in each lane */
+/* e**x = 2**(i/16) * e**r, where i is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
+typedef struct {
+    vec r, r_low; /* r as a sum of two doubles */
+    ivec i;       /* in the last bits of each lane */
+} exp_reduced;
+
+ALWAYS exp_reduced exp_reduce(const exp_constants *k, vec x)
+{
+    exp_reduced a;
+    const vec shifted = fma_or_mul_add(x, k->inverse, k->shift);
+    const vec id = shifted - k->shift;
+    a.i = (ivec)shifted;
+    /* The product and the difference in the first line are exact. */
+    const vec r0 = x - id * k->ln2_high;
+    const vec cut = id * k->ln2_low;
+    a.r = r0 - cut;
+    a.r_low = (r0 - a.r) - cut;
+    return a;
+}
+
+/* 2**(i/16) without whole powers of two: with AVX-512 from registers, otherwise from this place of exp_table on. */
 #if MG_LANES == 8
 #define LOOK_UP(k, name, index) \
     ((vec)_mm512_permutex2var_pd((__m512d)(k)->name##0, (__m512i)(index), (__m512d)(k)->name##1))
 #else
-ALWAYS vec look_up(const double *table, ivec index)
-{
-    vec v;
-    UNROLL for (int l = 0; l < LANES; l++) v[l] = table[index[l] & 15];
-    return v;
-}
-#define LOOK_UP(k, name, index) look_up(exp_table_##name, index)
+ALWAYS vec exp_table_at(ivec i) { return (vec)ivec_shift_left(i & ivec_set(15), 1); }
 #endif
 
-/* e**x = 2**(i/16) * e**r, where i is the integer next to x / (ln(2)/16) and |r| <= ln(2)/32. */
-ALWAYS vec exp_by(const exp_constants *k, vec x, mask *certain)
+/* at: exp_table_at(a.i), in memory, because its lanes are addresses; not used with AVX-512. */
+ALWAYS vec exp_of_reduced(const exp_constants *k, exp_reduced a, const int64_t *at, mask *certain)
 {
-    const vec shifted = fma_or_mul_add(x, k->inverse, k->shift);
-    const ivec i = (ivec)shifted;
-    const vec id = shifted - k->shift;
-
-    /* r as a sum of two doubles. The product and the difference in the first line are exact. */
-    const vec r0 = x - id * k->ln2_high;
-    const vec cut = id * k->ln2_low;
-    const vec r = r0 - cut;
-    const vec r_low = (r0 - r) - cut;
-
     /* e**r - 1 - r, at most 2**-12, by Taylor's series; what is left out is below 2**-68. */
-    const vec r2 = r * r;
+    const vec r = a.r, r2 = r * r;
     const vec p01 = fma_or_mul_add(r, k->c3, k->half);
     const vec p23 = fma_or_mul_add(r, k->c5, k->c4);
     const vec p45 = fma_or_mul_add(r, k->c7, k->c6);
     const vec p46 = fma_or_mul_add(r2, k->c8, p45);
     const vec p = fma_or_mul_add(r2, fma_or_mul_add(r2, p46, p23), p01);
-    const vec small = fma_or_mul_add(r2, p, fma_or_mul_add(r_low, r, r_low));
+    const vec small = fma_or_mul_add(r2, p, fma_or_mul_add(a.r_low, r, a.r_low));
 
     /* (t + t_low) * (1 + r + small), where t + t * r is kept exactly. */
-    const vec t = LOOK_UP(k, high, i), t_low = LOOK_UP(k, low, i);
+#if MG_LANES == 8
+    (void)at;
+    const vec t = LOOK_UP(k, high, a.i), t_low = LOOK_UP(k, low, a.i);
+#else
+    vec t, t_low;
+    vec_load_pairs(exp_table, at, &t, &t_low);
+#endif
     const vec tr = t * r;
     const vec sum = t + tr;
     const vec residual = ((t - sum) + tr)
                          + (product_error(t, r, tr) + fma_or_mul_add(t, small, fma_or_mul_add(t_low, r, t_low)));
     const vec result = round_sum_by(sum, residual, k->stretch, certain);
     /* times 2**(i >> 4), by the exponent */
-    const vec scaled = (vec)ivec_add((ivec)result, ivec_shift_left(i & ivec_set(~15LL), 48));
+    return (vec)ivec_add((ivec)result, ivec_shift_left(a.i & ivec_set(~15LL), 48));
+}
+
+ALWAYS vec exp_by(const exp_constants *k, vec x, mask *certain)
+{
+    const exp_reduced a = exp_reduce(k, x);
+    int64_t at[LANES] __attribute__((aligned(64)));
+#if MG_LANES < 8
+    vec_store((double *)at, exp_table_at(a.i));
+#endif
+    const vec scaled = exp_of_reduced(k, a, at, certain);
     /* Far below the least double the result is 0, as for the -inf of keys that attention masks. */
     const mask vanishes = vec_at_least(vec_set(-800.0), x);
     *certain = (*certain & vec_greater(k->greatest, vec_abs(x))) | vanishes;
@@ -210,6 +230,11 @@ enum { MATH_CHUNK = 256 };
 typedef struct {
     double inputs[MATH_CHUNK]; /* out may be x */
     uint8_t listed[MATH_CHUNK / LANES], uncertain_lanes[MATH_CHUNK / LANES];
+#if MG_LANES < 8
+    /* Between the passes of exp_by_passes. */
+    double r[MATH_CHUNK] __attribute__((aligned(64))), r_low[MATH_CHUNK] __attribute__((aligned(64)));
+    int64_t i[MATH_CHUNK] __attribute__((aligned(64))), at[MATH_CHUNK] __attribute__((aligned(64)));
+#endif
 } math_chunk;
 
 /* out = exact(x), `count` values; exact NULL: exp. Returns how many vectors are listed. */
@@ -237,6 +262,55 @@ static __attribute__((noinline)) int64_t exp_chunk(int64_t count, const double *
     return exact_chunk(NULL, count, x, out, chunk);
 }
 
+#if MG_LANES < 8
+/* exp in two passes: the operations on one vector, one after the other, take so long that the next ones that a processor sees are too
+ * few to keep it busy. uncertain_lanes: of every vector, none listed: if stores went where results decide, the next loads would wait.
+ * Returns whether all numbers are in the range of the proofs; otherwise out is unspecified. */
+static __attribute__((noinline)) int exp_by_passes(int64_t count, const double *x, double *out, math_chunk *chunk)
+{
+    const exp_constants k = exp_prepare(1.0);
+    mask in_range = MASK_ALL;
+    for (int64_t i = 0; i < count; i += LANES) {
+        const vec v = vec_load_unaligned(x + i);
+        vec_store_unaligned(chunk->inputs + i, v);
+        const exp_reduced a = exp_reduce(&k, v);
+        in_range &= vec_greater(k.greatest, vec_abs(v));
+        vec_store(chunk->r + i, a.r);
+        vec_store(chunk->r_low + i, a.r_low);
+        vec_store((double *)(chunk->i + i), (vec)a.i);
+        vec_store((double *)(chunk->at + i), exp_table_at(a.i));
+    }
+    if (mask_bits(in_range) != ALL_LANES) return 0;
+    memset(chunk->uncertain_lanes, 0, sizeof chunk->uncertain_lanes);
+    for (int64_t i = 0; i < count; i += LANES) {
+        const exp_reduced a = {vec_load(chunk->r + i), vec_load(chunk->r_low + i), (ivec)vec_load((double *)(chunk->i + i))};
+        mask certain;
+        vec_store_unaligned(out + i, exp_of_reduced(&k, a, chunk->at + i, &certain));
+        mask_store_bits(chunk->uncertain_lanes + i / LANES, ~certain);
+    }
+    return 1;
+}
+
+/* What exp_by_passes leaves to the C library, of 64 numbers at a time: most branches on whether there are more are mispredicted. */
+ALWAYS void exp_uncertain(int64_t count, const math_chunk *chunk, double *out)
+{
+    for (int64_t begin = 0; begin < count; begin += 64) {
+        uint64_t uncertain = 0; /* from the lowest bit up: lane, then which eight vectors, then which of them */
+        UNROLL for (int eight = 0; eight < 8 / LANES; eight++) {
+            uint64_t bytes;
+            memcpy(&bytes, chunk->uncertain_lanes + begin / LANES + eight * 8, sizeof bytes);
+            uncertain |= bytes << eight * LANES;
+        }
+        for (; uncertain; uncertain &= uncertain - 1) {
+            const int bit = __builtin_ctzll(uncertain), lane = bit % LANES, eight = bit % 8 / LANES;
+            const int byte = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? bit / 8 : 7 - bit / 8;
+            const int64_t i = begin + (eight * 8 + byte) * LANES + lane;
+            out[i] = mg_exp(chunk->inputs[i]);
+        }
+    }
+}
+#endif
+
 /* n is a multiple of LANES. */
 ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*libm)(double), int64_t n, const double *x,
                         double *out)
@@ -244,6 +318,12 @@ ALWAYS void exact_array(vec (*exact)(vec, double, mask *), double (*libm)(double
     for (int64_t begin = 0; begin < n; begin += MATH_CHUNK) {
         const int64_t count = n - begin < MATH_CHUNK ? n - begin : MATH_CHUNK;
         math_chunk chunk;
+#if MG_LANES < 8
+        if (!exact && exp_by_passes(count, x + begin, out + begin, &chunk)) {
+            exp_uncertain(count, &chunk, out + begin);
+            continue;
+        }
+#endif
         const int64_t num_listed = exact ? exact_chunk(exact, count, x + begin, out + begin, &chunk)
                                          : exp_chunk(count, x + begin, out + begin, &chunk);
         for (int64_t s = 0; s < num_listed; s++) {

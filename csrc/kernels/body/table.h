@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "kernels/body/adam.h"
 #include "kernels/body/attention.h"
+#include "kernels/body/attention_heads.h"
 #include "kernels/body/decode.h"
 #include "kernels/body/exp_pow.h"
 #include "kernels/body/linear_backward.h"

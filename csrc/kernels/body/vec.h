@@ -246,6 +246,22 @@ ALWAYS void vec_transpose(vec row[MG_LANES])
 #endif
 }
 
+#if MG_LANES < 8
+/* Lane l of *first is pairs[at[l]], that of *second the number after it. Pairs are aligned to 16 bytes. */
+ALWAYS void vec_load_pairs(const double *pairs, const int64_t *at, vec *first, vec *second)
+{
+#if MG_LANES == 4
+    const __m256d low0 = _mm256_castpd128_pd256(_mm_load_pd(pairs + at[0])), low1 = _mm256_castpd128_pd256(_mm_load_pd(pairs + at[1]));
+    const vec a = (vec)_mm256_insertf128_pd(low0, _mm_load_pd(pairs + at[2]), 1);
+    const vec b = (vec)_mm256_insertf128_pd(low1, _mm_load_pd(pairs + at[3]), 1);
+#else
+    const vec a = vec_load(pairs + at[0]), b = vec_load(pairs + at[1]);
+#endif
+    *first = VEC_SHUFFLE(a, b, VEC_LOW1);
+    *second = VEC_SHUFFLE(a, b, VEC_HIGH1);
+}
+#endif
+
 /* row[p][i] = x[i * MG_LANES + p], a panel's numbers by position. Loads of halves swap the blocks of 4. */
 ALWAYS void vec_load_transposed(const double *x, vec row[MG_LANES])
 {
