@@ -66,10 +66,25 @@ def diverged_step(error: Exception, step: int, config: "Config", learning_rate: 
         reason = "a division by zero"
     else:
         return None
-    advice = f"a learning_rate lower than {learning_rate}"
-    if step == 1:
-        advice = f"an init_std lower than {config.init_std}"  # nothing has been learned yet
+    advice = advice_after_divergence(config, learning_rate, step)
     return DivergedError(f"the run diverged at step {step}: {reason} ({error.args[-1]}); try {advice}", step)
+
+
+def advice_after_divergence(config: "Config", learning_rate: float, step: int) -> str:
+    """Return which settings may have made a run diverge at a step, in words: those far from what any run learns with."""
+    from .config import DEFAULTS
+
+    init_std = f"an init_std lower than {config.init_std}"
+    if step == 1:
+        return init_std  # nothing has been learned yet
+    found = []
+    if learning_rate * config.weight_decay > 1:  # more than the whole of a parameter
+        found.append(f"a weight_decay lower than {config.weight_decay}")
+    if config.init_std > 1:
+        found.append(init_std)
+    if not found or learning_rate > DEFAULTS["learning_rate"]:
+        found.insert(0, f"a learning_rate lower than {learning_rate}")
+    return " or ".join(found)
 
 
 #: What the engines say where Adam meets a negative second moment (core/adam.pyx says it too).

@@ -19,7 +19,14 @@ EXECUTORS = ("threads", "processes", "dask", "mpi")
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command; return the exit status."""
-    return cli.run(_sweep, lambda: vars(make_parser().parse_args(argv)), owns_process=argv is None)
+
+    def arguments() -> "dict[str, Any]":
+        given: dict[str, Any] = vars(make_parser().parse_args(argv))
+        if given["grid"] is None:
+            raise cli.UsageError("which runs? --grid 'learning_rate=0.003,0.01 seed=1..5' names them (microgpt sweep --help)")
+        return given
+
+    return cli.run(_sweep, arguments, owns_process=argv is None)
 
 
 def make_parser() -> "Any":
@@ -27,10 +34,19 @@ def make_parser() -> "Any":
     from .cli import texts
     from .engines import ENGINES
 
+    def in_grid(flag: str, value: str) -> str:
+        name = flag.lstrip("-").replace("-", "_")
+        if name not in DEFAULTS:
+            return ""
+        if not value or value.startswith("-"):
+            value = "off" if DEFAULTS[name] is None else f"{DEFAULTS[name]}"
+        return f"settings of the runs are in the grid: --grid {name}={value}"
+
     p = cli.parser("sweep", "Train a model for each point of a grid of settings, several at a time, and say which is best.",
                    ["microgpt sweep --grid 'learning_rate=0.003,0.01,0.03 seed=1..5' --val-fraction 0.1",
-                    "microgpt sweep --input my.txt --grid n_embd=16,32 --steps 500 --out sweep.jsonl --plot sweep.png"])  # fmt: skip
-    p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", required=True, help="settings of microgpt train "
+                    "microgpt sweep --input my.txt --grid n_embd=16,32 --steps 500 --out sweep.jsonl --plot sweep.png"],
+                   hint=in_grid)  # fmt: skip
+    p.add_argument("--grid", metavar="'NAME=VALUES ...'", action="append", help="settings of microgpt train "
                    "with their values: learning_rate=0.003,0.01 seed=1..20 n_embd=16,32; the last changes fastest")  # fmt: skip
     p.add_argument("--steps", type=int, metavar="N", help=f"steps of every run (default: {DEFAULTS['num_steps']})")
     texts.add_flags(p, several=True)
@@ -130,7 +146,7 @@ def _sweep(given: "dict[str, Any]") -> int:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
     total, workers = len(configurations(grid)), given["workers"] or available_cores()
     with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
-        cli.say(f"{total} runs on {source}, {given['engine']} engine, executor {given['executor']}")
+        cli.say(f"{total} run{'s' * (total != 1)} on {source}, {given['engine']} engine, executor {given['executor']}")
         results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))
@@ -186,10 +202,26 @@ def _need_dask() -> "Any":
 
 
 def _end_with_parent() -> None:
-    """Let Ctrl-C, which every process of the terminal receives, end a worker silently: the parent says what there is to say."""
+    """Let a worker end with the sweep, however that ends.
+
+    By Ctrl-C, which every process of the terminal receives, silently: the parent says what there is to say. After a parent that
+    was killed, which stops no worker: the pipe of their tasks stays open, as each worker holds it.
+    """
     import signal
+    from threading import Thread
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    import os
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check_files(given: "dict[str, Any]") -> None:
@@ -226,7 +258,7 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
     from .parallel.results import rank
 
     ranked = rank(results)
-    failed = [result.error for result in results if result.error is not None]
+    failed = [result for result in results if result.error is not None]
     diverged = [r for r in results if r.error is None and r.settings["num_steps"] and r.score - r.score != 0]
     has_none = len(failed) + len(diverged) == len(results)
     names = [name for name in ranked[0].settings if len({group.settings[name] for group in ranked}) > 1]
@@ -238,7 +270,10 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
     if len(ranked) > SHOWN:
         cli.say(f"the {SHOWN} best of {len(ranked)} configurations")
     if failed:
-        cli.say(f"{'error: ' * has_none}{len(failed)} of {len(results)} runs failed; the first: {failed[0]}")
+        lost = sum(not result.is_final for result in failed)  # by a worker that died, for example
+        again = f"; the same command runs {lost} of them again" if lost and given["out"] is not None else ""
+        cli.say(f"{'error: ' * has_none}{len(failed)} of {len(results)} runs failed; the first, {failed[0].words}: "
+                f"{failed[0].error}{again}")  # fmt: skip
     if diverged:
         cli.say(f"{'error: ' * has_none}{len(diverged)} of {len(results)} runs diverged: their loss is not finite")
     if ranked[0].results:
@@ -253,7 +288,7 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
         cli.say(f"{given['out']} has the results")
     if not has_none:
         return 0
-    return cli.EXIT_DIVERGED if all(error.startswith("DivergedError") for error in failed) else cli.EXIT_ERROR
+    return cli.EXIT_DIVERGED if all((result.error or "").startswith("DivergedError") for result in failed) else cli.EXIT_ERROR
 
 
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":

@@ -131,7 +131,7 @@ def _say_result(losses: "list[float]", seconds: float, measured: "list[tuple[int
     last = losses[-max(1, len(losses) // 10) :]
     of_last = f"mean loss of the last {len(last)}" if len(last) > 1 else "last loss"
     found = f"; validation loss {measured[-1][1]:.4f}" if measured else ""
-    cli.say(f"{len(losses)} steps in {_duration(seconds)}; {of_last} {sum(last) / len(last):.4f}{found}")
+    cli.say(f"{len(losses)} step{'s' * (len(losses) != 1)} in {_duration(seconds)}; {of_last} {sum(last) / len(last):.4f}{found}")
 
 
 def _duration(seconds: float) -> str:

@@ -267,13 +267,16 @@ def _explain(error: "Exception | SystemExit") -> "int | None":
     elif isinstance(error, OSError):
         _traceback()
         name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-        say(f"error: {name}: {error.strerror}" if name else f"error: {error}")
+        say(f"error: {error}" if name is None else f"error: {name or repr(name)}: {error.strerror}")
     elif is_known or isinstance(error, TypeError):
         _traceback()
         from ..errors import DivergedError
 
         if isinstance(error, DivergedError):
-            say(str(error).replace("learning_rate", "--learning-rate").replace("init_std", "--init-std"))
+            words = str(error)
+            for name in ("learning_rate", "init_std", "weight_decay"):
+                words = words.replace(name, flag(name))
+            say(words)
             return EXIT_DIVERGED
         say(f"error: {error}")
     else:
@@ -299,10 +302,12 @@ def _drop(stream: "Any", original: "Any") -> None:
         pass
 
 
-def parser(command: str, description: str, examples: "Sequence[str]" = (), sparse: bool = False) -> "Any":
+def parser(command: str, description: str, examples: "Sequence[str]" = (), sparse: bool = False,
+           hint: "Callable[[str, str], str] | None" = None) -> "Any":  # fmt: skip
     """The argparse.ArgumentParser of `microgpt COMMAND`, whose errors are one line.
 
     examples: command lines that the help ends with. sparse: flags that are not given are absent from what it returns.
+    hint: returns what to say of an unknown flag and its value, or "".
     """
     from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
     from textwrap import fill
@@ -321,7 +326,7 @@ def parser(command: str, description: str, examples: "Sequence[str]" = (), spars
     def parse_args(args: "Any" = None, namespace: "Any" = None) -> "Any":
         found, rest = p.parse_known_args(args, namespace)
         if rest:
-            error(f"unrecognized arguments: {' '.join(rest)}{_suggestion(rest, p._option_string_actions)}")
+            error(f"unrecognized arguments: {' '.join(rest)}{_suggestion(rest, p._option_string_actions, hint)}")
         return found
 
     # Not a class of our own, which stubtest would look for in the module.
@@ -330,11 +335,15 @@ def parser(command: str, description: str, examples: "Sequence[str]" = (), spars
     return p
 
 
-def _suggestion(rest: "list[str]", known: "Collection[str]") -> str:
+def _suggestion(rest: "list[str]", known: "Collection[str]", hint: "Callable[[str, str], str] | None") -> str:
     """Return, in words, the flag that the first unknown one was meant to be."""
-    for word in rest:
+    for i, word in enumerate(rest):
         if word.startswith("-"):
-            name = word.partition("=")[0].replace("_", "-")
+            name, _, value = word.partition("=")
+            name = name.replace("_", "-")
+            said = "" if hint is None else hint(name, value or "".join(rest[i + 1 : i + 2]))
+            if said:
+                return f"; {said}"
             return "".join(f"; did you mean {found}?" for found in closest(name, known))
     return ""
 

@@ -86,9 +86,14 @@ class SweepResult:
         """Whether a resumed sweep need not repeat the run."""
         return self.error is None or self.error.partition(":")[0] in OWN_ERRORS
 
+    @property
+    def words(self) -> str:
+        """Which run it is: its settings that are not the script's own."""
+        changed = (f"{name}={value}" for name, value in self.settings.items() if value != DEFAULTS[name])
+        return ", ".join(changed) or "default settings"
+
     def __repr__(self) -> str:
-        changed = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value != DEFAULTS[name])
-        return f"<SweepResult: {changed or 'default settings'}: {self.error or f'{self.score:.4f}'}>"
+        return f"<SweepResult: {self.words}: {self.error or f'{self.score:.4f}'}>"
 
 
 def _about(settings: "dict[str, Any]", engine: str) -> "dict[str, Any]":
@@ -105,23 +110,45 @@ def run_key(settings: "dict[str, Any]", engine: str) -> str:
 # ---- the file of results ----
 
 
-def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], Any]":
-    """Return the results that a file has, and the file, open to append. Its first line says which text they are of."""
-    from ..files import open_in_place
+class ResultsFile:
+    """A file of results, open to append."""
 
-    file: Any = open(open_in_place(path), "a+", encoding="utf-8", newline="\n")
+    def __init__(self, path: "Path") -> None:
+        from ..files import open_in_place
+
+        self.path = os.fsdecode(path)
+        self.file = open(open_in_place(path), "a+", encoding="utf-8", newline="\n")
+
+    def write(self, row: "dict[str, Any]") -> None:
+        """Write a line, whole or, if the process is killed, not at all as `_parse` sees it. Raises OSError with the file's name."""
+        try:
+            self.file.write(json.dumps(row, default=repr) + "\n")
+            self.file.flush()
+        except OSError as error:
+            self.close()
+            raise OSError(error.errno, error.strerror, self.path) from None
+
+    def close(self) -> None:
+        """Close it. What was not written was an error already."""
+        try:
+            self.file.close()
+        except OSError:
+            pass
+
+
+def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], ResultsFile]":
+    """Return the results that a file has, and the file, open to append. Its first line says which text they are of."""
+    opened = ResultsFile(path)
     try:
-        file.seek(0)
-        head = {"microgpt sweep": FORMAT, "docs_sha256": digest}
-        found, length = _parse(file, os.fsdecode(path), digest)
-        file.truncate(length)  # the rest is half a line, of a sweep that was killed
+        opened.file.seek(0)
+        found, length = _parse(opened.file, opened.path, digest)
+        opened.file.truncate(length)  # the rest is half a line, of a sweep that was killed
         if not length:
-            file.write(json.dumps(head) + "\n")
-            file.flush()
+            opened.write({"microgpt sweep": FORMAT, "docs_sha256": digest})
     except BaseException:
-        file.close()
+        opened.close()
         raise
-    return found, file
+    return found, opened
 
 
 def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepResult], int]":
@@ -147,18 +174,21 @@ def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepRes
     return found, length
 
 
-def record(file: "Any", result: SweepResult) -> SweepResult:
-    """Write a result's line, whole or, if the process is killed, not at all as `_parse` sees it; return the result."""
+def record(file: "ResultsFile | None", result: SweepResult) -> SweepResult:
+    """Write a result's line, if there is a file; return the result."""
     if file is not None:
-        file.write(json.dumps(result.as_row(), default=repr) + "\n")
-        file.flush()
+        file.write(result.as_row())
     return result
 
 
 def read_results(path: "Path") -> "list[SweepResult]":
-    """Return the results that `run_sweep` wrote to a file. Raises LogError if it is none, OSError if it cannot be read."""
+    """Return the results that `run_sweep` wrote to a file: of a run that was repeated the last.
+
+    Raises LogError if it is no such file, OSError if it cannot be read.
+    """
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-        return _parse(file, os.fsdecode(path), None)[0]
+        found = _parse(file, os.fsdecode(path), None)[0]
+    return list({run_key(result.settings, result.engine): result for result in found}.values())
 
 
 # ---- which configuration is the best ----

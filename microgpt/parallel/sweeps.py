@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._types import Path
+    from .results import ResultsFile
 
     Grid = Mapping[str, Any] | Iterable[Mapping[str, Any]]
     Task = tuple[Config, str, Any, "list[str] | None", "str | None"]
@@ -98,7 +99,7 @@ def run_sweep(
         A file of results as JSON lines, written as the runs end. If it exists, its runs are not run again but yielded
         first: so an interrupted sweep continues where it was.
     save_dir : path, optional
-        An existing folder for a checkpoint of each run.
+        An existing folder for a checkpoint of each run; runs of `out` whose checkpoint is not there are repeated.
 
     Yields
     ------
@@ -144,7 +145,7 @@ def _run_sweep(
     val_docs: "list[str] | None",
     workers: "int | None",
     kept: "list[SweepResult]",
-    file: "Any",
+    file: "ResultsFile | None",
     save_dir: "Path | None",
 ) -> "Iterator[SweepResult]":
     """The generator of `run_sweep`, whose arguments are checked."""
@@ -160,9 +161,10 @@ def _run_sweep(
                 result = SweepResult({**DEFAULTS, **settings}, engine, error=_words(error))
                 yield result if run_key(result.settings, engine) in known else record(file, result)
                 continue
-            key = run_key(config.as_dict(), engine)
-            if key in known:
-                yield known[key]
+            done = known.get(run_key(config.as_dict(), engine))
+            path = _checkpoint(save_dir, config)
+            if done is not None and (path is None or done.error is not None or os.path.exists(path)):
+                yield done
             else:
                 todo.append(config)
         if not todo:

@@ -133,7 +133,7 @@ class Trainer(Inference):
             rng.shuffle(docs)
         self.tokenizer = tokenizer or Tokenizer(self.docs or [])
         self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
-        super().__init__(Sampler(self._engine, self.tokenizer, config.block_size), rng)
+        super().__init__(Sampler(self._engine, self.tokenizer, config), rng)
         self._ranks: Ranks | None = None
         if comm is not None:
             from ..distributed.ranks import ranks_of

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeVar
 
+    from ..config import Config
     from ..data import Tokenizer
     from ..engines import Engine, Stream
     from ..generation import Token
@@ -23,8 +24,8 @@ __all__ = ["Inference", "Sampler"]
 class Sampler:
     """Generates documents with the model of an engine. The caller keeps others from the engine meanwhile."""
 
-    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", block_size: int) -> None:
-        self.engine, self.tokenizer, self.block_size = engine, tokenizer, block_size
+    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", config: "Config") -> None:
+        self.engine, self.tokenizer, self.config, self.block_size = engine, tokenizer, config, config.block_size
 
     def check(
         self, temperature: float, prompt: str, top_k: "int | None", top_p: "float | None", max_length: "int | None"
@@ -124,7 +125,7 @@ class Sampler:
 
     def error_of(self, error: Exception, temperature: float) -> "ValueError | None":
         """Return what to raise for a draw that failed with error; None if error is not the arithmetic's."""
-        from ..errors import DivergedError, is_sampling_failure
+        from ..errors import DivergedError, advice_after_divergence, is_sampling_failure
 
         if not is_sampling_failure(error):
             return None
@@ -133,7 +134,7 @@ class Sampler:
         adam = self.engine.adam
         return DivergedError(
             f"the model of step {adam.step_index} cannot be sampled, because the run has diverged: its probabilities are "
-            f"not finite; train with a learning_rate lower than {adam.learning_rate}",
+            f"not finite; train with {advice_after_divergence(self.config, adam.learning_rate, adam.step_index + 1)}",
             adam.step_index,
         )
 

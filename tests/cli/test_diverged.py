@@ -57,6 +57,19 @@ def test_status_3_says_step_cause_and_advice_and_keeps_the_run(train, engine, tm
     assert quiet.stdout == "".join(line for line in stdout.splitlines(True) if not line.startswith("step "))
 
 
+@pytest.mark.parametrize("arguments, advice", [
+    (["--weight-decay", "1e6"], "try a --weight-decay lower than 1000000.0"),
+    (["--weight-decay", "1e6", "--learning-rate", "2"], "try a --learning-rate lower than 2.0 or a --weight-decay lower than 1000000.0"),
+    (["--weight-decay", "1", "--learning-rate", "1e3"], "try a --learning-rate lower than 1000.0 or a --weight-decay lower than 1.0"),
+    (["--weight-decay", "1e-4", "--learning-rate", "1e3"], "try a --learning-rate lower than 1000.0"),
+    (["--init-std", "1e5"], "try an --init-std lower than 100000.0"),
+    (["--init-std", "1e300"], "train with an --init-std lower than 1e+300"),
+])  # fmt: skip
+def test_the_advice_names_what_was_changed(train, arguments, advice):
+    said = train(*arguments, "--save", "p.safetensors", status=3).stderr.splitlines()[-1]
+    assert said.endswith(advice), said
+
+
 @pytest.mark.slow
 def test_losses_of_a_diverged_run_are_drawn(train, tmp_path):
     done = train(*TOO_HIGH, "--plot", "p.png", status=3)

@@ -75,7 +75,8 @@ def test_what_cannot_be_served_is_one_line(in_process, tmp_path):
         for arguments, part in [
             (["--port", "65536"], "--port must be between 0 and 65535"), (["--port", "-1"], "--port must be between"),
             (["--port", "x"], "invalid int value"), (["--input", "none.txt"], "none.txt: No such file"),
-            (["--port", str(taken.getsockname()[1])], f"error: 127.0.0.1:{taken.getsockname()[1]}: "), (["--prot", "1"], "did you mean --port?"),
+            (["--port", str(taken.getsockname()[1])], f"error: 127.0.0.1:{taken.getsockname()[1]}: "),
+            (["--prot", "1"], "did you mean --port?"),
         ]:  # fmt: skip
             done = in_process("play", "--no-browser", *arguments)
             assert done.returncode == 2 and part in done.stderr.splitlines()[-1] and not done.stdout, done.stderr

@@ -96,6 +96,7 @@ def test_hints_for_a_text_that_is_given(in_process, tmp_path):
     (["--split", "words"], ["--split", "'words'"]),
     (["--split", "chunks", "--block-size", "0"], ["block_size must be at least 1, not 0"]),
     (["--input", "nowhere.txt"], ["nowhere.txt: No such file"]),
+    (["--input", ""], ["error: '': No such file"]),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(in_process, flags, parts):
     one_line_error(in_process("train", "--input", "names.csv", *flags), *parts)

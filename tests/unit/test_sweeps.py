@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
@@ -79,6 +78,17 @@ def test_checkpoints_are_those_of_the_runs(tmp_path):
         trainer.run()
         assert (loaded.parameters == trainer.parameters).all()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_runs_that_a_file_has_are_repeated_if_their_checkpoint_is_not_there(tmp_path):
+    grid, out = {"num_steps": [1, 2], "n_head": [3, 4]}, tmp_path / "runs.jsonl"
+    list(run_sweep(DOCS, grid, out=out))
+    results = list(run_sweep(DOCS, grid, out=out, save_dir=tmp_path))
+    paths = [r.path for r in results if r.error is None]
+    assert len(paths) == 2 and all(map(os.path.isfile, paths)) and out.read_text().count("\n") == 1 + 4 + 2
+    os.remove(paths[0])
+    assert by_settings(run_sweep(DOCS, grid, out=out, save_dir=tmp_path)) == by_settings(results)
+    assert os.path.isfile(paths[0]) and out.read_text().count("\n") == 1 + 4 + 3
 
 
 def test_a_run_that_fails_is_a_result():
@@ -166,7 +176,8 @@ def test_an_executor_that_dies_gives_results_with_errors(tmp_path):
     assert sorted(r.error or "" for r in results) == ["", "OSError: a worker has died", *4 * ["RuntimeError: there is no worker"]]
     # These are not the runs' own errors: the next sweep repeats them.
     again = list(run_sweep(DOCS, GRID, out=out))
-    assert [r.error for r in again] == 6 * [None] and len(read_results(out)) == 11
+    assert [r.error for r in again] == 6 * [None] and out.read_text().count("\n") == 1 + 11
+    assert by_settings(read_results(out)) == by_settings(again) and len(read_results(out)) == 6  # the last of each
 
 
 def kill_this_process(*arguments):
@@ -252,6 +263,18 @@ def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
         read_results(out)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
+@pytest.mark.parametrize("size", [1, 500])
+def test_a_full_disk_is_an_error_with_the_name_of_the_file(names, size):
+    code = (f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+            "from microgpt.sweep import main; sys.exit(main())")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, "--input", "names.txt", "--grid", "seed=1..9", "--steps", "1", "--out",
+                           "runs.jsonl"], capture_output=True, text=True, env=environment())  # fmt: skip
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("microgpt: error: runs.jsonl: "), done.stderr
+    results = list(run_sweep(DOCS, {"num_steps": 1, "seed": range(1, 10)}, out="runs.jsonl"))
+    assert len(results) == 9 and by_settings(read_results("runs.jsonl")) == by_settings(results)
+
+
 # ---- the command ----
 
 
@@ -300,6 +323,11 @@ def test_the_best_command_trains_the_best_run(names, capfd):
         (["--grid", "seed=1", "--plot", "a.txt"], "--plot draws .png, .svg or .pdf"),
         (["--grid", "seed=1", "--out", "none/a.jsonl"], "No such f"),
         (["--grid", "seed=1", "--save-dir", "none"], "Not a directory"),
+        ([], "which runs? --grid"),
+        (["--n-embd", "8"], "settings of the runs are in the grid: --grid n_embd=8"),
+        (["--grid", "seed=1", "--n_embd=8,16"], "--grid n_embd=8,16"),
+        (["--grid", "seed=1", "--clip", "--quiet"], "--grid clip=off"),
+        (["--grid", "seed=1", "--n-embed", "8"], "unrecognized arguments: --n-embed 8"),
     ],
 )
 def test_bad_input_ends_in_one_line(names, capfd, arguments, message):
@@ -309,7 +337,7 @@ def test_bad_input_ends_in_one_line(names, capfd, arguments, message):
 
 
 @pytest.mark.parametrize("grid, expected, message", [
-    ("n_head=3,5", 2, "error: 2 of 2 runs failed; the first: ValueError: n_embd (16)"),
+    ("n_head=3,5", 2, "error: 2 of 2 runs failed; the first, num_steps=3, n_head=3: ValueError: n_embd (16)"),
     ("init_std=1e300 seed=1,2", 3, "error: 2 of 2 runs diverged: their loss is not finite"),
     ("n_head=3,4 init_std=1e300", 2, "1 of 2 runs diverged"), ("init_std=1e300,0.1", 0, "1 of 2 runs diverged")])  # fmt: skip
 def test_status_of_a_sweep_without_a_result(names, capfd, grid, expected, message):
@@ -319,29 +347,9 @@ def test_status_of_a_sweep_without_a_result(names, capfd, grid, expected, messag
 
 def test_failed_runs_are_said_and_the_rest_is_shown(names, capfd):
     status, out, err = run_main(capfd, "--input", "names.txt", "--grid", "n_head=3,4", "--steps", "3", "--plot", "loss.png")
-    assert status == 0 and "1 of 2 runs failed; the first: ValueError: n_embd (16)" in err
+    assert status == 0 and "1 of 2 runs failed; the first, num_steps=3, n_head=3: ValueError: n_embd (16)" in err
     assert out.splitlines()[1].split()[0] == "4" and out.splitlines()[2].split() == ["3", "1", "failed"]
     assert (names / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-@on_posix
-@pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_ctrl_c_ends_the_command_and_keeps_what_is_done(names, kind):
-    command = [sys.executable, "-m", "microgpt", "sweep", "--input", "names.txt", "--grid", "steps=1,100000000", "--executor", kind,
-               "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                               env=environment())  # fmt: skip
-    try:
-        while not (names / "runs.jsonl").exists() or (names / "runs.jsonl").read_text().count("\n") < 2:
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.stderr.close()
-    assert process.returncode == 130 and "Traceback" not in err
-    assert [r.settings["num_steps"] for r in read_results("runs.jsonl")] == [1]
 
 
 def test_picture_of_a_grid(tmp_path):

@@ -1,0 +1,67 @@
+"""How `microgpt sweep` ends when a process of it is killed or interrupted."""
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from children import environment
+
+from microgpt.parallel.results import read_results
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")
+COMMAND = ["-m", "microgpt", "sweep", "--input", "names.txt", "--grid", "steps=1,100000000,100000001", "--workers", "2",
+           "--out", "runs.jsonl", "--executor"]  # fmt: skip
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Starts a sweep of one run that ends at once and two that do not, and waits for the first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("emma\nava\nmia\n")
+    started = []
+
+    def run(kind):
+        process = subprocess.Popen([sys.executable, *COMMAND, kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True, env=environment())  # fmt: skip
+        started.append(process)
+        while not os.path.exists("runs.jsonl") or not read_results("runs.jsonl"):
+            assert process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
+def test_a_killed_worker_ends_the_command_which_says_what_was_lost(start):
+    process = start("processes")
+    worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+    os.kill(int(worker), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "2 of 3 runs failed; the first, num_steps=10000000" in err, err
+    assert "BrokenProcessPool" in err and "; the same command runs 2 of them again" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_sweep_that_was_killed(start, number):
+    process = start("processes")
+    process.send_signal(number)
+    process.communicate(timeout=60)  # which ends when no process has its pipes any more
+    assert process.returncode == -number
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_ctrl_c_ends_the_command_and_keeps_what_is_done(start, kind):
+    process = start(kind)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert [r.settings["num_steps"] for r in read_results("runs.jsonl")] == [1]
