@@ -143,8 +143,10 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
             broken("it is rewired, and not listed", slot)
     elif node.kind == DOT:
         dots = <DotRows *>node.payload.pointer
-        if node.owner == slot or slot - dots.first >= dots.rows or (node.flags & ~BACKPROPAGATED):
-            broken("a dot product outside its block or rows", slot)
+        if slot - dots.first >= dots.rows or (node.flags & ~BACKPROPAGATED):
+            broken("a dot product outside its rows", slot)
+        if (node.owner == slot) != (dots.capacity > 0) or dots.n > dots.capacity > 0:
+            broken("the memory of a dot product is not its own, or its block's", slot)
         for i in range(dots.n):
             refer(audit, slot, slot_a(dots, slot - dots.first, i))
             if dots.b_data != NULL:

@@ -14,7 +14,7 @@ from microgpt.core.topo cimport sort_once, trim_stacks
 
 # ---- dot products ----
 
-cdef inline void set_binary(uint32_t slot, uint32_t owner, double data, double grad, uint32_t child0, uint32_t child1,
+cdef inline void set_binary(uint32_t slot, double data, double grad, uint32_t child0, uint32_t child1,
                             double local_grad0, double local_grad1) noexcept nogil:
     cdef Node *node = &tape.node[slot]
     tape.data[slot] = data
@@ -22,7 +22,6 @@ cdef inline void set_binary(uint32_t slot, uint32_t owner, double data, double g
     node.local_grad0 = local_grad0
     node.payload.local_grad = local_grad1
     node.child0, node.child1 = child0, child1
-    node.owner = owner
     node.kind, node.flags = BINARY, 0
 
 
@@ -35,15 +34,18 @@ cdef int expand_dot(uint32_t head) noexcept nogil:
     cdef DotRows *dots = dots_of(head)
     cdef Node *node = &tape.node[head]
     cdef uint32_t row = head - dots.first, n = dots.n, owner = node.owner, i, term, add, previous, fresh, a, b
+    cdef uint32_t count = 2 * n if dots.b_data != NULL else n
     cdef double flowed = node.local_grad0 if node.flags & BACKPROPAGATED else 0.0
     cdef double total = 0.0, x, y, product
     drop_cached_order(head)
-    fresh = extend_block(owner, 2 * n if dots.b_data != NULL else n)
+    fresh = run_alloc(count) if owner == head else extend_block(owner, count)
     if fresh == 0:
         return MG_NO_MEMORY
+    for i in range(count):
+        tape.node[fresh + i].owner = fresh + i if owner == head else owner
+        tape.node[fresh + i].refs = 1  # only what is not in a block is counted
     previous = fresh
     tape.data[fresh], tape.grad[fresh] = 0.0, flowed
-    tape.node[fresh].owner = owner
     tape.node[fresh].kind, tape.node[fresh].flags = LEAF, 0
     fresh += 1
     for i in range(n):
@@ -54,7 +56,7 @@ cdef int expand_dot(uint32_t head) noexcept nogil:
             y = dots.b_data[<size_t>row * dots.b_row + <size_t>i * dots.b_step]
             term, product = fresh, x * y
             fresh += 1
-            set_binary(term, owner, product, flowed, a, b, y, x)
+            set_binary(term, product, flowed, a, b, y, x)
         else:
             term, product = a, x
         total = total + product
@@ -64,12 +66,14 @@ cdef int expand_dot(uint32_t head) noexcept nogil:
         else:
             add = head
         if i == 0:  # the script's sum() starts as mul + 0, the later ones are add + mul
-            set_binary(add, owner, tape.data[head] if add == head else total,
+            set_binary(add, tape.data[head] if add == head else total,
                        tape.grad[head] if add == head else flowed, term, previous, 1.0, 1.0)
         else:
-            set_binary(add, owner, tape.data[head] if add == head else total,
+            set_binary(add, tape.data[head] if add == head else total,
                        tape.grad[head] if add == head else flowed, previous, term, 1.0, 1.0)
         previous = add
+    if owner == head:
+        free(dots)
     return MG_OK
 
 

@@ -67,6 +67,7 @@ cdef DotRows *add_dots(Builder *b, uint32_t first, uint32_t rows, uint32_t n, co
     dots.b_low, dots.b_high, dots.b_row, dots.b_step = 0, 0, 0, 1
     dots.distinct = False
     dots.a_sort = dots.b_sort = 0
+    dots.capacity, dots.total = 0, 0.0
     if v != NULL:
         dots.b_base, dots.b_slots, dots.b_data, dots.b_leaves = v.base, v.slots, v.data, v.leaves
         dots.b_low, dots.b_high = v.low, v.high

@@ -20,6 +20,7 @@ cdef int rewire(uint32_t slot, double data, Nary *nary) except -1:
     cdef Node *node = &tape.node[slot]
     cdef uint32_t i
     cdef Node old = node[0]
+    cdef DotRows *dots
     if old.owner != slot:
         free(nary)
         raise TypeError("this Value is a node of a compiled layer: it cannot be initialised again")
@@ -45,6 +46,12 @@ cdef int rewire(uint32_t slot, double data, Nary *nary) except -1:
         for i in range((<Nary *>old.payload.pointer).n_children):
             release(tape.node[(<Nary *>old.payload.pointer).children[i]].owner)
         free(old.payload.pointer)
+    elif old.kind == DOT:
+        dots = <DotRows *>old.payload.pointer
+        for i in range(dots.n):
+            release(tape.node[dots.b_slots[i]].owner)
+            release(tape.node[dots.a_slots[i]].owner)
+        free(dots)
     if nary != NULL:
         count_rewiring()
     audit_tape()
@@ -64,12 +71,16 @@ cdef void count_rewiring() noexcept:
 cdef inline uint32_t referred(uint32_t owner, uint32_t i) noexcept nogil:
     """The owner that reference number i of this one is counted for; 0: it has no more."""
     cdef Node *node = &tape.node[owner]
+    cdef DotRows *dots
     if node.kind == BINARY and i < 2:
         return tape.node[node.child1 if i else node.child0].owner
     if node.kind == UNARY and i < 1:
         return tape.node[node.child0].owner
     if node.kind == NARY and i < (<Nary *>node.payload.pointer).n_children:
         return tape.node[(<Nary *>node.payload.pointer).children[i]].owner
+    if node.kind == DOT and i < 2 * (<DotRows *>node.payload.pointer).n:
+        dots = <DotRows *>node.payload.pointer
+        return tape.node[dots.b_slots[i >> 1] if i & 1 else dots.a_slots[i >> 1]].owner
     if node.kind == BLOCK and i < (<Block *>node.payload.pointer).n_held:
         return (<Block *>node.payload.pointer).held[i]
     return 0
@@ -159,6 +170,8 @@ cdef void free_unreferred(Slots *found, uint32_t *stack) noexcept:
             continue
         if node[owner].kind == NARY:
             free_nary(<Nary *>node[owner].payload.pointer)
+        if node[owner].kind == DOT:
+            free(node[owner].payload.pointer)
         if push_slot(&tape.freed, owner) != MG_OK:
             slot_free(owner)
     if tape.freed.n:

@@ -11,7 +11,8 @@ within a module. The rest is in a .pyx of its own subject:
     tape        memory of slots, references, freeing         topo        the order of the nodes for backward
     lock        who may work on the tape; fork               backward    expansion, accumulation
     rewiring    a second __init__ of a Value; cycles         value       the class Value
-    blocks.pxd  nodes that are made and freed together       audit       invariants, walked in debug builds
+    blocks.pxd  nodes that are made and freed together       folding.pxd sums of products that become one node
+    audit       invariants, walked in debug builds
 """
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -43,7 +44,7 @@ cdef enum Kind:
     UNARY = 1  # one child
     BINARY = 2  # two children
     NARY = 3  # any numbers of children and local gradients, in a separate Nary
-    DOT = 4  # the last addition of a sum whose other nodes have no slots: one row of a DotRows
+    DOT = 4  # the last addition of a sum whose other nodes have no slots: one row of a DotRows, of a block or its own
     BLOCK = 5  # no node: the header of a block
     PROGRAM = 6  # a result of a compiled function's call, whose graph is not written out: a Replay
 
@@ -97,6 +98,9 @@ cdef struct DotRows:
     bint a_leaves, b_leaves  # all operands of this side were leaves, and still are unless a node is rewired
     bint distinct  # within a row no slot occurs twice, on either side
     uint64_t a_sort, b_sort  # the last sort that has visited all operands of a side that the rows share
+    # Of a node that is not in a block (folding.pxd), whose operands the node refers to and whose memory is its own:
+    uint32_t capacity  # terms for which there is memory
+    double total  # what its data is, if nobody has set it
 
 
 # One call of a compiled function (replay.pyx): what the tape does with its results, which are nodes first, first + 1, ...

@@ -265,6 +265,7 @@ cdef void free_owner(uint32_t owner) noexcept nogil:
     # served, so that the memory of a node's children has time to arrive before its turn.
     cdef uint32_t last = owner, slot = owner, following, i
     cdef Nary *nary
+    cdef DotRows *dots
     cdef Block *block
     while True:
         node = &nodes[slot]
@@ -279,6 +280,12 @@ cdef void free_owner(uint32_t owner) noexcept nogil:
             for i in range(nary.n_children):
                 drop(nodes[nary.children[i]].owner, &last)
             free_nary(nary)
+        elif node.kind == DOT:
+            dots = <DotRows *>node.payload.pointer
+            for i in range(dots.n):
+                drop(nodes[dots.b_slots[i]].owner, &last)
+                drop(nodes[dots.a_slots[i]].owner, &last)
+            free(dots)
         elif node.kind == BLOCK:
             block = <Block *>node.payload.pointer
             for i in range(block.n_held):

@@ -17,6 +17,7 @@ from libc.stdlib cimport free
 from microgpt.core.backward cimport expand, run_backward
 from microgpt.core.blocks cimport drop_cached_order
 from microgpt.core.libm cimport mg_exp, mg_log
+from microgpt.core.folding cimport Pending, fold_pending
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
 from microgpt.core.nary cimport alloc_nary, nary_children, nary_local_grads
 from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children, unlikely
@@ -34,6 +35,7 @@ cdef extern from "Python.h":
     PyObject *Py_TYPE "(PyObject *)Py_TYPE"(PyObject *o)
 
 cdef Spare spare
+cdef Pending pending
 
 
 cdef void dealloc_value(PyObject *o) noexcept:
@@ -41,6 +43,8 @@ cdef void dealloc_value(PyObject *o) noexcept:
     cdef PyObject *type_of = Py_TYPE(o)
     cdef uint32_t slot = (<Value>o).slot
     if slot:
+        if slot == pending.sum:
+            pending.sum = 0
         release_handle(slot)
     if type_of == <PyObject *>Value and spare_keep(&spare, o):
         return
@@ -106,10 +110,15 @@ cdef uint32_t slot_when_idle(object value) except 0:
 # Most nodes are made here. What is called on the way is inlined: slot_of, which may raise errors, would not be.
 
 cdef Value value_sum(object left, object right):
-    cdef uint32_t a = (<Value>left).slot, b = (<Value>right).slot
+    cdef uint32_t a = (<Value>left).slot, b = (<Value>right).slot, slot
     if a == 0 or b == 0 or tape.busy:
         a, b = slot_of(left), slot_of(right)
-    return wrap(new_sum(a, b))
+    if pending.sum:
+        fold_pending(&pending)
+    slot = new_sum(a, b)
+    if tape.node[a].kind == DOT and tape.node[a].owner == a:
+        pending.sum = slot
+    return wrap(slot)
 
 
 cdef Value value_product(object left, object right):
@@ -121,11 +130,18 @@ cdef Value value_product(object left, object right):
 
 cdef object with_number(object value, object other, bint product):
     """value * other or value + other, where other is no Value."""
-    cdef uint32_t slot = slot_of(value)
+    cdef uint32_t slot = slot_of(value), made
     cdef double number
     if as_number(other, &number):
         wait_until_idle()
-        return wrap(new_product(slot, new_constant(number)) if product else new_sum(slot, new_constant(number)))
+        if product:
+            return wrap(new_product(slot, new_constant(number)))
+        if pending.sum:
+            fold_pending(&pending)
+        made = new_sum(slot, new_constant(number))
+        if number == 0.0 and tape.node[slot].kind == BINARY:
+            pending.sum = made
+        return wrap(made)
     return refuse(PyNumber_Multiply(tape.data[slot], other) if product else PyNumber_Add(tape.data[slot], other))
 
 

@@ -1,0 +1,148 @@
+# cython: language_level=3
+"""Folding: sums of products that operators made become dot products, one node instead of two for each term.
+
+sum(w * x for ...) makes two nodes for a term: a product, and a sum to which the next term is added. Both lose their
+handles at once, and then nothing but the next sum refers to them. When that one is added to, it takes over their place: it
+becomes a DOT with one term more, and the slots of the two are free for the next term, while they are still in the cache.
+Sorting, accumulating and freeing then meet one node for all terms. Where the script's own nodes are needed, `expand` writes
+them out.
+
+So nothing is folded that expand would not write out again bit for bit: data, local gradients and grads are compared. What is
+not as an operator has left it, because the program set its data, say, stays as it is.
+"""
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from microgpt.core.nodes cimport unlikely
+from microgpt.core.tape cimport BINARY, DOT, DotRows, LEAF, LEAF0, LEAF1, Node, slot_free, tape
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    static inline int mg_same_bits(double a, double b) {
+        uint64_t x, y;
+        memcpy(&x, &a, sizeof x);
+        memcpy(&y, &b, sizeof y);
+        return x == y;
+    }
+    """
+    bint mg_same_bits(double a, double b) noexcept nogil
+
+cdef enum:
+    FEWEST_TERMS = 16
+
+# The sum made last that may take the place of its operands. 0: none, or its handle is gone, so that it may be freed.
+# A sum with a handle is what the operator has made, unless its kind tells that it was initialised again.
+cdef struct Pending:
+    uint32_t sum
+
+
+cdef inline void fold_pending(Pending *pending) noexcept:
+    """Fold the operands of the pending sum into it if nothing else refers to them. The tape is idle."""
+    cdef uint32_t slot = pending.sum
+    cdef Node *node = &tape.node[slot]
+    pending.sum = 0
+    if slot and node.kind == BINARY:
+        if tape.node[node.child0].kind == DOT:
+            fold_next(slot, node.child0, node.child1)
+        else:
+            fold_first(slot, node.child0, node.child1)
+
+
+cdef inline bint is_untouched(uint32_t slot, double data) noexcept:
+    """Whether one parent refers to a node and no handle does, its data is still this, and its grad is 0."""
+    cdef Node *node = &tape.node[slot]
+    return (node.refs == 1 and node.owner == slot and mg_same_bits(tape.grad[slot], 0.0)
+            and mg_same_bits(tape.data[slot], data))
+
+
+cdef inline bint is_product(uint32_t slot) noexcept:
+    cdef Node *node = &tape.node[slot]
+    return node.kind == BINARY and is_untouched(slot, node.payload.local_grad * node.local_grad0)
+
+
+cdef inline void fold_first(uint32_t sum, uint32_t product, uint32_t zero) noexcept:
+    """Fold product + 0, with which the script's sum() begins."""
+    cdef DotRows *dots
+    if not (is_product(product) and tape.node[zero].kind == LEAF and is_untouched(zero, 0.0)):
+        return
+    dots = new_folded(FEWEST_TERMS)
+    if unlikely(dots == NULL):
+        return
+    dots.n, dots.total = 0, 0.0
+    dots.a_leaves = dots.b_leaves = True
+    dots.a_low = dots.b_low = 0xFFFFFFFF
+    dots.a_high = dots.b_high = 0
+    add_term(dots, sum, product)
+    slot_free(zero)
+    slot_free(product)
+
+
+cdef inline void fold_next(uint32_t sum, uint32_t folded, uint32_t product) noexcept:
+    """Fold a folded sum + product."""
+    cdef DotRows *dots = <DotRows *>tape.node[folded].payload.pointer
+    if tape.node[folded].flags or not is_untouched(folded, dots.total) or not is_product(product):
+        return
+    if unlikely(dots.n == dots.capacity):
+        dots = grow_folded(dots)
+        if dots == NULL:
+            return
+    add_term(dots, sum, product)
+    slot_free(product)
+    slot_free(folded)
+
+
+cdef inline void add_term(DotRows *dots, uint32_t sum, uint32_t product) noexcept:
+    """Make a sum the head of a dot product with one term more, which takes over the references of the product."""
+    cdef Node *node = &tape.node[product]
+    cdef uint32_t a = node.child0, b = node.child1, n = dots.n
+    dots.a_slots[n], dots.b_slots[n] = a, b
+    dots.a_data[n], dots.b_data[n] = node.payload.local_grad, node.local_grad0
+    dots.a_low, dots.a_high = min(dots.a_low, a), max(dots.a_high, a)
+    dots.b_low, dots.b_high = min(dots.b_low, b), max(dots.b_high, b)
+    if not node.flags & LEAF0:
+        dots.a_leaves = False
+    if not node.flags & LEAF1:
+        dots.b_leaves = False
+    dots.n, dots.first = n + 1, sum
+    dots.total += tape.data[product]
+    node = &tape.node[sum]
+    node.kind, node.flags = DOT, 0
+    node.local_grad0 = 0.0
+    node.payload.pointer = dots
+
+
+cdef inline DotRows *new_folded(uint32_t capacity) noexcept:
+    """Return a dot product of its own memory, without terms; NULL if there is none."""
+    cdef DotRows *dots = <DotRows *>malloc(sizeof(DotRows) + <size_t>capacity * 2 * (sizeof(double) + sizeof(uint32_t)))
+    if dots == NULL:
+        return NULL
+    dots.capacity = capacity
+    dots.rows = 1
+    dots.a_data = <double *>(dots + 1)
+    dots.b_data = dots.a_data + capacity
+    dots.a_slots = <uint32_t *>(dots.b_data + capacity)
+    dots.b_slots = dots.a_slots + capacity
+    dots.a_base = dots.b_base = dots.a_row = dots.b_row = 0
+    dots.a_step = dots.b_step = 1
+    dots.distinct = False
+    dots.a_sort = dots.b_sort = 0
+    return dots
+
+
+cdef inline DotRows *grow_folded(DotRows *dots) noexcept:
+    cdef uint32_t n = dots.n
+    cdef DotRows *larger = new_folded(2 * dots.capacity) if dots.capacity < 1 << 30 else NULL
+    if unlikely(larger == NULL):
+        return NULL
+    larger.n, larger.total = n, dots.total
+    larger.a_leaves, larger.b_leaves = dots.a_leaves, dots.b_leaves
+    larger.a_low, larger.a_high, larger.b_low, larger.b_high = dots.a_low, dots.a_high, dots.b_low, dots.b_high
+    memcpy(larger.a_data, dots.a_data, n * sizeof(double))
+    memcpy(larger.b_data, dots.b_data, n * sizeof(double))
+    memcpy(larger.a_slots, dots.a_slots, n * sizeof(uint32_t))
+    memcpy(larger.b_slots, dots.b_slots, n * sizeof(uint32_t))
+    free(dots)
+    return larger
