@@ -114,11 +114,11 @@ static inline mg_attention_args mg_attention_of(const mg_engine *e, int64_t l, i
 }
 
 /* Whether heads are in the lanes of attention: not if threads share a document, of which each takes panels or heads. Not with 8
- * lanes: there attention.h has a way of its own. */
+ * lanes: there attention.h has a way of its own. Large heads gain nothing (docs/develop/kernels.md). */
 static inline int mg_attention_by_heads(const mg_engine *e)
 {
     const int64_t lanes = e->kernels->lanes;
-    return lanes < 8 && e->config.n_head % lanes == 0 && e->ws.doc.n <= MG_SHORT_DOCUMENT && !e->team;
+    return lanes < 8 && e->config.n_head % lanes == 0 && e->head_dim <= 4 * lanes && e->ws.doc.n <= MG_SHORT_DOCUMENT && !e->team;
 }
 
 /* Its arguments for the heads from h on in layer l. */
