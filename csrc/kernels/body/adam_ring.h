@@ -17,14 +17,11 @@ typedef struct {
 
 ALWAYS int64_t adam_ring_at(int64_t i) { return (int64_t)((uint64_t)i % ADAM_RING); }
 
-/* Eight bytes, the first in the lowest bits on either byte order. */
+/* Eight bytes, the first in the lowest bits: AVX-512 is little-endian. */
 ALWAYS uint64_t load_bytes(const uint8_t *p)
 {
     uint64_t bytes;
     memcpy(&bytes, p, sizeof bytes);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    bytes = __builtin_bswap64(bytes);
-#endif
     return bytes;
 }
 
