@@ -24,7 +24,6 @@ PICTURE = "docs/images/speed.svg"
 #: Table -> (JSON file, the function that lays it out).
 TABLES = {
     "engines": ("compare", tables.engines), "compare": ("compare", tables.compare), "shapes": ("shapes", tables.shapes),
-    "shapes-avx2": ("shapes_avx2", tables.shapes),
     "value-operators": ("value", tables.value_operators), "value-graph": ("value", tables.value_graph),
     "user-code": ("user_code", tables.user_code), "workers": ("workers", tables.workers), "scale": ("scale", tables.scale),
     "sampling": ("sampling", tables.sampling), "startup": ("startup", tables.startup),
