@@ -100,7 +100,7 @@ cdef struct DotRows:
     uint64_t a_sort, b_sort  # the last sort that has visited all operands of a side that the rows share
     # Of a node that is not in a block (folding.pxd), whose operands the node refers to and whose memory is its own:
     uint32_t capacity  # terms for which there is memory
-    double total  # what its data is, if nobody has set it
+    double total  # what its data is, unless the program has set it
 
 
 # One call of a compiled function (replay.pyx): what the tape does with its results, which are nodes first, first + 1, ...

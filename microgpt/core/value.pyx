@@ -16,8 +16,8 @@ from libc.stdlib cimport free
 
 from microgpt.core.backward cimport expand, run_backward
 from microgpt.core.blocks cimport drop_cached_order
-from microgpt.core.libm cimport mg_exp, mg_log
 from microgpt.core.folding cimport Pending, fold_pending
+from microgpt.core.libm cimport mg_exp, mg_log
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
 from microgpt.core.nary cimport alloc_nary, nary_children, nary_local_grads
 from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children, unlikely
