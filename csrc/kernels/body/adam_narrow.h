@@ -73,11 +73,9 @@ typedef struct {
 ALWAYS void narrow_queue_v(const mg_adam_coefs *c, adam_queue *queue, mask uncertain, int64_t i, const double *data,
                            const double *grad, const double *m, const double *v)
 {
-    /* All +0.0: the row of a token or a position that has not occurred yet. So they stay, and if lr_t is positive the parameter
-     * does not change (p - 0.0 is p, but -0.0 - -0.0 is not): it is what the vector makes of it. */
-    const ivec any = (ivec)vec_load_unaligned(grad + i) | (ivec)vec_load_unaligned(m + i) | (ivec)vec_load_unaligned(v + i);
     unsigned lanes = mask_bits(uncertain);
-    if (c->lr_t > 0.0) lanes &= mask_bits(mask_any_bit(any, ivec_set(-1)));
+    if (c->lr_t > 0.0) /* the other lanes are what the vector makes of them */
+        lanes &= adam_lanes_in_use(vec_load_unaligned(grad + i), vec_load_unaligned(m + i), vec_load_unaligned(v + i));
     for (; lanes; lanes &= lanes - 1) {
         const int64_t at = i + __builtin_ctz(lanes), k = queue->count++;
         queue->at[k] = at;

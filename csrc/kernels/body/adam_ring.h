@@ -25,12 +25,10 @@ ALWAYS uint64_t load_bytes(const uint8_t *p)
     return bytes;
 }
 
-/* Whether g, m and v are all +0.0: the row of a token or a position that has not occurred yet. They stay so, and if lr_t is
- * positive the parameter does not change (p - 0.0 is p, but -0.0 - -0.0 is not). */
+/* Whether a vector, whose index in the ring is `at`, is to stay as it was. */
 ALWAYS int adam_idle(const mg_adam_coefs *c, const adam_ring *old, int64_t at, const double *m)
 {
-    const ivec any = (ivec)vec_load(old->grad + at) | (ivec)vec_load_unaligned(m) | (ivec)vec_load(old->v + at);
-    return c->lr_t > 0.0 && !mask_bits(mask_any_bit(any, ivec_set(-1)));
+    return c->lr_t > 0.0 && !adam_lanes_in_use(vec_load(old->grad + at), vec_load_unaligned(m), vec_load(old->v + at));
 }
 
 /* Nothing is uncertain beyond the n parameters of the chunk that begins at `first`. */

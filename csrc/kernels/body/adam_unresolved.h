@@ -34,6 +34,13 @@ ALWAYS int64_t adam_note(int64_t *list, int64_t length, int64_t first, unsigned 
     return length;
 }
 
+/* The lanes in which g, m and v are not all +0.0, which is the row of a token or a position that has not occurred yet. They stay
+ * so, and if lr_t is positive the parameter does not change (p - 0.0 is p, but -0.0 - -0.0 is not). */
+ALWAYS unsigned adam_lanes_in_use(vec g, vec m, vec v)
+{
+    return mask_bits(mask_any_bit((ivec)g | (ivec)m | (ivec)v, ivec_set(-1)));
+}
+
 /* A double as an integer register holds it. */
 ALWAYS int64_t double_bits(const double *p)
 {
