@@ -149,15 +149,16 @@ MODULES = {
     "dispatch": [],
     "probes": [],
     "part": [],
+    "crew": [],
     "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/counter.c", "csrc/base/poll.c",
               "csrc/base/pool.c", "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
-# Module -> modules that are in its file: those that every run of the fused engine loads, and part, which calls the same C; those
-# that the graph needs beside Value. A file of its own costs each of them 0.1 ms at the start. microgpt/core/__init__.py finds
+# Module -> modules that are in its file: those that every run of the fused engine loads, and part and crew, which call the same C;
+# those that the graph needs beside Value. A file of its own costs each of them 0.1 ms at the start. microgpt/core/__init__.py finds
 # them, by the same table.
 TOGETHER = {
-    "fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part"],
+    "fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part", "crew"],
     "functions": ["layers", "gpt", "topo", "backward", "rewiring", "transfer"],
 }
 

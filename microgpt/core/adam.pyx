@@ -18,7 +18,6 @@ from microgpt.core._csrc cimport (
     mg_adam_prepare,
     mg_adam_update,
     mg_clip_gradient,
-    mg_config,
 )
 from microgpt.core.model cimport GPT, lend_doubles
 from microgpt.core.simd cimport kernels
@@ -195,17 +194,15 @@ The bits are those of `reference.Adam`.
     def _step(self, bint libm):
         """libm: ask the C library for every power, as the script does, to compare with."""
         cdef mg_adam_coefs coefs
-        cdef mg_config shape
         cdef int status
         self.ready()
         if self.model is None:
             self.leaves.adam_step(self, libm)
             return
         self.prepare(&coefs)
-        shape.vocab_size, shape.n_embd, shape.n_head = self.model.vocab_size, self.model.n_embd, self.model.n_head
-        shape.n_layer, shape.block_size = self.model.n_layer, self.model.block_size
+        config = self.model.config()
         with nogil:
-            mg_clip_gradient(&shape, coefs.clip, self.model.params_grad)
+            mg_clip_gradient(&config, coefs.clip, self.model.params_grad)
             mg_adam_decay(&coefs, self.model.num_params, self.model.params_data)
             status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
                                     self.model.params_grad, self.m_data, self.v_data, libm)
