@@ -126,12 +126,10 @@ static mg_status backward_mlp_in_sparse(mg_engine *e, const mg_backward_args *in
 static void backward_norm(const mg_engine *e, mg_panels some, int64_t norm, const double *x, const double *dout,
                           double *dx)
 {
-    const int64_t panels = e->ws.doc.panels, lanes = e->kernels->lanes, n_embd = e->config.n_embd;
-    for (int64_t b = some.first; b < some.end; b++) {
-        const int64_t at = (norm * panels + b) * lanes, panel = b * n_embd * lanes;
-        e->kernels->rmsnorm_backward(n_embd, e->inv_n_embd, x + panel, e->ws.act.norm_scale + at,
-                                     e->ws.act.norm_base_m15 + at, dout + panel, dx + panel);
-    }
+    const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd, first = some.first * n_embd * lanes;
+    const int64_t at = (norm * e->ws.doc.panels + some.first) * lanes;
+    e->kernels->rmsnorm_backward(some.end - some.first, n_embd, e->inv_n_embd, x + first, e->ws.act.norm_scale + at,
+                                 e->ws.act.norm_base_m15 + at, dout + first, dx + first);
 }
 
 /* The pass, and the layer that a stage belongs to. sparse: zeros of its relu are skipped. */

@@ -98,12 +98,10 @@ static mg_status forward_mlp_out(const mg_engine *e, mg_panels some, const mg_la
 /* norm: 0 for the embedding's, then two for each layer. */
 static void forward_norm(const mg_engine *e, mg_panels some, int64_t norm, const double *x, double *out)
 {
-    const int64_t panels = e->ws.doc.panels, lanes = e->kernels->lanes, n_embd = e->config.n_embd;
-    for (int64_t b = some.first; b < some.end; b++) {
-        const int64_t at = (norm * panels + b) * lanes;
-        e->kernels->rmsnorm_forward(n_embd, e->inv_n_embd, x + b * n_embd * lanes, e->ws.act.norm_base + at,
-                                    e->ws.act.norm_scale + at, e->ws.act.norm_base_m15 + at, out + b * n_embd * lanes);
-    }
+    const int64_t lanes = e->kernels->lanes, n_embd = e->config.n_embd, first = some.first * n_embd * lanes;
+    const int64_t at = (norm * e->ws.doc.panels + some.first) * lanes;
+    e->kernels->rmsnorm_forward(some.end - some.first, n_embd, e->inv_n_embd, x + first, e->ws.act.norm_base + at,
+                                e->ws.act.norm_scale + at, e->ws.act.norm_base_m15 + at, out + first);
 }
 
 static mg_status forward_attention(const mg_engine *e, mg_panels some, int64_t l, mg_poll *poll)
@@ -176,11 +174,14 @@ static mg_status forward_logits(const mg_engine *e, const double *params, mg_pan
     const int64_t lanes = e->kernels->lanes, vocab_size = e->config.vocab_size;
     mg_status status = forward_product(e, some, vocab_size, e->config.n_embd, params + e->at.lm_head, act->xf, NULL,
                                        act->logits, poll);
-    for (int64_t b = some.first; b < some.end && !status; b++) {
+    /* Panels in one call: so few that they stay in the first-level cache. */
+    const int64_t together = 1 + 2048 / (vocab_size * lanes);
+    for (int64_t b = some.first, count; b < some.end && !status; b += count) {
         const int64_t at = b * lanes;
-        e->kernels->loss_forward(vocab_size, act->logits + at * vocab_size, doc->targets + at, act->loss_sum + at,
+        count = some.end - b < together ? some.end - b : together;
+        e->kernels->loss_forward(count, vocab_size, act->logits + at * vocab_size, doc->targets + at, act->loss_sum + at,
                                  act->loss_inv_sum + at, act->loss_inv_sum_sq + at, act->prob + at);
-        status = mg_poll_work(poll, 16 * vocab_size * lanes);
+        status = mg_poll_work(poll, 16 * count * vocab_size * lanes);
     }
     return status;
 }

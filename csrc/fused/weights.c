@@ -3,18 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which)
-{
-    const int64_t n_embd = e->config.n_embd, layer = e->at.layers + l * e->at.layer_size;
-    switch (which) {
-    case MG_QKV: return (mg_matrix){l, which, layer + e->at.attn_wq, 3 * n_embd, n_embd};
-    case MG_WO: return (mg_matrix){l, which, layer + e->at.attn_wo, n_embd, n_embd};
-    case MG_FC1: return (mg_matrix){l, which, layer + e->at.mlp_fc1, 4 * n_embd, n_embd};
-    case MG_FC2: return (mg_matrix){l, which, layer + e->at.mlp_fc2, n_embd, 4 * n_embd};
-    }
-    return (mg_matrix){0, MG_LM_HEAD, e->at.lm_head, e->config.vocab_size, n_embd};
-}
-
 void mg_to_rows(const mg_engine *e, mg_panels some, int64_t nin, const double *x, double *x_rows)
 {
     const int64_t lanes = e->kernels->lanes, stride = mg_row_stride(nin, lanes);

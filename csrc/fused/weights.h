@@ -20,7 +20,17 @@ typedef struct {
 } mg_matrix;
 
 /* Of layer l (0 for MG_LM_HEAD); which: MG_LM_HEAD, MG_QKV (the three are one), MG_WO, MG_FC1 or MG_FC2. */
-mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which);
+static inline mg_matrix mg_matrix_of(const mg_engine *e, int64_t l, int64_t which)
+{
+    const int64_t n_embd = e->config.n_embd, layer = e->at.layers + l * e->at.layer_size;
+    switch (which) {
+    case MG_QKV: return (mg_matrix){l, which, layer + e->at.attn_wq, 3 * n_embd, n_embd};
+    case MG_WO: return (mg_matrix){l, which, layer + e->at.attn_wo, n_embd, n_embd};
+    case MG_FC1: return (mg_matrix){l, which, layer + e->at.mlp_fc1, 4 * n_embd, n_embd};
+    case MG_FC2: return (mg_matrix){l, which, layer + e->at.mlp_fc2, n_embd, 4 * n_embd};
+    }
+    return (mg_matrix){0, MG_LM_HEAD, e->at.lm_head, e->config.vocab_size, n_embd};
+}
 
 /* The places at which documents take turns: a matrix, the embeddings, and how many there are. */
 static inline int64_t mg_turn_of(const mg_matrix *m) { return MG_LAYER_PRODUCTS * m->layer + m->which; }

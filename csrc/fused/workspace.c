@@ -7,13 +7,6 @@
 #include "base/arena.h"
 #include "base/checked.h"
 
-/* Doubles from one row of x_rows to the next. Long rows get a vector of padding: a stride that is a power of two maps to few
- * sets of a cache. */
-int64_t mg_row_stride(int64_t nin, int64_t lanes)
-{
-    return ((nin + lanes - 1) & -lanes) + (nin > 64 ? lanes : 0);
-}
-
 static int32_t *take_index_scratch(mg_arena *a, const mg_config *config, int64_t lanes)
 {
     return mg_arena_take(a, mg_mul(4 * config->n_embd / lanes + 1, MG_BLOCK * lanes + 1), sizeof(int32_t));

@@ -108,7 +108,12 @@ enum { MG_BLOCK = 16 };
 static inline int64_t mg_dw_chunk_rows(int64_t nin) { return nin < 256 ? 4096 / nin : 16; }
 static inline int64_t mg_dw_chunk_size(int64_t n_embd) { return n_embd < 64 ? 4096 : 64 * n_embd; }
 
-int64_t mg_row_stride(int64_t nin, int64_t lanes);
+/* Doubles from one row of x_rows to the next. Long rows get a vector of padding: a stride that is a power of two maps to few
+ * sets of a cache. */
+static inline int64_t mg_row_stride(int64_t nin, int64_t lanes)
+{
+    return ((nin + lanes - 1) & -lanes) + (nin > 64 ? lanes : 0);
+}
 
 /* Begin a document, tokens [n + 1]: its memory, tokens and targets. MG_OK or MG_NO_MEMORY. */
 mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens,

@@ -76,13 +76,13 @@ KERNEL(void, panels_to_rows, (int64_t panels, int64_t nrows, const double *x, in
 
 /* ---- body/rmsnorm.h ---- */
 
-/* base = mean of squares + 1e-5, scale = base ** -0.5, out[i] = x[i] * scale, one panel; base_m15: base ** -1.5, for the backward
- * pass. base, scale, base_m15: [lanes]. inv_n_embd: n_embd ** -1. */
-KERNEL(void, rmsnorm_forward, (int64_t n_embd, double inv_n_embd, const double *x, double *base, double *scale,
+/* base = mean of squares + 1e-5, scale = base ** -0.5, out[i] = x[i] * scale, panels that follow one another; base_m15: base ** -1.5,
+ * for the backward pass. base, scale, base_m15: [panels][lanes]. inv_n_embd: n_embd ** -1. */
+KERNEL(void, rmsnorm_forward, (int64_t panels, int64_t n_embd, double inv_n_embd, const double *x, double *base, double *scale,
                                double *base_m15, double *out))
 
-/* dx += the gradient that reaches x through the norm. dout: gradient of the norm's result. */
-KERNEL(void, rmsnorm_backward, (int64_t n_embd, double inv_n_embd, const double *x, const double *scale,
+/* dx += the gradient that reaches x through the norm, of the same panels. dout: gradient of the norm's result. */
+KERNEL(void, rmsnorm_backward, (int64_t panels, int64_t n_embd, double inv_n_embd, const double *x, const double *scale,
                                 const double *base_m15, const double *dout, double *dx))
 
 /* ---- body/attention.h ---- */
@@ -102,9 +102,10 @@ KERNEL(void, attention_heads_backward, (const mg_attention_heads_args *a, const 
 
 /* ---- body/loss.h ---- */
 
-/* One panel of logits [vocab_size] becomes their exponentials, in place. sum, inv_sum, inv_sum_sq: [lanes], the sum of
- * these, its ** -1 and ** -2. prob: [lanes], the probability of each position's target. targets: [lanes], all of them valid. */
-KERNEL(void, loss_forward, (int64_t vocab_size, double *logits, const int32_t *targets, double *sum, double *inv_sum,
+/* Panels of logits [vocab_size] that follow one another become their exponentials, in place. sum, inv_sum, inv_sum_sq:
+ * [panels][lanes], the sum of these, its ** -1 and ** -2. prob: [panels][lanes], the probability of each position's target. targets:
+ * [panels][lanes], all of them valid. */
+KERNEL(void, loss_forward, (int64_t panels, int64_t vocab_size, double *logits, const int32_t *targets, double *sum, double *inv_sum,
                             double *inv_sum_sq, double *prob))
 
 /* The exponentials become the gradients of the logits, in place, but 0 at each position's target, whose gradient goes to

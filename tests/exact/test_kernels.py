@@ -232,26 +232,27 @@ def test_embedding_matches_scalar_loops(kernels, size):
         same(dwpe, wpe + dx)
 
 
+@pytest.mark.parametrize("panels", [1, 2, 3])
 @pytest.mark.parametrize("size", SIZES)
-def test_rmsnorm_matches_scalar_loops(kernels, size):
+def test_rmsnorm_matches_scalar_loops(kernels, size, panels):
     rng = random.Random(size)
-    lanes = kernels.lanes
-    x, dout, dx = (random_rows(rng, lanes, size) for _ in range(3))
-    base, scale, power = aligned(lanes), aligned(lanes), aligned(lanes)
-    out = kernels.panels(np.zeros((lanes, size)))
+    n = panels * kernels.lanes
+    x, dout, dx = (random_rows(rng, n, size) for _ in range(3))
+    base, scale, power = aligned(n), aligned(n), aligned(n)
+    out = kernels.panels(np.zeros((n, size)))
     inverse = float(size) ** -1
-    kernels.rmsnorm_forward(size, inverse, kernels.panels(x), base, scale, power, out)
-    for p in range(lanes):
+    kernels.rmsnorm_forward(panels, size, inverse, kernels.panels(x), base, scale, power, out)
+    for p in range(n):
         expected = dot(x[p], x[p], range(size)) * inverse + 1e-5
         same([base[p], scale[p], power[p]], [expected, expected**-0.5, expected**-1.5])
-        same(kernels.rows(out, lanes, size)[p], x[p] * scale[p])
+        same(kernels.rows(out, n, size)[p], x[p] * scale[p])
     ours = kernels.panels(dx)
-    kernels.rmsnorm_backward(size, inverse, kernels.panels(x), scale, power, kernels.panels(dout), ours)
-    for p in range(lanes):
+    kernels.rmsnorm_backward(panels, size, inverse, kernels.panels(x), scale, power, kernels.panels(dout), ours)
+    for p in range(n):
         dscale = dot(x[p], dout[p], range(size - 1, -1, -1))
         dsum = inverse * ((-0.5 * float(power[p])) * dscale)
         product = x[p] * dsum
-        same(kernels.rows(ours, lanes, size)[p], dx[p] + scale[p] * dout[p] + product + product)
+        same(kernels.rows(ours, n, size)[p], dx[p] + scale[p] * dout[p] + product + product)
 
 
 class Attention:
@@ -375,21 +376,23 @@ def test_attention_is_causal(kernels, n, head_dim, bad, kind):
     same(early.dv[1:], good.dv[1:])
 
 
+@pytest.mark.parametrize("panels", [1, 2, 3])
 @pytest.mark.parametrize("size", SIZES)
-def test_loss_matches_scalar_loops(kernels, size):
+def test_loss_matches_scalar_loops(kernels, size, panels):
     rng = random.Random(size)
-    lanes = kernels.lanes
-    logits = random_rows(rng, lanes, size)
-    targets = [rng.randrange(size) for _ in range(lanes)]
+    lanes, n = kernels.lanes, panels * kernels.lanes
+    logits = random_rows(rng, n, size)
+    targets = [rng.randrange(size) for _ in range(n)]
     ids, dloss = array_of(targets, np.int32), 1 / 7
-    panel = kernels.panels(logits)
-    total, inverse, prob, power, dtarget = (aligned(lanes) for _ in range(5))
-    kernels.loss_forward(size, panel, ids, total, inverse, power, prob)
-    exps = kernels.rows(panel, lanes, size)
+    rows = kernels.panels(logits)
+    total, inverse, prob, power, dtarget = (aligned(n) for _ in range(5))
+    kernels.loss_forward(panels, size, rows, ids, total, inverse, power, prob)
+    exps = kernels.rows(rows, n, size)
     same(power, [x**-2 for x in total.tolist()])
-    kernels.loss_backward(size, panel, ids, inverse, power, prob, dloss, dtarget)
-    dlogits = kernels.rows(panel, lanes, size)
-    for p in range(lanes):
+    for at in range(0, n, lanes):
+        kernels.loss_backward(size, rows[at * size :], ids[at:], inverse[at:], power[at:], prob[at:], dloss, dtarget[at:])
+    dlogits = kernels.rows(rows, n, size)
+    for p in range(n):
         e = [math.exp(logit - max(logits[p])) for logit in logits[p].tolist()]
         sum_e = 0.0
         for x in e:

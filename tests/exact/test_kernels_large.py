@@ -26,7 +26,7 @@ dy[:] = 1.0
 lanes = np.arange(1.0, k.lanes + 1)
 
 logits[-k.lanes:] = lanes
-k.loss_forward(1, logits[: k.lanes], targets, total, inverse, power, prob)
+k.loss_forward(1, 1, logits[: k.lanes], targets, total, inverse, power, prob)
 assert (prob == lanes * inverse).all()
 power[:] = 1.0
 k.loss_backward(1, logits[: k.lanes], targets, inverse, power, prob, 1.0, dtarget)
