@@ -128,7 +128,7 @@ MODULES = {
     "functions": [],
     "gpt": [],
     "model": [],
-    "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
+    "adam": ["csrc/base/vmem.c", "csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
     "elementwise": [],
     "transfer": [],

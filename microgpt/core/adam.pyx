@@ -3,8 +3,7 @@
 import operator
 
 cimport cython
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 
 from microgpt.core._csrc cimport (
     MG_OK,
@@ -23,6 +22,12 @@ from microgpt.core.model cimport GPT, lend_doubles
 from microgpt.core.simd cimport kernels
 
 
+cdef extern from "base/vmem.h" nogil:
+    int mg_vmem_reserve(mg_vmem *range, size_t size)
+    int mg_vmem_commit(mg_vmem *range, size_t size)
+    void mg_vmem_release(mg_vmem *range)
+
+
 cdef class Moments:
     """n doubles that begin as 0.0, and the buffer of the NumPy views on them. Number `aligned` is at a multiple of 64."""
 
@@ -30,13 +35,13 @@ cdef class Moments:
         if n < 0:
             raise ValueError("there cannot be fewer than 0 numbers")
         self.n, self.stride = n, sizeof(double)
-        self.memory = PyMem_RawCalloc(n + 16, sizeof(double))
-        if self.memory == NULL:
+        cdef size_t size = (<size_t>n + 8) * sizeof(double)
+        if mg_vmem_reserve(&self.memory, size) != MG_OK or mg_vmem_commit(&self.memory, size) != MG_OK:
             raise MemoryError()
-        self.data = <double *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63) + (-aligned & 7)
+        self.data = <double *>self.memory.start + (-aligned & 7)
 
     def __dealloc__(self):
-        PyMem_RawFree(self.memory)
+        mg_vmem_release(&self.memory)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         lend_doubles(buffer, flags, self, self.data, &self.n, &self.stride)
