@@ -128,7 +128,7 @@ MODULES = {
     "functions": [],
     "gpt": [],
     "model": [],
-    "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
+    "adam": ["csrc/base/vmem.c", "csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
     "elementwise": [],
     "transfer": [],
@@ -149,17 +149,23 @@ MODULES = {
     "dispatch": [],
     "probes": [],
     "part": [],
+    "crew": [],
     "fused": [*sorted(glob("csrc/fused/*.c")), "csrc/base/arena.c", "csrc/base/counter.c", "csrc/base/poll.c",
               "csrc/base/pool.c", "csrc/model/layout.c", "csrc/rng/mt19937.c"],
 }
 
-# Module -> modules that are in its file: those that every run of the fused engine loads, and part, which calls the same C; those
-# that the graph needs beside Value. A file of its own costs each of them 0.1 ms at the start. microgpt/core/__init__.py finds
+# Module -> modules that are in its file: those that every run of the fused engine loads, and part and crew, which call the same C;
+# those that the graph needs beside Value. A file of its own costs each of them 0.1 ms at the start. microgpt/core/__init__.py finds
 # them, by the same table.
 TOGETHER = {
-    "fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part"],
+    "fused": ["simd", "documents", "encoded", "mt19937", "tape", "lock", "model", "adam", "part", "crew"],
     "functions": ["layers", "gpt", "topo", "backward", "rewiring", "transfer"],
 }
+
+
+# What stands around the operators while microgpt.compile traces a shape. GCC needs three times as long for these with -O3 as
+# with -O1, a fifth of the whole build, and a trace gains nothing by it.
+AROUND_TRACES = {"hooks", "outside", "probes", "reading", "stand_ins", "strays", "tracing", "twins"}
 
 
 def extension(name, together=()):
@@ -172,7 +178,7 @@ def extension(name, together=()):
         # Touching a header, a kernel, a declaration or these tables rebuilds every module.
         depends=["setup.py", *HEADERS, *C_SOURCES, *sorted(glob("microgpt/core/*.pxd"))],
         define_macros=[(f"MG_HAVE_{isa.upper()}", "1") for isa in ISAS],
-        extra_compile_args=EXACT + VISIBILITY + VARIANT_FLAGS,
+        extra_compile_args=[*EXACT, *(["-O1"] if name in AROUND_TRACES and not WINDOWS else []), *VISIBILITY, *VARIANT_FLAGS],
         extra_link_args=LINK,
         export_symbols=[f"PyInit_{each}" for each in names],
     )
@@ -264,7 +270,7 @@ class BuildExtensions(build_ext):
         # translations are kept, by the content of what they are made of, where this variable of Cython's says (not those of variants).
         translated = {its.name.rpartition(".")[2]: its for its in cythonize(
             [extension(name) for name in MODULES], compiler_directives=directives, force=bool(VARIANTS),
-            cache="CYTHON_CACHE_DIR" in os.environ)}  # fmt: skip
+            cache="CYTHON_CACHE_DIR" in os.environ, nthreads=os.cpu_count() or 1)}  # fmt: skip
         for each in self.extensions:
             name, c_files = each.name.rpartition(".")[2], []
             for its in (translated[other] for other in (name, *TOGETHER.get(name, ()))):

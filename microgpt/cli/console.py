@@ -119,6 +119,7 @@ class Output:
         self.flush()
 
     def flush(self) -> None:
+        """Hand over what the stream still holds. Raises OutputError if it cannot be written."""
         try:
             if self.stream is not None:
                 _flush(self.stream)

@@ -4,8 +4,8 @@ the tape     tape (slots), lock, topo (the order of nodes), backward, rewiring; 
 Value        value (operators); functions, layers and gpt put the nodes of the script's functions on the tape
 the model    model (parameters), adam, optim (over any Values), mt19937 (random numbers), documents, encoded (their tokens),
              simd
-the engine   fused: no graph; part: of a batch that several processes share; the file of fused holds other modules, too, those
-             that each run of it loads (_TOGETHER)
+the engine   fused: no graph; part: of a batch that several processes share; crew: processes that share memory; the file of
+             fused holds other modules, too, those that each run of it loads (_TOGETHER)
 compile      recording a call: tracing, traced, symbols, hooks, outside, recorder; replaying programs: dispatch, calls, replay,
              probes
 scripts      transfer: numbers between Values and a GPT; elementwise: optimizer loops
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Modules that share a file, which has the name of the first of them.
 _TOGETHER = (
-    "fused simd documents encoded mt19937 tape lock model adam part",
+    "fused simd documents encoded mt19937 tape lock model adam part crew",
     "functions layers gpt topo backward rewiring transfer",
 )
 

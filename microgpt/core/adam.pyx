@@ -3,8 +3,7 @@
 import operator
 
 cimport cython
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 
 from microgpt.core._csrc cimport (
     MG_OK,
@@ -18,10 +17,15 @@ from microgpt.core._csrc cimport (
     mg_adam_prepare,
     mg_adam_update,
     mg_clip_gradient,
-    mg_config,
 )
 from microgpt.core.model cimport GPT, lend_doubles
 from microgpt.core.simd cimport kernels
+
+
+cdef extern from "base/vmem.h" nogil:
+    int mg_vmem_reserve(mg_vmem *range, size_t size)
+    int mg_vmem_commit(mg_vmem *range, size_t size)
+    void mg_vmem_release(mg_vmem *range)
 
 
 cdef class Moments:
@@ -31,13 +35,13 @@ cdef class Moments:
         if n < 0:
             raise ValueError("there cannot be fewer than 0 numbers")
         self.n, self.stride = n, sizeof(double)
-        self.memory = PyMem_RawCalloc(n + 16, sizeof(double))
-        if self.memory == NULL:
+        cdef size_t size = (<size_t>n + 8) * sizeof(double)
+        if mg_vmem_reserve(&self.memory, size) != MG_OK or mg_vmem_commit(&self.memory, size) != MG_OK:
             raise MemoryError()
-        self.data = <double *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63) + (-aligned & 7)
+        self.data = <double *>self.memory.start + (-aligned & 7)
 
     def __dealloc__(self):
-        PyMem_RawFree(self.memory)
+        mg_vmem_release(&self.memory)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         lend_doubles(buffer, flags, self, self.data, &self.n, &self.stride)
@@ -195,17 +199,15 @@ The bits are those of `reference.Adam`.
     def _step(self, bint libm):
         """libm: ask the C library for every power, as the script does, to compare with."""
         cdef mg_adam_coefs coefs
-        cdef mg_config shape
         cdef int status
         self.ready()
         if self.model is None:
             self.leaves.adam_step(self, libm)
             return
         self.prepare(&coefs)
-        shape.vocab_size, shape.n_embd, shape.n_head = self.model.vocab_size, self.model.n_embd, self.model.n_head
-        shape.n_layer, shape.block_size = self.model.n_layer, self.model.block_size
+        config = self.model.config()
         with nogil:
-            mg_clip_gradient(&shape, coefs.clip, self.model.params_grad)
+            mg_clip_gradient(&config, coefs.clip, self.model.params_grad)
             mg_adam_decay(&coefs, self.model.num_params, self.model.params_data)
             status = mg_adam_update(kernels(), &coefs, self.model.num_params, self.model.params_data,
                                     self.model.params_grad, self.m_data, self.v_data, libm)

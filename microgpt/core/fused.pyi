@@ -1,13 +1,11 @@
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Sequence
+from typing import overload
 
 from .adam import Adam
 from .model import GPT
 from .mt19937 import MT19937
 
 LEAST_SHARED_WORK: float
-
-class CrewStopped(Exception): ...
 
 class FusedEngine:
     def __init__(self, model: GPT) -> None: ...
@@ -28,19 +26,6 @@ class FusedEngine:
     def train(
         self, documents: Iterable[str], adam: Adam, losses: list[float], ids: dict[str, int], batch_size: int = 1
     ) -> None: ...
-    def crew_bytes(self, batch_size: int) -> int: ...
-    def join_crew(
-        self,
-        memory: Any,
-        rank: int,
-        processes: int,
-        batch_size: int,
-        adam: Adam,
-        check: Callable[[], None] | None = None,
-    ) -> None: ...
-    def read_crew(self, adam: Adam) -> None: ...
-    def stop_crew(self) -> None: ...
-    def leave_crew(self) -> None: ...
     def probabilities(self, tokens: Sequence[int], temperature: float = 1.0) -> list[float]: ...
     def sample(
         self,

@@ -8,15 +8,11 @@ import operator
 from _thread import allocate_lock
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
-from libc.stdint cimport int32_t, int64_t, uintptr_t
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t
 
 from microgpt.core._csrc cimport (
-    MG_CHOICE_TOTAL_NOT_FINITE,
-    MG_CHOICE_TOTAL_ZERO,
     MG_INTERRUPTED,
     MG_LEAST_SHARED_WORK,
     MG_LOG_DOMAIN,
@@ -26,11 +22,6 @@ from microgpt.core._csrc cimport (
     MG_STOPPED,
     mg_adam_config,
     mg_config,
-    mg_crew_bytes,
-    mg_crew_join,
-    mg_crew_leave,
-    mg_crew_read,
-    mg_crew_stop,
     mg_crew_train,
     mg_document_gradient,
     mg_engine_free,
@@ -38,11 +29,11 @@ from microgpt.core._csrc cimport (
     mg_engine_set_threads,
     mg_engine_shares,
     mg_engine_sparse_layers,
+    mg_generate,
+    mg_mt19937,
     mg_next_probabilities,
     mg_position_losses,
     mg_position_losses_of,
-    mg_generate,
-    mg_mt19937,
     mg_train,
     mg_train_batches,
 )
@@ -51,7 +42,7 @@ from microgpt.core.encoded cimport Encoded
 from microgpt.core.lock cimport mg_is_finalizing
 from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
-from microgpt.core.mt19937 cimport MT19937
+from microgpt.core.mt19937 cimport MT19937, raise_choice
 
 
 cdef extern from "Python.h":
@@ -82,7 +73,6 @@ cdef enum:
     TEXTS = 64  # texts that are drawn at once, at most
     DOCUMENTS = 256  # that are trained on at once, at most, or one step's: each time costs a copy of the state (train.c)
     MOST_DRAWN = 65536  # tokens that are drawn at once, at most
-    ALIGN = 64  # of memory that processes share
 
 # The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
 cdef double MOST_WORK = 2147483648.0
@@ -91,10 +81,6 @@ cdef object END = object()
 
 #: What `FusedEngine.set_threads` says of it. Tests set it to 0.
 LEAST_SHARED_WORK = MG_LEAST_SHARED_WORK
-
-
-class CrewStopped(Exception):
-    """Another process of the crew has failed, or left: see `FusedEngine.join_crew`."""
 
 
 cdef double *new_doubles(Py_ssize_t count) except NULL:
@@ -128,11 +114,7 @@ its own: the results are the same.
         if self.engine != NULL:
             raise TypeError("a FusedEngine is initialised once")
         model.ready()
-        config.vocab_size = model.vocab_size
-        config.n_embd = model.n_embd
-        config.n_head = model.n_head
-        config.n_layer = model.n_layer
-        config.block_size = model.block_size
+        config = model.config()
         self.poll.ask = _ask
         self.poll.context = <void *>self
         self.engine = mg_engine_new(&config, kernels())
@@ -143,7 +125,6 @@ its own: the results are the same.
         self.threads, self.kept = 1, -1
 
     def __dealloc__(self):
-        self.end_crew()
         mg_engine_free(self.engine)
 
     def __reduce_ex__(self, protocol):
@@ -175,15 +156,14 @@ its own: the results are the same.
         if status == MG_NO_THREAD:
             raise RuntimeError("the system starts no more threads: use fewer")
         if status == MG_STOPPED:
+            from .crew import CrewStopped
+
             raise CrewStopped
         if status == MG_LOG_DOMAIN:
             from math import log  # a library of its own, which a process that starts can do without
 
             log(0.0)  # raises in the words of the running Python
-        if status == MG_CHOICE_TOTAL_ZERO:
-            raise ValueError("Total of weights must be greater than zero")
-        if status == MG_CHOICE_TOTAL_NOT_FINITE:
-            raise ValueError("Total of weights must be finite")
+        raise_choice(status)
         return raise_adam(status)
 
     cdef Py_ssize_t one_document(self, tokens) except -1:
@@ -355,84 +335,6 @@ its own: the results are the same.
             self.check_status(status)
         finally:
             PyMem_Free(found)
-
-    def crew_bytes(self, int64_t batch_size):
-        """How many bytes of memory the processes of a crew share: see `join_crew`."""
-        cdef mg_config config
-        config.vocab_size, config.n_embd, config.n_head = self.model.vocab_size, self.model.n_embd, self.model.n_head
-        config.n_layer, config.block_size = self.model.n_layer, self.model.block_size
-        return mg_crew_bytes(&config, batch_size) + ALIGN
-
-    def join_crew(self, memory, int64_t rank, int64_t processes, int64_t batch_size,
-                  Adam adam not None, check=None):
-        """Let `train` take its steps together with other processes, which have engines of the same model.
-
-        memory: of crew_bytes, and the same for all. rank: which of the processes this is, from 0 up; it first writes the state
-        into the memory, and only then may the others train. check: called now and then while the engine works; what it raises
-        ends the step for all. All processes give `train` the same documents; if one of them raises, or leaves, `train` raises
-        CrewStopped on the others, and all must leave.
-
-        The model and adam change only by `read_crew`.
-        """
-        cdef Py_buffer buffer
-        cdef uintptr_t start
-        cdef mg_crew *crew
-        adam.ready()
-        self.enter()
-        try:
-            self.check_adam(adam)
-            self.end_crew()
-            PyObject_GetBuffer(memory, &buffer, PyBUF_WRITABLE)
-            try:
-                if buffer.len < self.crew_bytes(batch_size):
-                    raise ValueError(f"{buffer.len} bytes of memory are too few")
-                start = (<uintptr_t>buffer.buf + ALIGN - 1) // ALIGN * ALIGN
-                crew = mg_crew_join(self.engine, <void *>start, rank, processes, batch_size, self.model.params_data,
-                                    self.model.params_grad, adam.m_data, adam.v_data)
-                if crew == NULL:
-                    raise MemoryError()
-            except BaseException:
-                PyBuffer_Release(&buffer)
-                raise
-            self.crew, self.crew_memory, self.crew_batch, self.crew_steps, self.check = crew, buffer, batch_size, 0, check
-        finally:
-            self.lock.release()
-
-    cdef void end_crew(self) noexcept:
-        if self.crew != NULL:
-            mg_crew_leave(self.crew)
-            PyBuffer_Release(&self.crew_memory)
-            self.crew, self.check = NULL, None
-
-    def read_crew(self, Adam adam not None):
-        """Set model and adam to the state after the last step of the crew that `train` has returned from."""
-        adam.ready()
-        self.enter()
-        try:
-            self.check_adam(adam)
-            if self.crew != NULL and self.crew_steps:
-                with nogil:
-                    mg_crew_read(self.engine, self.crew, self.model.params_data, adam.m_data, adam.v_data)
-                    memset(self.model.params_grad, 0, self.model.num_params * sizeof(double))
-        finally:
-            self.lock.release()
-
-    def stop_crew(self):
-        """End the step that is under way for all processes, unless it can no longer fail."""
-        self.enter()
-        try:
-            if self.crew != NULL:
-                mg_crew_stop(self.crew)
-        finally:
-            self.lock.release()
-
-    def leave_crew(self):
-        """Stop the step that other processes may have begun, and train alone from now on."""
-        self.enter()
-        try:
-            self.end_crew()
-        finally:
-            self.lock.release()
 
     cdef int check_adam(self, Adam adam) except -1:
         if adam.model is not self.model:

@@ -3,6 +3,8 @@
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from libc.stdint cimport uint32_t
 
+from microgpt.core._csrc cimport mg_config
+
 
 cdef class GPT:
     cdef readonly Py_ssize_t vocab_size, n_embd, n_head, n_layer, block_size, head_dim, num_params
@@ -15,6 +17,7 @@ cdef class GPT:
     cdef list values
 
     cdef int ready(self) except -1
+    cdef mg_config config(self) noexcept
 
 
 cdef inline void lend_doubles(Py_buffer *buffer, int flags, object owner, double *start, Py_ssize_t *n, Py_ssize_t *stride):

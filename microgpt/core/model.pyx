@@ -147,6 +147,10 @@ ValueError
         if self.block:
             release_handle(self.block)
 
+    cdef mg_config config(self) noexcept:
+        """The sizes, for C."""
+        return mg_config(self.vocab_size, self.n_embd, self.n_head, self.n_layer, self.block_size)
+
     cdef int ready(self) except -1:
         """Raise RuntimeError where __init__ has not run to its end: a subclass may forget it."""
         if self.block == 0:

@@ -37,6 +37,15 @@ cdef uint32_t word(object number) except? 0xFFFFFFFF:
     return PyNumber_Index(number)  # Cython alone would cut a float to an integer
 
 
+cdef int raise_choice(int64_t status) except -1:
+    """Raise what random.choices raises where mg_mt19937_choice returns this status, unless it is none of its own."""
+    if status == MG_CHOICE_TOTAL_ZERO:
+        raise ValueError("Total of weights must be greater than zero")
+    if status == MG_CHOICE_TOTAL_NOT_FINITE:
+        raise ValueError("Total of weights must be finite")
+    return 0
+
+
 ctypedef fused item:
     int32_t
     uintptr_t
@@ -141,10 +150,7 @@ The state is exchanged with `random.Random` both ways: `r.setstate(s.getstate())
             index = mg_mt19937_choice(self.ready(), cum_weights, n)
         finally:
             PyMem_Free(cum_weights)
-        if index == MG_CHOICE_TOTAL_ZERO:
-            raise ValueError("Total of weights must be greater than zero")
-        if index == MG_CHOICE_TOTAL_NOT_FINITE:
-            raise ValueError("Total of weights must be finite")
+        raise_choice(index)
         return index
 
     def getstate(self):

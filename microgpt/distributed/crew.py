@@ -10,7 +10,7 @@ import tempfile
 
 from mpi4py import MPI
 
-from ..core.fused import CrewStopped
+from ..core.crew import CrewStopped, crew_bytes, join_crew, leave_crew, read_crew, stop_crew
 from ..engines import Fused
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ def crew_of(engine: "Any", comm: "Any", batch_size: int) -> "Crew | None":
     on_this_machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
     together = on_this_machine.Get_size() == comm.Get_size()
     on_this_machine.Free()
-    memory = _shared(comm, engine.kernels.crew_bytes(batch_size)) if together else None
+    memory = _shared(comm, crew_bytes(engine.model, batch_size)) if together else None
     return None if memory is None else Crew(engine, comm, memory)
 
 
@@ -84,13 +84,13 @@ class Crew:
         self.engine, self.rank, self.size, self.memory = engine, comm.Get_rank(), comm.Get_size(), memory
 
     def join(self, batch_size: int, check: "Callable[[], None]") -> None:
-        """Share this rank's state. Once all ranks have, each may train. check: see `FusedEngine.join_crew`."""
+        """Share this rank's state. Once all ranks have, each may train. check: see `join_crew`."""
         engine = self.engine
-        engine.kernels.join_crew(self.memory, self.rank, self.size, batch_size, engine.adam, check)
+        join_crew(engine.kernels, self.memory, self.rank, self.size, batch_size, engine.adam, check)
 
     def leave(self) -> None:
         """End what the other ranks do together with this one."""
-        self.engine.kernels.leave_crew()
+        leave_crew(self.engine.kernels)
 
     def train(self, docs: "Iterable[str]", tokenizer: "Tokenizer", losses: "list[float]", batch_size: int) -> None:
         """Train as `Engine.train` does, together. Raises CrewStopped if another rank has failed or left.
@@ -103,7 +103,7 @@ class Crew:
         except CrewStopped:
             raise
         except BaseException:
-            engine.kernels.stop_crew()
+            stop_crew(engine.kernels)
             raise
         finally:
-            engine.kernels.read_crew(engine.adam)
+            read_crew(engine.kernels, engine.adam)

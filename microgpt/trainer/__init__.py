@@ -3,11 +3,10 @@
 One random stream serves the whole run, in the script's order: it shuffles the documents, draws every parameter, and
 then one number for each sampled token. Callbacks (microgpt/callbacks) observe a run; none of them changes a bit of it.
 """
-from ..config import Config, thread_count, whole_number
+from ..config import Config, thread_count
 from ..data import Tokenizer, check_docs
 from ..engines import ENGINES, engine_class
-from .inference import Inference, Sampler
-from .loop import Callback, CallbackList, run_with
+from .loop import Callback, Training
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,15 +15,13 @@ if TYPE_CHECKING:
 
     from .._types import Array, Path
     from ..core.documents import TextLines
-    from ..distributed.ranks import Ranks
-    from ..engines import Engine
     from ..evaluation import Evaluation
     from ..storage.checkpoint import State
 
 __all__ = ["ENGINES", "Callback", "Trainer"]
 
 
-class Trainer(Inference):
+class Trainer(Training):
     """A run of the script: its documents, its model, its optimizer and its random stream.
 
     Parameters
@@ -123,24 +120,11 @@ class Trainer(Inference):
     ) -> None:
         """Seed, shuffle, build the vocabulary and draw the parameters, in the script's order."""
         make = engine_class(engine)
-        self.engine, self.config = str.__str__(engine), config
-        self.extra: dict[str, Any] = {}
-        self._run_losses: tuple[int, list[float]] = (0, [])  # steps done before the last run; the losses of that run
-        self._docs_sha256: str | None = None
-        self._calls_back = False  # during a run with callbacks
         rng: Any = make.seeded(config.seed)
-        self.docs: Any = docs  # list[str], TextLines, or None if it only samples
         if docs is not None:
             rng.shuffle(docs)
-        self.tokenizer = tokenizer or Tokenizer(self.docs or [])
-        self._engine: Engine = make(self.tokenizer.vocab_size, config, rng)
-        super().__init__(Sampler(self._engine, self.tokenizer, config), rng)
-        self._ranks: Ranks | None = None
-        if comm is not None:
-            from ..distributed.ranks import ranks_of
-
-            self._ranks = ranks_of(self._engine, comm)
-            self._engine = self._ranks or self._engine  # type: ignore[assignment]  # what it lacks is the engine's
+        tokenizer = tokenizer or Tokenizer(docs or [])
+        super().__init__(str.__str__(engine), make(tokenizer.vocab_size, config, rng), tokenizer, config, rng, docs, comm)
 
     @property
     def model(self) -> "Any":
@@ -170,20 +154,6 @@ class Trainer(Inference):
         return self._engine.shares(positions * self.config.batch_size // max(1, len(docs)))
 
     @property
-    def num_steps(self) -> int:
-        """The length of the whole run; setting it leaves the rates as they are.
-
-        So Adam's num_steps stays, unless the schedule is constant, where it is the same number and decides nothing.
-        """
-        return self.config.num_steps
-
-    @num_steps.setter
-    def num_steps(self, value: int) -> None:
-        self.config = self.config.replace(num_steps=value)
-        if self.adam.schedule == "constant":
-            self.adam.num_steps = self.config.num_steps
-
-    @property
     def seed(self) -> int:
         """The seed of the run."""
         return self.config.seed
@@ -194,20 +164,6 @@ class Trainer(Inference):
         return self.config.settings
 
     @property
-    def step_index(self) -> int:
-        """The number of steps done so far."""
-        return self._engine.adam.step_index  # type: ignore[no-any-return]  # an int of any engine's Adam
-
-    @property
-    def last_losses(self) -> "list[float]":
-        """The losses of the last `run`."""
-        return self._run_losses[1]
-
-    @last_losses.setter
-    def last_losses(self, losses: "list[float]") -> None:
-        self._run_losses = self.step_index - len(losses), losses
-
-    @property
     def parameters(self) -> "Array":
         """A copy of all parameters, float64 [num_params], in the order of the script's `params`; may be set."""
         return self.exclusively(self._engine.parameters).copy()
@@ -216,112 +172,11 @@ class Trainer(Inference):
     def parameters(self, values: "Array") -> None:
         self.exclusively(self._engine.set_parameters, values)
 
-    def losses_after(self, step: int) -> "list[float]":
-        """Return the losses of the steps of the last `run` that came after step and are done."""
-        start, losses = self._run_losses
-        return losses[max(0, step - start) : max(0, self.step_index - start)]
-
-    def step(self) -> float:
-        """Train on the next document or batch of documents; return its loss. Raises what `run` raises."""
-        if self.step_index >= self.num_steps:
-            raise ValueError(f"all {self.num_steps} steps of this run are done")
-        return self.run(1)[0]
-
-    def run(self, n: "int | None" = None, callbacks: "Iterable[Callback]" = ()) -> "list[float]":
-        """Train n steps, each on the next document or batch_size documents, or all steps that remain.
-
-        After an exception (KeyboardInterrupt included) the trainer is in the state after the last whole step, and may
-        go on; the losses up to there are in `last_losses`. A step that fails changes nothing: gradients that you had added
-        yourself before the first step are there again if it fails, where the script's loop would leave half of a sum.
-
-        With a comm all ranks must call it, with the same n; rank 0 alone has callbacks. What ends the run of one rank ends
-        that of all.
-
-        Parameters
-        ----------
-        n : int, optional
-            Number of steps; more than remain of num_steps are cut to those.
-        callbacks : iterable of Callback
-            Called about every 50 ms, and when they are due: see `microgpt.callbacks`. They change no bit of the run.
-
-        Returns
-        -------
-        list of float
-            The losses.
-
-        Raises
-        ------
-        DivergedError
-            If the script's own arithmetic fails.
-        ValueError
-            If the trainer was loaded without documents.
-        RuntimeError
-            In a callback, or in another thread, before a run with callbacks has ended.
-
-        Examples
-        --------
-        >>> from microgpt import Checkpointer, Validator
-        >>> trainer = Trainer(["emma", "ava", "mia"], num_steps=10)
-        >>> losses = trainer.run(callbacks=[Validator(["mia"], every=5), Checkpointer("run.safetensors")])
-        """
-        if self.docs is None:
-            raise ValueError("this trainer was loaded without documents, so it can sample but not train")
-        if self._calls_back:  # its losses would not be those of its own steps, nor what its callbacks are told of
-            raise RuntimeError("a run of this trainer is under way: no callback and no other thread can train before it has ended")
-        n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
-        if self._ranks is None:
-            return self._run(n, callbacks)
-        return self._ranks.run(lambda: self._run(n, callbacks), self.exclusively(self._state), self.engine, n)
-
-    def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
-        if callbacks and (self._ranks is None or self._ranks.rank == 0):
-            try:
-                self._calls_back = True
-                return run_with(self, n, CallbackList(self, callbacks))
-            finally:
-                self._calls_back = False
-        return self.exclusively(self.train_steps, n, [])
-
-    def train_steps(self, n: "int | None", losses: "list[float]") -> "list[float]":
-        """Train up to n steps; append to losses, which become `last_losses`. For `run`, which holds the trainer."""
-        from ..core.documents import Rounds
-
-        docs, start = self.docs, self.step_index
-        left = self.num_steps - start
-        if self._run_losses[1] is not losses:
-            self._run_losses = start, losses
-        size, steps = self.config.batch_size, left if n is None else min(n, left)
-        chosen = Rounds(docs, start * size, steps * size)
-        try:
-            self._engine.train(chosen, self.tokenizer, losses, size)
-        except (ValueError, ArithmeticError) as error:
-            from ..errors import diverged_step
-
-            found = diverged_step(error, self.step_index + 1, self.config, self.adam.learning_rate)
-            if found is None:
-                raise
-            raise found from error
-        return losses
-
     def evaluate(self, docs: "Iterable[str]") -> "Evaluation":
         """Measure how well the model predicts documents: see `microgpt.evaluate`."""
         from ..evaluation import evaluate
 
         return evaluate(self, docs)
-
-    def state(self) -> "State":
-        """Return the whole run as plain data, which no later step changes: see `microgpt.storage.checkpoint.State`."""
-        return self.exclusively(lambda: self._state().copy())
-
-    def _state(self) -> "State":
-        """Return the state without a copy: its arrays are views of what trains."""
-        from .state import collect
-
-        if self._docs_sha256 is None:
-            from ..data import docs_digest
-
-            self._docs_sha256 = docs_digest(self.docs)
-        return collect(self, self._engine, self._docs_sha256)
 
     @classmethod
     def from_state(

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     #: temperature, prompt, top_k, top_p, max_length
     Arguments = tuple[float, str, "int | None", "float | None", "int | None"]
 
-__all__ = ["Inference", "Sampler"]
+__all__ = ["Inference", "is_part_of_trainer"]
 
 
 class Sampler:
     """Generates documents with the model of an engine. The caller keeps others from the engine meanwhile."""
 
     def __init__(self, engine: "Engine", tokenizer: "Tokenizer", config: "Config") -> None:
-        self.engine, self.tokenizer, self.config, self.block_size = engine, tokenizer, config, config.block_size
+        self.engine, self.tokenizer, self.config = engine, tokenizer, config
 
     def check(
         self, temperature: float, prompt: str, top_k: "int | None", top_p: "float | None", max_length: "int | None"
@@ -43,10 +43,10 @@ class Sampler:
     def prompt_tokens(self, prompt: str) -> "list[int]":
         """Return BOS and the prompt's tokens. Raises ValueError for what does not fit the vocabulary or the block."""
         tokens = self.tokenizer.encode(prompt)[:-1]
-        if len(tokens) > self.block_size:
+        block_size = self.config.block_size
+        if len(tokens) > block_size:
             raise ValueError(
-                f"the prompt has {len(tokens) - 1} characters; with block_size {self.block_size} "
-                f"it may have {self.block_size - 1}"
+                f"the prompt has {len(tokens) - 1} characters; with block_size {block_size} it may have {block_size - 1}"
             )
         return tokens
 
@@ -94,7 +94,7 @@ class Sampler:
     ) -> "Iterator[Any]":
         """Return what draw, of `microgpt.generation`, yields for the tokens of the prompt."""
         temperature, _, top_k, top_p, max_length = arguments
-        length, engine = self.block_size, self.engine
+        length, engine = self.config.block_size, self.engine
         length = length if max_length is None else min(length, max_length)
         return draw(engine.decoder(), lambda weights: engine.choose(rng, weights), tokens, length, temperature, top_k, top_p)
 
@@ -152,16 +152,29 @@ class Sampler:
             return False
 
 
+def is_part_of_trainer(cls: "type[Any]") -> "type[Any]":
+    """Let Python's messages name the methods of cls, a base of Trainer, as users call them: Trainer.sample()."""
+    for method in [x for x in vars(cls).values() if callable(x)]:
+        method.__qualname__, method.__module__ = f"Trainer.{method.__name__}", __package__
+    return cls
+
+
+@is_part_of_trainer
 class Inference:
     """What a model is for: documents that it generates, and others that it predicts. One call at a time.
 
     rng: the random stream from which documents are drawn.
     """
 
-    def __init__(self, sampler: Sampler, rng: "Any") -> None:
-        self.rng = rng
-        self._sampler = sampler
+    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", config: "Config", rng: "Any") -> None:
+        self.tokenizer, self.rng = tokenizer, rng
+        self._sampler = Sampler(engine, tokenizer, config)
         self._claims: dict[object, int] = {}  # see exclusively
+
+    @property
+    def config(self) -> "Config":
+        """The settings. `settings`, `num_steps` and `seed` are views of it."""
+        return self._sampler.config
 
     def exclusively(self, work: "Callable[..., Result]", *arguments: "Any") -> "Result":
         """Return work(*arguments), during which no other call can use this trainer.
@@ -271,10 +284,6 @@ class Inference:
     def stream(self, seed: "int | None" = None) -> "Stream":
         """Return a new random stream of this engine with this seed; without one the run's own."""
         return self.rng if seed is None else self._sampler.engine.seeded(whole_number("seed", seed))
-
-
-for _method in [x for x in vars(Inference).values() if callable(x)]:  # Python's messages name what users call: Trainer.sample()
-    _method.__qualname__, _method.__module__ = f"Trainer.{_method.__name__}", __package__
 
 
 def _text(name: str, value: str) -> str:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from ..engines import Engine
     from . import Trainer
+    from .loop import Training
 
 __all__ = ["check_same_text", "collect", "restore"]
 
 
-def collect(trainer: "Trainer", engine: "Engine", docs_sha256: str) -> State:
+def collect(trainer: "Training", engine: "Engine", docs_sha256: str) -> State:
     """Return the state of trainer, whose engine is engine, without a copy: its arrays are views of what trains."""
     adam, moments = engine.adam, (engine.adam.m, engine.adam.v)
     m, v = (np.asarray(values, dtype=np.float64) for values in moments)

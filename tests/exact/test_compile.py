@@ -5,7 +5,7 @@ import types
 
 import numpy
 import pytest
-from compiled_functions import both, grads, leaves, replayed, warm
+from compiled_functions import both, check_gradients, leaves, replayed, warm
 from conftest import hexes
 
 import microgpt
@@ -258,10 +258,7 @@ def test_functions_methods_callables_and_defaults_are_traced():
     compiled, plain = microgpt.compile(make(w)), make(v)
     warm(compiled, 0, 0.5)
     for i in (0, 1):
-        a, b = compiled(i, 0.3), plain(i, 0.3)
-        a.backward()
-        b.backward()
-        assert a.data == b.data and grads(w) == grads(v)
+        check_gradients(compiled, plain, w, v, i, 0.3)
 
 
 def test_comprehensions_generators_lambdas_and_nested_functions():
@@ -269,10 +266,7 @@ def test_comprehensions_generators_lambdas_and_nested_functions():
         (lambda y: y * y)(w[t] * w[s]) for t in tokens for s in tokens if True) + [w[t] for t in tokens][0])
     warm(compiled, [0, 1])
     for tokens in ([1, 2], [3, 3], [5, 0]):
-        a, b = compiled(tokens), plain(tokens)
-        a.backward()
-        b.backward()
-        assert a.data == b.data and grads(w) == grads(v)
+        check_gradients(compiled, plain, w, v, tokens)
 
 
 def test_the_packages_own_functions_in_traced_code():
@@ -305,20 +299,14 @@ def test_linear_and_rmsnorm_of_leaves_in_traced_code():
     compiled = microgpt.compile(lambda x: sum(rmsnorm(linear(w[:3], [w[3:], w[:3]]))) * x)
     plain = lambda x: sum(reference.rmsnorm(reference.linear(v[:3], [v[3:], v[:3]]))) * x  # noqa: E731
     warm(compiled, 1.0)
-    a, b = compiled(0.5), plain(0.5)
-    a.backward()
-    b.backward()
-    assert a.data == b.data and grads(w) == grads(v)
+    check_gradients(compiled, plain, w, v, 0.5)
 
 
 def test_leaves_methods_and_unary_operators_of_leaves():
     w, compiled, v, plain = both(lambda w: lambda x: -w[0] + w[1].exp() * (w[2] * w[2] + 1).log() - w[3].relu() / w[4]
                                  + 2 / w[4] + w[5] ** 2 + w[0].data * w[1] + (1 - w[1]))
     warm(compiled, 1.0)
-    a, b = compiled(0.5), plain(0.5)
-    a.backward()
-    b.backward()
-    assert a.data == b.data and grads(w) == grads(v)
+    check_gradients(compiled, plain, w, v, 0.5)
 
 
 def test_at_most_64_shapes_are_kept():

@@ -7,7 +7,8 @@ from conftest import hexes
 from small_runs import DOCS
 
 from microgpt import GPT, Adam, Tokenizer, Trainer
-from microgpt.core.fused import CrewStopped, FusedEngine
+from microgpt.core.crew import CrewStopped, crew_bytes, join_crew, leave_crew, read_crew, stop_crew
+from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
 
 STEPS = 4
@@ -34,17 +35,17 @@ class Process:
             self.engine.train(change(docs), self.adam, self.losses, self.tokenizer.ids, batch_size)
         except BaseException as error:
             self.error = error
-            self.engine.stop_crew()
-        self.engine.read_crew(self.adam)
+            stop_crew(self.engine)
+        read_crew(self.engine, self.adam)
 
     def seen(self):
         return [hexes(x) for x in (self.losses, self.model.data, self.adam.m, self.adam.v, self.model.grad)]
 
 
 def join(processes, batch_size, check=None):
-    memory = bytearray(processes[0].engine.crew_bytes(batch_size))
+    memory = bytearray(crew_bytes(processes[0].model, batch_size))
     for rank, one in enumerate(processes):
-        one.engine.join_crew(memory, rank, len(processes), batch_size, one.adam, check)
+        join_crew(one.engine, memory, rank, len(processes), batch_size, one.adam, check)
 
 
 def together(processes, batch_size, changes=(), **options):
@@ -57,7 +58,7 @@ def together(processes, batch_size, changes=(), **options):
     for thread in threads:
         thread.join()
     for one in processes:
-        one.engine.leave_crew()
+        leave_crew(one.engine)
 
 
 def whole(shape, batch_size, docs=DOCS, **settings):
@@ -131,10 +132,10 @@ def test_what_check_raises_ends_the_step():
         if len(asked) == 3:
             raise TimeoutError("enough")
 
-    one.engine.join_crew(bytearray(one.engine.crew_bytes(2)), 0, 2, 2, one.adam, check)
+    join_crew(one.engine, bytearray(crew_bytes(one.model, 2)), 0, 2, 2, one.adam, check)
     before = one.seen()
     one.train(2)
-    one.engine.leave_crew()
+    leave_crew(one.engine)
     assert isinstance(one.error, TimeoutError) and one.seen() == before
     one.error = None
     one.train(2)
@@ -153,21 +154,21 @@ def test_adam_fails_for_all():
 
 def test_arguments_that_no_crew_has():
     one = Process(small_runs.SHAPES[0])
-    size = one.engine.crew_bytes(2)
+    size = crew_bytes(one.model, 2)
     with pytest.raises(ValueError, match="bytes of memory are too few"):
-        one.engine.join_crew(bytearray(size - 1), 0, 1, 2, one.adam)
+        join_crew(one.engine, bytearray(size - 1), 0, 1, 2, one.adam)
     with pytest.raises((BufferError, TypeError)):
-        one.engine.join_crew(bytes(size), 0, 1, 2, one.adam)
+        join_crew(one.engine, bytes(size), 0, 1, 2, one.adam)
     with pytest.raises(ValueError, match="belongs to another model"):
-        one.engine.join_crew(bytearray(size), 0, 1, 2, Process(small_runs.SHAPES[0]).adam)
+        join_crew(one.engine, bytearray(size), 0, 1, 2, Process(small_runs.SHAPES[0]).adam)
     memory = bytearray(size)
-    one.engine.join_crew(memory, 0, 1, 2, one.adam)
+    join_crew(one.engine, memory, 0, 1, 2, one.adam)
     with pytest.raises(ValueError, match="this engine's crew takes steps on 2 documents, not 3"):
         one.engine.train(one.docs, one.adam, [], one.tokenizer.ids, 3)
     with pytest.raises(BufferError):
         memory.append(0)
-    one.engine.leave_crew()
+    leave_crew(one.engine)
     memory.append(0)
-    one.engine.leave_crew()
-    one.engine.stop_crew()
-    one.engine.read_crew(one.adam)
+    leave_crew(one.engine)
+    stop_crew(one.engine)
+    read_crew(one.engine, one.adam)

@@ -10,6 +10,7 @@ import pytest
 
 from microgpt import GPT, Adam, document_loss, gpt, reference
 from microgpt.core.adam import Moments
+from microgpt.core.crew import crew_bytes, join_crew, leave_crew, read_crew, stop_crew
 from microgpt.core.documents import TextLines
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
@@ -35,6 +36,7 @@ USES = {
         lambda m: gpt(0, 0, [[]], [[]], m),
         lambda m: Adam(m),
         lambda m: FusedEngine(m),
+        lambda m: crew_bytes(m, 1),
     ],
     Adam: [
         lambda a: a.step(),
@@ -52,6 +54,10 @@ USES = {
         lambda e: e.sample(MT19937(1)),
         lambda e: e._sparse_layers(),
         lambda e: BatchPart(e, 2),
+        lambda e: join_crew(e, bytearray(99999), 0, 1, 1, Adam(model())),
+        lambda e: read_crew(e, Adam(model())),
+        stop_crew,
+        leave_crew,
     ],
     BatchPart: [lambda p: p.capacity, lambda p: p.losses(["a"], {"a": 0}, 1), lambda p: p.add_gradients(0, 1)],
     MT19937: [

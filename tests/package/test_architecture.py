@@ -110,6 +110,17 @@ def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     assert found.failed == 0 and (found.attempted or name in ("callbacks", "evaluation", "storage.runlog"))
 
 
+def test_examples_of_methods_that_trainer_inherits_run(tmp_path, monkeypatch):
+    """doctest itself passes them over: they name microgpt.trainer as their module, and are in another."""
+    monkeypatch.chdir(tmp_path)
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for name, method in inspect.getmembers(Trainer, inspect.isfunction):
+        for test in finder.find(method, name, globs={}) if name not in vars(Trainer) else ():
+            runner.run(test)
+    failed, attempted = runner.summarize()
+    assert failed == 0 and attempted
+
+
 def test_every_public_name_can_be_imported_and_is_in_the_stub():
     stub = (PACKAGE / "__init__.pyi").read_text(encoding="utf-8")
     names = re.findall(r"^from \S+ import (\w+) as \1$", stub, re.M)

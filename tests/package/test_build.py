@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "backward", "rewiring", "value", "audit", "layers",
-           "functions", "gpt", "model", "adam", "optim", "elementwise", "transfer", "fused", "part",
+           "functions", "gpt", "model", "adam", "optim", "elementwise", "transfer", "fused", "part", "crew",
            "recorder", "symbols", "traced", "tracing", "guards", "outside", "strays", "operators", "reading", "twins", "stand_ins",
            "hooks", "calls",
            "replay", "dispatch", "probes"]  # fmt: skip

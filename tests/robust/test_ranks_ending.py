@@ -113,6 +113,33 @@ def test_a_rank_that_fails_where_the_others_wait_for_it_ends_the_job():
     assert "left the others, so all end: MemoryError: in the middle of a step" in done.stderr
 
 
+LAST_WORDS = """
+from types import SimpleNamespace
+import sys
+from microgpt.distributed import ranks
+
+def sleep(seconds):
+    print("waits", seconds > 0)
+    raise KeyboardInterrupt
+
+ranks.time = SimpleNamespace(sleep=sleep)
+sys.stderr = SimpleNamespace(write=print, flush=lambda: print("flushes"))
+comm = SimpleNamespace(Abort=lambda status: print("ends with", status))
+try:
+    ranks.Ranks._abort(SimpleNamespace(rank=1, comm=comm), MemoryError("none is left"))
+except KeyboardInterrupt:
+    print("interrupted")
+sys.stderr = sys.__stderr__
+"""
+
+
+def test_a_rank_that_ends_the_job_waits_after_its_last_words():
+    """The launcher needs time to read them. A second interrupt shortens the wait, and the job ends all the same."""
+    said, _, *others = run_ranks(1, "-c", LAST_WORDS).stdout.splitlines()
+    assert said.endswith("left the others, so all end: MemoryError: none is left")
+    assert others == ["flushes", "waits True", "ends with 1", "interrupted"]
+
+
 STOPS = """
 import os, signal, sys, threading
 from mpi4py import MPI
@@ -299,6 +326,15 @@ def test_ranks_without_the_flag_are_told_of_it_once():
     assert done.returncode == 0 and done.stderr.count("hint: mpiexec has started 2 processes") == 1, done.stderr
     done = run_ranks(2, *TRAIN, "--steps", "1", "--samples", "0")
     assert done.returncode == 0 and "mpiexec has" not in done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["PMI", "OMPI_COMM_WORLD"])
+@pytest.mark.parametrize("size, rank, hints", [("3", "0", 1), ("3", "2", 0), ("1", "0", 0), ("many", "0", 0), ("3", "", 0)])
+def test_the_first_of_several_ranks_hints_at_the_flag(monkeypatch, in_process, launcher, size, rank, hints):
+    monkeypatch.setenv(f"{launcher}_SIZE", size)
+    monkeypatch.setenv(f"{launcher}_RANK", rank)
+    done = in_process("train", "--steps", "1", "--samples", "0")
+    assert done.returncode == 0 and done.stderr.count("hint: mpiexec") == hints
 
 
 def test_without_mpi4py_the_flag_says_what_to_install(command):

@@ -38,3 +38,11 @@ def both(make, n=6, **options):
 
 def grads(values):
     return hexes(v.grad for v in values)
+
+
+def check_gradients(compiled, plain, w, v, *arguments):
+    """Compare a call of compiled, over the leaves w, and its backward pass with those of plain, over v."""
+    a, b = compiled(*arguments), plain(*arguments)
+    a.backward()
+    b.backward()
+    assert a.data == b.data and grads(w) == grads(v)
