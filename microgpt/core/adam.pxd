@@ -1,10 +1,6 @@
 from microgpt.core._csrc cimport mg_adam_coefs, mg_adam_config
 from microgpt.core.model cimport GPT
-
-
-cdef extern from "base/vmem.h" nogil:
-    ctypedef struct mg_vmem:
-        char *start
+from microgpt.core.vmem cimport mg_vmem
 
 
 cdef class Moments:

@@ -20,22 +20,20 @@ from microgpt.core._csrc cimport (
 )
 from microgpt.core.model cimport GPT, lend_doubles
 from microgpt.core.simd cimport kernels
-
-
-cdef extern from "base/vmem.h" nogil:
-    int mg_vmem_reserve(mg_vmem *range, size_t size)
-    int mg_vmem_commit(mg_vmem *range, size_t size)
-    void mg_vmem_release(mg_vmem *range)
+from microgpt.core.vmem cimport mg_vmem_commit, mg_vmem_release, mg_vmem_reserve
 
 
 cdef class Moments:
     """n doubles that begin as 0.0, and the buffer of the NumPy views on them. Number `aligned` is at a multiple of 64."""
 
     def __cinit__(self, Py_ssize_t n, Py_ssize_t aligned=0):
+        cdef size_t size
         if n < 0:
             raise ValueError("there cannot be fewer than 0 numbers")
         self.n, self.stride = n, sizeof(double)
-        cdef size_t size = (<size_t>n + 8) * sizeof(double)
+        size = (<size_t>n + 8) * sizeof(double)
+        if size // sizeof(double) != <size_t>n + 8:  # more bytes than there are addresses
+            raise MemoryError()
         if mg_vmem_reserve(&self.memory, size) != MG_OK or mg_vmem_commit(&self.memory, size) != MG_OK:
             raise MemoryError()
         self.data = <double *>self.memory.start + (-aligned & 7)
