@@ -24,8 +24,8 @@ def start(tmp_path, monkeypatch):
     started = []
 
     def run(kind, grid="steps=1,100000000,100000001"):
-        process = subprocess.Popen([sys.executable, *COMMAND, kind, "--grid", grid], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   start_new_session=True, env=environment())  # fmt: skip
+        process = subprocess.Popen([sys.executable, *COMMAND, kind, "--grid", grid], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment())  # fmt: skip
         started.append(process)
         while not os.path.exists("runs.jsonl") or not read_results("runs.jsonl"):
             assert process.poll() is None
