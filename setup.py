@@ -128,7 +128,7 @@ MODULES = {
     "functions": [],
     "gpt": [],
     "model": [],
-    "adam": ["csrc/fused/adam.c", "csrc/fused/clip.c"],
+    "adam": ["csrc/base/vmem.c", "csrc/fused/adam.c", "csrc/fused/clip.c"],
     "optim": ["csrc/fused/adam.c"],
     "elementwise": [],
     "transfer": [],
@@ -270,7 +270,7 @@ class BuildExtensions(build_ext):
         # translations are kept, by the content of what they are made of, where this variable of Cython's says (not those of variants).
         translated = {its.name.rpartition(".")[2]: its for its in cythonize(
             [extension(name) for name in MODULES], compiler_directives=directives, force=bool(VARIANTS),
-            cache="CYTHON_CACHE_DIR" in os.environ)}  # fmt: skip
+            cache="CYTHON_CACHE_DIR" in os.environ, nthreads=os.cpu_count() or 1)}  # fmt: skip
         for each in self.extensions:
             name, c_files = each.name.rpartition(".")[2], []
             for its in (translated[other] for other in (name, *TOGETHER.get(name, ()))):

@@ -26,6 +26,7 @@ __all__ = ["Config", "SCHEDULES", "VAL_EVERY", "c_size", "check_clip", "check_cu
 LARGEST_DOUBLE = 1.7976931348623157e308
 SCHEDULES = ("linear", "constant", "cosine")
 VAL_EVERY = 100  # steps between two measurements of the validation loss
+MOST_THREADS = 4096  # each has memory of its own before it has work
 DECIMAL_BITS = 2000  # Python's lowest limit on decimal digits is 640, which is 2126 bits
 
 
@@ -188,7 +189,8 @@ class Config:
         return Config, tuple(self.as_dict().values())
 
     def __repr__(self) -> str:
-        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
+        words = (seed_text(value) if name == "seed" else repr(value) for name, value in self.as_dict().items())
+        return f"Config({', '.join(map('='.join, zip(self.__slots__, words)))})"
 
 
 def shapes(vocab_size: int, sizes: "Sizes") -> "dict[str, tuple[int, int]]":
@@ -221,6 +223,8 @@ def thread_count(threads: "Any") -> int:
     Raises ValueError or TypeError for what is no number of threads.
     """
     found = whole_number("threads", threads, 0)
+    if found > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}")
     if found:
         return found
     import os

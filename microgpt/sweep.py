@@ -127,6 +127,7 @@ def _sweep(given: "dict[str, Any]") -> int:
     from contextlib import contextmanager
 
     from .data import split_docs
+    from .parallel.results import run_key, whole_settings
     from .parallel.sweeps import available_cores, configurations, run_sweep
 
     grid = parse_grid(given["grid"])
@@ -145,12 +146,14 @@ def _sweep(given: "dict[str, Any]") -> int:
             docs, val_docs = split_docs(docs, given["val_fraction"])
         except ValueError as error:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
-    total, workers = len(configurations(grid)), given["workers"] or available_cores()
+    places = {run_key(whole_settings(settings), given["engine"]): i for i, settings in enumerate(configurations(grid))}
+    total, workers = len(places), given["workers"] or available_cores()
     with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
         cli.say(f"{total} run{'s' * (total != 1)} on {source}, {given['engine']} engine, executor {given['executor']}")
         results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))
+    found.sort(key=lambda result: places[run_key(result.settings, result.engine)])  # not in the order in which they ended
     return _report(found, given)
 
 
@@ -169,13 +172,23 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
         yield None
     elif kind == "processes":
         from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import Pipe
 
-        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
-            yield pool
+        from .parallel.sweeps import begin_worker
+
+        ending, end = Pipe(duplex=False)  # an Event would wait for workers that were killed
+        with ProcessPoolExecutor(workers, initializer=begin_worker, initargs=(ending,)) as pool:
+            try:
+                yield pool
+            finally:
+                end.send(None)
     elif kind == "dask":
         distributed = _need_dask()
         with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
+                from .parallel.sweeps import ignore_interrupts
+
+                client.run(ignore_interrupts)
                 yield executor
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:
@@ -204,29 +217,6 @@ def _need_dask() -> "Any":
     except ImportError:
         raise cli.UsageError("--executor dask needs dask.distributed: pip install 'microgpt-exact[dask]'") from None
     return distributed
-
-
-def _end_with_parent() -> None:
-    """Let a worker end with the sweep, however that ends.
-
-    By Ctrl-C, which every process of the terminal receives, silently: the parent says what there is to say. After a parent that
-    was killed, which stops no worker: the pipe of their tasks stays open, as each worker holds it.
-    """
-    import signal
-    from threading import Thread
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    Thread(target=_end_after_parent, daemon=True).start()
-
-
-def _end_after_parent() -> None:
-    import os
-    from multiprocessing import parent_process
-
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _check_files(given: "dict[str, Any]") -> None:

@@ -72,6 +72,23 @@ def isa(request):
     simd._use(before)
 
 
+@pytest.fixture(
+    scope="module",
+    params=[(isa, half) for isa in simd_info()["supported"] for half in ((0, 1) if isa == "avx512" else (0,))],
+    ids=lambda way: way[0] + " half units" * way[1],
+)
+def kernels(request):
+    """The kernels of an instruction set of this processor, AVX-512 with both kinds of tiles."""
+    from kernels import Kernels, half_units
+
+    isa, half = request.param
+    chosen = half_units(isa, -1)
+    half_units(isa, half)
+    assert half_units(isa, -1) == half
+    yield Kernels(isa)
+    half_units(isa, chosen)
+
+
 @pytest.fixture
 def no_warnings():
     """A warning is an error: a compiled program that is not its function warns, and is not replayed."""

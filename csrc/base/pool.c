@@ -8,9 +8,11 @@
 #include "base/spin.h"
 #include "base/thread.h"
 
-/* A thread's share of a job's items, on cache lines of its own: others take from it when they have done theirs. */
+/* A thread's share of a job's items, on cache lines of its own. It takes them from the first on, and others, when they have done
+ * theirs, from the last on: so from job to job most items stay with the thread in whose cache their memory is. */
 typedef struct {
-    int64_t next, end;
+    int64_t first, count, step; /* first, first + step, ... */
+    int64_t taken, from_front, from_back; /* atomic: how many were promised to threads; and of these, to which end */
     mg_poll poll; /* of workers: asks whether the job was stopped */
     char padding[128];
 } share;
@@ -66,15 +68,21 @@ static void wake_waiting(mg_pool *p)
     mg_mutex_unlock(&p->mutex);
 }
 
+/* The next item of a share, for its own thread or another; -1: none is left. */
+static int64_t take(share *s, int own)
+{
+    if (LOAD(s->taken) >= s->count || ADD(s->taken, 1) >= s->count) return -1;
+    return s->first + s->step * (own ? ADD(s->from_front, 1) : s->count - 1 - ADD(s->from_back, 1));
+}
+
 /* Items of the open job, those of this worker's share first, until none is left. */
 static void do_items(mg_pool *p, int worker, mg_poll *poll)
 {
     for (int i = 0; i < 2 * p->threads; i++) {
         share *s = &p->shares[(worker + i) % p->threads + i / p->threads * p->threads];
         while (!LOAD(p->stopped)) {
-            if (LOAD(s->next) >= s->end) break;
-            const int64_t item = ADD(s->next, 1);
-            if (item >= s->end) break;
+            const int64_t item = take(s, i % p->threads == 0);
+            if (item < 0) break;
             const mg_status status = p->work(p->context, worker, item, poll);
             if (status) stop(p, status);
         }
@@ -216,14 +224,33 @@ void mg_pool_set_done(mg_pool *p, int *done)
 
 mg_status mg_pool_run(mg_pool *p, mg_pool_work work, void *context, int64_t count, mg_poll *poll)
 {
-    return mg_pool_run_two(p, work, context, count, 0, poll);
+    const mg_pool_items all = {.count = count}, none = {0};
+    return mg_pool_run_two(p, work, context, &all, &none, poll);
 }
 
-mg_status mg_pool_run_two(mg_pool *p, mg_pool_work work, void *context, int64_t first, int64_t second, mg_poll *poll)
+/* The items of thread i, of which the first is numbered `from`. */
+static share share_of(const mg_pool_items *items, int64_t from, int i, int threads, mg_pool *p)
+{
+    share s = {.first = from, .step = 1, .poll = {job_was_stopped, p, 0, 0.0}};
+    if (items->dealt) {
+        s.first += i;
+        s.step = threads;
+        s.count = (items->count + threads - 1 - i) / threads;
+        return s;
+    }
+    const int64_t first = items->starts ? items->starts[i] : items->count * i / threads;
+    s.first += first;
+    s.count = (items->starts ? items->starts[i + 1] : items->count * (i + 1) / threads) - first;
+    return s;
+}
+
+mg_status mg_pool_run_two(mg_pool *p, mg_pool_work work, void *context, const mg_pool_items *first,
+                          const mg_pool_items *second, mg_poll *poll)
 {
     mg_status status = MG_OK;
-    if (!p || p->threads == 1 || first + second <= 1) {
-        for (int64_t item = 0; item < first + second && !status; item++) status = work(context, 0, item, poll);
+    const int64_t count = first->count + second->count;
+    if (!p || p->threads == 1 || count <= 1) {
+        for (int64_t item = 0; item < count && !status; item++) status = work(context, 0, item, poll);
         return status;
     }
     status = ensure_threads(p);
@@ -233,12 +260,8 @@ mg_status mg_pool_run_two(mg_pool *p, mg_pool_work work, void *context, int64_t 
     p->interruptible = poll != NULL;
     fegetenv(&p->environment);
     for (int i = 0; i < p->threads; i++) {
-        share *s = &p->shares[i], *t = s + p->threads;
-        s->poll = (mg_poll){job_was_stopped, p, 0, 0.0};
-        s->end = first * (i + 1) / p->threads;
-        STORE(s->next, first * i / p->threads);
-        t->end = first + second * (i + 1) / p->threads;
-        STORE(t->next, first + second * i / p->threads);
+        p->shares[i] = share_of(first, 0, i, p->threads, p);
+        p->shares[i + p->threads] = share_of(second, first->count, i, p->threads, p);
     }
     STORE(p->stopped, MG_OK);
     STORE(p->open, 1);

@@ -19,15 +19,24 @@ void mg_pool_free(mg_pool *pool);
 
 int mg_pool_threads(const mg_pool *pool); /* 1 for NULL */
 
-/* Do items 0 to count - 1, in any order and on any threads; each thread begins with a share of its own, which for the same
- * count is the same in every job. One job at a time; work does not run a job of the same pool. pool NULL: all items here,
+/* Do items 0 to count - 1, in any order and on any threads. Each thread begins with a share of its own, which for the same count
+ * is the same in every job, at its first item; when it has done them, it helps the others, at their last. One job at a time; work does not run a job of the same pool. pool NULL: all items here,
  * in order. MG_OK, the status of an item that failed, MG_INTERRUPTED, or MG_NO_THREAD. When it returns no item is
  * being worked on. */
 mg_status mg_pool_run(mg_pool *pool, mg_pool_work work, void *context, int64_t count, mg_poll *poll);
 
-/* The same for `first` items and then `second` more, numbered on. A thread that finds none left of the first begins with the
- * others, while some of the first are still being worked on: mg_pool_wait. */
-mg_status mg_pool_run_two(mg_pool *pool, mg_pool_work work, void *context, int64_t first, int64_t second, mg_poll *poll);
+/* Items of one kind. starts: [threads + 1], those with which the threads' shares begin, and count; NULL: shares are equal, and,
+ * if `dealt`, each thread's items are as many apart as there are threads. */
+typedef struct {
+    int64_t count;
+    const int64_t *starts;
+    int dealt;
+} mg_pool_items;
+
+/* The same for the items of `first` and then those of `second`, numbered on. A thread that finds none left of the first begins
+ * with the others, while some of the first are still being worked on: mg_pool_wait. */
+mg_status mg_pool_run_two(mg_pool *pool, mg_pool_work work, void *context, const mg_pool_items *first,
+                          const mg_pool_items *second, mg_poll *poll);
 
 /* What an item of the second kind may wait for, and one of the first has done. done: 0 at first. Waiting ends with MG_OK, or with
  * the status of a job that was stopped. */

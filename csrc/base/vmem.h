@@ -1,7 +1,8 @@
 /* Virtual memory that grows in place: reserve a range of addresses once, commit memory to it as needed.
  *
  * The tape keeps its arrays in such ranges: growing copies nothing, so a NumPy view of the parameters stays valid, and
- * a pointer to a node stays valid while other nodes are made. */
+ * a pointer to a node stays valid while other nodes are made. What is committed at once and is large gets huge pages, if the system
+ * has them. */
 #ifndef MG_BASE_VMEM_H
 #define MG_BASE_VMEM_H
 

@@ -5,54 +5,9 @@
 
 #include "fused/backward.h"
 
-/* Parameters of a slice, about. Few, and what gradients are made of is read once for each slice; many, and threads wait for each
- * other. */
-enum { LEAST_SLICE = 8192, MOST_SLICE = 32768, SLICES_OF_A_THREAD = 8 };
-
-/* Rows of a matrix in a slice: a multiple of 8, which kernels take together. */
-static int64_t rows_of_slice(const mg_engine *e, const mg_matrix *m)
-{
-    const int64_t sharers = e->processes ? e->processes : mg_pool_threads(e->pool);
-    int64_t size = e->at.num_params / (SLICES_OF_A_THREAD * sharers);
-    size = size < LEAST_SLICE ? LEAST_SLICE : size > MOST_SLICE ? MOST_SLICE : size;
-    return size / m->nin / 8 * 8 + 8;
-}
-
-/* The matrices in the order of their parameters: lm_head, then those of each layer. */
-static mg_matrix matrix_at(const mg_engine *e, int64_t i)
-{
-    return mg_matrix_of(e, i ? (i - 1) / MG_LAYER_PRODUCTS : 0, i ? 1 + (i - 1) % MG_LAYER_PRODUCTS : MG_LM_HEAD);
-}
-
-static mg_status make_slices(mg_engine *e)
-{
-    if (e->slices) return MG_OK;
-    const int64_t matrices = 1 + MG_LAYER_PRODUCTS * e->config.n_layer;
-    int64_t count = 1;
-    for (int64_t i = 0; i < matrices; i++) {
-        const mg_matrix m = matrix_at(e, i);
-        const int64_t rows = rows_of_slice(e, &m);
-        count += (m.nout + rows - 1) / rows;
-    }
-    mg_slice *s = malloc((size_t)count * sizeof *s);
-    if (!s) return MG_NO_MEMORY;
-    e->slices = s;
-    e->num_slices = count;
-    *s++ = (mg_slice){.matrix.which = -1, .count = e->at.lm_head};
-    for (int64_t i = 0; i < matrices; i++) {
-        const mg_matrix m = matrix_at(e, i);
-        const int64_t rows = rows_of_slice(e, &m);
-        for (int64_t o = 0; o < m.nout; o += rows) {
-            const int64_t some = m.nout - o < rows ? m.nout - o : rows;
-            *s++ = (mg_slice){m, o, o + some, m.at + o * m.nin, some * m.nin};
-        }
-    }
-    return MG_OK;
-}
-
 mg_status mg_batch_prepare(mg_engine *e)
 {
-    mg_status status = make_slices(e);
+    mg_status status = mg_make_slices(e);
     for (int i = 0; e->pool && i < mg_pool_threads(e->pool) && !status; i++)
         status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, 1);
     return status;
@@ -178,7 +133,8 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
     for (int64_t i = 0; i < count; i++) e->members[i].complete = 0;
     /* A document for each thread, as often as there are that many. What is left of them is shared, each by all threads. */
     const int64_t panels = panels_of(e, mg_batch_longest(starts + first, count));
-    const int64_t alone = panels > 1 ? count / threads * threads : count, num_slices = slices ? slices->count : 0;
+    const int64_t alone = panels > 1 ? count / threads * threads : count;
+    const mg_pool_items those = {.count = alone, .dealt = 1}, none = {0};
     documents a = {e, params, tokens, starts, first, alone, seed, grad_has_minus_zero, slices, losses, pool};
     for (int i = 1; i < threads && alone < count && !status; i++)
         status = mg_thread_scratch_reserve(&e->thread_scratch[i], &e->config, e->kernels->lanes, panels);
@@ -188,19 +144,49 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
         status = do_document(&a, 0, i, poll);
         e->members[i].team = NULL;
     }
-    if (!status) status = mg_pool_run_two(pool, do_item, &a, alone, num_slices, poll);
+    if (!status) status = mg_pool_run_two(pool, do_item, &a, &those, slices ? &slices->items : &none, poll);
     mg_forget_magnitudes(e);
     return status;
 }
 
+/* Whether all of the first `count` members have had their backward pass. */
+static int are_complete(const mg_engine *e, int64_t count)
+{
+    for (int64_t d = 0; d < count; d++)
+        if (!__atomic_load_n(&e->members[d].complete, __ATOMIC_RELAXED)) return 0;
+    return 1;
+}
+
+/* Bring n parameters into this processor's cache, and out of the others'. What all have read it can write only then, and Adam would
+ * wait for each cache line. */
+static void fetch_to_write(const double *params, int64_t n)
+{
+    enum { LINE = 8 };
+    for (int64_t i = 0; i < n; i += LINE)
+#if defined(__x86_64__)
+        __asm__ volatile("prefetchw %0" : : "m"(params[i])); /* __builtin_prefetch is that only with -mprfchw */
+#else
+        __builtin_prefetch(params + i, 1, 2);
+#endif
+}
+
 mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, double *grad, int32_t *index_scratch,
-                         mg_poll *poll)
+                         const double *params, mg_poll *poll)
 {
     mg_status status = MG_OK;
+    int64_t fetched = 0;
+    int complete = 0; /* whether no document reads parameters any more */
+    /* SSE2 alone is also what the first processors of this kind have, and they do not know the instruction. */
+    const int fetches = params && e->kernels->lanes > 2;
     for (int64_t d = members - 1; d >= 0 && !status; d--) {
         const mg_engine *member = &e->members[d];
         status = mg_pool_wait(e->pool, &member->complete, poll);
         if (status) break;
+        if (fetches && (complete = complete || are_complete(e, d))) {
+            const int64_t some = (slice->count - fetched) / (d + 1);
+            fetch_to_write(params + slice->at + fetched, some);
+            fetched += some;
+        }
         if (slice->matrix.which < 0) {
             mg_embedding_gradient(member, grad);
         } else {

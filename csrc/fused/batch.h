@@ -3,17 +3,9 @@
 #ifndef MG_FUSED_BATCH_H
 #define MG_FUSED_BATCH_H
 
-#include "fused/weights.h"
+#include "fused/slices.h"
 
-/* Parameters whose gradients are computed together: some rows of a matrix, or, for the first slice, all embeddings. */
-typedef struct mg_slice {
-    mg_matrix matrix;   /* its `which` is negative for the embeddings */
-    int64_t first, end; /* rows */
-    int64_t at, count;  /* its parameters */
-} mg_slice;
-
-/* e->slices and e->num_slices, all parameters in their order, and scratch for mg_batch_slice on each thread of e->pool. MG_OK
- * or MG_NO_MEMORY. */
+/* e->slices, all parameters, and scratch for mg_batch_slice on each thread of e->pool. MG_OK or MG_NO_MEMORY. */
 mg_status mg_batch_prepare(mg_engine *e);
 
 /* e->workers for all threads of e->pool but the first. MG_OK or MG_NO_MEMORY. */
@@ -32,7 +24,7 @@ mg_status mg_batch_document(mg_engine *e, const mg_backward_args *in, const int3
 typedef struct {
     mg_pool_work work;
     void *context;
-    int64_t count;
+    mg_pool_items items;
 } mg_batch_slices;
 
 /* The first part for documents `first` to `end` - 1, which are e->members afterwards: losses, and what gradients are made
@@ -44,9 +36,10 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
                              const mg_batch_slices *slices, mg_poll *poll, double *losses);
 
 /* The second for one slice: the gradients of the members, the last first, added to grad; it waits for each of them.
- * index_scratch: the calling thread's. */
+ * index_scratch: the calling thread's. params: the parameters, if it is this thread that will soon change those of the slice; or
+ * NULL. */
 mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, double *grad, int32_t *index_scratch,
-                         mg_poll *poll);
+                         const double *params, mg_poll *poll);
 
 /* Positions of the longest of these documents. */
 int64_t mg_batch_longest(const int64_t *starts, int64_t documents);

@@ -65,8 +65,16 @@ void mg_engine_free(mg_engine *e)
     for (int64_t i = 0; i < e->passing_count; i++) free(e->passing[i].block);
     free(e->passing);
     mg_engine_set_threads(e, 1, 0.0);
-    free(e->slices);
+    mg_forget_slices(e);
     free(e);
+}
+
+void mg_forget_slices(mg_engine *e)
+{
+    free(e->slices);
+    free(e->slice_starts);
+    e->slices = NULL;
+    e->slice_starts = NULL;
 }
 
 mg_status mg_engine_set_threads(mg_engine *e, int threads, double least_work)
@@ -83,8 +91,7 @@ mg_status mg_engine_set_threads(mg_engine *e, int threads, double least_work)
     for (int i = 0; e->pool && i < mg_pool_threads(e->pool); i++) free(e->thread_scratch[i].block);
     free(e->thread_scratch);
     mg_pool_free(e->pool);
-    free(e->slices); /* which depend on the number of threads */
-    e->slices = NULL;
+    mg_forget_slices(e); /* which depend on the number of threads */
     e->pool = pool;
     e->thread_scratch = scratch;
     return MG_OK;

@@ -35,9 +35,13 @@ struct mg_engine {
     mg_passing *passing; /* of each thread that works on members; NULL until needed */
     int64_t passing_count;
     int complete; /* Atomic. Of a member: whether its document has had its backward pass */
-    struct mg_slice *slices; /* all parameters, in pieces for threads (batch.h); NULL until needed */
-    int64_t num_slices;
-    int64_t processes; /* that share each batch: slices depend on them, not on threads (part.c); 0: this one alone */
+    /* All parameters, in pieces for threads (batch.h); NULL until needed. And with which of them each thread's share begins,
+     * [threads + 1]; or NULL. */
+    struct mg_slice *slices;
+    int64_t num_slices, *slice_starts;
+    /* That share each batch: slices depend on them, not on threads, and are in the order of parameters (part.c). 0: this one
+     * alone. */
+    int64_t processes;
     /* Rows of a gradient on their way to Adam, [mg_dw_chunk_size]. All +0.0 between uses: Adam leaves it so. NULL until
      * needed. */
     double *dw_chunk;
@@ -50,6 +54,9 @@ struct mg_engine {
 /* e->fc2_magnitude, for documents that are about to meet the same parameters; and nan, before these change. */
 void mg_take_magnitudes(mg_engine *e, const double *params);
 void mg_forget_magnitudes(const mg_engine *e);
+
+/* They are made again when needed. */
+void mg_forget_slices(mg_engine *e);
 
 /* Multiplications in one call of a kernel, at most, if the shape allows: a few milliseconds without vectors. */
 enum { MG_PIECE = 1 << 24 };

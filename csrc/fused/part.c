@@ -11,8 +11,7 @@ int64_t mg_part_capacity(const mg_engine *e, int64_t positions) { return mg_batc
 mg_status mg_part_slices(mg_engine *e, int64_t processes, int64_t *count)
 {
     if (e->processes != processes) {
-        free(e->slices);
-        e->slices = NULL;
+        mg_forget_slices(e);
         e->processes = processes;
     }
     const mg_status status = mg_batch_prepare(e);
@@ -59,7 +58,7 @@ static mg_status do_piece(void *context, int worker, int64_t item, mg_poll *poll
         if (slice.first >= slice.end) return MG_OK;
     }
     const mg_scratch *scratch = p->pool ? &e->thread_scratch[worker].scratch : &e->members->ws.scratch;
-    return mg_batch_slice(e, &slice, p->documents, p->grad, scratch->index_scratch, poll);
+    return mg_batch_slice(e, &slice, p->documents, p->grad, scratch->index_scratch, NULL, poll);
 }
 
 mg_status mg_part_gradients(mg_engine *e, int64_t documents, int64_t first, int64_t end, double *grad)

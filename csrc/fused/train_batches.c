@@ -56,8 +56,8 @@ static mg_status do_slice(void *context, int worker, int64_t item, mg_poll *poll
     batch *b = context;
     mg_engine *e = b->e;
     const mg_slice *slice = &e->slices[item];
-    const mg_status status =
-        mg_batch_slice(e, slice, b->members, b->grad, e->thread_scratch[worker].scratch.index_scratch, poll);
+    const mg_status status = mg_batch_slice(e, slice, b->members, b->grad, e->thread_scratch[worker].scratch.index_scratch,
+                                            b->last ? b->state->params : NULL, poll);
     if (!status && b->last && !b->prepared
         && mg_adam_may_fail(e->kernels, &b->coefs, slice->count, b->grad + slice->at, b->run->negative_v))
         __atomic_store_n(&b->may_fail, 1, __ATOMIC_RELAXED);
@@ -80,7 +80,8 @@ static mg_status step_shared(batch *b)
     if (status) return status;
     const int64_t threads = mg_pool_threads(e->pool), longest = mg_batch_longest(b->starts, b->documents);
     const int64_t group = mg_batch_capacity(e, longest, MG_GROUP_BYTES) * threads;
-    const mg_batch_slices slices = {do_slice, b, e->num_slices};
+    const mg_pool_items all = {e->num_slices, e->slice_starts, 0}, none = {0};
+    const mg_batch_slices slices = {do_slice, b, all};
     b->may_fail = 0;
     for (int64_t end = b->documents; end > 0; end -= b->members) {
         b->members = end < group ? end : group;
@@ -92,7 +93,7 @@ static mg_status step_shared(batch *b)
     if (b->prepared) return b->prepared;
     if (b->may_fail) return mg_adam_or_rollback(e, &b->coefs, b->run->positions_seen, b->state, b->grad, 1);
     mg_clip_gradient(&e->config, b->coefs.clip, b->grad); /* whatever it makes smaller, Adam still cannot fail */
-    return mg_pool_run(e->pool, do_update, b, e->num_slices, NULL);
+    return mg_pool_run_two(e->pool, do_update, b, &all, &none, NULL);
 }
 
 mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t step, int64_t batch_size, double *params,

@@ -30,6 +30,7 @@ int main(void)
             if (kernels->half_units(half) != half) continue; /* there is no choice */
             test_exp_pow(kernels);
             const uint64_t d = test_train(kernels, DIGEST);
+            test_attention(kernels);
             test_document_errors(kernels);
             test_train_errors(kernels);
             test_batches(kernels);

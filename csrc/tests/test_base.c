@@ -45,6 +45,17 @@ static void test_vmem(void)
     check(mg_vmem_commit(&memory, memory.reserved + 1) == MG_NO_MEMORY, "more than is reserved");
     mg_vmem_release(&memory);
     check(!memory.start && !memory.reserved && !memory.committed, "a released range is not empty");
+    /* What is committed at once, and large, may have huge pages. */
+    const size_t huge = 1 << 21, large = 3 << 18;
+    check(mg_vmem_reserve(&memory, 2 * huge) == MG_OK && mg_vmem_commit(&memory, 1) == MG_OK, "no addresses");
+    check(memory.committed < huge, "a small range is large");
+    check(mg_vmem_commit(&memory, large) == MG_OK && memory.committed == huge, "a page is cut off");
+#ifndef _WIN32
+    check((uintptr_t)memory.start % huge == 0, "a range that may have huge pages does not begin with one");
+#endif
+    memory.start[0] = memory.start[huge - 1] = 1;
+    mg_vmem_release(&memory);
+    check(mg_vmem_reserve(&memory, SIZE_MAX) == MG_NO_MEMORY, "all addresses there are");
 }
 
 static int questions;

@@ -184,7 +184,10 @@ static void test_two_kinds(int threads)
     if (!pool) abort();
     for (int round = 0; round < 200; round++) {
         two_kinds j = {.pool = pool, .fails_at = round % 10 ? -1 : round / 2};
-        const mg_status status = mg_pool_run_two(pool, do_either, &j, ITEMS, round % 7, NULL);
+        const int64_t count = round % 7, starts[] = {0, count / 2, count, count, count, count};
+        const mg_pool_items first = {.count = ITEMS, .dealt = round % 3 == 0};
+        const mg_pool_items second = {.count = count, .starts = threads > 1 && round % 2 ? starts : NULL};
+        const mg_status status = mg_pool_run_two(pool, do_either, &j, &first, &second, NULL);
         check(status == (j.fails_at < 0 ? MG_OK : MG_LOG_DOMAIN), "%d threads, two kinds: status %d", threads, status);
         check(!j.too_early, "%d threads: an item that is done is not there", threads);
     }

@@ -42,13 +42,14 @@ static const double special[] = {0.0,
                                  1e300};
 enum { SPECIAL = sizeof special / sizeof special[0] };
 
-/* Numbers of the magnitudes that the engine meets, and all special ones. */
+/* Numbers of the magnitudes that the engine meets; in the first half some that are far from them, and all special ones, so that
+ * whole chunks of the second are in the range of the proofs. */
 static void draw(double *x, int positive)
 {
     mg_mt19937 stream = seeded(7);
     for (int i = 0; i < DRAWS; i++) {
         const double u = mg_mt19937_random(&stream), scale = ldexp(1.0, (int)mg_mt19937_below(&stream, 20) - 10);
-        x[i] = i < SPECIAL ? special[i] : (positive || i % 2 ? u : -u) * (i % 16 ? scale : scale * scale * scale);
+        x[i] = i < SPECIAL ? special[i] : (positive || i % 2 ? u : -u) * (i % 16 || i >= DRAWS / 2 ? scale : scale * scale * scale);
         if (positive) x[i] = fabs(x[i]);
     }
 }

@@ -11,6 +11,7 @@ void test_layout(void);   /* test_layout.c */
 void test_dispatch(void); /* test_dispatch.c */
 void print_libm(void);    /* test_exp_pow.c: digests of the C library's functions */
 void test_exp_pow(const mg_kernels *kernels);
+void test_attention(const mg_kernels *kernels);       /* test_attention.c */
 void test_document_errors(const mg_kernels *kernels); /* test_document.c */
 void test_train_errors(const mg_kernels *kernels);    /* test_train.c: rollback */
 void test_batches(const mg_kernels *kernels);         /* test_batches.c */

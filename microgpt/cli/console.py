@@ -18,6 +18,9 @@ __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "E
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
+#: How Python and the fused engine begin to say that the system starts no more threads.
+_NO_THREAD = ("can't start new thread", "the system starts no more threads")
+
 #: Whether an error shows its traceback as well (--debug); whether the process ends with the command; the progress bar.
 _debug = _owns_process = False
 _progress: "Progress | None" = None
@@ -119,6 +122,7 @@ class Output:
         self.flush()
 
     def flush(self) -> None:
+        """Hand over what the stream still holds. Raises OutputError if it cannot be written."""
         try:
             if self.stream is not None:
                 _flush(self.stream)
@@ -278,6 +282,9 @@ def _explain(error: "Exception | SystemExit") -> "int | None":
             say(words)
             return EXIT_DIVERGED
         say(f"error: {error}")
+    elif isinstance(error, RuntimeError) and str(error).startswith(_NO_THREAD):
+        _traceback()
+        say(f"error: {error}")
     else:
         return None
     return EXIT_ERROR
@@ -328,6 +335,8 @@ def check_sampling(options: "dict[str, Any]") -> None:
     """Raise UsageError for flags that no sampling can have."""
     if not 0 < options["temperature"] < float("inf"):
         _refuse(f"--temperature must be a number greater than 0, not {options['temperature']}")
+    if not 1 / options["temperature"] < float("inf"):
+        _refuse(f"--temperature {options['temperature']} is too low: no double holds its inverse")
     if options["samples"] < 0:
         _refuse(f"--samples must be at least 0, not {options['samples']}")
 

@@ -17,6 +17,7 @@ def parser(command: str, description: str, examples: "Sequence[str]" = (), spars
     hint: returns what to say of an unknown flag and its value, or "".
     """
     from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+    from re import compile
     from textwrap import fill
 
     p = ArgumentParser(prog=f"microgpt {command}", description=fill(description, 78), allow_abbrev=False,
@@ -36,6 +37,8 @@ def parser(command: str, description: str, examples: "Sequence[str]" = (), spars
             error(f"unrecognized arguments: {' '.join(rest)}{_suggestion(rest, p._option_string_actions, hint)}")
         return found
 
+    # Python before 3.14 takes -1e-05 for an unknown flag, and so misses the value of the one before it.
+    p._negative_number_matcher = compile(r"-\.?\d")
     # Not a class of our own, which stubtest would look for in the module.
     vars(p).update(error=error, print_help=print_help, parse_args=parse_args)
     p.add_argument("--debug", action="store_true", default=SUPPRESS, help="show the traceback of an error as well")

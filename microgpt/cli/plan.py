@@ -87,7 +87,7 @@ def callbacks(
     if val is not None:
         val_docs = val.docs if isinstance(val, Text) else val
         if fraction is not None:
-            cli.say(f"{len(val_docs)} documents held out for validation")
+            cli.say(f"{len(val_docs)} document{'s' * (len(val_docs) != 1)} held out for validation")
         if isinstance(val, Text):
             val.check_characters(trainer, "the vocabulary")
         if "quiet" not in given:

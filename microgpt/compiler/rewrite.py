@@ -379,7 +379,11 @@ def is_users_code(code: types.CodeType) -> bool:
         return False
     if code.co_filename == "<string>" and code.co_name in _GENERATED:
         return False
-    path = os.path.realpath(code.co_filename)
+    return is_users_file(os.path.realpath(code.co_filename))
+
+
+def is_users_file(path: str) -> bool:
+    """Whether a file, by its path without links, is neither of this package nor of an installed one or Python's own."""
     return not path.startswith(_PACKAGE) and not path.startswith(_LIBRARIES)
 
 

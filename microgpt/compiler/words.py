@@ -95,6 +95,7 @@ def _identities(x: "Any") -> "Iterator[tuple[int, str]]":
 
 
 def names(function: "Callable[..., Any]", n: int) -> "list[str]":
+    """Return the names of the first n arguments of a function; "argument i" of those that it does not name."""
     try:
         names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -105,14 +106,15 @@ def names(function: "Callable[..., Any]", n: int) -> "list[str]":
 def of_error(error: Exception) -> str:
     """An error of the trace, with the user's line that it comes from."""
     text = str(error) if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(rewrite._PACKAGE)
-              and not frame.filename.startswith(rewrite._LIBRARIES) and frame.filename.endswith(".py")]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+              if rewrite.is_users_file(frame.filename) and frame.filename.endswith(".py")]
     if frames:
         text = f"{frames[-1].filename}:{frames[-1].lineno}: {text}"
     return text
 
 
 def shape(arguments: "tuple[Any, ...]", static: "AbstractSet[int]") -> str:
+    """Return what a compiled function distinguishes of its arguments, such as "(list of 3 Value, float)". static: their indices."""
     def name(x: "Any", is_static: bool = False) -> str:
         if isinstance(x, Value):
             return "Value"
@@ -130,6 +132,7 @@ def shape(arguments: "tuple[Any, ...]", static: "AbstractSet[int]") -> str:
 
 
 def of_guard(guard: "Guard") -> str:
+    """Return what a guard compares, such as "what weights holds"."""
     kind, holder, name, _ = guard
     if kind == "attribute" or kind == "class":
         return f"{holder.__name__ if isinstance(holder, type) else type(holder).__name__}.{name}"

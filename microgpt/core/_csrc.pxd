@@ -1,4 +1,4 @@
-"""The C interface, csrc/microgpt.h: the only `cdef extern from` of the package."""
+"""The C interface, csrc/microgpt.h. What is inside of csrc is declared where it is used: vmem.pxd, libm.pxd, calls.pxd, recorder.pxd."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 

@@ -1,10 +1,11 @@
 from microgpt.core._csrc cimport mg_adam_coefs, mg_adam_config
 from microgpt.core.model cimport GPT
+from microgpt.core.vmem cimport mg_vmem
 
 
 cdef class Moments:
     cdef double *data  # [n]; one of them is aligned to 64 bytes
-    cdef void *memory
+    cdef mg_vmem memory
     cdef Py_ssize_t n, stride
 
 

@@ -3,8 +3,7 @@
 import operator
 
 cimport cython
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 
 from microgpt.core._csrc cimport (
     MG_OK,
@@ -21,22 +20,26 @@ from microgpt.core._csrc cimport (
 )
 from microgpt.core.model cimport GPT, lend_doubles
 from microgpt.core.simd cimport kernels
+from microgpt.core.vmem cimport mg_vmem_commit, mg_vmem_release, mg_vmem_reserve
 
 
 cdef class Moments:
     """n doubles that begin as 0.0, and the buffer of the NumPy views on them. Number `aligned` is at a multiple of 64."""
 
     def __cinit__(self, Py_ssize_t n, Py_ssize_t aligned=0):
+        cdef size_t size
         if n < 0:
             raise ValueError("there cannot be fewer than 0 numbers")
         self.n, self.stride = n, sizeof(double)
-        self.memory = PyMem_RawCalloc(n + 16, sizeof(double))
-        if self.memory == NULL:
+        size = (<size_t>n + 8) * sizeof(double)
+        if size // sizeof(double) != <size_t>n + 8:  # more bytes than there are addresses
             raise MemoryError()
-        self.data = <double *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63) + (-aligned & 7)
+        if mg_vmem_reserve(&self.memory, size) != MG_OK or mg_vmem_commit(&self.memory, size) != MG_OK:
+            raise MemoryError()
+        self.data = <double *>self.memory.start + (-aligned & 7)
 
     def __dealloc__(self):
-        PyMem_RawFree(self.memory)
+        mg_vmem_release(&self.memory)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         lend_doubles(buffer, flags, self, self.data, &self.n, &self.stride)

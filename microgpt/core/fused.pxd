@@ -25,6 +25,7 @@ cdef class FusedEngine:
     cdef int take(self) except -1
     cdef Py_ssize_t one_document(self, tokens) except -1
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters)
+    cdef int ask(self) except -1
     cdef int check_status(self, int status) except -1
     cdef int check_adam(self, Adam adam) except -1
     cdef train_steps(self, int64_t size, Adam adam, list losses)

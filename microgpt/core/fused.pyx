@@ -52,9 +52,7 @@ cdef extern from "Python.h":
 cdef int _ask_python(void *context) noexcept with gil:
     cdef FusedEngine self = <FusedEngine>context
     try:
-        PyErr_CheckSignals()
-        if self.check is not None:
-            self.check()
+        self.ask()
     except BaseException as error:
         self.interrupt = error
         return 1
@@ -72,6 +70,7 @@ cdef int _ask(void *context) noexcept nogil:
 cdef enum:
     TEXTS = 64  # texts that are drawn at once, at most
     DOCUMENTS = 256  # that are trained on at once, at most, or one step's: each time costs a copy of the state (train.c)
+    ASK_EVERY = 16384  # of a step's documents, while they are read
     MOST_DRAWN = 65536  # tokens that are drawn at once, at most
 
 # The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
@@ -142,6 +141,13 @@ its own: the results are the same.
             raise RuntimeError("FusedEngine.__init__ has not been called")
         if not self.lock.acquire(False):
             raise RuntimeError("this engine is at work in another thread")
+        return 0
+
+    cdef int ask(self) except -1:
+        """Run signal handlers and `check`, either of which may raise."""
+        PyErr_CheckSignals()
+        if self.check is not None:
+            self.check()
         return 0
 
     cdef int check_status(self, int status) except -1:
@@ -293,6 +299,8 @@ its own: the results are the same.
                     if document is END:
                         break
                     n = self.documents.add(document, ids)
+                    if self.documents.count % ASK_EVERY == 0:  # a batch may be so large that it takes long to read
+                        self.ask()
                 except BaseException:
                     self.train_steps(size, adam, losses)  # those before it are sound
                     raise

@@ -16,8 +16,12 @@ from microgpt.core.lock cimport release_handle, wait_until_idle
 from microgpt.core.mt19937 cimport MT19937
 from microgpt.core.tape cimport LEAF, MOST_SLOTS, tape
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
 cdef enum:
     ALIGNMENT = 8  # slots: 64 bytes of doubles
+    DRAWN_AT_ONCE = 1 << 20  # parameters: some hundredths of a second, after which Ctrl-C is answered
 
 
 cdef list handles(uint32_t first, Py_ssize_t n):
@@ -59,7 +63,9 @@ cdef int draw(double *numbers, Py_ssize_t n, double init_std, object rng) except
         rng = Random(42)
     if type(rng) is MT19937:
         (<MT19937>rng).ready()
-        (<MT19937>rng).fill_gauss(numbers, n, 0.0, init_std)
+        for i in range(0, n, DRAWN_AT_ONCE):
+            PyErr_CheckSignals()
+            (<MT19937>rng).fill_gauss(numbers + i, min(n - i, DRAWN_AT_ONCE), 0.0, init_std)
         return 0
     gauss = rng.gauss
     for i in range(n):

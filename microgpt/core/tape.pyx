@@ -9,13 +9,8 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove
 
+from microgpt.core.vmem cimport mg_vmem, mg_vmem_commit, mg_vmem_release, mg_vmem_reserve
 
-cdef extern from "base/vmem.h" nogil:
-    ctypedef struct mg_vmem:
-        char *start
-    int mg_vmem_reserve(mg_vmem *range, size_t size)
-    int mg_vmem_commit(mg_vmem *range, size_t size)
-    void mg_vmem_release(mg_vmem *range)
 
 cdef enum:
     SORTED_FROM = 512

@@ -3,7 +3,7 @@ import json
 import math
 import os
 
-from ..config import DEFAULTS, OPTIONAL, seed_text
+from ..config import DEFAULTS, OPTIONAL, Config, seed_text
 from ..errors import LogError
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ class SweepResult:
 
     def as_row(self) -> "dict[str, Any]":
         """Return what a line of the results' file holds. Losses are in it in decimal and, exactly, as float.hex."""
-        row = _about(self.settings, self.engine)
+        row = {**_about(self.settings), "engine": self.engine}
         for name in ("final_loss", "loss", "val_loss"):
             value = getattr(self, name)
             if value is not None:
@@ -89,22 +89,29 @@ class SweepResult:
     @property
     def words(self) -> str:
         """Which run it is: its settings that are not the script's own."""
-        changed = (f"{name}={value}" for name, value in self.settings.items() if value != DEFAULTS[name])
+        changed = (f"{name}={value}" for name, value in _about(self.settings).items() if value != DEFAULTS[name])
         return ", ".join(changed) or "default settings"
 
     def __repr__(self) -> str:
         return f"<SweepResult: {self.words}: {self.error or f'{self.score:.4f}'}>"
 
 
-def _about(settings: "dict[str, Any]", engine: str) -> "dict[str, Any]":
-    """Return what says which run a line is of, as JSON can hold it."""
-    seed = settings["seed"]
-    return {**settings, "seed": seed_text(seed) if isinstance(seed, int) and abs(seed) >= 2**63 else seed, "engine": engine}
+def _about(settings: "dict[str, Any]") -> "dict[str, Any]":
+    """Return settings as JSON and messages can hold them: a whole number beyond 64 bits as its text."""
+    return {name: seed_text(x) if isinstance(x, int) and abs(x) >= 2**63 else x for name, x in settings.items()}
 
 
 def run_key(settings: "dict[str, Any]", engine: str) -> str:
     """Return a str that is the same for two runs if and only if they are."""
-    return json.dumps(_about(settings, engine), default=repr)
+    return json.dumps({**_about(settings), "engine": engine}, default=repr)
+
+
+def whole_settings(settings: "dict[str, Any]") -> "dict[str, Any]":
+    """Return all settings of a run by name, of which some are given: as a `Config` has them, or as they are if none can."""
+    try:
+        return Config(**settings).as_dict()
+    except (TypeError, ValueError):  # such as n_embd 16 with 3 heads
+        return {**DEFAULTS, **settings}
 
 
 # ---- the file of results ----
@@ -117,12 +124,12 @@ class ResultsFile:
         from ..files import open_in_place
 
         self.path = os.fsdecode(path)
-        self.file = open(open_in_place(path), "a+", encoding="utf-8", newline="\n")
+        self.file = open(open_in_place(path), "a+b")
 
     def write(self, row: "dict[str, Any]") -> None:
         """Write a line, whole or, if the process is killed, not at all as `_parse` sees it. Raises OSError with the file's name."""
         try:
-            self.file.write(json.dumps(row, default=repr) + "\n")
+            self.file.write(json.dumps(row, default=repr).encode("ascii") + b"\n")
             self.file.flush()
         except OSError as error:
             self.close()
@@ -152,10 +159,10 @@ def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], Results
 
 
 def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepResult], int]":
-    """Return the results of an open file, and the bytes that whole lines of it take. digest: of the text it must be of."""
+    """Return the results of a file of bytes, and how many its whole lines take. digest: of the text it must be of."""
     found, length = [], 0
-    for number, line in enumerate(iter(file.readline, ""), 1):
-        if not line.endswith("\n"):
+    for number, line in enumerate(iter(file.readline, b""), 1):
+        if not line.endswith(b"\n"):
             break
         try:
             row = json.loads(line)
@@ -170,7 +177,7 @@ def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepRes
             raise
         except (AttributeError, KeyError, TypeError, ValueError):
             raise LogError(f"{path}, line {number}: not a line of a sweep's results") from None
-        length += len(line.encode())
+        length += len(line)
     return found, length
 
 
@@ -186,7 +193,7 @@ def read_results(path: "Path") -> "list[SweepResult]":
 
     Raises LogError if it is no such file, OSError if it cannot be read.
     """
-    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+    with open(path, "rb") as file:
         found = _parse(file, os.fsdecode(path), None)[0]
     return list({run_key(result.settings, result.engine): result for result in found}.values())
 

@@ -11,12 +11,13 @@ import time
 from ..config import DEFAULTS, Config
 from ..data import check_docs, docs_digest
 from ..trainer import Callback, Trainer
-from .results import SweepResult, open_results, record, run_key
+from .results import SweepResult, open_results, record, run_key, whole_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
+    from multiprocessing.connection import Connection
     from typing import Any
 
     from .._types import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     Task = tuple[Config, str, Any, "list[str] | None", "str | None"]
 
 __all__ = ["configurations", "run_sweep"]
+
+#: Ends the runs of this process, if it is a worker: see `begin_worker`.
+_worker_stop = Callback()
 
 #: Runs that may wait in an executor at a time: each carries the text, which an executor of several machines copies.
 MAX_PENDING = 256
@@ -38,7 +42,7 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
     ----------
     grid : mapping or iterable of mappings
         Names of settings (those of `Config`) to a value or an iterable of values. Several mappings follow one another;
-        a configuration that comes twice is there once.
+        a run that comes twice, in whatever words, is there once.
 
     Raises
     ------
@@ -50,18 +54,20 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
     >>> configurations({"seed": range(2), "n_embd": (16, 32), "num_steps": 100})[1]
     {'seed': 0, 'n_embd': 32, 'num_steps': 100}
     """
-    found: dict[Any, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for one in [grid] if hasattr(grid, "keys") else grid:
         axes = []
         for name, values in one.items():  # type: ignore[union-attr]  # a mapping, of either kind of grid
             if name not in DEFAULTS:
                 raise ValueError(f"{name!r} is no setting; a grid may have {', '.join(DEFAULTS)}")
-            values = list(values) if hasattr(values, "__iter__") and not isinstance(values, str) else [values]
+            is_one = isinstance(values, (str, bytes)) or not getattr(values, "ndim", 1)  # an array of no dimension is a number
+            values = list(values) if hasattr(values, "__iter__") and not is_one else [values]
             if not values:
                 raise ValueError(f"the grid has no values of {name}")
             axes.append([(name, value) for value in values])
         for chosen in itertools.product(*axes):
-            found.setdefault(repr(sorted(chosen, key=lambda pair: pair[0])), dict(chosen))
+            settings = dict(chosen)
+            found.setdefault(run_key(whole_settings(settings), ""), settings)
     return list(found.values())
 
 
@@ -158,7 +164,7 @@ def _run_sweep(
             try:
                 config = Config(**settings)
             except (TypeError, ValueError) as error:  # such as n_embd 16 with 3 heads
-                result = SweepResult({**DEFAULTS, **settings}, engine, error=_words(error))
+                result = SweepResult(whole_settings(settings), engine, error=_words(error))
                 yield result if run_key(result.settings, engine) in known else record(file, result)
                 continue
             done = known.get(run_key(config.as_dict(), engine))
@@ -223,9 +229,10 @@ def run_task(
 ) -> SweepResult:
     """Train one run in a worker; return its result, also of one that fails.
 
-    text: the documents, or a str of one document a line. path: where to save the run.
+    text: the documents, or a str of one document a line. path: where to save the run. stop: ends it early; then nothing is
+    measured or saved, and the result is nobody's.
     """
-    started = time.perf_counter()
+    stop, started = stop or _worker_stop, time.perf_counter()
     try:
         if isinstance(text, str):
             from ..core.documents import TextLines
@@ -233,7 +240,9 @@ def run_task(
             trainer = Trainer.from_lines(TextLines(text), config, engine)
         else:
             trainer = Trainer(text, engine=engine, **config.as_dict())
-        losses = trainer.run(callbacks=() if stop is None else [stop])
+        losses = trainer.run(callbacks=[stop])
+        if stop.stop:
+            raise RuntimeError(stop.stop)
         val_loss = None if val_docs is None else trainer.evaluate(val_docs).loss
         if path is not None:
             trainer.save(path)
@@ -242,6 +251,38 @@ def run_task(
     last = losses[-max(1, len(losses) // 10) :] or [math.nan]
     loss, seconds = sum(last) / len(last), time.perf_counter() - started
     return SweepResult(config.as_dict(), engine, last[-1], loss, val_loss, seconds, path)
+
+
+def begin_worker(ending: "Connection") -> None:
+    """Prepare a process of workers, which ends with the sweep, however that ends.
+
+    ending: can be read when no result is needed any more, after Ctrl-C for example. The workers, to which a terminal sends that
+    too, do not answer it: one that dies leaves a pool that may wait for ever. A parent that is killed writes nothing, and ends no
+    worker: the pipe of their tasks stays open, as each worker holds it.
+    """
+    from threading import Thread
+
+    ignore_interrupts()
+    Thread(target=_end_with_parent, args=(ending,), daemon=True).start()
+
+
+def _end_with_parent(ending: "Connection") -> None:
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    parent = parent_process()
+    if parent is not None:
+        wait([ending, parent.sentinel])
+        _worker_stop.stop = "the sweep was ended"
+        parent.join()
+        os._exit(1)
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C end this process through its parent alone, which says what there is to say."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def available_cores() -> int:

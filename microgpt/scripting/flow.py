@@ -80,6 +80,7 @@ class Flow:
         return 0, self.known.renamed.get(name, name)
 
     def hold(self, target: "Any", mask: int, scopes: "Any") -> None:
+        """Let the target of an assignment hold what mask says, besides what it holds."""
         if isinstance(target, ast.Name):
             key = self.key(target.id, scopes)
             self.held[key] = self.held.get(key, 0) | mask
@@ -183,6 +184,7 @@ class Flow:
     # ---- expressions ----
 
     def mask(self, node: "Any", scopes: "Any") -> int:
+        """Return what an expression may be: NUMBER, VALUE, both or, as 0, neither."""
         method = getattr(self, f"mask_{type(node).__name__}", None)
         if method is not None:
             return method(node, scopes)  # type: ignore[no-any-return]  # getattr

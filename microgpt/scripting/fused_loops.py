@@ -29,6 +29,7 @@ def _need(holds: bool, what: str) -> None:
 
 
 def are_numbers(*given: "Any") -> bool:
+    """Return whether all are floats, or ints that a double holds."""
     return all(type(x) is float or type(x) is int and abs(x) < 2**53 for x in given)
 
 
@@ -147,6 +148,10 @@ class Training(_Model):
 
 
 def sample(names: "dict[str, Any]", roles: "dict[str, str]", samples: "Any") -> "Any":
+    """Do the script's loop over samples; return those that are left to be done as written. Raises Unfit if none can be done.
+
+    names: the script's globals. roles: by what names it calls what the loop needs.
+    """
     _need(type(samples) is range, "its samples are no range")
     model = _Model(names, roles)
     temperature: Any = names.get(roles["temperature"])

@@ -216,4 +216,5 @@ def _fresh_targets(nodes: "Iterable[Any]") -> "set[ast.AST]":
 
 
 def within(outer: ast.AST, node: ast.AST) -> bool:
+    """Return whether node is outer or a part of it."""
     return any(child is node for child in walk(outer))

@@ -151,6 +151,7 @@ class Runtime:
     # ---- the loss ----
 
     def compiled(self, function: "Any", statics: "tuple[str, ...]") -> "Any":
+        """Return the script's loss function, compiled. statics: the arguments whose values it is compiled for."""
         from ..compiler.compiled import compile
         from ..compiler.rewrite import use_tree
 
@@ -181,7 +182,7 @@ class Runtime:
 
 
 class _Update:
-    """An optimizer loop over one list of parameters."""
+    """An optimizer loop over one list of parameters, and over the script's lists of as many numbers, such as Adam's moments."""
 
     def __init__(self, loop: "Any", params: "Any", lists: "Any") -> None:
         from ..core.elementwise import Elementwise
@@ -190,10 +191,12 @@ class _Update:
         self.elementwise = Elementwise(params, lists, len(loop.scalars), loop.code, loop.stored)
 
     def fits(self, params: "Any", lists: "Any") -> bool:
+        """Return whether these are still the parameters and the lists."""
         same = self.same.hold() if params is self.given else self.params == list(params)
         return same and all(x is y for x, y in zip(self.lists, lists))
 
     def read(self, k: int) -> bool:
+        """Take over the numbers of list k; return False if they are not as many floats as there are parameters."""
         numbers = self.lists[k]
         if len(numbers) != len(self.params) or not all(type(x) is float for x in numbers):
             return False
@@ -201,6 +204,7 @@ class _Update:
         return True
 
     def write(self, k: int) -> None:
+        """Put the numbers back into list k, if the loop changes them."""
         if ("list", k) in self.loop.stored:
             self.lists[k][:] = self.elementwise.get_list(k)
 

@@ -98,6 +98,7 @@ def walk(node: ast.AST) -> "Iterator[Any]":
 
 
 def without_docstring(body: "list[ast.stmt]") -> "list[ast.stmt]":
+    """Return the statements of a module, class or function, without the first if that is its docstring."""
     first = body[0] if body else None
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
         return body[1:]

@@ -73,6 +73,7 @@ class State:
 
     @property
     def vocab_size(self) -> int:
+        """The characters and BOS."""
         return len(self.uchars) + 1
 
     def copy(self) -> "State":

@@ -151,7 +151,7 @@ class Trainer(Training):
         """Return whether a step on documents of mean length is long enough for `threads` to share it."""
         docs, block_size = self.docs or [], self.config.block_size
         positions = sum(min(len(doc) + 1, block_size) for doc in docs)
-        return self._engine.shares(positions * self.config.batch_size // max(1, len(docs)))
+        return self._engine.shares(min(positions * self.config.batch_size // max(1, len(docs)), 2**62))
 
     @property
     def seed(self) -> int:

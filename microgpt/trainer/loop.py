@@ -117,6 +117,7 @@ class CallbackList:
             callback.flush(self.trainer, {})
 
     def end(self) -> None:
+        """Tell each that the run is done, the last of them first."""
         for callback in reversed(self.callbacks):
             callback.on_train_end(self.trainer)
 

@@ -346,3 +346,14 @@ def test_an_error_is_told_where_no_file_can_be_looked_for(tmp_path, gone):
                      cwd=folder)  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "microgpt: error: /absent/file: No such file or directory\n"
+
+
+@pytest.mark.parametrize("words", ["can't start new thread", "the system starts no more threads: use fewer"])
+def test_a_system_that_starts_no_more_threads_is_an_error_in_one_line(capfd, words):
+    def command(_):
+        raise RuntimeError(words)
+
+    assert cli.run(command, {}) == 2
+    assert capfd.readouterr() == ("", f"microgpt: error: {words}\n")
+    with pytest.raises(RuntimeError, match="another"):
+        cli.run(lambda _: (_ for _ in ()).throw(RuntimeError("another")), {})

@@ -1,6 +1,7 @@
 """A Trainer that is interrupted, at any time and more than once, has the bits of one that was not."""
 import contextlib
 import ctypes
+import itertools
 import random
 import signal
 import threading
@@ -9,7 +10,9 @@ import time
 import pytest
 from conftest import hexes
 
-from microgpt import Trainer, evaluate
+from microgpt import GPT, Adam, Trainer, evaluate
+from microgpt.core.fused import FusedEngine
+from microgpt.core.mt19937 import MT19937
 
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
@@ -166,3 +169,42 @@ def test_call_from_a_signal_handler_is_refused_in_words(engine, tmp_path):
     assert not list(tmp_path.iterdir())
     trainer.save(tmp_path / "run.safetensors")
     assert_same_run(trainer)
+
+
+@contextlib.contextmanager
+def interrupt_after(seconds):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of POSIX")
+def test_interrupt_is_answered_while_a_large_batch_is_read():
+    model, numbers, batch = GPT(27, 4), itertools.count(), 20_000_000
+    documents, losses = map(["a"].__getitem__, map((0).__mul__, numbers)), []  # no line of Python between two of them
+    with interrupt_after(0.02):
+        FusedEngine(model).train(documents, Adam(model), losses, {"a": 0}, batch)
+    assert 0 < next(numbers) < batch and not losses
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of POSIX")
+def test_interrupt_is_answered_while_a_large_model_is_initialised():
+    sizes, interrupted, whole = dict(vocab_size=27, n_embd=256, n_layer=10), MT19937(1), MT19937(1)
+    with interrupt_after(0.001):
+        GPT(**sizes, rng=interrupted)
+    GPT(**sizes, rng=whole)
+    assert interrupted.getstate() != whole.getstate()
+
+
+def test_steps_of_any_batch_size_are_long_enough_to_share():
+    assert Trainer(NAMES, num_steps=1, batch_size=2**63 - 1, threads=2).shares_steps()

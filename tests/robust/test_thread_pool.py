@@ -128,7 +128,7 @@ def test_trainers_with_threads_in_threads():
     assert [found[i] for i in range(4)] == [expected] * 4
 
 
-@pytest.mark.parametrize("threads", [-1, 1.5, "two", None])
+@pytest.mark.parametrize("threads", [-1, 1.5, "two", None, 4097, 10**30])
 def test_what_is_no_number_of_threads(threads):
     with pytest.raises((ValueError, TypeError), match="threads"):
         Trainer(DOCS, num_steps=1, threads=threads)

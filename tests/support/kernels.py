@@ -1,9 +1,10 @@
-"""Every kernel of an instruction set as a Python function on NumPy arrays, through ctypes.
+"""Every kernel of an instruction set as a Python function on NumPy arrays, through ctypes; what tests of them share.
 
 The signatures and the argument structs are read from csrc/kernels/kernel_list.h and kernels.h, so a new kernel needs no
 change here.
 """
 import ctypes
+import math
 import re
 
 import numpy as np
@@ -125,3 +126,33 @@ def half_units(isa, choice):
 def vector_math(isa, choice):
     """Set whether exp and powers are computed in vectors (1) or by the C library (0); -1 changes nothing. Return it."""
     return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(simd._kernels(isa)["vector_math"])(choice)
+
+
+def random_rows(rng, n, size):
+    return np.array([[rng.gauss(0, 1) for _ in range(size)] for _ in range(n)]).reshape(n, size)
+
+
+def same(ours, expected):
+    ours, expected = np.asarray(ours, float).ravel(), np.asarray(expected, float).ravel()
+    assert [x.hex() for x in ours.tolist()] == [x.hex() for x in expected.tolist()]
+
+
+def array_of(values, dtype=np.float64):
+    out = aligned(len(values), dtype)
+    out[:] = values
+    return out
+
+
+def unaligned(matrix):
+    """A matrix of weights aligned to 8 bytes only, as in the model, with nan on both sides."""
+    room = aligned(matrix.size + 3)
+    room[:] = math.nan
+    room[1 : 1 + matrix.size] = matrix.ravel()
+    return room[1 : 1 + matrix.size]
+
+
+def dot(a, b, indices):
+    total = 0.0
+    for i in indices:
+        total = total + float(a[i]) * float(b[i])
+    return total

@@ -71,9 +71,11 @@ def test_embeddings(trainer, tmp_path, name, rows):
 
 
 def test_embeddings_of_one_dimension_or_one_character():
-    plot_embeddings(Trainer(NAMES, n_embd=1, n_head=1, num_steps=1))
-    plot_embeddings(Trainer(["aa"], n_embd=4, n_head=1, num_steps=1), name="wte")
-    plot_embeddings(Trainer(["aa"], n_embd=4, n_head=1, block_size=1, num_steps=1), name="wpe")
+    for trainer, name in ((Trainer(NAMES, n_embd=1, n_head=1, num_steps=1), "wte"),
+                          (Trainer(["aa"], n_embd=4, n_head=1, num_steps=1), "wte"),
+                          (Trainer(["aa"], n_embd=4, n_head=1, block_size=1, num_steps=1), "wpe")):  # fmt: skip
+        figure = plot_embeddings(trainer, name=name)
+        assert len(figure.axes[0].texts) == (trainer.tokenizer.vocab_size if name == "wte" else 1)
 
 
 def test_loss(tmp_path):
@@ -190,6 +192,8 @@ def test_loss_draws_whatever_a_run_may_give(losses):
     for figure in (plot_loss(losses), plot_loss(array, learning_rates=array), plot_loss([2.0, 1.0], list(enumerate(losses, 1))),
                    plot_loss(array, pairs)):  # fmt: skip
         figure.draw_without_rendering()
+        shown = [y for line in lines_of(figure).values() for y in line.get_ydata()]
+        assert not np.isinf(shown).any() and {y for y in array if abs(y) < 1e300} <= {*shown}
 
 
 def test_loss_rejects_what_is_no_run():

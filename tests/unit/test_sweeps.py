@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from children import environment
 
 import microgpt
+import microgpt.train
 from microgpt import Trainer, run_sweep
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
@@ -119,6 +122,21 @@ def test_configurations_of_a_grid():
         {"seed": 0, "n_embd": 8, "n_head": 4}, {"seed": 0, "n_embd": 16, "n_head": 4},
         {"seed": 1, "n_embd": 8, "n_head": 4}, {"seed": 1, "n_embd": 16, "n_head": 4}]  # fmt: skip
     assert configurations([{"seed": [1, 1]}, {"seed": 1}, {"seed": 2}]) == [{"seed": 1}, {"seed": 2}]
+    assert configurations({"seed": np.array(3), "warmup": np.arange(2)}) == [{"seed": 3, "warmup": 0}, {"seed": 3, "warmup": 1}]
+
+
+def test_a_run_that_a_grid_has_in_several_words_is_run_once():
+    grid = [{"num_steps": 1, "learning_rate": [0.01, np.float64(0.01), np.float32(0.5), 0.5]}, {"num_steps": np.int8(1), "seed": 42}]
+    assert [result.settings["learning_rate"] for result in run_sweep(DOCS, grid, workers=1)] == [0.01, 0.5]
+
+
+def test_seeds_of_any_size(tmp_path):
+    grid = {"num_steps": 1, "seed": [10**5000, -(10**5000), 1]}
+    results = list(run_sweep(DOCS, grid, out=tmp_path / "runs.jsonl", save_dir=tmp_path))
+    assert {r.settings["seed"] for r in results} == set(grid["seed"]) and all(os.path.isfile(r.path) for r in results)
+    assert sorted(map(repr, read_results(tmp_path / "runs.jsonl"))) == sorted(map(repr, results))
+    (failed,) = run_sweep(DOCS, {"n_embd": 10**5000}, out=tmp_path / "runs.jsonl")
+    assert failed.error == "ValueError: n_embd must be less than 2**63"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +220,14 @@ def test_a_sweep_that_is_given_up_ends_its_threads():
     assert threading.active_count() == before
 
 
+def test_a_sweep_that_is_given_up_saves_no_run_that_has_not_ended(tmp_path):
+    sweep = run_sweep(DOCS, {"num_steps": [1, 10**9]}, workers=2, save_dir=tmp_path)
+    done = next(sweep)
+    time.sleep(0.1)  # the other has begun
+    sweep.close()
+    assert [str(path) for path in tmp_path.iterdir()] == [done.path]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dask", pytest.param("mpi", marks=on_linux)])
 def test_executors_of_several_machines_have_the_same_bits(names, kind):
@@ -231,8 +257,8 @@ def test_an_interrupted_sweep_continues_where_it_was(tmp_path, monkeypatch):
     first = [next(sweep), next(sweep)]
     sweep.close()
     kept = read_results(out)
-    with open(out, "a") as file:
-        file.write('{"num_steps": 12, "se')  # killed within a line
+    with open(out, "ab") as file:
+        file.write(b'{"num_steps": 12, "se\xff\0')  # killed within a line, or the machine was
     computed = []
     monkeypatch.setattr("microgpt.parallel.sweeps.run_task", lambda *task: computed.append(task[0]) or run_task(*task))
     results = list(run_sweep(DOCS, GRID, out=out))
@@ -261,12 +287,13 @@ def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
         (out.read_text(), "holds a sweep of other text"),
         ("emma\nava\n", "line 1: not a line of a sweep's results"),
         ('{"microgpt sweep": 2}\n', "line 1: not a line"),
+        ("\udcff\n", "line 1: not a line"),
         (out.read_text() + "{}\n", "other text"),
     ):
-        out.write_text(content)
+        out.write_bytes(content.encode("utf-8", "surrogateescape"))
         with pytest.raises(microgpt.LogError, match=message):
             run_sweep(["anna"], {"num_steps": 1}, out=out)
-        assert out.read_text() == content
+        assert out.read_bytes() == content.encode("utf-8", "surrogateescape")
     with pytest.raises(microgpt.LogError, match="line 3: not a line"):
         read_results(out)
 
@@ -304,6 +331,19 @@ def test_the_best_command_trains_the_best_run(names, capfd):
     found = subprocess.run([sys.executable, "-m", "microgpt", *command], capture_output=True, text=True, env=environment())
     loss = min(r.final_loss for r in group if r.score == min(g.score for g in group))
     assert found.returncode == 0 and f"step   20 /   20 | loss {loss:.4f}" in found.stdout
+
+
+def test_the_best_command_has_numbers_that_argparse_reads(names, capfd):
+    status, out, _ = run_main(capfd, "--input", "names.txt", "--grid", "init_std=-1e-5", "--steps", "1")
+    command = out.splitlines()[-1].removeprefix("best: microgpt train ").split()
+    assert status == 0 and microgpt.train.main([*command, "--quiet", "--samples", "0"]) == 0
+
+
+def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, capfd, monkeypatch):
+    arguments = ["--input", "names.txt", "--grid", "n_head=1,3,5,7 seed=1..3", "--steps", "0"]
+    printed = [run_main(capfd, *arguments)]
+    monkeypatch.setattr("microgpt.parallel.sweeps.run_sweep", lambda *a, **k: reversed([*run_sweep(*a, **k)]))
+    assert [run_main(capfd, *arguments)] == printed
 
 
 @pytest.mark.parametrize(
