@@ -149,44 +149,14 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
     return status;
 }
 
-/* Whether all of the first `count` members have had their backward pass. */
-static int are_complete(const mg_engine *e, int64_t count)
-{
-    for (int64_t d = 0; d < count; d++)
-        if (!__atomic_load_n(&e->members[d].complete, __ATOMIC_RELAXED)) return 0;
-    return 1;
-}
-
-/* Bring n parameters into this processor's cache, and out of the others'. What all have read it can write only then, and Adam would
- * wait for each cache line. */
-static void fetch_to_write(const double *params, int64_t n)
-{
-    enum { LINE = 8 };
-    for (int64_t i = 0; i < n; i += LINE)
-#if defined(__x86_64__)
-        __asm__ volatile("prefetchw %0" : : "m"(params[i])); /* __builtin_prefetch is that only with -mprfchw */
-#else
-        __builtin_prefetch(params + i, 1, 2);
-#endif
-}
-
 mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, double *grad, int32_t *index_scratch,
-                         const double *params, mg_poll *poll)
+                         mg_poll *poll)
 {
     mg_status status = MG_OK;
-    int64_t fetched = 0;
-    int complete = 0; /* whether no document reads parameters any more */
-    /* SSE2 alone is also what the first processors of this kind have, and they do not know the instruction. */
-    const int fetches = params && e->kernels->lanes > 2;
     for (int64_t d = members - 1; d >= 0 && !status; d--) {
         const mg_engine *member = &e->members[d];
         status = mg_pool_wait(e->pool, &member->complete, poll);
         if (status) break;
-        if (fetches && (complete = complete || are_complete(e, d))) {
-            const int64_t some = (slice->count - fetched) / (d + 1);
-            fetch_to_write(params + slice->at + fetched, some);
-            fetched += some;
-        }
         if (slice->matrix.which < 0) {
             mg_embedding_gradient(member, grad);
         } else {

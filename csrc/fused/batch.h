@@ -36,10 +36,9 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
                              const mg_batch_slices *slices, mg_poll *poll, double *losses);
 
 /* The second for one slice: the gradients of the members, the last first, added to grad; it waits for each of them.
- * index_scratch: the calling thread's. params: the parameters, if it is this thread that will soon change those of the slice; or
- * NULL. */
+ * index_scratch: the calling thread's. */
 mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, double *grad, int32_t *index_scratch,
-                         const double *params, mg_poll *poll);
+                         mg_poll *poll);
 
 /* Positions of the longest of these documents. */
 int64_t mg_batch_longest(const int64_t *starts, int64_t documents);

@@ -58,7 +58,7 @@ static mg_status do_piece(void *context, int worker, int64_t item, mg_poll *poll
         if (slice.first >= slice.end) return MG_OK;
     }
     const mg_scratch *scratch = p->pool ? &e->thread_scratch[worker].scratch : &e->members->ws.scratch;
-    return mg_batch_slice(e, &slice, p->documents, p->grad, scratch->index_scratch, NULL, poll);
+    return mg_batch_slice(e, &slice, p->documents, p->grad, scratch->index_scratch, poll);
 }
 
 mg_status mg_part_gradients(mg_engine *e, int64_t documents, int64_t first, int64_t end, double *grad)

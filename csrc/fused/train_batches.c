@@ -56,8 +56,8 @@ static mg_status do_slice(void *context, int worker, int64_t item, mg_poll *poll
     batch *b = context;
     mg_engine *e = b->e;
     const mg_slice *slice = &e->slices[item];
-    const mg_status status = mg_batch_slice(e, slice, b->members, b->grad, e->thread_scratch[worker].scratch.index_scratch,
-                                            b->last ? b->state->params : NULL, poll);
+    const mg_status status =
+        mg_batch_slice(e, slice, b->members, b->grad, e->thread_scratch[worker].scratch.index_scratch, poll);
     if (!status && b->last && !b->prepared
         && mg_adam_may_fail(e->kernels, &b->coefs, slice->count, b->grad + slice->at, b->run->negative_v))
         __atomic_store_n(&b->may_fail, 1, __ATOMIC_RELAXED);
