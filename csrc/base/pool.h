@@ -20,9 +20,9 @@ void mg_pool_free(mg_pool *pool);
 int mg_pool_threads(const mg_pool *pool); /* 1 for NULL */
 
 /* Do items 0 to count - 1, in any order and on any threads. Each thread begins with a share of its own, which for the same count
- * is the same in every job, at its first item; when it has done them, it helps the others, at their last. One job at a time; work does not run a job of the same pool. pool NULL: all items here,
- * in order. MG_OK, the status of an item that failed, MG_INTERRUPTED, or MG_NO_THREAD. When it returns no item is
- * being worked on. */
+ * is the same in every job, at its first item; when it has done them, it helps the others, at their last. One job at a time;
+ * work does not run a job of the same pool. pool NULL: all items here, in order. MG_OK, the status of an item that failed,
+ * MG_INTERRUPTED, or MG_NO_THREAD. When it returns no item is being worked on. */
 mg_status mg_pool_run(mg_pool *pool, mg_pool_work work, void *context, int64_t count, mg_poll *poll);
 
 /* Items of one kind. starts: [threads + 1], those with which the threads' shares begin, and count; NULL: shares are equal, and,
