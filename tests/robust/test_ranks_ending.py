@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import environment
 from mpi_jobs import digest, mpiexec, run_ranks, run_tasks
@@ -45,6 +46,15 @@ def test_ranks_that_disagree_are_told_so(tmp_path):
         assert rate[rank]["error"].startswith("ValueError: the ranks disagree on learning_rate: ")
         assert seed[rank]["error"].startswith("ValueError: the ranks disagree on seed: ")
         assert rate[rank]["step"] == seed[rank]["step"] == 0
+
+
+def test_a_checksum_tells_apart_what_ranks_may_disagree_on():
+    from microgpt.distributed.ranks import _checksum
+
+    values = np.arange(1.0, 9.0)
+    others = [values[[1, 0, *range(2, 8)]], values * [-1, -1, 1, 1, 1, 1, 1, 1], np.nextafter(values, values > 7), np.zeros(8), -values]
+    assert len({_checksum(array) for array in (values, *others)}) == 1 + len(others)
+    assert _checksum(values) == _checksum(values.copy())
 
 
 @pytest.mark.parametrize("messages", [False, True])
