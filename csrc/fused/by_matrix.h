@@ -6,11 +6,15 @@
 
 #include "fused/run.h"
 
-/* From this number of parameters on. Below, all of them stay in cache until the backward pass is done. (tools/targets.py sets
- * less, so that the small models of its tests do both.) */
+/* From this number of parameters on. Below, all of them stay in cache until the backward pass is done. Processors without vectors of
+ * 8 lanes have half as much of it for themselves. (tools/targets.py sets less, so that the small models of its tests do both.) */
 #ifndef MG_BY_MATRIX_PARAMS
 #define MG_BY_MATRIX_PARAMS (1 << 16)
 #endif
+static inline int mg_is_by_matrix(const mg_engine *e)
+{
+    return e->at.num_params >= (e->kernels->lanes < 8 ? MG_BY_MATRIX_PARAMS / 2 : MG_BY_MATRIX_PARAMS);
+}
 
 /* *document: the engine, a member of e, for the document of the next step. MG_OK or MG_NO_MEMORY. */
 mg_status mg_begin_by_matrix(mg_engine *e, mg_engine **document);

@@ -79,7 +79,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
     mg_status status = mg_begin_run(e, &state, grad, &r);
     if (status) return status;
     const int plain = !r.negative_v && config->weight_decay == 0.0 && config->clip == 0.0;
-    const int large = e->at.num_params >= MG_BY_MATRIX_PARAMS;
+    const int large = mg_is_by_matrix(e);
     int optimistic = plain && !large && documents >= MG_MIN_STEPS_FOR_SNAPSHOT;
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {

@@ -14,10 +14,6 @@ KERNEL(void, linear_forward, (const mg_linear_forward_args *a))
 KERNEL(void, linear_forward_active, (int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                      int64_t w_stride, const double *x, const double *residual, double *out))
 
-/* max(0, h) in place, one panel of n <= lanes positions. active: [nrows], receives the rows that are not 0 in all
- * positions, ascending; returns their number. *magnitude: sum_of_magnitudes of h as it was, in the lanes of positions. */
-KERNEL(int64_t, relu_forward, (int64_t n, int64_t nrows, double *h, int32_t *active, double *magnitude))
-
 /* A bound for the largest magnitude in x (up to rounding); inf or nan if x holds an inf or a nan. Only for decisions:
  * the order of summation is not specified. */
 KERNEL(double, sum_of_magnitudes, (int64_t n, const double *x))
@@ -38,9 +34,6 @@ KERNEL(void, linear_backward_input, (const mg_linear_backward_input_args *a))
 KERNEL(void, linear_backward_input_active, (int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                             int64_t w_stride, const double *dy, double *dx))
 
-/* dr = 0.0 + float(r > 0) * dr in place, one panel, nrows rows: those in `active`, or the first if active is NULL. */
-KERNEL(void, relu_backward, (int64_t nrows, const int32_t *active, const double *r, double *dr))
-
 /* linear_backward_input for the first position alone (lane 0 of the first panel). Overwrites its dx. */
 KERNEL(void, linear_backward_input_first, (int64_t nout, int64_t nin, const double *w, const int32_t *order,
                                            const double *dy, double *dx))
@@ -58,6 +51,15 @@ KERNEL(void, linear_backward_weight_active, (const mg_linear_backward_weight_arg
 /* linear_backward_weight, skipping zeros of x, a vector of columns at a time.
  * index_scratch: [nin / lanes, rounded up][n + 1], overwritten. */
 KERNEL(void, linear_backward_weight_sparse, (const mg_linear_backward_weight_args *a, int32_t *index_scratch))
+
+/* ---- body/relu.h ---- */
+
+/* max(0, h) in place, one panel of n <= lanes positions. active: [nrows], receives the rows that are not 0 in all
+ * positions, ascending; returns their number. *magnitude: sum_of_magnitudes of h as it was, in the lanes of positions. */
+KERNEL(int64_t, relu_forward, (int64_t n, int64_t nrows, double *h, int32_t *active, double *magnitude))
+
+/* dr = 0.0 + float(r > 0) * dr in place, one panel, nrows rows: those in `active`, or the first if active is NULL. */
+KERNEL(void, relu_backward, (int64_t nrows, const int32_t *active, const double *r, double *dr))
 
 /* ---- body/rows.h ---- */
 

@@ -45,12 +45,8 @@ ALWAYS void input_tile(int cols, int panels, int ordered, int64_t first, int64_t
         vec dyo[4];
         UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * a.dy_stride);
         if (!TILE_WIDE && panels == 1 && cols % 4 == 0) {
-            UNROLL for (int c = 0; c < cols; c += 4) {
-                vec product[4];
-                UNROLL for (int k = 0; k < 4; k++)
-                    product[k] = vec_set(active ? column[c + k][o * a.w_stride] : row[c + k]) * dyo[0];
-                add_products(4, sum + c, product);
-            }
+            UNROLL for (int c = 0; c < cols; c += 4)
+                ADD_FOUR_PRODUCTS(sum + c, active ? column[c + k][o * a.w_stride] : row[c + k], dyo[0]);
             continue;
         }
         UNROLL for (int c = 0; c < cols; c++) {
@@ -79,11 +75,7 @@ ALWAYS void input_cols(int panels, int ordered, int64_t first, int64_t last, mg_
         INPUT(4);
         c += 4;
     }
-    switch (a.ncols - c) { /* fewer than TILE_ROWS(panels) */
-    case 3: INPUT(TILE_ROWS(panels) > 3 ? 3 : 1); break;
-    case 2: INPUT(2); break;
-    case 1: INPUT(1); break;
-    }
+    TILE_LAST_ROWS(panels, a.ncols - c, INPUT)
 #undef INPUT
 }
 
@@ -161,23 +153,13 @@ static void linear_backward_input_active(int64_t nout, int64_t nactive, const in
         a.w_stride = 64;
         input_cols(1, 0, 0, nout, a, active);
     } else if (!TILE_WIDE) {
-        if (!active) return; /* which it never is: no test in the loops */
+        ASSUME(active); /* no test in the loops */
         /* A few rows at a time, which the processor fetches from front to back. */
         const int64_t block = 32;
         for (int64_t first = 0; first < nout || first == 0; first += block)
             input_cols(1, 0, first, nout - first < block ? nout : first + block, a, active);
     } else {
         input_cols(1, 0, 0, nout, a, active);
-    }
-}
-
-static void relu_backward(int64_t nrows, const int32_t *active, const double *r, double *dr)
-{
-    for (int64_t s = 0; s < nrows; s++) {
-        const int64_t o = (active ? active[s] : s) * LANES;
-        /* 0.0 + float(h > 0) * dr: a product, because 0.0 * inf is nan. */
-        vec slope = vec_where(vec_greater(vec_load(r + o), vec_set(0.0)), vec_set(1.0));
-        vec_store(dr + o, 0.0 + slope * vec_load(dr + o));
     }
 }
 

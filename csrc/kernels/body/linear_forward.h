@@ -37,11 +37,7 @@ ALWAYS void forward_tile(int rows, int panels, int by_four, mg_linear_forward_ar
         UNROLL for (int b = 0; b < panels; b++) {
             vec xi = vec_load(a.x + b * a.x_stride + i * LANES);
             if (!TILE_WIDE)
-                UNROLL for (int r = 0; r < rows; r += 4) {
-                    vec product[4];
-                    UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(row[r + k][i]) * xi;
-                    add_products(4, sum + r, product);
-                }
+                UNROLL for (int r = 0; r < rows; r += 4) ADD_FOUR_PRODUCTS(sum + r, row[r + k][i], xi);
             else if (by_four && panels == 1 && rows % 4 == 0)
                 UNROLL for (int r = 0; r < rows; r += 4) add_four_products(sum + r, a.w + r * w_stride + i, w_stride, xi);
             else
@@ -83,11 +79,7 @@ ALWAYS void forward_rows(int panels, int by_four, mg_linear_forward_args a, int6
             o += 4;
         }
     }
-    switch (a.nout - o) { /* fewer than TILE_ROWS(panels) */
-    case 3: FORWARD(TILE_ROWS(panels) > 3 ? 3 : 1); break;
-    case 2: FORWARD(2); break;
-    case 1: FORWARD(1); break;
-    }
+    TILE_LAST_ROWS(panels, a.nout - o, FORWARD)
 #undef FORWARD
 }
 
@@ -176,7 +168,7 @@ static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *
                                   int64_t w_stride, const double *x, const double *residual, double *out)
 {
     const mg_linear_forward_args a = {LANES, nout, nactive, w, x, 0, residual, out, 0};
-    if (!TILE_WIDE && !active) return; /* which it never is: no test in the loops */
+    ASSUME(TILE_WIDE || active); /* no test in the loops */
     if (w_stride != 64)
         forward_rows(1, 0, a, w_stride, active);
     else if (TILE_WIDE && units_are_half)
@@ -185,28 +177,7 @@ static void linear_forward_active(int64_t nout, int64_t nactive, const int32_t *
         forward_rows(1, 0, a, 64, active);
 }
 
-/* ---- relu ---- */
-
-static int64_t relu_forward(int64_t n, int64_t nrows, double *h, int32_t *active, double *magnitude)
-{
-    /* Lanes without a position do not count. */
-    const lane_mask valid = lanes_to(n - 1);
-    vec sum = {0};
-    int64_t nactive = 0;
-    for (int64_t o = 0; o < nrows; o++) {
-        vec y = vec_load(h + o * LANES);
-        lane_mask positive = vec_greater(y, vec_set(0.0));
-        sum += vec_abs(y);
-        vec_store(h + o * LANES, vec_where(positive, y)); /* max(0, y): 0 for nan and for -0.0 */
-        active[nactive] = (int32_t)o;
-        nactive += lanes_any(positive & valid);
-    }
-    sum = vec_where(valid, sum);
-    double total = 0.0;
-    UNROLL for (int l = 0; l < LANES; l++) total += sum[l];
-    *magnitude = total;
-    return nactive;
-}
+/* ---- sums for decisions ---- */
 
 static double sum_of_magnitudes(int64_t n, const double *x)
 {

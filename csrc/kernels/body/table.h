@@ -13,6 +13,7 @@
 #include "kernels/body/linear_backward.h"
 #include "kernels/body/linear_forward.h"
 #include "kernels/body/loss.h"
+#include "kernels/body/relu.h"
 #include "kernels/body/replay.h"
 #include "kernels/body/rmsnorm.h"
 #include "kernels/body/rows.h"

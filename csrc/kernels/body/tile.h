@@ -24,6 +24,13 @@
 /* AVX2 on Zen 3 starts some five instructions in a cycle, so a tile of two panels has six rows: 32 instructions for 12 products,
  * where four rows take 22 for 8. */
 #define TILE_ROWS(panels) (MG_LANES == 4 && (panels) == 2 ? 6 : (panels)*4 <= TILE_SUMS ? 4 : 2)
+/* The last rows, fewer than TILE_ROWS(panels), as TILE(rows). Where a tile has no more than two, three are never left. */
+#define TILE_LAST_ROWS(panels, left, TILE)                   \
+    switch (left) {                                          \
+    case 3: TILE(TILE_ROWS(panels) > 3 ? 3 : 1); break;      \
+    case 2: TILE(2); break;                                  \
+    case 1: TILE(1); break;                                  \
+    }
 /* For the same reason loops with narrow vectors are of two turns: before the loop over what is summed. */
 #if MG_LANES == 8
 #define TWO_TURNS
@@ -61,12 +68,18 @@ ALWAYS void add_products(int count, vec sum[4], vec product[4])
     UNROLL for (int k = 0; k < count; k++) sum[k] += product[k];
 }
 
+/* sum[k] += factor_k * x for k from 0 to 3; factor_k is an expression of k. */
+#define ADD_FOUR_PRODUCTS(sum, factor_k, x)                                       \
+    do {                                                                          \
+        vec product[4];                                                           \
+        UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(factor_k) * (x);  \
+        add_products(4, sum, product);                                            \
+    } while (0)
+
 /* sum[k] += factor[k * stride] * x, four sums. */
 ALWAYS void add_four_products(vec sum[4], const double *factor, int64_t stride, vec x)
 {
-    vec product[4];
-    UNROLL for (int k = 0; k < 4; k++) product[k] = vec_set(factor[k * stride]) * x;
-    add_products(4, sum, product);
+    ADD_FOUR_PRODUCTS(sum, factor[k * stride], x);
 }
 
 #endif

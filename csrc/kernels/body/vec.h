@@ -26,6 +26,12 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* What the compiler cannot know but may rely on. */
+#define ASSUME(condition)                          \
+    do {                                           \
+        if (!(condition)) __builtin_unreachable(); \
+    } while (0)
+
 typedef double vec __attribute__((vector_size(MG_LANES * 8), may_alias));
 typedef int64_t ivec __attribute__((vector_size(MG_LANES * 8), may_alias));
 typedef uint64_t uvec __attribute__((vector_size(MG_LANES * 8), may_alias));
