@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from microgpt.core.lock cimport wait_until_idle
 from microgpt.core.tape cimport LEAF, tape
-from microgpt.core.value cimport Value
+from microgpt.core.value cimport Value, settled_slot
 
 
 cdef extern from "Python.h":
@@ -132,7 +132,7 @@ cdef inline int put_argument(Arguments *a, object x, list values) except -1:
         for i in range(n):
             put_argument(a, (<tuple>x)[i], values)
     elif isinstance(x, Value):
-        if (<Value>x).slot == 0:
+        if settled_slot(<Value>x) == 0:
             a.odd = True
             return put_code(a, b"v", NULL, 0)
         if values is not None:

@@ -143,7 +143,7 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
             broken("it is rewired, and not listed", slot)
     elif node.kind == DOT:
         dots = <DotRows *>node.payload.pointer
-        if slot - dots.first >= dots.rows or (node.flags & ~BACKPROPAGATED):
+        if slot - dots.first >= dots.rows or (node.flags & ~(BACKPROPAGATED | HASHED)):
             broken("a dot product outside its rows", slot)
         if (node.owner == slot) != (dots.capacity > 0) or dots.n > dots.capacity > 0:
             broken("the memory of a dot product is not its own, or its block's", slot)

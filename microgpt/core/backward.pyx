@@ -22,7 +22,7 @@ cdef inline void set_binary(uint32_t slot, double data, double grad, uint32_t ch
     node.local_grad0 = local_grad0
     node.payload.local_grad = local_grad1
     node.child0, node.child1 = child0, child1
-    node.kind, node.flags = BINARY, 0
+    node.kind, node.flags = BINARY, node.flags & HASHED
 
 
 cdef int expand_dot(uint32_t head) noexcept nogil:
@@ -192,6 +192,8 @@ cdef void accumulate() noexcept nogil:
         node = &nodes[slot]
         if k >= 16:
             MG_PREFETCH(&nodes[order[k - 16]])
+        if k >= 4 and nodes[order[k - 4]].kind == DOT and nodes[order[k - 4]].owner == order[k - 4]:
+            prefetch_payload(&nodes[order[k - 4]], 9)  # 16 terms
         if node.kind == BINARY:
             grad[node.child0] += node.local_grad0 * grad[slot]
             grad[node.child1] += node.payload.local_grad * grad[slot]

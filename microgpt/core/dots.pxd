@@ -17,3 +17,19 @@ cdef inline uint32_t slot_b(DotRows *dots, uint32_t row, uint32_t i) noexcept no
 
 cdef inline DotRows *dots_of(uint32_t slot) noexcept nogil:
     return <DotRows *>tape.node[slot].payload.pointer
+
+
+cdef inline void operand_bounds(DotRows *dots, uint32_t row, uint32_t *low, uint32_t *high) noexcept nogil:
+    """Bounds of the operands' slots: low[0] to high[0] for a, [1] for b."""
+    if dots.a_slots == NULL:
+        low[0] = slot_a(dots, row, 0)
+        high[0] = slot_a(dots, row, dots.n - 1)
+    else:
+        low[0], high[0] = dots.a_low, dots.a_high
+    if dots.b_data == NULL:
+        low[1], high[1] = low[0], high[0]
+    elif dots.b_slots == NULL:
+        low[1] = slot_b(dots, row, 0)
+        high[1] = slot_b(dots, row, dots.n - 1)
+    else:
+        low[1], high[1] = dots.b_low, dots.b_high

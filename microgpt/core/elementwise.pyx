@@ -12,7 +12,7 @@ from microgpt.core._csrc cimport mg_kernels
 from microgpt.core.lock cimport wait_until_idle
 from microgpt.core.simd cimport kernels
 from microgpt.core.tape cimport tape
-from microgpt.core.value cimport Value
+from microgpt.core.value cimport Value, settled_slot
 
 
 cdef extern from *:
@@ -98,7 +98,7 @@ cdef class Elementwise:
             if len(numbers) != n:
                 raise ValueError(f"list {k} has another length than params")
         for k, value in enumerate(values):
-            self.slots[k] = (<Value?>value).slot
+            self.slots[k] = settled_slot(<Value?>value)
         if len(set(map(id, values))) != n:
             raise ValueError("a Value is in params twice")
         self.values, self.n = values, n

@@ -19,7 +19,7 @@ from microgpt.core.builder cimport (
 from microgpt.core.layers cimport linear_layer, rmsnorm_layer, softmax_layer
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle
 from microgpt.core.tape cimport LEAF, MG_NO_MEMORY, MG_OK, MOST_SLOTS, tape
-from microgpt.core.value cimport Value, handle
+from microgpt.core.value cimport Value, handle, settled_slot
 
 
 cdef extern from "Python.h":  # borrowed items, without a check
@@ -39,7 +39,7 @@ cdef bint are_values(object items) noexcept:
     cdef PyObject *item
     for i in range(PySequence_Fast_GET_SIZE(items)):
         item = PySequence_Fast_GET_ITEM(items, i)
-        if not isinstance(<object>item, Value) or (<Value>item).slot == 0:
+        if not isinstance(<object>item, Value) or settled_slot(<Value>item) == 0:
             return False
     return PySequence_Fast_GET_SIZE(items) > 0
 

@@ -24,7 +24,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.string cimport memcmp, memcpy
 
-from microgpt.core.value cimport Value
+from microgpt.core.value cimport Value, settled_slot
 
 cdef extern from *:
     """
@@ -97,7 +97,7 @@ cdef bint same_value(object now, object value):
     if kind is BuiltinFunctionType:
         return now.__self__ is value.__self__ and now.__name__ == value.__name__
     if kind is Value:
-        return (<Value>now).slot == (<Value>value).slot
+        return settled_slot(<Value>now) == settled_slot(<Value>value)
     return False
 
 

@@ -110,6 +110,8 @@ cdef int refuse_while_tracing() except -1:
 
 cdef int begin_nogil() except -1:
     lock_acquire()
+    if tape.settle != NULL:
+        tape.settle()
     tape.busy = True
     return 0
 

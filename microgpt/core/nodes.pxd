@@ -11,7 +11,8 @@ from microgpt.core.tape cimport BINARY, LEAF, LEAF0, LEAF1, NARY, Nary, Node, UN
 
 
 cdef extern from *:
-    bint unlikely(bint condition) noexcept nogil  # Cython's own macro
+    bint likely(bint condition) noexcept nogil  # Cython's own macros
+    bint unlikely(bint condition) noexcept nogil
 
 
 cdef inline uint32_t new_node(double data, uint8_t kind) noexcept:

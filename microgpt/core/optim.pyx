@@ -15,7 +15,7 @@ from microgpt.core.model cimport GPT
 from microgpt.core.simd cimport kernels
 from microgpt.core.lock cimport wait_until_idle
 from microgpt.core.tape cimport tape
-from microgpt.core.value cimport Value
+from microgpt.core.value cimport Value, settled_slot
 
 cdef enum:
     SHORTEST_RUN = 16  # shorter ones are gathered together
@@ -47,7 +47,7 @@ cdef class Leaves:
         for i, value in enumerate(values):
             if not isinstance(value, Value):
                 raise TypeError(f"params[{i}] must be a Value, not {type(value).__name__}")
-            if (<Value>value).slot == 0:
+            if settled_slot(<Value>value) == 0:
                 raise AttributeError(f"params[{i}] was never initialised: Value.__init__ has not been called")
         self.n = len(values)
         self.slots = <uint32_t *>PyMem_Malloc((self.n + 1) * sizeof(uint32_t))

@@ -34,8 +34,9 @@ def probe(Value root, Program program, list values):
     cdef uint32_t *slots
     cdef double *out
     cdef int code
-    cdef uint32_t slot = root.slot
+    cdef uint32_t slot
     begin_nogil()
+    slot = root.slot
     out = <double *>malloc((n + 1) * 16)
     if out == NULL:
         end_nogil()

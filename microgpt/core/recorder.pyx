@@ -11,7 +11,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memcpy, memset
 
 from microgpt.core.tape cimport LEAF, tape
-from microgpt.core.value cimport Value
+from microgpt.core.value cimport Value, settled_slot
 
 
 class TraceError(TypeError):
@@ -189,7 +189,7 @@ cdef int check_serial(uint64_t serial) except -1:
 cdef int32_t node_of_leaf(Value value) except -1:
     """The node of a real Value, which must be a leaf."""
     cdef int32_t *found
-    if value.slot == 0:
+    if settled_slot(value) == 0:
         raise TraceError("a Value that was never initialised")
     found = entry_of_leaf(value.slot)
     if found[0] == 0:

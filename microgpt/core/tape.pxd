@@ -54,6 +54,7 @@ cdef enum Flag:
     BACKPROPAGATED = 2  # a DOT that one backward has passed; local_grad0 is the gradient that flowed through it
     LEAF0 = 4  # of a binary node made by an operator: child0 was a leaf, and still is unless a node is rewired
     LEAF1 = 8  # the same of child1
+    HASHED = 16  # its handle's hash was asked for, which is this slot: folding must not give it another one
 
 
 cdef union Payload:
@@ -179,6 +180,7 @@ cdef struct Tape:
 
     void (*audit)() noexcept  # walks the invariants in debug builds, else NULL
     object (*handle_of)(uint32_t slot)  # the Value of a node, once value.pyx is loaded
+    void (*settle)() noexcept  # gives Values back the nodes that folding has taken from them too early (folding.pxd)
 
 
 cdef Tape tape
@@ -232,6 +234,12 @@ cdef inline void release(uint32_t owner) noexcept nogil:
     node.refs -= 1
     if node.refs == 0:
         free_owner(owner)
+
+
+cdef inline void prefetch_payload(Node *node, int n_lines) noexcept nogil:
+    cdef int i
+    for i in range(n_lines):
+        MG_PREFETCH(<char *>node.payload.pointer + 64 * i)
 
 
 cdef inline Block *block_of(uint32_t owner) noexcept nogil:

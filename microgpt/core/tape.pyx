@@ -256,8 +256,8 @@ cdef void join_free_slots() noexcept nogil:
 cdef void free_owner(uint32_t owner) noexcept nogil:
     cdef Node *nodes = tape.node
     cdef Node *node
-    # Owners without references wait in a queue, linked through refs, which they no longer need: first come, first
-    # served, so that the memory of a node's children has time to arrive before its turn.
+    # Owners without references wait in a queue, linked through refs, which they no longer need: first come, first served,
+    # so that the memory of a node's children has time to arrive before its turn.
     cdef uint32_t last = owner, slot = owner, following, i
     cdef Nary *nary
     cdef DotRows *dots
@@ -309,6 +309,8 @@ cdef inline void drop(uint32_t owner, uint32_t *last) noexcept nogil:
     if node.kind == BINARY:
         MG_PREFETCH(&tape.node[node.child0].owner)
         MG_PREFETCH(&tape.node[node.child1].owner)
+    elif node.kind == DOT:
+        prefetch_payload(node, 5)  # to the end of 16 terms' slots
 
 
 cdef void free_block(Block *block) noexcept nogil:

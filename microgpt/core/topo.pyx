@@ -25,9 +25,9 @@ do not expect.
 from libc.math cimport signbit
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from microgpt.core.dots cimport dots_of, slot_a, slot_b
+from microgpt.core.dots cimport dots_of, operand_bounds, slot_a, slot_b
 from microgpt.core.tape cimport *
 
 
@@ -47,6 +47,7 @@ cdef Frame *frames = NULL
 cdef size_t frames_capacity = 0
 cdef WatchedDot *watched = NULL
 cdef size_t n_watched = 0, watched_capacity = 0
+cdef DotRows *last_dots = NULL
 
 
 cdef int grow_frames() noexcept nogil:
@@ -113,22 +114,6 @@ cdef int conflict(uint32_t slot) noexcept nogil:
                 dot.conflict = True
                 return push_slot(&tape.to_expand, dot.slot)
     return MG_OK
-
-
-cdef void operand_bounds(DotRows *dots, uint32_t row, uint32_t *low, uint32_t *high) noexcept nogil:
-    """Bounds of the operands' slots: low[0] to high[0] for a, [1] for b."""
-    if dots.a_slots == NULL:
-        low[0] = slot_a(dots, row, 0)
-        high[0] = slot_a(dots, row, dots.n - 1)
-    else:
-        low[0], high[0] = dots.a_low, dots.a_high
-    if dots.b_data == NULL:
-        low[1], high[1] = low[0], high[0]
-    elif dots.b_slots == NULL:
-        low[1] = slot_b(dots, row, 0)
-        high[1] = slot_b(dots, row, dots.n - 1)
-    else:
-        low[1], high[1] = dots.b_low, dots.b_high
 
 
 cdef bint may_be_watched(uint32_t slot) noexcept nogil:
@@ -228,13 +213,20 @@ cdef inline bint unvisited(uint32_t slot) noexcept nogil:
     return tape.node[slot].kind != LEAF and tape.node[slot].mark != tape.mark
 
 
+cdef bint are_last_operands(DotRows *dots) noexcept nogil:
+    """Whether the dot product whose operands were all visited last has the same ones on side b."""
+    return (last_dots != NULL and last_dots.b_sort == tape.n_sorts and dots.n == last_dots.n and dots.capacity and last_dots.capacity
+            and memcmp(dots.b_slots, last_dots.b_slots, dots.n * sizeof(uint32_t)) == 0)
+
+
 cdef uint32_t next_operand(Frame *frame) noexcept nogil:
     """Return the next unvisited operand, or 0 after the last. Rows that share a side check it once."""
+    global last_dots
     cdef DotRows *dots = dots_of(frame.slot)
     cdef uint32_t row = frame.slot - dots.first, slot
     cdef bint skip_a = (dots.a_leaves and tape.rewired.n == 0) or (dots.a_row == 0 and dots.a_sort == tape.n_sorts)
     cdef bint skip_b = (dots.b_data == NULL or (dots.b_leaves and tape.rewired.n == 0)
-                        or (dots.b_row == 0 and dots.b_sort == tape.n_sorts))
+                        or (dots.b_row == 0 and dots.b_sort == tape.n_sorts) or (frame.next == 0 and are_last_operands(dots)))
     if not (skip_a and skip_b):
         while frame.next < 2 * dots.n:
             frame.next += 1
@@ -252,6 +244,7 @@ cdef uint32_t next_operand(Frame *frame) noexcept nogil:
         dots.a_sort = tape.n_sorts
     if dots.b_row == 0:
         dots.b_sort = tape.n_sorts
+    last_dots = dots
     return 0
 
 
@@ -300,6 +293,7 @@ cdef int depth_first(uint32_t root) noexcept nogil:
     cdef size_t depth = 0
     cdef uint32_t child, following, state = 0
     next_mark()
+    last_dots = NULL
     tape.order.n = 0
     child = root if node[root].kind != LEAF else 0
     while True:

@@ -14,77 +14,79 @@ from libc.math cimport isfinite
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
 
-from microgpt.core.backward cimport expand, run_backward
-from microgpt.core.blocks cimport drop_cached_order
-from microgpt.core.folding cimport Pending, fold_pending
+from microgpt.core.backward cimport run_backward
+from microgpt.core.folding cimport Pending, extend_folded, fold_at_once, fold_pending
+from microgpt.core.handles cimport (
+    Handles, Py_DECREF, Py_TYPE, audited, forget, is_temporary, is_unsettled, keep, new_handle, settle_handles, take_over,
+)
 from microgpt.core.libm cimport mg_exp, mg_log
 from microgpt.core.lock cimport begin_nogil, end_nogil, release_handle, tracing_here, wait_until_idle
-from microgpt.core.nary cimport alloc_nary, nary_children, nary_local_grads
+from microgpt.core.nary cimport children_of, local_grads_of, new_nary
 from microgpt.core.nodes cimport new_constant, new_negative, new_node, new_product, new_sum, new_unary, set_children, unlikely
 from microgpt.core.numbers cimport as_number, inverse, negative, power, refuse, to_double
 from microgpt.core.rewiring cimport rewire
-from microgpt.core.spare cimport Py_DECREF, Spare, spare_keep, spare_take
-from microgpt.core.tape cimport (
-    BINARY, DOT, LEAF, MG_DEBUG, MG_OK, NARY, PROGRAM, UNARY, Nary, Node, audit_tape, retain, tape,
-)
+from microgpt.core.tape cimport BINARY, DOT, HASHED, LEAF, MG_DEBUG, MG_OK, Nary, audit_tape, retain, tape
 
 
 # ---- handles ----
 
-cdef extern from "Python.h":
-    PyObject *Py_TYPE "(PyObject *)Py_TYPE"(PyObject *o)
-
-cdef Spare spare
+cdef Handles handles
 cdef Pending pending
+
+# What is not called for each term of a sum of products. Through pointers, so that it is not inlined: what is called for each
+# term would save and restore the registers that it needs.
+cdef void (*dealloc_seldom)(PyObject *o) noexcept
+cdef object (*add_seldom)(object left, object right)
 
 
 cdef void dealloc_value(PyObject *o) noexcept:
     """tp_dealloc of Value; o is dead already, so nothing here may count references to it."""
+    if not (forget(&handles, o) and keep(&handles, o)):
+        dealloc_seldom(o)
+
+
+cdef void dealloc_with_node(PyObject *o) noexcept:
     cdef PyObject *type_of = Py_TYPE(o)
     cdef uint32_t slot = (<Value>o).slot
     if slot:
         if slot == pending.sum:
             pending.sum = 0
+        if slot == handles.head:
+            settle()
         release_handle(slot)
-    if type_of == <PyObject *>Value and spare_keep(&spare, o):
+    if type_of == <PyObject *>Value and keep(&handles, o):
         return
     (<PyTypeObject *>type_of).tp_free(o)
     Py_DECREF(type_of)
 
 
-cdef Value no_memory():
+cdef void settle() noexcept:
+    if is_unsettled(&handles):
+        settle_handles(&handles)
+
+
+cdef object no_memory():
     raise MemoryError("no memory for another node")
 
 
-cdef inline Value new_handle(uint32_t slot):
-    cdef Value value = <Value>spare_take(&spare) if spare.n else <Value>Value.__new__(Value)
-    value.slot = slot
-    tape.node[slot].handle = <PyObject *>value
-    return value
-
-
-cdef inline Value wrap(uint32_t slot):
+cdef inline object wrap(uint32_t slot):
     """Return the handle of a node that has just been made, to which nothing else refers yet."""
-    cdef Value value
     if unlikely(slot == 0):
         return no_memory()
-    value = new_handle(slot)
     tape.node[slot].refs = 1
-    audit_tape()
-    return value
+    return audited(new_handle(&handles, slot)) if MG_DEBUG else new_handle(&handles, slot)
 
 
-cdef Value handle(uint32_t slot):
+cdef object handle(uint32_t slot):
     """Return the Value of a node: the living one, or a new one."""
-    cdef Value value
     if tape.busy and not tracing_here():
         wait_until_idle()
+    settle()
     if tape.node[slot].handle != NULL:
-        return <Value>tape.node[slot].handle
-    value = new_handle(slot)
+        return <object>tape.node[slot].handle
+    value = new_handle(&handles, slot)
     retain(slot)
-    audit_tape()
-    return value
+    return audited(value)
 
 
 cdef int no_node() except -1:
@@ -100,7 +102,9 @@ cdef inline uint32_t slot_of(object value) except 0:
 
 cdef uint32_t slot_when_idle(object value) except 0:
     if (<Value>value).slot == 0:
-        no_node()
+        settle()
+        if (<Value>value).slot == 0:
+            no_node()
     wait_until_idle()
     return (<Value>value).slot
 
@@ -109,21 +113,36 @@ cdef uint32_t slot_when_idle(object value) except 0:
 #
 # Most nodes are made here. What is called on the way is inlined: slot_of, which may raise errors, would not be.
 
-cdef Value value_sum(object left, object right):
-    cdef uint32_t a = (<Value>left).slot, b = (<Value>right).slot, slot
-    if a == 0 or b == 0 or tape.busy:
+cdef object value_sum(object left, object right):
+    cdef uint32_t a, b, slot
+    if not isinstance(left, Value):
+        return with_number(right, left, False)  # 2 + x is x + 2
+    if not isinstance(right, Value):
+        return with_number(left, right, False)
+    a, b = (<Value>left).slot, (<Value>right).slot
+    if unlikely(a == 0 or b == 0 or tape.busy or is_unsettled(&handles)):
+        settle()
         a, b = slot_of(left), slot_of(right)
     if pending.sum:
         fold_pending(&pending)
+        if is_temporary(left) and is_temporary(right) and extend_sum(left, right):
+            return take_over(&handles, a, left, right)
     slot = new_sum(a, b)
     if tape.node[a].kind == DOT and tape.node[a].owner == a:
         pending.sum = slot
     return wrap(slot)
 
 
-cdef Value value_product(object left, object right):
+cdef inline bint extend_sum(object left, object right) noexcept:
+    """Make left, a folded sum, left + right, a product, if that can be done at once."""
+    if tape.busy or is_unsettled(&handles) or pending.sum or handles.n_spare == 0:
+        return False
+    return extend_folded((<Value>left).slot, (<Value>right).slot)
+
+
+cdef object value_product(object left, object right):
     cdef uint32_t a = (<Value>left).slot, b = (<Value>right).slot
-    if a == 0 or b == 0 or tape.busy:
+    if unlikely(a == 0 or b == 0 or tape.busy):
         a, b = slot_of(left), slot_of(right)
     return wrap(new_product(a, b))
 
@@ -136,30 +155,16 @@ cdef object with_number(object value, object other, bint product):
         wait_until_idle()
         if product:
             return wrap(new_product(slot, new_constant(number)))
+        settle()
         if pending.sum:
             fold_pending(&pending)
+        if is_temporary(value) and fold_at_once(slot, number):
+            return take_over(&handles, slot, value, None)
         made = new_sum(slot, new_constant(number))
         if number == 0.0 and tape.node[slot].kind == BINARY:
             pending.sum = made
         return wrap(made)
     return refuse(PyNumber_Multiply(tape.data[slot], other) if product else PyNumber_Add(tape.data[slot], other))
-
-
-# ---- Value(data, children, local_grads) ----
-
-cdef Nary *new_nary(tuple children, tuple local_grads) except NULL:
-    """Check children and local gradients. Runs Python code, and so touches no node."""
-    cdef Nary *nary
-    cdef uint32_t i
-    for child in children:
-        if not isinstance(child, Value):
-            raise TypeError(f"children must be Values, not {type(child).__name__!r}")
-        if (<Value>child).slot == 0:
-            no_node()
-    nary = alloc_nary(<uint32_t>len(children), local_grads)
-    for i in range(nary.n_children):
-        nary.children[i] = (<Value>children[i]).slot
-    return nary
 
 
 @cython.no_gc
@@ -202,6 +207,7 @@ Examples
                 free(nary)
                 raise
         # All that can run Python code has run: what was given may be a number or a sequence that uses this very Value.
+        settle()
         if self.slot:
             rewire(self.slot, number, nary)
             return
@@ -218,7 +224,9 @@ Examples
             audit_tape()
 
     def __hash__(self):
-        return slot_of(self)  # of the node, so that it outlives this handle
+        cdef uint32_t slot = slot_of(self)  # of the node, so that it outlives this handle
+        tape.node[slot].flags |= HASHED
+        return slot
 
     def __repr__(self):
         cdef uint32_t slot = slot_of(self)
@@ -266,44 +274,19 @@ Examples
     @property
     def _children(self):
         """The Values this one was computed from, a tuple."""
-        cdef uint32_t slot = slot_of(self)
-        cdef Node *node = &tape.node[slot]
-        drop_cached_order(slot)
-        if (node.kind == DOT or node.kind == PROGRAM) and expand(slot) != MG_OK:
-            raise MemoryError()
-        if node.kind == BINARY:
-            return (handle(node.child0), handle(node.child1))
-        if node.kind == UNARY:
-            return (handle(node.child0),)
-        if node.kind == NARY:
-            children = nary_children(slot)
-            return self._children if children is None else children
-        return ()
+        return children_of(slot_of(self))
 
     @property
     def _local_grads(self):
         """d(this)/d(child) for each child, a tuple of floats."""
-        cdef uint32_t slot = slot_of(self)
-        cdef Node *node = &tape.node[slot]
-        if node.kind == PROGRAM and expand(slot) != MG_OK:
-            raise MemoryError()
-        if node.kind == DOT:
-            return (1.0, 1.0)
-        if node.kind == BINARY:
-            return (node.local_grad0, node.payload.local_grad)
-        if node.kind == UNARY:
-            return (node.local_grad0,)
-        if node.kind == NARY:
-            local_grads = nary_local_grads(slot)
-            return self._local_grads if local_grads is None else local_grads
-        return ()
+        return local_grads_of(slot_of(self))
 
     # The operators are called with a Value on either side, or on both.
 
     def __add__(left, right):
-        if isinstance(left, Value):
-            return value_sum(left, right) if isinstance(right, Value) else with_number(left, right, False)
-        return with_number(right, left, False)  # 2 + x is x + 2
+        if is_temporary(left) and is_temporary(right) and extend_sum(left, right):
+            return take_over(&handles, (<Value>left).slot, left, right)
+        return add_seldom(left, right)
 
     def __mul__(left, right):
         if isinstance(left, Value):
@@ -404,7 +387,9 @@ Examples
 
 
 # model.pyx hands out Values without importing this module, which the fused engine does not need.
-tape.handle_of = <object (*)(uint32_t)>handle
+dealloc_seldom, add_seldom = dealloc_with_node, value_sum
+tape.handle_of = handle
+tape.settle = settle
 
 if MG_DEBUG:
     from . import audit as _audit  # noqa: F401  (walks the tape from now on)
