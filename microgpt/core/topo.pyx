@@ -284,7 +284,7 @@ cdef inline bint must_visit(Node *parent, uint8_t leaf_flag, uint32_t child) noe
 
 cdef int depth_first(uint32_t root) noexcept nogil:
     """Fill tape.order with the nodes below root that have children, children before parents, in the script's sequence."""
-    global n_watched
+    global n_watched, last_dots
     cdef Node *node = tape.node
     cdef Node *parent
     cdef Nary *nary
