@@ -65,13 +65,13 @@ cdef inline bint is_untouched(uint32_t slot, double data) noexcept:
 
 cdef inline bint is_product(uint32_t slot) noexcept:
     cdef Node *node = &tape.node[slot]
-    return node.kind == BINARY and node.flags < HASHED and is_untouched(slot, node.payload.local_grad * node.local_grad0)
+    return node.kind == BINARY and not node.flags & HASHED and is_untouched(slot, node.payload.local_grad * node.local_grad0)
 
 
 cdef inline bint is_folded(uint32_t slot) noexcept:
     """Whether a node is a folded sum, and has room for a term that takes its place."""
     cdef Node *node = &tape.node[slot]
-    cdef DotRows *dots = <DotRows *>node.payload.pointer
+    cdef DotRows *dots = dots_of(slot)
     if node.kind != DOT or node.flags or not is_untouched(slot, dots.total):
         return False
     return likely(dots.n < dots.capacity) or grow_folded(slot)
@@ -105,10 +105,9 @@ cdef inline void fold_first(uint32_t sum, uint32_t product, uint32_t zero) noexc
 
 cdef inline void fold_next(uint32_t sum, uint32_t folded, uint32_t product) noexcept:
     """Fold a folded sum + product."""
-    cdef Node *node = &tape.node[sum]
     if is_folded(folded) and is_product(product):
-        add_term(<DotRows *>tape.node[folded].payload.pointer, product)
-        become_folded(sum, <DotRows *>tape.node[folded].payload.pointer)
+        add_term(dots_of(folded), product)
+        become_folded(sum, dots_of(folded))
         slot_free(product)
         slot_free(folded)
 
@@ -170,7 +169,7 @@ cdef inline DotRows *new_folded(uint32_t capacity) noexcept:
 
 
 cdef inline bint grow_folded(uint32_t slot) noexcept:
-    cdef DotRows *dots = <DotRows *>tape.node[slot].payload.pointer
+    cdef DotRows *dots = dots_of(slot)
     cdef uint32_t n = dots.n
     cdef DotRows *larger = new_folded(2 * dots.capacity) if dots.capacity < 1 << 30 else NULL
     if unlikely(larger == NULL):

@@ -180,7 +180,7 @@ cdef struct Tape:
 
     void (*audit)() noexcept  # walks the invariants in debug builds, else NULL
     object (*handle_of)(uint32_t slot)  # the Value of a node, once value.pyx is loaded
-    void (*settle)() noexcept  # gives Values back the nodes that folding has taken from them too early (folding.pxd)
+    void (*settle)() noexcept  # gives Values back the nodes that folding has taken from them too early (handles.pxd)
 
 
 cdef Tape tape

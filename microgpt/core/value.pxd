@@ -6,7 +6,7 @@ from microgpt.core.tape cimport tape
 
 
 cdef class Value:
-    cdef uint32_t slot  # 0: never initialised, or not settled (folding.pxd)
+    cdef uint32_t slot  # 0: never initialised, or not settled (handles.pxd)
 
 
 cdef inline uint32_t settled_slot(Value value) noexcept:

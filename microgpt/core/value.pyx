@@ -125,7 +125,7 @@ cdef object value_sum(object left, object right):
         a, b = slot_of(left), slot_of(right)
     if pending.sum:
         fold_pending(&pending)
-        if is_temporary(left) and is_temporary(right) and extend_sum(left, right):
+        if extend_sum(left, right):
             return take_over(&handles, a, left, right)
     slot = new_sum(a, b)
     if tape.node[a].kind == DOT and tape.node[a].owner == a:
@@ -134,8 +134,8 @@ cdef object value_sum(object left, object right):
 
 
 cdef inline bint extend_sum(object left, object right) noexcept:
-    """Make left, a folded sum, left + right, a product, if that can be done at once."""
-    if tape.busy or is_unsettled(&handles) or pending.sum or handles.n_spare == 0:
+    """Make left, a folded sum, left + right, a product, if both are temporary and it can be done at once."""
+    if not (is_temporary(left) and is_temporary(right)) or tape.busy or is_unsettled(&handles) or pending.sum or handles.n_spare == 0:
         return False
     return extend_folded((<Value>left).slot, (<Value>right).slot)
 
@@ -284,7 +284,7 @@ Examples
     # The operators are called with a Value on either side, or on both.
 
     def __add__(left, right):
-        if is_temporary(left) and is_temporary(right) and extend_sum(left, right):
+        if extend_sum(left, right):
             return take_over(&handles, (<Value>left).slot, left, right)
         return add_seldom(left, right)
 

@@ -230,7 +230,7 @@ def run_task(
     """Train one run in a worker; return its result, also of one that fails.
 
     text: the documents, or a str of one document a line. path: where to save the run. stop: ends it early; then nothing is
-    measured or saved, and the result is nobody's.
+    measured or saved, and the result is dropped.
     """
     stop, started = stop or _worker_stop, time.perf_counter()
     try:
