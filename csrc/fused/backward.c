@@ -23,9 +23,10 @@ static double *qkv_grad(const mg_engine *e, int64_t l)
     return e->ws.kept ? mg_kept_of(e, l, MG_QKV)->dy : e->ws.grad.dqkv;
 }
 
-/* dx [nin] = the gradient of w x, rows in the given order (NULL: descending), for some panels. */
+/* dx [nin] = the gradient of w x, rows in the given order (NULL: descending; the first position's may be another one), for some
+ * panels. */
 static mg_status backward_input(const mg_engine *e, mg_panels some, int64_t nout, int64_t nin, const double *w,
-                                const int32_t *order, const double *dy, double *dx, mg_poll *poll)
+                                const int32_t *order, const int32_t *order_first, const double *dy, double *dx, mg_poll *poll)
 {
     const int64_t panels = some.end - some.first, lanes = e->kernels->lanes;
     mg_linear_backward_input_args a = {.n = mg_positions_in(e, some.first, some.end),
@@ -34,6 +35,7 @@ static mg_status backward_input(const mg_engine *e, mg_panels some, int64_t nout
                                        .w = w,
                                        .w_stride = nin,
                                        .order = order,
+                                       .order_first = some.first ? NULL : order_first,
                                        .dy_stride = nout * lanes,
                                        .dx_stride = nin * lanes};
     a.dy = dy += some.first * a.dy_stride;
@@ -47,6 +49,7 @@ static mg_status backward_input(const mg_engine *e, mg_panels some, int64_t nout
     for (int64_t b = 0; b < panels; b += group) {
         const int64_t count = panels - b < group ? panels - b : group, at_panel = some.first + b;
         a.n = mg_positions_in(e, at_panel, at_panel + count);
+        if (b) a.order_first = NULL;
         a.dy = dy + b * a.dy_stride;
         for (int64_t c = 0; c < nin; c += cols) {
             a.ncols = nin - c < cols ? nin - c : cols;
@@ -68,7 +71,7 @@ static mg_status backward_hidden(const mg_engine *e, mg_panels some, const mg_la
     const mg_activation_grads *d = &e->ws.grad;
     const int64_t lanes = k->lanes, n_embd = e->config.n_embd, hidden = 4 * n_embd;
     if (!sparse) {
-        const mg_status status = backward_input(e, some, n_embd, hidden, w, NULL, d->dx, dr, poll);
+        const mg_status status = backward_input(e, some, n_embd, hidden, w, NULL, NULL, d->dx, dr, poll);
         for (int64_t b = some.first; b < some.end && !status; b++)
             k->relu_backward(hidden, NULL, layer->r + b * hidden * lanes, dr + b * hidden * lanes);
         return status;
@@ -157,7 +160,7 @@ static mg_status stage_loss(mg_engine *e, const void *args, mg_panels some, mg_p
     }
     /* The target's row comes after all others. In this product its gradient is 0, which adds nothing: if one of its
      * weights were inf or nan, so would be the target's logit, and log has failed or all of dx is nan. */
-    const mg_status status = backward_input(e, some, vocab_size, n_embd, w, NULL, act->logits, d->dx, poll);
+    const mg_status status = backward_input(e, some, vocab_size, n_embd, w, NULL, NULL, act->logits, d->dx, poll);
     if (status) return status;
     for (int64_t b = some.first; b < some.end; b++) {
         const int64_t at = b * lanes;
@@ -187,12 +190,12 @@ static mg_status stage_mlp(mg_engine *e, const void *args, mg_panels some, mg_po
     if (a->sparse) {
         status = backward_mlp_in_sparse(e, in, &fc1, some, layer, dr, poll);
     } else {
-        status = backward_input(e, some, 4 * n_embd, n_embd, in->params + fc1.at, NULL, dr, d->dxn, poll);
+        status = backward_input(e, some, 4 * n_embd, n_embd, in->params + fc1.at, NULL, NULL, dr, d->dxn, poll);
         if (!status) status = mg_weight_gradient(e, in, &fc1, some, layer->xn2, dr, 0, poll);
     }
     if (status) return status;
     backward_norm(e, some, 2 + 2 * a->l, layer->x1, d->dxn, d->dx);
-    status = backward_input(e, some, n_embd, n_embd, in->params + wo.at, NULL, d->dx, d->dxa, poll);
+    status = backward_input(e, some, n_embd, n_embd, in->params + wo.at, NULL, NULL, d->dx, d->dxa, poll);
     return status ? status : mg_weight_gradient(e, in, &wo, some, layer->xa, d->dx, 0, poll);
 }
 
@@ -243,10 +246,9 @@ static mg_status stage_qkv(mg_engine *e, const void *args, mg_panels some, mg_po
     const int64_t n_embd = e->config.n_embd;
     const double *w = in->params + qkv.at;
     double *dqkv = qkv_grad(e, a->l);
-    mg_status status = backward_input(e, some, 3 * n_embd, n_embd, w, e->qkv_order, dqkv, d->dxn, poll);
+    mg_status status = backward_input(e, some, 3 * n_embd, n_embd, w, e->qkv_order, e->qkv_order_first, dqkv, d->dxn,
+                                      poll);
     if (status) return status;
-    if (!some.first)
-        e->kernels->linear_backward_input_first(3 * n_embd, n_embd, w, e->qkv_order_first, dqkv, d->dxn);
     status = mg_weight_gradient(e, in, &qkv, some, layer->xn, dqkv, 0, poll);
     if (status) return status;
     backward_norm(e, some, 1 + 2 * a->l, layer->x, d->dxn, d->dx);

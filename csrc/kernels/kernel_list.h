@@ -27,16 +27,12 @@ KERNEL(int, half_units, (int choice))
 
 /* ---- body/linear_backward.h ---- */
 
-/* dx[i] = sum over o of w[o][i] * dy[o] for i < ncols, o in the given order. */
+/* dx[i] = sum over o of w[o][i] * dy[o] for i < ncols, o in the given order, which may be another one for the first position. */
 KERNEL(void, linear_backward_input, (const mg_linear_backward_input_args *a))
 
 /* The same for one panel and the `nactive` columns i in `active` alone, o descending; other dx are not written. */
 KERNEL(void, linear_backward_input_active, (int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                             int64_t w_stride, const double *dy, double *dx))
-
-/* linear_backward_input for the first position alone (lane 0 of the first panel). Overwrites its dx. */
-KERNEL(void, linear_backward_input_first, (int64_t nout, int64_t nin, const double *w, const int32_t *order,
-                                           const double *dy, double *dx))
 
 /* dx[i] += w[targets[p]][i] * dtarget[p] for the positions p of one panel. targets: [lanes], all of them valid. */
 KERNEL(void, linear_backward_target, (int64_t nin, const double *w, const int32_t *targets, const double *dtarget,

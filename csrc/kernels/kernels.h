@@ -35,6 +35,7 @@ typedef struct {
     const double *w; /* [nout][w_stride], of which the first ncols columns */
     int64_t w_stride;
     const int32_t *order; /* [nout], the rows in the order of summation; NULL: nout - 1 down to 0 */
+    const int32_t *order_first; /* another order for the first position, if there is an order at all; NULL: the same */
     const double *dy;     /* panels [nout] */
     int64_t dy_stride;
     double *dx; /* panels [ncols] */

@@ -57,7 +57,9 @@ def test_matrix_products_match_scalar_loops(kernels, n, nout, nin):
     same(kernels.rows(dx, n, nin), [[dot(w[:, i], dy[p], order) for i in range(nin)] for p in range(n)])
 
     back = list(reversed(order))
-    kernels.linear_backward_input_first(nout, nin, weights, array_of(back, np.int32), dys, dx)
+    back_array = array_of(back, np.int32)
+    backward.order_first = back_array.ctypes.data
+    kernels.linear_backward_input(backward)
     expected = [[dot(w[:, i], dy[p], back if p == 0 else order) for i in range(nin)] for p in range(n)]
     same(kernels.rows(dx, n, nin), expected)
 

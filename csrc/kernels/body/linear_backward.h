@@ -116,16 +116,53 @@ ALWAYS void input_panels(int ordered, int64_t block, mg_linear_backward_input_ar
     }
 }
 
+/* ---- the same for the first position alone, whose rows may have another order: the columns fill the lanes ---- */
+
+ALWAYS void first_tile(int vecs, int64_t part, mg_linear_backward_input_args a)
+{
+    enum { AHEAD = 8, LINE = 8 };
+    vec sum[TILE_SUMS] = {{0}};
+    for (int64_t s = 0; s < a.nout; s++) {
+        const double *row = a.w + a.order_first[s] * a.w_stride;
+        const vec dyo = vec_set(a.dy[a.order_first[s] * LANES]);
+        /* So few products that it would wait for the rows. */
+        if (!TILE_WIDE && a.w_stride > 64) {
+            const int64_t ahead = a.order_first[s + AHEAD < a.nout ? s + AHEAD : s] * a.w_stride;
+            UNROLL for (int c = 0; c < vecs * LANES; c += LINE) prefetch(a.w, ahead + c);
+        }
+        UNROLL for (int c = 0; c < vecs; c++)
+            sum[c] += (part ? vec_load_part(row, part) : vec_load_unaligned(row + c * LANES)) * dyo;
+    }
+    UNROLL for (int c = 0; c < vecs; c++)
+        for (int64_t l = 0; l < (part ? part : LANES); l++) a.dx[(c * LANES + l) * LANES] = sum[c][l];
+}
+
+ALWAYS void input_first(mg_linear_backward_input_args a)
+{
+    int64_t c = 0;
+#define FIRST(vecs, part) first_tile(vecs, part, input_from_column(a, NULL, c))
+    for (; c + TILE_SUMS * LANES <= a.ncols; c += TILE_SUMS * LANES) FIRST(TILE_SUMS, 0);
+    if (TILE_SUMS > 8)
+        for (; c + 8 * LANES <= a.ncols; c += 8 * LANES) FIRST(8, 0);
+    for (; c + 4 * LANES <= a.ncols; c += 4 * LANES) FIRST(4, 0);
+    for (; c + 2 * LANES <= a.ncols; c += 2 * LANES) FIRST(2, 0);
+    for (; c + LANES <= a.ncols; c += LANES) FIRST(1, 0);
+    if (c < a.ncols) FIRST(1, a.ncols - c);
+#undef FIRST
+}
+
 /* All columns at once, or, of narrow vectors and more than one panel, a few of them if rows come in blocks. */
 ALWAYS void input_together(int ordered, int64_t block, mg_linear_backward_input_args a)
 {
     if (TILE_WIDE || block == INT64_MAX || a.n <= LANES) {
         input_panels(ordered, block, a);
+        if (ordered && a.order_first) input_first(a);
         return;
     }
     for (int64_t c = a.ncols; c > 0; c -= COLUMNS_TOGETHER, a.w += COLUMNS_TOGETHER, a.dx += COLUMNS_TOGETHER * LANES) {
         a.ncols = c < COLUMNS_TOGETHER ? c : COLUMNS_TOGETHER;
         input_panels(ordered, block, a);
+        if (ordered && a.order_first) input_first(a);
     }
 }
 
@@ -135,7 +172,7 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
     if (a.w_stride == 16 && a.ncols == 16) {
         a.w_stride = a.ncols = 16;
         if (a.order)
-            input_panels(1, INT64_MAX, a);
+            input_together(1, INT64_MAX, a);
         else
             input_panels(0, INT64_MAX, a);
     } else if (a.order) {
@@ -148,7 +185,7 @@ static void linear_backward_input(const mg_linear_backward_input_args *args)
 static void linear_backward_input_active(int64_t nout, int64_t nactive, const int32_t *active, const double *w,
                                          int64_t w_stride, const double *dy, double *dx)
 {
-    mg_linear_backward_input_args a = {LANES, nout, nactive, w, w_stride, NULL, dy, 0, dx, 0};
+    mg_linear_backward_input_args a = {LANES, nout, nactive, w, w_stride, NULL, NULL, dy, 0, dx, 0};
     if (w_stride == 64) {
         a.w_stride = 64;
         input_cols(1, 0, 0, nout, a, active);
@@ -161,36 +198,6 @@ static void linear_backward_input_active(int64_t nout, int64_t nactive, const in
     } else {
         input_cols(1, 0, 0, nout, a, active);
     }
-}
-
-/* One position: the columns fill the lanes. */
-ALWAYS void first_tile(int vecs, int64_t part, int64_t nout, int64_t nin, const double *w, const int32_t *order,
-                       const double *dy, double *dx)
-{
-    vec sum[TILE_SUMS] = {{0}};
-    for (int64_t s = 0; s < nout; s++) {
-        const int64_t o = order[s];
-        vec dyo = vec_set(dy[o * LANES]);
-        UNROLL for (int c = 0; c < vecs; c++)
-            sum[c] += (part ? vec_load_part(w + o * nin, part) : vec_load_unaligned(w + o * nin + c * LANES)) * dyo;
-    }
-    UNROLL for (int c = 0; c < vecs; c++)
-        for (int64_t l = 0; l < (part ? part : LANES); l++) dx[(c * LANES + l) * LANES] = sum[c][l];
-}
-
-static void linear_backward_input_first(int64_t nout, int64_t nin, const double *w, const int32_t *order,
-                                        const double *dy, double *dx)
-{
-    int64_t c = 0;
-#define FIRST(vecs) first_tile(vecs, 0, nout, nin, w + c, order, dy, dx + c * LANES)
-    for (; c + TILE_SUMS * LANES <= nin; c += TILE_SUMS * LANES) FIRST(TILE_SUMS);
-    if (TILE_SUMS > 8)
-        for (; c + 8 * LANES <= nin; c += 8 * LANES) FIRST(8);
-    for (; c + 4 * LANES <= nin; c += 4 * LANES) FIRST(4);
-    for (; c + 2 * LANES <= nin; c += 2 * LANES) FIRST(2);
-    for (; c + LANES <= nin; c += LANES) FIRST(1);
-    if (c < nin) first_tile(1, nin - c, nout, nin, w + c, order, dy, dx + c * LANES);
-#undef FIRST
 }
 
 static void linear_backward_target(int64_t nin, const double *w, const int32_t *targets, const double *dtarget,
