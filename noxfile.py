@@ -32,6 +32,7 @@ from sessions import (  # noqa: E402
     kept_builds,
     last_line,
     need,
+    pip,
     proof,
     pytest,
     pythons,
@@ -83,10 +84,10 @@ def installed(session):
         if compiler := next((name for name in ("cc", "gcc", "clang", "cython") if shutil.which(name, path=bin)), None):
             session.error(f"the bare environment has {compiler}")
         env = {"PATH": str(bin)}
-        pip = [bin / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
-        run(session, *pip, wheel(session, version, python), *requirements("test", "pytest", "hypothesis"), env=env)
-        run(session, *pip, "--force-reinstall", "--no-deps", wheel(session, version, python), env=env)  # over that of a run before
-        run(session, *pip, "--dry-run", f"{wheel(session, version, python)}[test]", env=env)
+        install = [*pip(session, python), "--python", bin / "python", "install", "-q", "--only-binary", ":all:"]
+        run(session, *install, wheel(session, version, python), *requirements("test", "pytest", "hypothesis"), env=env)
+        run(session, *install, "--force-reinstall", "--no-deps", wheel(session, version, python), env=env)  # over that of a run before
+        run(session, *install, "--dry-run", f"{wheel(session, version, python)}[test]", env=env)
         is_last = version == pythons(session)[-1][0] and len(pythons(session)) > 1
         output = run(session, bin / "python", source() / "tools/test_wheel.py", "--quick" if is_last else "--smoke", env=env, cwd=SCRATCH)
     return f"{', '.join(version for version, _ in pythons(session))}; the last: {', '.join(re.findall(r'[0-9]+ passed', output))}"
@@ -134,7 +135,7 @@ def released_policy(session):
     if not match or int(match[1]) > 28:
         session.error(output)
     bin = venv(session, "zig-bare", python=python)
-    run(session, bin / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", f"{found}[test]")
+    run(session, *pip(session, python), "--python", bin / "python", "install", "-q", "--only-binary", ":all:", f"{found}[test]")
     output = run(session, bin / "python", source() / "tools/test_wheel.py", "--smoke", cwd=SCRATCH)
     return f"manylinux_2_{match[1]}; {', '.join(re.findall(r'[0-9]+ passed', output))}"
 

@@ -100,7 +100,8 @@ if WINDOWS:
 HEADERS = sorted(path for path in glob("csrc/**/*.h", recursive=True) if "tests" not in Path(path).parts)
 C_SOURCES = sorted(path for path in glob("csrc/**/*.c", recursive=True) if "tests" not in Path(path).parts)
 
-# One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd uses them.
+# One static library per instruction set, because flags go by library in setuptools. Only microgpt.core.simd uses them. The widest
+# takes longest and is the first to be compiled.
 LIBRARIES = [
     (f"mg_isa_{isa}", {
         "sources": [f"csrc/kernels/isa/{isa}.c"],
@@ -108,7 +109,7 @@ LIBRARIES = [
         "include_dirs": ["csrc"],
         "cflags": EXACT + WARN + VISIBILITY + VARIANT_FLAGS + flags,
     })
-    for isa, flags in ISAS.items()
+    for isa, flags in reversed(ISAS.items())
 ]
 
 # Compiled module -> its C sources beside the .pyx.
@@ -236,15 +237,22 @@ def check_compiler(command):
 
 
 class BuildLibraries(build_clib):
+    """The kernels. BuildExtensions compiles them, beside the modules: each takes so long that a processor would wait for the last."""
+
+    def run(self):
+        pass
+
+    def compile(self):
+        super().run()
+
     def build_libraries(self, libraries):
         use_clang_cl(self.compiler)
-        check_compiler([self.compiler.cc, *self.compiler.compile_options] if WINDOWS else self.compiler.compiler_so)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda library: build_clib.build_libraries(self, [library]), libraries))
 
 
 class BuildExtensions(build_ext):
-    """Translates the Cython modules, then compiles several at once.
+    """Translates the Cython modules, then compiles several at once, and the kernels.
 
     Only here, where a compiler is about to run: an sdist and metadata need no C.
     """
@@ -277,7 +285,20 @@ class BuildExtensions(build_ext):
                 assert its.define_macros == translated[name].define_macros, "a file of several modules is compiled with one set of macros"
                 c_files += its.sources
             vars(each).update(vars(translated[name]), sources=sorted({*c_files}), export_symbols=each.export_symbols)
-        super().build_extensions()
+            if "simd" in (name, *TOGETHER.get(name, ())):
+                each.libraries = self.compiler.libraries
+        self.compiler.set_libraries([])  # of the other modules, which need not wait for the kernels
+        link = self.compiler.link_shared_object
+
+        def link_after_kernels(*arguments, libraries=(), **options):
+            if {name for name, _ in LIBRARIES} & {*libraries}:
+                kernels.result()
+            link(*arguments, libraries=libraries, **options)
+
+        self.compiler.link_shared_object = link_after_kernels
+        with ThreadPoolExecutor(1) as pool:  # only now: Cython forks, which a process of several threads should not
+            kernels = pool.submit(self.get_finalized_command("build_clib").compile)
+            super().build_extensions()
 
     def build_extension(self, ext):
         one = copy.copy(self)  # its own folder: modules that share a C file would write the same object at the same time

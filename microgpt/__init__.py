@@ -43,6 +43,7 @@ _HOME = {
     "CheckpointError": "errors",
     "DivergedError": "errors",
     "LogError": "errors",
+    "NoThreadError": "errors",
     "UsageError": "errors",
     "draw_graph": "viz.graph",
     "plot_attention": "viz.plots",

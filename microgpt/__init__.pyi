@@ -23,6 +23,7 @@ from .errors import CheckpointError as CheckpointError
 from .errors import DivergedError as DivergedError
 from .errors import LogError as LogError
 from .errors import MicrogptError as MicrogptError
+from .errors import NoThreadError as NoThreadError
 from .errors import UsageError as UsageError
 from .evaluation import evaluate as evaluate
 from .generation import generate as generate
@@ -43,7 +44,7 @@ __all__ = [
     "simd_info", "Config", "Tokenizer",
     "load_docs", "split_docs", "Trainer", "SweepResult", "run_sweep", "evaluate", "generate", "show_versions", "Callback",
     "Checkpointer", "LossPlot", "Progress", "RunLogger", "Validator", "MicrogptError", "CheckpointError", "DivergedError",
-    "LogError", "UsageError",
+    "LogError", "NoThreadError", "UsageError",
     "draw_graph", "plot_attention", "plot_embeddings", "plot_loss", "plot_sweep", "__version__",
 ]  # fmt: skip
 __version__: str

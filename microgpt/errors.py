@@ -4,6 +4,7 @@
     ├── DivergedError      (also a ValueError and an ArithmeticError)
     ├── CheckpointError    (also a ValueError)
     ├── LogError           (also a ValueError)
+    ├── NoThreadError      (also a RuntimeError)
     └── UsageError         (also a ValueError)
 
 What Python itself has a name for keeps that name: ValueError and TypeError for arguments, OSError for files,
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from .config import Config
 
-__all__ = ["CheckpointError", "DivergedError", "LogError", "MicrogptError", "UsageError", "printable"]
+__all__ = ["CheckpointError", "DivergedError", "LogError", "MicrogptError", "NoThreadError", "UsageError", "printable"]
 
 
 class MicrogptError(Exception):
@@ -49,8 +50,16 @@ class LogError(MicrogptError, ValueError):
     """A file is not the log of a run, or not the results of a sweep."""
 
 
+class NoThreadError(MicrogptError, RuntimeError):
+    """The system starts no more threads."""
+
+
 class UsageError(MicrogptError, ValueError):
     """A command was given arguments that it cannot carry out."""
+
+
+class CrewStopped(Exception):
+    """Another process of the crew has failed, or left: see `core.crew.join_crew`. Within this package alone."""
 
 
 def diverged_step(error: Exception, step: int, config: "Config", learning_rate: float) -> "DivergedError | None":

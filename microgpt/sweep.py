@@ -128,7 +128,7 @@ def _sweep(given: "dict[str, Any]") -> int:
 
     from .data import split_docs
     from .parallel.results import run_key, whole_settings
-    from .parallel.sweeps import available_cores, configurations, run_sweep
+    from .parallel.sweeps import available_cores, planned, run_sweep
 
     grid = parse_grid(given["grid"])
     if given["steps"] is not None:
@@ -146,7 +146,7 @@ def _sweep(given: "dict[str, Any]") -> int:
             docs, val_docs = split_docs(docs, given["val_fraction"])
         except ValueError as error:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
-    places = {run_key(whole_settings(settings), given["engine"]): i for i, settings in enumerate(configurations(grid))}
+    places = {run_key(whole_settings(*run), given["engine"]): i for i, run in enumerate(planned(grid).values())}
     total, workers = len(places), given["workers"] or available_cores()
     with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
         cli.say(f"{total} run{'s' * (total != 1)} on {source}, {given['engine']} engine, executor {given['executor']}")

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import nox
@@ -72,7 +74,8 @@ def run(session, *command, cwd=None, env=None, succeeds=True):
     """Run a command in an environment without what could lead Python or the build astray; return what it wrote."""
     dropped = ("PYTHONPATH", "PYTHONHOME", "MICROGPT_SIMD", "MICROGPT_BUILD", "CFLAGS", "CC", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    given = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    # Most of what is installed is never imported, or once: to compile all of it takes longer than to install it.
+    given = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_COMPILE": "0", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     done = subprocess.run([*map(str, command)], cwd=cwd or source(), env={**kept, **given}, text=True, errors="replace",
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
     if succeeds and done.returncode:
@@ -118,8 +121,18 @@ def source():
     return copy_of_sources("source")
 
 
+def pip(session, python):
+    """The command of a pip that runs in this Python and can install for others: a Python of the system may have none."""
+    if python == sys.executable and find_spec("pip") and [*map(int, metadata.version("pip").split(".")[:2])] >= [22, 3]:
+        return [sys.executable, "-m", "pip"]
+    return [venv(session, "pip", "pip>=22.3", python=python) / "python", "-m", "pip"]
+
+
 def venv(session, name, *requirements, python=sys.executable):
-    """Return the bin folder of a virtual environment with these installed; kept from run to run in nox's own folder."""
+    """Return the bin folder of a virtual environment with these installed; kept from run to run in nox's own folder.
+
+    name: "pip" for one that holds pip alone. The others have none of their own, which takes longer than what they are for.
+    """
     if "--require-hashes" in requirements and sys.version_info < (3, 11):
         session.skip("the tools are pinned for Python 3.11 and newer")
     files = [Path(r).read_text() if os.path.isfile(r) else str(r) for r in requirements]
@@ -127,9 +140,11 @@ def venv(session, name, *requirements, python=sys.executable):
     folder = Path(session.cache_dir).resolve() / f"{name}-{digest}"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        run(session, python, "-m", "venv", folder)
-        if requirements:
+        run(session, python, "-m", "venv", *([] if name == "pip" else ["--without-pip"]), folder)
+        if name == "pip":
             run(session, folder / "bin/python", "-m", "pip", "install", "-q", *requirements, cwd=ROOT)
+        elif requirements:
+            run(session, *pip(session, python), "--python", folder / "bin/python", "install", "-q", *requirements, cwd=ROOT)
         (folder / "complete").touch()
     return folder / "bin"
 
@@ -140,7 +155,7 @@ def tools(session):
 
 def building(session):
     """The bin folder of an environment with what compiles the package and makes sdists, and without what tests it."""
-    return venv(session, "building", "check-manifest", "build", "-r", build_constraint())
+    return venv(session, "building", "check-manifest", "build", "pip", "-r", build_constraint())  # build would make a pip for itself
 
 
 def requirements(extra, *names):
@@ -155,7 +170,7 @@ def test_python(session):
     """Return a Python with everything that the tests import, and the pinned compiler's packages; not the package itself."""
     wanted = SCRATCH / "tests.txt"
     wanted.write_text("\n".join([*requirements("dependencies"), *requirements("test"), build_constraint().read_text()]))
-    return venv(session, "tests", "-r", wanted) / "python"
+    return venv(session, "tests", "--compile", "-r", wanted) / "python"
 
 
 def build_constraint():
@@ -185,7 +200,7 @@ def pythons(session):
 @once
 def sdist(session):
     env = {"SOURCE_DATE_EPOCH": EPOCH, "PIP_CONSTRAINT": str(build_constraint())}
-    run(session, tools(session) / "python", "-m", "build", "--sdist", "--outdir", SCRATCH / "sdist", source(), env=env)
+    run(session, building(session) / "python", "-m", "build", "--sdist", "--outdir", SCRATCH / "sdist", source(), env=env)
     (found,) = (SCRATCH / "sdist").glob("*.tar.gz")
     return found
 
@@ -195,8 +210,7 @@ def build_wheel(session, python, where, **env):
     folder = SCRATCH / where
     (folder / "tmp").mkdir(parents=True)
     env = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(folder / "tmp"), "PIP_CONSTRAINT": str(build_constraint()), **env}
-    pip = venv(session, "pip", python=python) / "python"  # a Python of the system may have no pip
-    run(session, pip, "-m", "pip", "wheel", "-q", "--no-deps", "--no-cache-dir", "-w", folder, sdist(session), env=env)
+    run(session, *pip(session, python), "wheel", "-q", "--no-deps", "--no-cache-dir", "-w", folder, sdist(session), env=env)
     (found,) = folder.glob("*.whl")
     return found
 

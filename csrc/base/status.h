@@ -17,7 +17,7 @@ typedef enum mg_status {
     MG_UNSUPPORTED_ISA = 8,
     MG_ZERO_DIVISION = 9, /* x / 0.0: ZeroDivisionError */
     MG_POW_COMPLEX = 10,  /* negative ** 0.5, which Python makes complex */
-    MG_NO_THREAD = 11,    /* the system starts no more threads: RuntimeError */
+    MG_NO_THREAD = 11,    /* the system starts no more threads: NoThreadError */
     MG_STOPPED = 12,      /* another process, or thread, has ended what this one had a part in */
     /* Negative, because mg_mt19937_choice returns them in place of an index. random.choices: ValueError. */
     MG_CHOICE_TOTAL_ZERO = -1,

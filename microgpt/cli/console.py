@@ -18,8 +18,8 @@ __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "E
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
-#: How Python and the fused engine begin to say that the system starts no more threads.
-_NO_THREAD = ("can't start new thread", "the system starts no more threads")
+#: How Python says that the system starts no more threads: in a RuntimeError, which may mean anything. The engine has NoThreadError.
+_NO_THREAD = "can't start new thread"
 
 #: Whether an error shows its traceback as well (--debug); whether the process ends with the command; the progress bar.
 _debug = _owns_process = False
@@ -282,7 +282,11 @@ def _explain(error: "Exception | SystemExit") -> "int | None":
             say(words)
             return EXIT_DIVERGED
         say(f"error: {error}")
-    elif isinstance(error, RuntimeError) and str(error).startswith(_NO_THREAD):
+    elif isinstance(error, RuntimeError):
+        from ..errors import NoThreadError
+
+        if not isinstance(error, NoThreadError) and str(error) != _NO_THREAD:
+            return None
         _traceback()
         say(f"error: {error}")
     else:

@@ -5,8 +5,6 @@ from .adam import Adam
 from .fused import FusedEngine
 from .model import GPT
 
-class CrewStopped(Exception): ...
-
 def crew_bytes(model: GPT, batch_size: int) -> int: ...
 def join_crew(
     engine: FusedEngine,

@@ -23,10 +23,6 @@ cdef enum:
     ALIGN = 64  # of the memory that processes share
 
 
-class CrewStopped(Exception):
-    """Another process of the crew has failed, or left: see `join_crew`."""
-
-
 @cython.final
 @cython.no_gc_clear  # crew points into the memory
 cdef class Membership:

@@ -160,9 +160,11 @@ its own: the results are the same.
         if status == MG_NO_MEMORY:
             raise MemoryError()
         if status == MG_NO_THREAD:
-            raise RuntimeError("the system starts no more threads: use fewer")
+            from ..errors import NoThreadError
+
+            raise NoThreadError("the system starts no more threads: use fewer")
         if status == MG_STOPPED:
-            from .crew import CrewStopped
+            from ..errors import CrewStopped
 
             raise CrewStopped
         if status == MG_LOG_DOMAIN:

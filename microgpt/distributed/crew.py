@@ -10,8 +10,9 @@ import tempfile
 
 from mpi4py import MPI
 
-from ..core.crew import CrewStopped, crew_bytes, join_crew, leave_crew, read_crew, stop_crew
+from ..core.crew import crew_bytes, join_crew, leave_crew, read_crew, stop_crew
 from ..engines import Fused
+from ..errors import CrewStopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..data import Tokenizer
 
-__all__ = ["Crew", "CrewStopped", "crew_of"]
+__all__ = ["Crew", "crew_of"]
 
 #: Whether ranks of one machine share memory; tests of messages turn it off, on all ranks.
 SHARES_MEMORY = True

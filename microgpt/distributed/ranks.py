@@ -17,8 +17,9 @@ import threading
 import time
 from itertools import islice
 
+from ..errors import CrewStopped
 from .chain import Chain, own_part, rounds_of, wait_for
-from .crew import Crew, CrewStopped, crew_of
+from .crew import Crew, crew_of
 from .parts import part_of
 
 TYPE_CHECKING = False

@@ -3,7 +3,7 @@ import json
 import math
 import os
 
-from ..config import DEFAULTS, OPTIONAL, Config, seed_text
+from ..config import DEFAULTS, OPTIONAL, seed_text
 from ..errors import LogError
 
 TYPE_CHECKING = False
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._types import Path
+    from ..config import Config
 
 __all__ = ["Ranked", "SweepResult", "rank", "read_results"]
 
@@ -106,12 +107,9 @@ def run_key(settings: "dict[str, Any]", engine: str) -> str:
     return json.dumps({**_about(settings), "engine": engine}, default=repr)
 
 
-def whole_settings(settings: "dict[str, Any]") -> "dict[str, Any]":
-    """Return all settings of a run by name, of which some are given: as a `Config` has them, or as they are if none can."""
-    try:
-        return Config(**settings).as_dict()
-    except (TypeError, ValueError):  # such as n_embd 16 with 3 heads
-        return {**DEFAULTS, **settings}
+def whole_settings(settings: "dict[str, Any]", config: "Config | Exception") -> "dict[str, Any]":
+    """Return all settings of a run by name, of which some are given: as its `Config` has them, or as they are if there is none."""
+    return {**DEFAULTS, **settings} if isinstance(config, Exception) else config.as_dict()
 
 
 # ---- the file of results ----

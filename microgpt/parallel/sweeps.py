@@ -54,7 +54,15 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
     >>> configurations({"seed": range(2), "n_embd": (16, 32), "num_steps": 100})[1]
     {'seed': 0, 'n_embd': 32, 'num_steps': 100}
     """
-    found: dict[str, dict[str, Any]] = {}
+    return [settings for settings, _ in planned(grid).values()]
+
+
+def planned(grid: "Grid") -> "dict[str, tuple[dict[str, Any], Config | Exception]]":
+    """Return the runs of a grid as `configurations` has them: its settings, and their `Config` or why there is none.
+
+    By `run_key` of all settings of the run, without an engine.
+    """
+    found: dict[str, tuple[dict[str, Any], Config | Exception]] = {}
     for one in [grid] if hasattr(grid, "keys") else grid:
         axes = []
         for name, values in one.items():  # type: ignore[union-attr]  # a mapping, of either kind of grid
@@ -67,8 +75,12 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
             axes.append([(name, value) for value in values])
         for chosen in itertools.product(*axes):
             settings = dict(chosen)
-            found.setdefault(run_key(whole_settings(settings), ""), settings)
-    return list(found.values())
+            try:
+                config: Config | Exception = Config(**settings)
+            except (TypeError, ValueError) as error:  # such as n_embd 16 with 3 heads
+                config = error
+            found.setdefault(run_key(whole_settings(settings, config), ""), (settings, config))
+    return found
 
 
 def run_sweep(
@@ -137,7 +149,7 @@ def run_sweep(
     workers = None if workers is None else whole_number("workers", workers, 1)
     if save_dir is not None and not os.path.isdir(save_dir):
         raise NotADirectoryError(20, "Not a directory", os.fsdecode(save_dir))
-    chosen = configurations(grid)
+    chosen = list(planned(grid).values())
     digest = docs_digest(docs if val_docs is None else [*docs, "\n", *val_docs])
     kept, file = open_results(out, digest) if out is not None else ([], None)
     return _run_sweep(docs, chosen, executor, engine, val_docs, workers, kept, file, save_dir)
@@ -145,7 +157,7 @@ def run_sweep(
 
 def _run_sweep(
     docs: "list[str]",
-    chosen: "list[dict[str, Any]]",
+    chosen: "list[tuple[dict[str, Any], Config | Exception]]",
     executor: "Executor | None",
     engine: str,
     val_docs: "list[str] | None",
@@ -160,11 +172,9 @@ def _run_sweep(
     stop = Callback()  # ends the runs of threads of our own, which no signal can reach
     try:
         todo: list[Config] = []
-        for settings in chosen:
-            try:
-                config = Config(**settings)
-            except (TypeError, ValueError) as error:  # such as n_embd 16 with 3 heads
-                result = SweepResult(whole_settings(settings), engine, error=_words(error))
+        for settings, config in chosen:
+            if isinstance(config, Exception):
+                result = SweepResult(whole_settings(settings, config), engine, error=_words(config))
                 yield result if run_key(result.settings, engine) in known else record(file, result)
                 continue
             done = known.get(run_key(config.as_dict(), engine))

@@ -15,7 +15,7 @@ from conftest import environment
 
 from microgpt import Trainer, train
 from microgpt.cli import console as cli
-from microgpt.errors import printable
+from microgpt.errors import NoThreadError, printable
 
 DOCS = ["emma", "olivia", "ava", "zoë", "sophia", "mia"]
 SMALL = ["--n-embd", "4", "--n-head", "2", "--block-size", "6", "--steps", "30", "--samples", "2"]
@@ -348,12 +348,13 @@ def test_an_error_is_told_where_no_file_can_be_looked_for(tmp_path, gone):
     assert done.stderr == "microgpt: error: /absent/file: No such file or directory\n"
 
 
-@pytest.mark.parametrize("words", ["can't start new thread", "the system starts no more threads: use fewer"])
-def test_a_system_that_starts_no_more_threads_is_an_error_in_one_line(capfd, words):
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), NoThreadError("use fewer")])  # Python's, the engine's
+def test_a_system_that_starts_no_more_threads_is_an_error_in_one_line(capfd, error):
     def command(_):
-        raise RuntimeError(words)
+        raise error
 
     assert cli.run(command, {}) == 2
-    assert capfd.readouterr() == ("", f"microgpt: error: {words}\n")
+    assert capfd.readouterr() == ("", f"microgpt: error: {error}\n")
+    error = RuntimeError("another")
     with pytest.raises(RuntimeError, match="another"):
-        cli.run(lambda _: (_ for _ in ()).throw(RuntimeError("another")), {})
+        cli.run(command, {})

@@ -7,9 +7,10 @@ from conftest import hexes
 from small_runs import DOCS
 
 from microgpt import GPT, Adam, Tokenizer, Trainer
-from microgpt.core.crew import CrewStopped, crew_bytes, join_crew, leave_crew, read_crew, stop_crew
+from microgpt.core.crew import crew_bytes, join_crew, leave_crew, read_crew, stop_crew
 from microgpt.core.fused import FusedEngine
 from microgpt.core.mt19937 import MT19937
+from microgpt.errors import CrewStopped
 
 STEPS = 4
 SHAPES = [*small_runs.SHAPES, pytest.param(dict(n_embd=72, n_head=2, n_layer=2, block_size=12), marks=pytest.mark.slow)]

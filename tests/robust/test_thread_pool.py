@@ -1,11 +1,13 @@
 """The threads of a trainer: started when needed, ended with it, gone and back in a forked process."""
 import gc
 import os
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from children import child
 from conftest import hexes
 
 from microgpt import Trainer
@@ -137,3 +139,26 @@ def test_what_is_no_number_of_threads(threads):
 def test_all_processors():
     trainer = Trainer(DOCS, num_steps=1, threads=0)
     assert trainer.threads == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else trainer.threads >= 1
+
+
+NO_ROOM = """
+import resource
+from microgpt import NoThreadError, Trainer
+from microgpt.core import fused
+fused.LEAST_SHARED_WORK = 0.0
+trainer = Trainer(["emma", "ava"], threads=100, num_steps=1, batch_size=200, n_embd=8, n_head=2, block_size=8)
+pages = int(open("/proc/self/statm").read().split()[0])
+room = pages * resource.getpagesize() + (64 << 20)  # not for the stacks of a hundred threads
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+try:
+    trainer.run()
+except NoThreadError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.measures_memory
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space")
+def test_threads_that_do_not_start_are_an_error_of_their_own():
+    assert child(NO_ROOM) == "the system starts no more threads: use fewer\n"

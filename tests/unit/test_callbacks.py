@@ -300,6 +300,7 @@ def test_exceptions_are_public_and_have_one_base():
     for name in ("DivergedError", "CheckpointError", "LogError", "UsageError"):
         kind = getattr(microgpt, name)
         assert issubclass(kind, microgpt.MicrogptError) and issubclass(kind, ValueError)
+    assert issubclass(microgpt.NoThreadError, microgpt.MicrogptError) and issubclass(microgpt.NoThreadError, RuntimeError)
 
 
 def test_versions_are_shown(capsys):

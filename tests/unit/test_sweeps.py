@@ -15,7 +15,7 @@ from children import environment
 
 import microgpt
 import microgpt.train
-from microgpt import Trainer, run_sweep
+from microgpt import Config, Trainer, run_sweep
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
 
@@ -414,3 +414,10 @@ def test_picture_of_a_grid(tmp_path):
         microgpt.plot_sweep(results, x="engine")
     with pytest.raises(ValueError, match="there is no run to draw"):
         microgpt.plot_sweep([r for r in run_sweep(DOCS, {"n_head": 3})])
+
+
+def test_the_settings_of_a_run_are_checked_once(monkeypatch):
+    made, check = [], Config.__init__
+    monkeypatch.setattr(Config, "__init__", lambda self, **settings: made.append(settings) or check(self, **settings))
+    grid = {"num_steps": 1, "n_embd": 8, "n_head": [1, 3], "seed": range(2)}
+    assert len(list(run_sweep(DOCS, grid, workers=1))) == len(made) == 4
