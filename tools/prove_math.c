@@ -152,7 +152,10 @@ static void prove_adam(long draws)
         c.lr_t = 0.01 * (1.0 - (t - 1.0) / 5000.0);
         for (int i = 0; i < PARAMS; i++) a[1][i] = b[1][i] = bits64() % 50 ? uniform(-1.0, 1.0) * scale[i] : 0.0;
         adam_square_root((int)(step & 1)); /* by turns from the estimate and from the processor */
-        adam_update(&c, 0, PARAMS, a[0], a[1], a[2], a[3]);
+        if (step % 4 < 2 && are_between(PARAMS, a[0], 0x1p-500, 0x1p+400) && are_between(PARAMS, a[3], 0x1p-198, 0x1p+98))
+            adam_update_in_range(&c, PARAMS, a[0], a[1], a[2], a[3]);
+        else
+            adam_update(&c, 0, PARAMS, a[0], a[1], a[2], a[3]);
         adam_update_libm(&c, PARAMS, b[0], b[1], b[2], b[3]);
         if (memcmp(a, b, sizeof a)) {
             for (int i = 0; i < PARAMS; i++)

@@ -145,7 +145,7 @@ mg_status mg_batch_documents(mg_engine *e, mg_pool *pool, const double *params, 
         e->members[i].team = NULL;
     }
     if (!status) status = mg_pool_run_two(pool, do_item, &a, &those, slices ? &slices->items : &none, poll);
-    mg_forget_magnitudes(e);
+    mg_forget_bounds(e);
     return status;
 }
 
@@ -194,6 +194,6 @@ mg_status mg_position_losses_of(mg_engine *e, const double *params, const int32_
     if (status) return status;
     mg_take_magnitudes(e, params);
     status = mg_pool_run(e->pool, do_losses, &a, documents, poll);
-    mg_forget_magnitudes(e);
+    mg_forget_bounds(e);
     return status;
 }

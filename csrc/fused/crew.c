@@ -209,7 +209,7 @@ static mg_status take_step(batch *b, const mg_adam_config *config, int64_t step,
     b->pool = mg_engine_shares(e, b->starts[c->batch_size] - b->starts[0] - c->batch_size) ? e->pool : NULL;
     mg_take_magnitudes(e, c->state.params);
     mg_status status = mg_pool_run(b->pool, do_documents, b, mg_pool_threads(b->pool), poll);
-    mg_forget_magnitudes(e);
+    mg_forget_bounds(e);
     if (status == MG_STOPPED && b->failure) status = (mg_status)b->failure;
     if (!status) status = agree(b, prepared, poll);
     if (status) {

@@ -24,6 +24,9 @@ static void fill_orders(mg_engine *e)
     }
 }
 
+/* The four of each layer, and lm_head. */
+static int64_t count_matrices(const mg_config *config) { return MG_LAYER_PRODUCTS * config->n_layer + 1; }
+
 mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
 {
     const int64_t n_embd = config->n_embd;
@@ -38,12 +41,13 @@ mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels)
     e->attn_scale = mg_pow(mg_pow((double)e->head_dim, 0.5), -1.0);
     e->qkv_order = malloc(6 * (size_t)n_embd * sizeof *e->qkv_order);
     e->fc2_magnitude = malloc(2 * ((size_t)config->n_layer + 1) * sizeof *e->fc2_magnitude);
-    if (!e->qkv_order || !e->fc2_magnitude) {
+    e->known_ranges = malloc((size_t)count_matrices(config) * sizeof *e->known_ranges);
+    if (!e->qkv_order || !e->fc2_magnitude || !e->known_ranges) {
         mg_engine_free(e);
         return NULL;
     }
     e->fc2_moments = e->fc2_magnitude + config->n_layer;
-    mg_forget_magnitudes(e);
+    mg_forget_bounds(e);
     e->qkv_order_first = e->qkv_order + 3 * n_embd;
     fill_orders(e);
     return e;
@@ -54,6 +58,7 @@ void mg_engine_free(mg_engine *e)
     if (!e) return;
     free(e->qkv_order);
     free(e->fc2_magnitude);
+    free(e->known_ranges);
     mg_workspace_free(&e->ws);
     free(e->snapshot);
     free(e->dw_chunk);
@@ -105,9 +110,16 @@ void mg_take_magnitudes(mg_engine *e, const double *params)
             hidden * e->config.n_embd, params + e->at.layers + l * e->at.layer_size + e->at.mlp_fc2);
 }
 
-void mg_forget_magnitudes(const mg_engine *e)
+void mg_forget_bounds(const mg_engine *e)
 {
     for (int64_t l = 0; l < e->config.n_layer; l++) e->fc2_magnitude[l] = e->fc2_moments[l] = NAN;
+    mg_forget_ranges(e, 0);
+}
+
+void mg_forget_ranges(const mg_engine *e, int64_t steps)
+{
+    const mg_known_range unknown = {.wait = steps < MG_LEAST_STEPS_TO_LOOK ? MG_LOOK_AGAIN : 0};
+    for (int64_t i = 0; i < count_matrices(&e->config); i++) e->known_ranges[i] = unknown;
 }
 
 int64_t mg_engine_sparse_layers(const mg_engine *e)

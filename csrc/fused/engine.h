@@ -10,6 +10,12 @@
 #include "kernels/kernels.h"
 #include "microgpt.h"
 
+/* What is known of a matrix's parameters and moments (in_range.h). */
+typedef struct {
+    int8_t steps_of_p, steps_of_v; /* for how many more steps p and v are in range; if neither is 0, so is m */
+    int8_t wait;                   /* steps until the next look */
+} mg_known_range;
+
 struct mg_engine {
     mg_config config;
     const mg_kernels *kernels;
@@ -22,6 +28,7 @@ struct mg_engine {
     /* [n_layer], sum_of_magnitudes of each mlp_fc2, or a bound for it; nan: not known. Who changes parameters renews it or forgets
      * it. The same for its first moments, which train.c needs for that bound. */
     double *fc2_magnitude, *fc2_moments;
+    mg_known_range *known_ranges; /* of each matrix, by its number (mg_turn_of) */
     mg_workspace ws;
     /* Threads: NULL for one. The team shares the document that this engine works on; NULL: one thread does. */
     mg_pool *pool, *team;
@@ -51,9 +58,17 @@ struct mg_engine {
     struct mg_decoder *decoder;
 };
 
-/* e->fc2_magnitude, for documents that are about to meet the same parameters; and nan, before these change. */
+/* e->fc2_magnitude, for documents that are about to meet the same parameters. */
 void mg_take_magnitudes(mg_engine *e, const double *params);
-void mg_forget_magnitudes(const mg_engine *e);
+
+/* Before parameters or moments change: fc2_magnitude, fc2_moments and known_ranges are not known. */
+void mg_forget_bounds(const mg_engine *e);
+
+/* known_ranges alone. steps: that are about to be taken. A look takes a fifth of the time of Adam's update, which takes an eighth
+ * less after it, so it pays from a few on; steps until the next one, after one in vain. */
+void mg_forget_ranges(const mg_engine *e, int64_t steps);
+#define MG_LEAST_STEPS_TO_LOOK 4
+#define MG_LOOK_AGAIN 16
 
 /* They are made again when needed. */
 void mg_forget_slices(mg_engine *e);

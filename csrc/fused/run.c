@@ -70,7 +70,7 @@ static int64_t count_positions_seen(const mg_engine *e, const double *m, const d
 mg_status mg_adam_or_rollback(const mg_engine *e, const mg_adam_coefs *coefs, int64_t positions_seen, const mg_state *s,
                               double *grad, int may_fail)
 {
-    mg_forget_magnitudes(e);
+    mg_forget_bounds(e);
     mg_clip_gradient(&e->config, coefs->clip, grad);
     if (!may_fail) {
         mg_adam_decay(coefs, e->at.num_params, s->params);

@@ -25,7 +25,7 @@ static void rollback(mg_engine *e, const mg_state *s, double *grad)
 {
     mg_restore_state(e, e->snapshot, s);
     mg_restore_grad(e, grad, NULL);
-    mg_forget_magnitudes(e);
+    mg_forget_bounds(e);
 }
 
 /* Backward and Adam without checking first whether Adam can fail. On error the arrays are unspecified: roll back. grad
@@ -81,6 +81,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
     const int plain = !r.negative_v && config->weight_decay == 0.0 && config->clip == 0.0;
     const int large = mg_is_by_matrix(e);
     int optimistic = plain && !large && documents >= MG_MIN_STEPS_FOR_SNAPSHOT;
+    if (large) mg_forget_ranges(e, documents);
     int64_t snapshot_at = -1; /* the number of documents done when the snapshot was taken */
     while (!status && *done < documents) {
         const int32_t *document = tokens + starts[*done];
@@ -125,7 +126,7 @@ mg_status mg_train(mg_engine *e, const mg_adam_config *config, int64_t step, dou
         mg_end_step(&r);
         ++*done;
     }
-    mg_forget_magnitudes(e); /* the caller may change parameters */
+    mg_forget_bounds(e); /* the caller may change parameters */
     free(r.saved_grad);
     return status;
 }

@@ -123,7 +123,7 @@ mg_status mg_train_batches(mg_engine *e, const mg_adam_config *config, int64_t s
         status = shares ? step_shared(&b) : step_alone(&b);
         if (status) {
             mg_restore_grad(e, grad, r.saved_grad);
-            mg_forget_magnitudes(e);
+            mg_forget_bounds(e);
             break;
         }
         double total = 0.0; /* sum() begins with 0 */

@@ -21,6 +21,9 @@ KERNEL(double, sum_of_magnitudes, (int64_t n, const double *x))
 /* The bit patterns of x, or-ed. 0 if and only if x is all +0.0; bit 63 is set if any sign is. */
 KERNEL(uint64_t, or_of_bits, (int64_t n, const double *x))
 
+/* Whether least <= |x[i]| <= greatest for all i; so none is a nan. */
+KERNEL(int, are_between, (int64_t n, const double *x, double least, double greatest))
+
 /* Whether products use tiles for units half as wide as a vector (tile.h); the bits are the same. choice: 1 or 0 sets it, where
  * there is a choice; -1 returns it, and -1 is returned if nothing was chosen yet. */
 KERNEL(int, half_units, (int choice))
@@ -153,7 +156,13 @@ KERNEL(void, attention_decode, (int64_t n_head, int64_t head_dim, int64_t n, dou
 KERNEL(mg_status, adam_update, (const mg_adam_coefs *c, int may_fail, int64_t n, double *data, double *grad, double *m,
                                 double *v))
 
-/* The same by the script's arithmetic, every power from the C library. */
+/* The same where everything is known to be in range, so that results need not be looked at: the coefficients are vectorizable,
+ * 2**-511 <= |data| <= 2**500, |m| <= 2**400, |grad| <= 2**49, and v, before and after, from 2**-199 to 2**98. It cannot fail.
+ * Returns 0 if no parameter is 0 now, which is the only way in which one can be out of range after the next few steps (see
+ * fused/in_range.h); 1 if one may be. */
+KERNEL(int, adam_update_in_range, (const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v))
+
+/* adam_update by the script's arithmetic, every power from the C library. */
 KERNEL(mg_status, adam_update_libm, (const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m,
                                      double *v))
 

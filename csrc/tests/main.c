@@ -33,6 +33,7 @@ int main(void)
             test_attention(kernels);
             test_document_errors(kernels);
             test_train_errors(kernels);
+            test_in_range(kernels);
             test_batches(kernels);
             test_crew(kernels);
             test_decode_errors(kernels);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "tests/check.h"
+#include "tests/graph.h"
 
 state new_state(const mg_config *config)
 {
@@ -57,3 +58,26 @@ static int ask(void *context)
 }
 
 void start_poll(eager_poll *p, int64_t stop_at) { *p = (eager_poll){{ask, p, 0, 0.0}, 0, stop_at}; }
+
+int32_t *random_documents(const mg_config *c, int64_t vocab_size, mg_mt19937 *stream, int64_t *starts)
+{
+    int32_t *tokens = allocate(DOCUMENTS * (c->block_size + 1), sizeof *tokens);
+    starts[0] = 0;
+    for (int i = 0; i < DOCUMENTS; i++) {
+        const int64_t n = i ? 1 + (int64_t)mg_mt19937_below(stream, (uint64_t)c->block_size) : c->block_size;
+        starts[i + 1] = starts[i] + n + 1;
+        for (int64_t t = starts[i]; t < starts[i + 1]; t++)
+            tokens[t] = (int32_t)mg_mt19937_below(stream, (uint64_t)vocab_size);
+    }
+    return tokens;
+}
+
+void graph_train(const mg_config *c, const mg_adam_config *adam, state *s, const int32_t *tokens,
+                 const int64_t *starts, int64_t documents, double *losses)
+{
+    for (int64_t i = 0; i < documents; i++) {
+        losses[i] = graph_document_gradient(c, s->params, s->grad, tokens + starts[i], starts[i + 1] - starts[i] - 1);
+        if (adam->clip != 0.0) graph_clip(c, adam->clip, s->grad);
+        graph_adam_step(adam, i, s->num_params, s->params, s->grad, s->m, s->v);
+    }
+}

@@ -1,4 +1,4 @@
-/* Models and documents for tests. */
+/* Models and documents for tests, and the script's loop over them. */
 #ifndef MG_TESTS_SHAPES_H
 #define MG_TESTS_SHAPES_H
 
@@ -24,6 +24,13 @@ void free_state(state *s);
 /* Make weights -0.0, so that every other hidden number is 0 for any document, and gradients and first moments -0.0: if zeros are
  * skipped, these stay so, and the weights become +0.0. */
 void set_minus_zeros(const mg_config *config, state *s);
+
+/* DOCUMENTS documents of random tokens below `vocab_size`, the first of which fills the block; to be freed. */
+int32_t *random_documents(const mg_config *config, int64_t vocab_size, mg_mt19937 *stream, int64_t *starts);
+
+/* The script's loop over `documents`. */
+void graph_train(const mg_config *config, const mg_adam_config *adam, state *s, const int32_t *tokens, const int64_t *starts,
+                 int64_t documents, double *losses);
 
 void check_state(const state *s, const state *expected);
 

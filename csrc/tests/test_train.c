@@ -9,31 +9,6 @@
 #include "tests/shapes.h"
 #include "tests/tests.h"
 
-/* DOCUMENTS documents of random tokens below `vocab_size`, the first of which fills the block. */
-static int32_t *random_documents(const mg_config *c, int64_t vocab_size, mg_mt19937 *stream, int64_t *starts)
-{
-    int32_t *tokens = allocate(DOCUMENTS * (c->block_size + 1), sizeof *tokens);
-    starts[0] = 0;
-    for (int i = 0; i < DOCUMENTS; i++) {
-        const int64_t n = i ? 1 + (int64_t)mg_mt19937_below(stream, (uint64_t)c->block_size) : c->block_size;
-        starts[i + 1] = starts[i] + n + 1;
-        for (int64_t t = starts[i]; t < starts[i + 1]; t++)
-            tokens[t] = (int32_t)mg_mt19937_below(stream, (uint64_t)vocab_size);
-    }
-    return tokens;
-}
-
-/* The script's loop over `documents`. */
-static void graph_train(const mg_config *c, const mg_adam_config *adam, state *s, const int32_t *tokens,
-                        const int64_t *starts, int64_t documents, double *losses)
-{
-    for (int64_t i = 0; i < documents; i++) {
-        losses[i] = graph_document_gradient(c, s->params, s->grad, tokens + starts[i], starts[i + 1] - starts[i] - 1);
-        if (adam->clip != 0.0) graph_clip(c, adam->clip, s->grad);
-        graph_adam_step(adam, i, s->num_params, s->params, s->grad, s->m, s->v);
-    }
-}
-
 /* Train both on all documents: the same losses and the same state afterwards. losses: ours. */
 static void test_steps(mg_engine *engine, const mg_config *c, const mg_adam_config *adam, state *ours, state *expected,
                        const int32_t *tokens, const int64_t *starts, double *losses)

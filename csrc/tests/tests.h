@@ -14,6 +14,7 @@ void test_exp_pow(const mg_kernels *kernels);
 void test_attention(const mg_kernels *kernels);       /* test_attention.c */
 void test_document_errors(const mg_kernels *kernels); /* test_document.c */
 void test_train_errors(const mg_kernels *kernels);    /* test_train.c: rollback */
+void test_in_range(const mg_kernels *kernels);        /* test_in_range.c */
 void test_batches(const mg_kernels *kernels);         /* test_batches.c */
 void test_pool(void);
 void test_crew(const mg_kernels *kernels); /* test_crew.c */

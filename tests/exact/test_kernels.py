@@ -165,6 +165,21 @@ def test_or_of_bits_and_sum_of_magnitudes_detect_every_special_number(kernels, s
         assert kernels.or_of_bits(size, unaligned(y)) == 1
 
 
+@pytest.mark.parametrize("size", [*SIZES, 1024, 1100, 3000])
+def test_are_between_finds_every_number_that_is_not(kernels, size):
+    rng = random.Random(size)
+    x = np.array([rng.choice((-1.0, 1.0)) * rng.uniform(0.5, 2.0) for _ in range(size)])
+    x[0] = -0.5
+    x[-1] = 2.0 if size > 1 else x[-1]
+    assert kernels.are_between(size, unaligned(x), 0.5, 2.0) == 1
+    assert kernels.are_between(size, unaligned(0.0 * x), 0.0, 2.0) == 1
+    for at in range(size) if size < 1000 else rng.sample(range(size), 50):
+        for bad in (0.0, -0.0, math.nextafter(0.5, 0.0), -math.nextafter(2.0, 3.0), math.inf, -math.inf, math.nan):
+            y = x.copy()
+            y[at] = bad
+            assert kernels.are_between(size, unaligned(y), 0.5, 2.0) == 0
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_embedding_matches_scalar_loops(kernels, size):
     rng = random.Random(size)

@@ -27,6 +27,8 @@ MAY_DECIDE = {"fused": {
     "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
     "adam_update_early_by_instruction", "adam_update_unit_m_by_instruction", "adam_update_unit_by_instruction",
     "adam_update_unit_m_subnormals_by_instruction", "adam_update_unit_subnormals_by_instruction",
+    "adam_update_in_range", "adam_update_early_in_range", "adam_update_unit_m_in_range", "adam_update_unit_in_range",
+    "adam_update_unit_m_subnormals_in_range", "adam_update_unit_subnormals_in_range",
     "narrow_resolve", "narrow_rest", "exp_chunk", "exp_by_passes", "pow_2_array", "pow_05_array", "pow_m05_array", "pow_m1_array",
     "pow_m15_array", "pow_m2_array",
     "pow_m05_and_pow_m15_array", "pow_m1_and_pow_m2_array",

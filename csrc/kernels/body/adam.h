@@ -34,7 +34,14 @@ typedef mg_status adam_kernel(const mg_adam_coefs *c, int64_t n, double *data, d
     ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, 0) \
     ADAM_KERNEL1(name##_by_instruction, unit_m, unit_v, may_have_subnormals, 1)
 #else
-#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals) ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals)
+#define ADAM_KERNEL(name, unit_m, unit_v, may_have_subnormals)                                                         \
+    ADAM_KERNEL1(name, unit_m, unit_v, may_have_subnormals, NULL)                                                     \
+    static int name##_in_range(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)   \
+    {                                                                                                                 \
+        int has_zero = 1;                                                                                             \
+        adam_update_all(c, unit_m, unit_v, may_have_subnormals, &has_zero, n, data, grad, m, v);                      \
+        return has_zero;                                                                                              \
+    }
 #endif
 ADAM_KERNEL(adam_update_early, 0, 0, 0)
 ADAM_KERNEL(adam_update_unit_m, 1, 0, 0)
@@ -53,6 +60,13 @@ static int adam_square_root(int choice)
     return MG_LANES == 8 ? adam_root_instruction : 1;
 }
 
+#define ADAM_CHOOSE(c, chosen)                                                                                       \
+    (c->m_scale != 1.0                                                                                                \
+         ? chosen(adam_update_early)                                                                                  \
+         : c->may_have_subnormals                                                                                     \
+               ? (c->v_scale != 1.0 ? chosen(adam_update_unit_m_subnormals) : chosen(adam_update_unit_subnormals))   \
+               : (c->v_scale != 1.0 ? chosen(adam_update_unit_m) : chosen(adam_update_unit)))
+
 static adam_kernel *adam_choose(const mg_adam_coefs *c)
 {
 #if MG_LANES == 8
@@ -60,10 +74,7 @@ static adam_kernel *adam_choose(const mg_adam_coefs *c)
 #else
 #define CHOSEN(name) name
 #endif
-    if (c->m_scale != 1.0) return CHOSEN(adam_update_early);
-    if (c->may_have_subnormals)
-        return c->v_scale != 1.0 ? CHOSEN(adam_update_unit_m_subnormals) : CHOSEN(adam_update_unit_subnormals);
-    return c->v_scale != 1.0 ? CHOSEN(adam_update_unit_m) : CHOSEN(adam_update_unit);
+    return ADAM_CHOOSE(c, CHOSEN);
 #undef CHOSEN
 }
 
@@ -93,6 +104,22 @@ static mg_status adam_update(const mg_adam_coefs *c, int may_fail, int64_t n, do
     adam_kernel *const update = adam_choose(c);
     if (may_fail) return adam_update_or_undo(update, c, n, data, grad, m, v);
     return update(c, n, data, grad, m, v);
+}
+
+static int adam_update_in_range(const mg_adam_coefs *c, int64_t n, double *data, double *grad, double *m, double *v)
+{
+#if MG_LANES == 8
+    adam_update(c, 0, n, data, grad, m, v); /* which looks at the ranges of many results at once */
+    return 1;
+#else
+    if (!libm_is_trusted) {
+        adam_one_by_one(c, 1, n, data, grad, m, v);
+        return 1;
+    }
+#define CHOSEN(name) name##_in_range
+    return ADAM_CHOOSE(c, CHOSEN)(c, n, data, grad, m, v);
+#undef CHOSEN
+#endif
 }
 
 #endif

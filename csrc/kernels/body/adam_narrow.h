@@ -69,6 +69,26 @@ typedef struct {
     adam_queue v, p;
 } narrow_queues;
 
+/* ---- parameters that become 0 ----
+ *
+ * Where all is known to be in range (see adam_update_in_range), the next step's parameters are only if none is 0 now. With AVX2
+ * the least of each lane's upper 16 bits, unsigned, tells, which is one operation instead of two: +0.0 is below all but the
+ * least subnormal numbers, and p minus a step is -0.0 only if p is. */
+#if MG_LANES == 4
+typedef ivec narrow_zeros;
+ALWAYS narrow_zeros narrow_no_zeros(void) { return ivec_set(-1); }
+ALWAYS narrow_zeros narrow_note_zeros(narrow_zeros z, vec p) { return (ivec)_mm256_min_epu16((__m256i)z, (__m256i)p); }
+ALWAYS int narrow_has_zeros(narrow_zeros z)
+{
+    return mask_bits((mask)_mm256_cmpeq_epi16((__m256i)z, _mm256_setzero_si256())) != 0;
+}
+#else
+typedef mask narrow_zeros;
+ALWAYS narrow_zeros narrow_no_zeros(void) { return MASK_NONE; }
+ALWAYS narrow_zeros narrow_note_zeros(narrow_zeros z, vec p) { return mask_or(vec_equals(p, vec_set(0.0)), z); }
+ALWAYS int narrow_has_zeros(narrow_zeros z) { return mask_bits(z) != 0; }
+#endif
+
 /* Of vector i, before anything of it is stored. */
 ALWAYS void narrow_queue_v(const mg_adam_coefs *c, adam_queue *queue, mask uncertain, int64_t i, const double *data,
                            const double *grad, const double *m, const double *v)
@@ -113,7 +133,10 @@ ALWAYS mg_status narrow_resolve_p(const mg_adam_coefs *c, adam_queue *queue, dou
         const mg_status status = adam_one_data(c, 0, queue->new_data + k, queue->m[k], queue->new_v[k]);
         if (status) return status;
     }
-    for (int64_t k = 0; k < count; k++) data[queue->at[k]] = queue->new_data[k];
+    for (int64_t k = 0; k < count; k++) {
+        data[queue->at[k]] = queue->new_data[k];
+        queue->has_zero |= queue->new_data[k] == 0.0;
+    }
     queue->count = 0;
     return MG_OK;
 }
@@ -152,8 +175,8 @@ typedef struct {
 } narrow_first;
 
 /* Stage 1: both moments. Nothing is stored. */
-ALWAYS narrow_first narrow_moments(const adam_vectors *c, const narrow_ranges *ranges, int may_have_subnormals, int64_t i,
-                                   const double *data, const double *grad, const double *m, const double *v,
+ALWAYS narrow_first narrow_moments(const adam_vectors *c, const narrow_ranges *ranges, int in_range, int may_have_subnormals,
+                                   int64_t i, const double *data, const double *grad, const double *m, const double *v,
                                    narrow_decayed *decayed)
 {
     const vec g = vec_load_unaligned(grad + i);
@@ -171,6 +194,7 @@ ALWAYS narrow_first narrow_moments(const adam_vectors *c, const narrow_ranges *r
     const vec decayed_v = c->beta2 * vv;
     const vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
+    if (in_range) return (narrow_first){new_m, new_v, vec_differs(new_v, other_v)};
     const mask out_of_range = mask_or(vec_greater(ranges->least_v, new_v), vec_greater(new_v, ranges->greatest_v));
     return (narrow_first){new_m, new_v, mask_or(out_of_range, vec_differs(new_v, other_v))};
 }
@@ -201,10 +225,14 @@ ALWAYS narrow_third narrow_step(const adam_vectors *c, int unit_m, int unit_v, n
 }
 
 /* Stage 4: the new parameters; uncertain: in which lanes they are not. */
-ALWAYS vec narrow_move(const adam_vectors *c, const narrow_ranges *ranges, int unit_m, narrow_third t, const double *data,
-                       mask *uncertain)
+ALWAYS vec narrow_move(const adam_vectors *c, const narrow_ranges *ranges, int in_range, int unit_m, narrow_third t,
+                       const double *data, mask *uncertain)
 {
     const vec p = vec_load_unaligned(data), new_p = p - t.step;
+    if (in_range) {
+        *uncertain = t.ambiguous & vec_differs(new_p, adam_other(c, p, t.step, t.residual));
+        return new_p;
+    }
     const vec lost = (new_p + ranges->tiny) - new_p; /* 0; but not if new_p is too small, and a nan if it is infinite */
     *uncertain = t.ambiguous
                  & (vec_differs(new_p, adam_other(c, p, t.step, t.residual)) | vec_differs(lost, vec_set(0.0)));
@@ -226,21 +254,25 @@ static __attribute__((noinline)) mg_status narrow_rest(const mg_adam_coefs *c, i
  * stage comes first: what a stage hands on is then used before the next vector's takes its place. All is stored after the
  * branch, which needs the old values.
  *
- * unit_m, unit_v, may_have_subnormals: see adam.h. */
-ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int64_t n,
-                                 double *data, double *grad, double *m, double *v)
+ * unit_m, unit_v, may_have_subnormals: see adam.h. has_zero: NULL, or all is known to be in range, and *has_zero becomes whether
+ * some parameter may be 0 now. */
+ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int unit_v, int may_have_subnormals, int *has_zero,
+                                 int64_t n, double *data, double *grad, double *m, double *v)
 {
+    const int in_range = has_zero != NULL;
     enum { LINE = 8 }; /* doubles in a line of the cache, or a vector of them */
     const adam_vectors c = adam_prepare(coefs);
     const narrow_ranges ranges = narrow_ranges_prepare();
     const int64_t whole = n / LANES * LANES;
     narrow_queues queues;
     queues.v.count = queues.p.count = 0;
+    queues.v.has_zero = queues.p.has_zero = 0;
     narrow_decayed decayed;
     decayed.count = 0;
     vec new_v = c.one;
     narrow_second second = {c.one, c.one};
     narrow_third third = {c.one, c.one, MASK_NONE};
+    narrow_zeros zeros = narrow_no_zeros();
     int64_t i = 0;
 /* Whether the vector that is `stage` vectors behind exists. */
 #define NARROW_HAS(stage) (i >= (stage)*LANES && i < whole + (stage)*LANES)
@@ -251,15 +283,16 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
         narrow_first first = {c.one, c.one, MASK_NONE};                                                              \
         mask p_uncertain = MASK_NONE;                                                                                \
         vec new_p = c.one;                                                                                           \
-        if (has_last) new_p = narrow_move(&c, &ranges, unit_m, third, data + j, &p_uncertain);                       \
+        if (has_last) new_p = narrow_move(&c, &ranges, in_range, unit_m, third, data + j, &p_uncertain);             \
         if (all || NARROW_HAS(2)) third = narrow_step(&c, unit_m, unit_v, second, m + k, v + k);                     \
         second = narrow_root(&c, unit_v, new_v);                                                                     \
         if (has_first)                                                                                               \
-            first = narrow_moments(&c, &ranges, may_have_subnormals, i, data, grad, m, v, &decayed);                 \
+            first = narrow_moments(&c, &ranges, in_range, may_have_subnormals, i, data, grad, m, v, &decayed);       \
         if (__builtin_expect(mask_bits(mask_or(first.uncertain, p_uncertain)) != 0, 0)) {                            \
             if (has_last) narrow_queue_p(&queues.p, p_uncertain, j, data, m);                                        \
             if (has_first) narrow_queue_v(coefs, &queues.v, first.uncertain, i, data, grad, m, v);                   \
         }                                                                                                            \
+        if (in_range) zeros = narrow_note_zeros(zeros, new_p);                                                       \
         if (has_last) vec_store_unaligned(data + j, new_p);                                                          \
         if (has_first) {                                                                                             \
             vec_store_unaligned(grad + i, vec_set(0.0));                                                             \
@@ -277,7 +310,12 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
                 prefetch(data, i + ADAM_AHEAD);
                 prefetch(m, i + ADAM_AHEAD);
                 prefetch(v, i + ADAM_AHEAD);
-                UNROLL for (int k = 0; k < LINE / LANES; k++) NARROW_STAGES(1)
+                NARROW_STAGES(1) /* written out: compilers unroll no loop that has loops in it */
+                NARROW_STAGES(1)
+                if (LINE / LANES == 4) {
+                    NARROW_STAGES(1)
+                    NARROW_STAGES(1)
+                }
             }
         }
         while (i < end) NARROW_STAGES(1)
@@ -289,9 +327,10 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     }
     while (i < whole + ADAM_BEHIND) NARROW_STAGES(0)
     narrow_store_decayed(&decayed, m, v);
-    const mg_status status = narrow_resolve(coefs, &queues, whole, data, m, v);
-    if (status) return status;
-    return whole < n ? narrow_rest(coefs, n - whole, data + whole, grad + whole, m + whole, v + whole) : MG_OK;
+    mg_status status = narrow_resolve(coefs, &queues, whole, data, m, v);
+    if (!status && whole < n) status = narrow_rest(coefs, n - whole, data + whole, grad + whole, m + whole, v + whole);
+    if (in_range) *has_zero = narrow_has_zeros(zeros) | queues.v.has_zero | queues.p.has_zero | (whole < n);
+    return status;
 #undef NARROW_STAGES
 #undef NARROW_HAS
 }

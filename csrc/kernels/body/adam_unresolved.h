@@ -16,6 +16,7 @@ typedef struct { /* the doubles first, so that each array is aligned for vectors
     double data[ADAM_QUEUE + LANES], grad[ADAM_QUEUE + LANES], v[ADAM_QUEUE + LANES];
     double m[ADAM_QUEUE + LANES], new_data[ADAM_QUEUE + LANES], new_v[ADAM_QUEUE + LANES];
     int64_t count, at[ADAM_QUEUE];
+    int has_zero; /* whether a parameter became 0 */
     /* Numbers in the queue: those that need the C library's power, and those outside of the ranges of the proof. */
     int64_t powers[ADAM_QUEUE + LANES], outside[ADAM_QUEUE + LANES];
     uint8_t v_outside[ADAM_QUEUE / LANES]; /* the lanes of each vector */
@@ -134,6 +135,7 @@ static __attribute__((noinline)) mg_status adam_resolve_queue(const mg_adam_coef
     for (int64_t k = 0; k < count; k++) {
         data[queue->at[k]] = queue->new_data[k];
         v[queue->at[k]] = queue->new_v[k];
+        queue->has_zero |= queue->new_data[k] == 0.0;
     }
     queue->count = 0;
     return MG_OK;

@@ -231,7 +231,7 @@ ALWAYS mg_status adam_update_all(const mg_adam_coefs *coefs, int unit_m, int uni
     const int64_t last = 4;
     adam_ring old;
     adam_queue queue;
-    queue.count = 0;
+    queue.count = queue.has_zero = 0;
     adam_first first = {c.one, c.one};
     adam_second second = {c.one, c.one, c.one};
     adam_third third = {second, c.one};

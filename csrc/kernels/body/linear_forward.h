@@ -211,4 +211,26 @@ static uint64_t or_of_bits(int64_t n, const double *x)
     return any;
 }
 
+static int are_between(int64_t n, const double *x, double least, double greatest)
+{
+    enum { TOGETHER = 1024 }; /* then see whether to go on */
+    const vec low = vec_set(least), high = vec_set(greatest);
+    int64_t i = 0;
+    while (i + LANES <= n) {
+        const int64_t end = n - i < TOGETHER ? n : i + TOGETHER;
+        lane_mask above = vec_at_least(high, low), below = above;
+        for (; i + LANES <= end; i += LANES) {
+            const vec magnitude = vec_abs(vec_load_unaligned(x + i));
+            above &= vec_at_least(magnitude, low);
+            below &= vec_at_least(high, magnitude);
+        }
+        if (lanes_any((lane_mask) ~(above & below))) return 0;
+    }
+    for (; i < n; i++) {
+        const double magnitude = x[i] < 0 ? -x[i] : x[i];
+        if (!(least <= magnitude && magnitude <= greatest)) return 0;
+    }
+    return 1;
+}
+
 #endif
