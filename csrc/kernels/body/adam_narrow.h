@@ -194,9 +194,10 @@ ALWAYS narrow_first narrow_moments(const adam_vectors *c, const narrow_ranges *r
     const vec decayed_v = c->beta2 * vv;
     const vec new_v = decayed_v + c->one_minus_beta2 * square;
     const vec other_v = decayed_v + c->one_minus_beta2 * other_square;
-    if (in_range) return (narrow_first){new_m, new_v, vec_differs(new_v, other_v)};
-    const mask out_of_range = mask_or(vec_greater(ranges->least_v, new_v), vec_greater(new_v, ranges->greatest_v));
-    return (narrow_first){new_m, new_v, mask_or(out_of_range, vec_differs(new_v, other_v))};
+    mask uncertain = vec_differs(new_v, other_v);
+    if (!in_range)
+        uncertain = mask_or(mask_or(vec_greater(ranges->least_v, new_v), vec_greater(new_v, ranges->greatest_v)), uncertain);
+    return (narrow_first){new_m, new_v, uncertain};
 }
 
 typedef struct {
@@ -229,15 +230,14 @@ ALWAYS vec narrow_move(const adam_vectors *c, const narrow_ranges *ranges, int i
                        const double *data, mask *uncertain)
 {
     const vec p = vec_load_unaligned(data), new_p = p - t.step;
-    if (in_range) {
-        *uncertain = t.ambiguous & vec_differs(new_p, adam_other(c, p, t.step, t.residual));
-        return new_p;
+    mask matters = vec_differs(new_p, adam_other(c, p, t.step, t.residual));
+    if (!in_range) {
+        const vec lost = (new_p + ranges->tiny) - new_p; /* 0; but not if new_p is too small, and a nan if it is infinite */
+        matters |= vec_differs(lost, vec_set(0.0));
     }
-    const vec lost = (new_p + ranges->tiny) - new_p; /* 0; but not if new_p is too small, and a nan if it is infinite */
-    *uncertain = t.ambiguous
-                 & (vec_differs(new_p, adam_other(c, p, t.step, t.residual)) | vec_differs(lost, vec_set(0.0)));
+    *uncertain = t.ambiguous & matters;
     /* A quotient m_hat of an m beyond 2**900 makes p huge, one below 2**-900 does not move a p of 2**-511. */
-    if (!unit_m) *uncertain |= ~mask_between(vec_abs(new_p), vec_set(0x1p-511), vec_set(0x1p+513));
+    if (!in_range && !unit_m) *uncertain |= ~mask_between(vec_abs(new_p), vec_set(0x1p-511), vec_set(0x1p+513));
     return new_p;
 }
 

@@ -218,13 +218,12 @@ static int are_between(int64_t n, const double *x, double least, double greatest
     int64_t i = 0;
     while (i + LANES <= n) {
         const int64_t end = n - i < TOGETHER ? n : i + TOGETHER;
-        lane_mask above = vec_at_least(high, low), below = above;
+        lane_mask between = vec_at_least(high, low);
         for (; i + LANES <= end; i += LANES) {
             const vec magnitude = vec_abs(vec_load_unaligned(x + i));
-            above &= vec_at_least(magnitude, low);
-            below &= vec_at_least(high, magnitude);
+            between &= vec_at_least(magnitude, low) & vec_at_least(high, magnitude);
         }
-        if (lanes_any((lane_mask) ~(above & below))) return 0;
+        if (lanes_any((lane_mask)~between)) return 0;
     }
     for (; i < n; i++) {
         const double magnitude = x[i] < 0 ? -x[i] : x[i];
