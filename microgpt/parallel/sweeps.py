@@ -217,7 +217,8 @@ def _results(executor: "Executor", tasks: "list[Task]", stop: "Callback | None")
                     yield _failed(task, error)
             if not pending:
                 return
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            done = wait(pending, return_when=FIRST_COMPLETED).done
+            for future in [future for future in pending if future in done]:  # in the order of the tasks, which the set has not
                 task = pending.pop(future)
                 try:
                     result = future.result()

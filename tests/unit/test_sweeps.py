@@ -171,6 +171,20 @@ def test_threads_and_processes_have_the_same_bits():
         assert threads.submit(int, 1).result() == processes.submit(int, 1).result() == 1  # they stay open
 
 
+class PromptExecutor:
+    """Has computed every run before it is asked."""
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def test_runs_that_have_ended_come_in_the_order_of_the_grid():
+    results = run_sweep(DOCS, {"num_steps": 1, "seed": range(20)}, PromptExecutor())
+    assert [result.settings["seed"] for result in results] == list(range(20))
+
+
 class DeadExecutor:
     """An executor that accepts two tasks, computes the first, and has lost its workers after that."""
 
