@@ -419,7 +419,7 @@ def long(session):
 
 #: Report of bench/README.md -> the options that its script takes of those given.
 REPORTS = {"compare": ("--script", "--torch-python"), "user_code": ("--script",), "shapes": ("--torch-python",),
-           "value": ("--script",), "sampling": (), "startup": (), "workers": (), "scale": ()}  # fmt: skip
+           "value": ("--script",), "sampling": (), "startup": (), "workers": ("--torch-python",), "scale": ()}  # fmt: skip
 
 
 @proof()

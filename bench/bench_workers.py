@@ -1,16 +1,21 @@
 """How much faster is a step on several threads than on one, beside what independent processes reach here?
 
-    python bench/bench_workers.py --threads 2 --json bench/results/workers.json
+    python bench/bench_workers.py --torch-python PYTHON --json bench/results/workers.json
 
-The threads of one trainer against one, in turns. The ceiling: as many processes of one thread each, all at once and each on a
-core of its own, against one of them alone.
+The threads of one trainer against one, and PyTorch on as many threads, in turns. The ceiling: as many processes of one thread each,
+all at once and each on a core of its own, against one of them alone. The last row is `microgpt sweep`, whose workers are threads,
+too, with a run each.
 """
 import os
+import subprocess
+import sys
+import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import tables
 from bench_shapes import text_documents
-from harness import cli, measure, task
+from harness import cli, machine, measure, task
 from harness.contender import Field
 from harness.contest import Contest
 
@@ -20,14 +25,17 @@ WORK = {
     "n_embd 16, batch 16": (16, {}),
     "n_embd 64, batch 16": (16, {"n_embd": 64}),
     "n_embd 128, 4 layers, block 64, text, batch 8": (8, BIG),
+    "the same, batch 16": (16, BIG),
     "the same, batch 1": (1, BIG),
 }
+RUNS = 100
 STEPS, ROUNDS = 8, 7
 
 
 def main():
     p = cli.parser(__doc__, ROUNDS)
     p.add_argument("--threads", type=cli.positive, default=2, metavar="N", help="threads against one (default: 2)")
+    cli.add_torch_option(p)
     args = cli.parse(p)
     contest = Contest(args, None)
 
@@ -35,16 +43,22 @@ def main():
         from microgpt import load_docs
 
         batch, model = WORK[name]
-        the_task = task.write(field.folder, text_documents(64) if model is BIG else load_docs(), 1, **model)
+        the_task = task.write(field.folder, text_documents(64) if model is BIG else load_docs(), (STEPS + 1) * batch, **model)
         threads = [field.trainer(f"{n} threads", "fused", {"threads": n, "batch_size": batch}) for n in (1, args.threads)]
-        one, several = contest.play(threads, threads[0], the_task, STEPS)
+        others = field.pytorch("PyTorch {dtype}", args.torch_python, (batch,), args.threads)
+        one, several, *pytorch = contest.play([*threads, *others], threads[0], the_task, STEPS)
         return [{"name": name, "documents": batch, "bits": several["bits"], "spread": several["spread"],
                  "seconds": {"1": one["seconds_per_document"], str(args.threads): several["seconds_per_document"]},
                  "speedup": measure.ratio(one["rounds"], several["rounds"]),
+                 "pytorch": {row["name"].partition(",")[0]: row["seconds_per_document"] * batch for row in pytorch},
                  "ceiling": ceiling(field.folder, args.threads, batch, args.rounds, one["runs_per_round"])}]  # fmt: skip
 
     rows = contest.each(list(WORK)[: 2 if args.quick else None], play)
-    notes = ["Medians of rounds in which one thread and several take turns. The ceiling is measured after them."]
+    if not args.quick:
+        rows.append(sweep(args.threads, args.rounds))
+        contest.warnings += measure.distrust({rows[-1]["name"]: rows[-1]["spread"]}, [])
+    notes = [f"Medians of rounds in which one thread, {args.threads} and PyTorch on {args.threads} take turns. The ceiling is measured "
+             "after them."]  # fmt: skip
     contest.finish("workers", [tables.workers], notes, rows=rows, threads=args.threads)
 
 
@@ -64,6 +78,20 @@ def ceiling(folder, count, batch, rounds, repeat):
     for process in processes:
         process.stop()
     return measure.median(sum(alone / one for one in together) for alone, together in times)
+
+
+def sweep(workers, rounds):
+    """Return the row of `microgpt sweep` with one worker and with several, whole processes in turns."""
+    times, printed, environment = {1: [], workers: []}, set(), machine.child_environment()
+    with tempfile.TemporaryDirectory() as folder:  # without an input.txt, the command reads the bundled names
+        for _, count in measure.turns([*times], rounds):
+            command = [sys.executable, "-m", "microgpt.sweep", "--grid", f"seed=1..{RUNS}", "--workers", str(count)]
+            started = time.perf_counter()
+            printed.add(subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True).stdout)
+            times[count].append(time.perf_counter() - started)
+    return {"name": f"{RUNS} default runs by a sweep", "documents": 1, "bits": len(printed) == 1,
+            "spread": measure.spread(times[workers]), "seconds": {str(n): measure.median(found) for n, found in times.items()},
+            "speedup": measure.ratio(times[1], times[workers]), "pytorch": {}, "ceiling": None}  # fmt: skip
 
 
 if __name__ == "__main__":

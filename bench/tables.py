@@ -102,9 +102,11 @@ def shapes(report):
 def workers(report):
     """bench_workers.py: a row for each work."""
     threads = str(report["threads"])
-    rows = [{**row, "one": row["seconds"]["1"], "several": row["seconds"][threads]} for row in report["rows"]]
-    return _layout(rows, ("one training step", "name", str), ("1 thread", "one", duration), (f"{threads} threads", "several", duration),
-                   ("× 1 thread", "speedup", number), (f"{threads} processes × 1", "ceiling", number), SAME_BITS)  # fmt: skip
+    rows = [{**row, **row["pytorch"], "one": row["seconds"]["1"], "several": row["seconds"][threads]} for row in report["rows"]]
+    pytorch = dict.fromkeys(name for row in report["rows"] for name in row["pytorch"])
+    return _layout([{**pytorch, **row} for row in rows], ("one training step", "name", str), ("1 thread", "one", duration),
+                   (f"{threads} threads", "several", duration), ("× 1 thread", "speedup", number),
+                   (f"{threads} processes × 1", "ceiling", number), *((name, name, duration) for name in pytorch), SAME_BITS)  # fmt: skip
 
 
 def user_code(report, key="n_embd", cases="sizes", title="n_embd {}", times="× original"):

@@ -1,19 +1,19 @@
 """microgpt's training step in eager PyTorch, as a PyTorch user would write it: autograd and the fused Adam.
 
-The same model, loss and optimizer as the original, on one thread. With `batch` documents per step the loss is their
+The same model, loss and optimizer as the original, by default on one thread. With `batch` documents per step the loss is their
 mean: a different computation from the original's one document per step, and easier for the processor.
 """
 import torch
 import torch.nn.functional as F
 
-torch.set_num_threads(1)
 IGNORE = -100  # cross_entropy's mark for a position without a target
 
 
 class Run:
     """A run of a task; each step() returns its loss."""
 
-    def __init__(self, task, dtype="float64", batch=1):
+    def __init__(self, task, dtype="float64", batch=1, threads=1):
+        torch.set_num_threads(threads)
         self.num_steps, self.step_index, self.batch = task.num_steps, 0, batch
         self.n_head, self.n_layer, self.block_size = (task.settings[k] for k in ("n_head", "n_layer", "block_size"))
         params = torch.tensor(task.params(), dtype=getattr(torch, dtype)).split([nout * nin for _, nout, nin in task.shapes])

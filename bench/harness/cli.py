@@ -60,8 +60,13 @@ def file(text):
 positive.__name__, pair.__name__ = "positive whole number", "NAME=VALUE"  # argparse reports "invalid ... value"
 
 
+def add_torch_option(p):
+    """Add --torch-python."""
+    p.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="the Python that has PyTorch")
+
+
 def add_field_options(p):
     """Add --torch-python and --other."""
-    p.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="the Python that has PyTorch")
+    add_torch_option(p)
     p.add_argument("--other", action="append", default=[], type=pair, metavar="NAME=PATH", help="another version's fused "
                    "engine: a checkout that was built in place, a wheel, or the Python of an environment")  # fmt: skip

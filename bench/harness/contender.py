@@ -107,15 +107,16 @@ class Field:
         """Return an engine of microgpt, behind its public Trainer with these options."""
         return self.module(name, machine.HARNESS / "engine.py", {"engine": engine, **(options or {})}, **kwargs)
 
-    def pytorch(self, name, python, batches):
+    def pytorch(self, name, python, batches, threads=1):
         """Return the PyTorch contenders in both precisions; name has the places {dtype} and {precision}."""
         contenders = []
         package = machine.ROOT if python == sys.executable else None  # PyTorch's own Python needs no microgpt
         for batch in batches:
             for dtype, precision, tolerance in (("float64", "f64", 1e-9), ("float32", "f32", 1e-3)):
                 full = name.format(dtype=dtype, precision=precision) + (f", batch {batch}" if batch > 1 else "")
-                contenders.append(self.module(full, machine.BENCH / "torch_gpt.py", {"dtype": dtype, "batch": batch}, python=python,
-                                              package=package, precision=precision, batch=batch, tolerance=tolerance))  # fmt: skip
+                options = {"dtype": dtype, "batch": batch, "threads": threads}
+                contenders.append(self.module(full, machine.BENCH / "torch_gpt.py", options, python=python, package=package,
+                                              precision=precision, batch=batch, tolerance=tolerance))  # fmt: skip
         return contenders
 
     def others(self, versions):

@@ -195,7 +195,7 @@ SCRIPTS = {
     "value": ["--operator", "exp"],
     "sampling": [],
     "startup": [],
-    "workers": ["--repeats", 1],
+    "workers": ["--repeats", 1, "--torch-python", "nowhere"],
 }
 
 
