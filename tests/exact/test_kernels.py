@@ -21,6 +21,9 @@ def shapes():
     yield 9, 16, 64
     yield 2, 5, 130  # long rows are taken in blocks
     yield 17, 40, 130
+    yield 61, 70, 131  # many positions: from copies, in several groups and blocks, the last of which are not full
+    yield 70, 9, 70  # more positions than a copy of dy has room for
+    yield 33, 65, 262
     for n in range(1, 17):  # every number of idle lanes, of positions where the columns are in the lanes
         yield n, 57, 60
 

@@ -1,0 +1,112 @@
+/* Gradients of a product's input, for many positions: from copies of the weights and of dy in which the factors of a tile stand one
+ * after another, in the order of summation.
+ *
+ * A tile has a few of the columns, so the weights it takes are parts of rows, far from each other, and often in sets of the
+ * first-level cache that have no room for all of them. A copy of these serves many panels, and a copy of dy all columns. */
+#ifndef MG_BODY_LINEAR_PACKED_H
+#define MG_BODY_LINEAR_PACKED_H
+
+#include "kernels/body/linear_columns.h"
+
+/* Rows whose copies are in the first-level cache together, and panels that a copy of the weights serves. */
+enum { PACKED_ROWS = 64, PACKED_PANELS = 16, PACKED_COLS = TILE_ROWS(TILE_PANELS) };
+
+/* Whether that pays: narrow rows in their natural order come from the cache in time, wide ones are read from memory once for each
+ * tile of columns. */
+ALWAYS int packing_pays(mg_linear_backward_input_args a)
+{
+    return !TILE_WIDE && panels_of(a.n) >= (a.w_stride > 256 ? 8 : 4) && (a.order || a.w_stride > 128);
+}
+
+/* The next `count` rows; w: [count][cols], dy: [count][panels][LANES]. The sums continue from dx, a constant `begin` apart. */
+ALWAYS void packed_tile(int cols, int panels, int begin, int64_t count, const double *w, const double *dy, double *dx,
+                        int64_t dx_stride)
+{
+    vec sum[TILE_SUMS];
+    UNROLL for (int c = 0; c < cols; c++) {
+        UNROLL for (int b = 0; b < panels; b++)
+            sum[c * panels + b] = begin ? (vec){0} : vec_load(dx + b * dx_stride + c * LANES);
+    }
+    TWO_TURNS
+    for (int64_t s = 0; s < count; s++, w += cols, dy += panels * LANES) {
+        vec dyo[TILE_PANELS];
+        UNROLL for (int b = 0; b < panels; b++) dyo[b] = vec_load(dy + b * LANES);
+        UNROLL for (int c = 0; c < cols; c++) {
+            const vec weight = vec_set(w[c]);
+            UNROLL for (int b = 0; b < panels; b++) sum[c * panels + b] += weight * dyo[b];
+        }
+    }
+    UNROLL for (int b = 0; b < panels; b++) {
+        UNROLL for (int c = 0; c < cols; c++) vec_store(dx + b * dx_stride + c * LANES, sum[c * panels + b]);
+    }
+}
+
+/* Some columns of all panels. dy: as packed_dy leaves it. */
+ALWAYS void packed_cols(int cols, int ordered, int64_t first, int64_t count, int64_t panels, const double *dy,
+                        mg_linear_backward_input_args a)
+{
+    double w[PACKED_ROWS * PACKED_COLS];
+    for (int64_t s = 0; s < count; s++) {
+        const double *row = a.w + input_row(ordered, a, first + s) * a.w_stride;
+        int c = 0;
+        for (; c + LANES <= cols; c += LANES) vec_store_unaligned(w + s * cols + c, vec_load_unaligned(row + c));
+        for (; c < cols; c++) w[s * cols + c] = row[c];
+    }
+#define PACKED(step)                                                                                  \
+    for (; panels >= step; panels -= step, dy += step * PACKED_ROWS * LANES, a.dx += step * a.dx_stride) { \
+        if (first)                                                                                    \
+            packed_tile(cols, step, 0, count, w, dy, a.dx, a.dx_stride);                              \
+        else                                                                                          \
+            packed_tile(cols, step, 1, count, w, dy, a.dx, a.dx_stride);                              \
+    }
+    PACKED(TILE_PANELS)
+    PACKED(1)
+#undef PACKED
+}
+
+/* dy of the next `count` rows: of TILE_PANELS panels at a time, then of one at a time, [PACKED_ROWS][those][LANES] each. */
+ALWAYS void packed_dy(int ordered, int64_t first, int64_t count, int64_t panels, mg_linear_backward_input_args a, double *to)
+{
+    for (int64_t step; panels > 0; panels -= step, a.dy += step * a.dy_stride, to += step * PACKED_ROWS * LANES) {
+        step = panels >= TILE_PANELS ? TILE_PANELS : 1;
+        for (int64_t s = 0; s < count; s++) {
+            const double *row = a.dy + input_row(ordered, a, first + s) * LANES;
+            for (int64_t b = 0; b < step; b++) vec_store(to + (s * step + b) * LANES, vec_load(row + b * a.dy_stride));
+        }
+    }
+}
+
+ALWAYS void packed_group(int ordered, int64_t panels, mg_linear_backward_input_args a)
+{
+    double dy[PACKED_PANELS * PACKED_ROWS * LANES] __attribute__((aligned(64)));
+    for (int64_t first = 0; first < a.nout || first == 0; first += PACKED_ROWS) {
+        const int64_t count = a.nout - first < PACKED_ROWS ? a.nout - first : PACKED_ROWS;
+        packed_dy(ordered, first, count, panels, a, dy);
+        int64_t c = 0;
+#define COLS(cols) packed_cols(cols, ordered, first, count, panels, dy, input_from_column(a, NULL, c))
+        for (; c + PACKED_COLS <= a.ncols; c += PACKED_COLS) COLS(PACKED_COLS);
+        /* Of the columns left there are fewer than that; the compiler is not to make tiles of more. */
+#define LAST(cols) \
+    case cols: COLS(cols < PACKED_COLS ? cols : 1); break;
+        switch (a.ncols - c) {
+            LAST(5) LAST(4) LAST(3) LAST(2) LAST(1)
+        }
+#undef LAST
+#undef COLS
+    }
+}
+
+/* In groups of panels of about the same size. */
+ALWAYS void packed_input(int ordered, mg_linear_backward_input_args a)
+{
+    const int64_t panels = panels_of(a.n), groups = (panels + PACKED_PANELS - 1) / PACKED_PANELS;
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t from = panels * g / groups, count = panels * (g + 1) / groups - from;
+        mg_linear_backward_input_args some = a;
+        some.dy += from * a.dy_stride;
+        some.dx += from * a.dx_stride;
+        packed_group(ordered, count, some);
+    }
+}
+
+#endif
