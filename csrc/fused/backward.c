@@ -265,7 +265,7 @@ static int skips_zeros(const mg_engine *e, const mg_backward_args *in, int64_t l
     double hidden = 0.0;
     for (int64_t b = 0; b < e->ws.doc.panels; b++) hidden += layer->magnitude[b];
     layer->fc2_gradient = dx * hidden; /* sums over positions of dx times what relu gives */
-    const int pays = e->kernels->lanes == 8 || e->ws.doc.panels < 4 || layer->active_share < 0.5;
+    const int pays = e->kernels->lanes == 8 || e->ws.doc.n <= 12 || layer->active_share < 0.5;
     return pays && layer->skip_inactive && !in->grad_has_minus_zero && dx < MG_SAFE_MAGNITUDE;
 }
 

@@ -15,7 +15,7 @@ enum { PACKED_ROWS = 64, PACKED_PANELS = 16, PACKED_COLS = TILE_ROWS(TILE_PANELS
  * tile of columns. */
 ALWAYS int packing_pays(mg_linear_backward_input_args a)
 {
-    return !TILE_WIDE && panels_of(a.n) >= (a.w_stride > 256 ? 8 : 4) && (a.order || a.w_stride > 128);
+    return !TILE_WIDE && panels_of(a.n) * LANES >= (a.w_stride > 256 ? 32 : 16) && (a.order || a.w_stride > 128);
 }
 
 /* The next `count` rows; w: [count][cols], dy: [count][panels][LANES]. The sums continue from dx, a constant `begin` apart. */
