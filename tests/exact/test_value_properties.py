@@ -3,7 +3,7 @@ import random
 
 import pytest
 from graphs import AGAIN, INSTRUCTIONS, LAYERS, assert_same, assert_same_graph, bits, run_both
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
 
@@ -27,14 +27,14 @@ def leaves(numbers):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400))
 @given(leaves(PLAIN | ODD), programs(INSTRUCTIONS, PLAIN | ODD))
 def test_any_program(numbers, program):
     run_both(numbers, program)
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300))
 @given(leaves(PLAIN), programs((*LAYERS, "recent", "a+b", "a*b", "backward", "look"), PLAIN))
 def test_layers_over_each_other(numbers, program):
     run_both(numbers, program)
@@ -43,7 +43,6 @@ def test_layers_over_each_other(numbers, program):
 WRITES = ("set data", "set grad", "len of children", "look")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(leaves(PLAIN), programs((*LAYERS, "recent", "a+b", "a*b", "backward", "backward", *AGAIN, *WRITES), PLAIN))
 def test_init_again_below_layers(numbers, program):
     run_both(numbers, program)

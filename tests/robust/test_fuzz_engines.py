@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
 
@@ -16,20 +16,20 @@ import fuzz_engines  # noqa: E402
 SEEDS = st.integers(0, 2**64 - 1)
 
 
-@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40))
 @given(SEEDS)
 def test_document_has_the_same_loss_and_gradients_on_every_engine(seed):
     fuzz_engines.check("document", seed, 0)
 
 
-@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40))
 @given(SEEDS)
 def test_training_has_the_same_bits_on_every_engine(seed):
     fuzz_engines.check("training", seed, 0)
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10))
 @given(SEEDS)
 def test_step_whose_square_overflows_is_undone_on_every_engine(seed):
     fuzz_engines.check("overflow", seed, 0)

@@ -9,7 +9,7 @@ examples than the profile's says `@settings(max_examples=examples(400))`, which 
 """
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 EXAMPLES = 100  # of a property that says nothing else, in the profiles dev and ci
@@ -35,7 +35,9 @@ def chosen(environment):
 def register_and_load():
     """Put the chosen profile in force, also over the one that Hypothesis itself loads where it finds a CI."""
     for name, values in PROFILES.items():
-        settings.register_profile(name, settings.get_profile("default"), deadline=None, **values)
+        # No clock decides: a machine may stand still for a minute.
+        settings.register_profile(name, settings.get_profile("default"), deadline=None,
+                                  suppress_health_check=[HealthCheck.too_slow], **values)  # fmt: skip
     settings.load_profile(chosen(os.environ))
 
 
