@@ -159,11 +159,12 @@ def test_one_engine_in_two_threads_is_refused():
     model = GPT(20, n_embd=64, n_head=4, n_layer=4, block_size=256)
     engine = FusedEngine(model)
     tokens = document(random.Random(0), 20, 255)
-    refused, inside = [], threading.Event()
+    refused, inside, was_refused = [], threading.Event(), threading.Event()
 
     class Tokens(list):
         def __getitem__(self, index):
             inside.set()
+            assert was_refused.wait(60)  # also where this thread would be done before the other one is given a processor
             return list.__getitem__(self, index)
 
     thread = threading.Thread(target=engine.loss_and_grad, args=(Tokens(tokens),))
@@ -174,6 +175,7 @@ def test_one_engine_in_two_threads_is_refused():
             engine.loss_and_grad([19, 19])
         except RuntimeError as error:
             refused.append(str(error))
+            was_refused.set()
     thread.join()
     assert refused and set(refused) == {"this engine is at work in another thread"}
 

@@ -71,12 +71,18 @@ def run(task, comm):
 
 
 def raise_in_step(trainer):
-    """As a Ctrl-C would: a signal to this process, a moment after the run has begun."""
+    """As a Ctrl-C would: a signal to this process, once the run has made a step."""
     import os
     import signal
     import threading
+    import time
 
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    def interrupt():
+        while not trainer.adam.step_index:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
 
 
 def main():
