@@ -26,7 +26,7 @@ if hasattr(signal, "SIGHUP"):  # ignored under nohup
 import oracle  # noqa: E402
 import profiles  # noqa: E402
 import pytest  # noqa: E402
-from children import environment  # noqa: E402
+from children import LIMIT, environment  # noqa: E402
 
 from microgpt.core.simd import simd_info  # noqa: E402
 from microgpt.trainer import ENGINES  # noqa: E402
@@ -117,7 +117,7 @@ def command(tmp_path):
             capture_output=True,
             text=text,
             encoding="utf-8" if text else None,
-            timeout=300,
+            timeout=LIMIT,
             **kwargs,
         )
 
@@ -161,7 +161,7 @@ def in_threads(*functions):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(LIMIT)
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     return errors
 

@@ -9,6 +9,7 @@ import time
 
 import oracle
 import pytest
+from children import LIMIT
 from conftest import ROOT, environment
 
 from microgpt import Trainer, load_docs, train
@@ -207,7 +208,7 @@ def test_interrupt_ends_with_130(engine, size, tmp_path):
         child.stdout.readline()
     time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=120)
+    _, errors = child.communicate(timeout=LIMIT)
     assert child.returncode == 130
     assert errors.splitlines()[-1] == "microgpt: interrupted"
 

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from children import LIMIT
 from conftest import environment
 
 from microgpt import play
@@ -36,7 +37,8 @@ def ask(url, **settings):
     """The answer to a request of the page; lines of it come as they are sent."""
     origin = "/".join(url.split("/")[:3])
     headers = {"Origin": origin, "Content-Type": "application/json"}
-    return urllib.request.urlopen(urllib.request.Request(url.partition("#")[0] + "run", json.dumps(settings).encode(), headers), timeout=60)
+    request = urllib.request.Request(url.partition("#")[0] + "run", json.dumps(settings).encode(), headers)
+    return urllib.request.urlopen(request, timeout=LIMIT)
 
 
 def test_address_is_written_to_stdout_and_answers(start, tmp_path):
@@ -44,7 +46,7 @@ def test_address_is_written_to_stdout_and_answers(start, tmp_path):
     (tmp_path / "input.txt").write_text("other\n", encoding="utf-8")  # is not read: no flag names it
     process, url = start("--input", "my.txt", "--settings", "http://127.0.0.1:1/old/#seed=7&lines=a+b%0A<")
     assert url.startswith("http://127.0.0.1:") and url.endswith("/#seed=7&lines=a+b%0A%3C") and len(url.split("/")[3]) >= 20
-    with urllib.request.urlopen(url.partition("#")[0] + "about", timeout=60) as answer:
+    with urllib.request.urlopen(url.partition("#")[0] + "about", timeout=LIMIT) as answer:
         about = json.loads(answer.read())
     assert about["defaults"]["text"] == "file" and about["defaults"]["word"] == "emma"
     assert about["texts"]["file"] == "my.txt (2 lines)" and about["texts"]["names"].startswith("32,469")
@@ -57,7 +59,7 @@ def test_two_servers_have_two_tokens(start):
     one, other = start()[1], start()[1]
     assert one.split("/")[3] != other.split("/")[3]
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen("/".join([*other.split("/")[:3], *one.split("/")[3:]]), timeout=60)
+        urllib.request.urlopen("/".join([*other.split("/")[:3], *one.split("/")[3:]]), timeout=LIMIT)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
@@ -66,7 +68,7 @@ def test_interrupt_ends_the_server_while_it_trains(start):
     with ask(url, steps=20000, n_embd=64, n_layer=2) as answer:
         assert json.loads(answer.readline())["kind"] == "progress"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and errors.splitlines()[-1] == "microgpt: interrupted" and "Traceback" not in errors
 
 
@@ -93,7 +95,7 @@ def test_browser_is_opened_at_the_address(monkeypatch, capsys):
     opened = threading.Event()
     monkeypatch.setattr(webbrowser, "open", lambda url: opened.url.append(url) or opened.set())
     opened.url = []
-    monkeypatch.setattr(PlayServer, "serve_forever", lambda self: opened.wait(30))
+    monkeypatch.setattr(PlayServer, "serve_forever", lambda self: opened.wait(LIMIT))
     assert play.main([]) == 0
     (url,), written = opened.url, capsys.readouterr().out.strip()
     assert url.startswith("http://127.0.0.1:") and url.split("/")[2] == written.split("/")[2]

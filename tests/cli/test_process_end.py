@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from children import LIMIT
 from conftest import environment
 
 FLAGS = ["--input", "text.txt", "--n-embd", "4", "--n-head", "2", "--block-size", "6", "--steps", "20", "--samples", "1"]
@@ -27,7 +28,7 @@ def run(tmp_path):
         (tmp_path / "sitecustomize.py").write_text(first, encoding="utf-8")
         path = os.pathsep.join(filter(None, [str(tmp_path), environment().get("PYTHONPATH")]))
         return subprocess.run([sys.executable, *words], env=environment({"PYTHONPATH": path, **more}), cwd=tmp_path,
-                              capture_output=True, text=True, encoding="utf-8", input="", timeout=120)  # fmt: skip
+                              capture_output=True, text=True, encoding="utf-8", input="", timeout=LIMIT)  # fmt: skip
 
     return run
 

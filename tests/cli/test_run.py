@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import LIMIT
 from conftest import environment
 
 SCRIPT = (Path(__file__).parents[1] / "support" / "run_script.py").read_text(encoding="utf-8")
@@ -185,7 +186,7 @@ def test_a_reader_that_goes_away_ends_it_as_it_ends_python(tmp_path, n, pattern)
         started.stdout.close()
         errors = started.stderr.read()
         started.stderr.close()
-        assert lines[-1].startswith(pattern) and "BrokenPipeError" in errors and started.wait(60) in (1, 120), errors
+        assert lines[-1].startswith(pattern) and "BrokenPipeError" in errors and started.wait(LIMIT) in (1, 120), errors
 
 
 def test_rejects_what_is_no_script(tmp_path):
@@ -209,5 +210,5 @@ def test_ctrl_c_ends_with_130(tmp_path):
     assert started.stdout.readline() == "ready\n"
     time.sleep(0.1)
     started.send_signal(signal.SIGINT)
-    _, errors = started.communicate(timeout=30)
+    _, errors = started.communicate(timeout=LIMIT)
     assert started.returncode == 130 and "KeyboardInterrupt" in errors

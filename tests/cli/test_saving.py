@@ -9,7 +9,7 @@ from pathlib import Path
 
 import oracle
 import pytest
-from children import run_child
+from children import LIMIT, run_child
 from conftest import ROOT, environment, hexes
 
 from microgpt import Trainer, load_docs
@@ -65,7 +65,7 @@ def test_killed_while_saving():
     """Twelve kills; `python tests/isolated/kill_while_saving.py 200` does more."""
     script = ROOT / "tests" / "isolated" / "kill_while_saving.py"
     done = subprocess.run([sys.executable, str(script), "12"], env=environment(), capture_output=True, text=True,
-                          timeout=300)  # fmt: skip
+                          timeout=LIMIT)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "12 kills" in done.stdout
 
@@ -181,7 +181,7 @@ def test_disk_that_fills_up(tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "microgpt.train", "--input", "text.txt", "--resume", str(path), "--save", str(path),
              *flags],
-            capture_output=True, text=True, env=environment(), cwd=tmp_path, preexec_fn=limited(limit), timeout=120,
+            capture_output=True, text=True, env=environment(), cwd=tmp_path, preexec_fn=limited(limit), timeout=LIMIT,
         )  # fmt: skip
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == f"microgpt: error: {path}: File too large"
@@ -219,7 +219,7 @@ print(os.listdir("/mnt"), Trainer.load("/mnt/run.safetensors", {DOCS!r}).step_in
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size={kilobytes}k tmpfs /mnt && exec "$0" -c "$1"',
          sys.executable, code],
-        capture_output=True, text=True, env=environment(), timeout=120,
+        capture_output=True, text=True, env=environment(), timeout=LIMIT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[Errno 28] No space left on device: '/mnt/run.safetensors'",

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from children import run_child
+from children import LIMIT, run_child
 from conftest import environment
 
 from microgpt import Trainer, train
@@ -41,7 +41,7 @@ def shell(line, **kwargs):
     """A line of a shell, in which $T trains and $M is the package."""
     commands = {"T": f"{sys.executable} -m microgpt.train --input text.txt", "M": f"{sys.executable} -m microgpt"}
     env = environment({"PYTHONUNBUFFERED": "", **commands})
-    return subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, encoding="utf-8", timeout=120,
+    return subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, encoding="utf-8", timeout=LIMIT,
                           **kwargs)  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def begin(*arguments, **kwargs):
 @pytest.mark.parametrize("name, status", [("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143)])
 def test_signals_save_however_often_they_come(folder, name, status):
     child = begin("--save", "p.safetensors")
-    errors, reader = [], threading.Thread(target=lambda: errors.append(child.communicate(timeout=60)[1]))
+    errors, reader = [], threading.Thread(target=lambda: errors.append(child.communicate(timeout=LIMIT)[1]))
     reader.start()
     while child.returncode is None and reader.is_alive():  # to the very end: once answered, it stays ignored
         child.send_signal(getattr(signal, name))
@@ -175,7 +175,7 @@ status = train.main({'None' if owner == 'command' else 'arguments'})
 after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 print(status, after == before, set(after) == {{signal.SIG_IGN}}, file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=LIMIT)
     expected = "143 False True" if owner == "command" else "143 True False"
     assert done.stderr.splitlines()[-1] == expected, done.stderr
     assert saved() == 3
@@ -223,7 +223,7 @@ def test_ignored_hang_up_stays_ignored(folder):
     for _ in range(1000):
         assert child.stdout.readline()
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    child.communicate(timeout=LIMIT)
     assert child.returncode == 130
 
 
@@ -243,7 +243,7 @@ def interrupted(self, path):
 trainer.Trainer.save = interrupted
 sys.exit(train.main(["--input", "text.txt", "--steps", "9", "--save", "p.safetensors"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
     assert saved() == 9 and "saved step 9 to p.safetensors" in done.stderr
 
@@ -258,7 +258,7 @@ def test_main_from_another_thread_saves(folder, expected):
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(60)
+    thread.join(LIMIT)
     assert found == [0] and out.getvalue() == expected and saved() == 30
 
 
@@ -330,7 +330,7 @@ def test_message_beside_a_progress_bar_has_a_line_of_its_own(folder):
         while part := os.read(parent, 65536):
             shown += part
     os.close(parent)
-    assert done.wait(60) == 0 and b"30/30" in shown
+    assert done.wait(LIMIT) == 0 and b"30/30" in shown
     for line in shown.decode().replace("\r\n", "\n").split("\n"):
         if "microgpt: step" in line:
             assert line.rpartition("\r")[2].startswith("microgpt: step"), json.dumps(line)

@@ -5,7 +5,7 @@ import sys
 
 import oracle
 import pytest
-from children import environment
+from children import LIMIT, environment
 from test_cli import SMALL, one_line_error
 
 from microgpt import Trainer, load_docs
@@ -56,7 +56,7 @@ def test_standard_input_is_not_written_over(tmp_path):
 
     with open(tmp_path / "poem.txt", encoding="utf-8") as file:
         done = subprocess.run([sys.executable, "-m", "microgpt.train", "--input", "-", "--log", "poem.txt"], stdin=file,
-                              capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60)  # fmt: skip
+                              capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=LIMIT)  # fmt: skip
     one_line_error(done, "--log poem.txt would overwrite --input")
     assert (tmp_path / "poem.txt").read_text(encoding="utf-8") == POEM
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import run_page
+from children import LIMIT
 from conftest import ROOT, environment
 
 from microgpt import Trainer, load_docs
@@ -217,7 +218,7 @@ def test_pictures_have_a_title_and_a_dark_variant(picture):
 def test_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", DOCS, tmp_path / "html"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, encoding="utf-8", timeout=300,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, encoding="utf-8", timeout=LIMIT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     api = text_of(tmp_path / "html" / "reference" / "api.html")

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import oracle
 import pytest
+from children import LIMIT
 from conftest import hexes
 from pairs import Pair, document, ids, shape
 
@@ -164,7 +165,7 @@ def test_one_engine_in_two_threads_is_refused():
     class Tokens(list):
         def __getitem__(self, index):
             inside.set()
-            assert was_refused.wait(60)  # also where this thread would be done before the other one is given a processor
+            assert was_refused.wait(LIMIT)  # also where this thread would be done before the other one is given a processor
             return list.__getitem__(self, index)
 
     thread = threading.Thread(target=engine.loss_and_grad, args=(Tokens(tokens),))

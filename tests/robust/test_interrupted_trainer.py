@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from children import LIMIT
 from conftest import hexes
 
 from microgpt import GPT, Adam, Trainer, evaluate
@@ -89,17 +90,19 @@ def test_asynchronous_exception_in_a_thread_leaves_the_trainer_free(engine):
 
     def work():
         with contextlib.suppress(Stop):
+            begun.set()  # before, and after it was raised once, it would not be suppressed
             while True:
                 trainer.step()
                 trainer.sample_one(top_k=2)
 
     for count in range(60):
-        thread = threading.Thread(target=work)
+        thread, begun = threading.Thread(target=work), threading.Event()
         thread.start()
+        assert begun.wait(LIMIT)
         time.sleep(0.0005 * (count % 7))
-        while thread.is_alive():
-            raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
-            thread.join(0.05)
+        raise_in(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
+        thread.join(LIMIT)
+        assert not thread.is_alive()
         trainer.run(0)
     assert_same_run(trainer)
 
@@ -172,13 +175,15 @@ def test_call_from_a_signal_handler_is_refused_in_words(engine, tmp_path):
 
 
 @contextlib.contextmanager
-def interrupt_after(seconds):
+def interrupt_after(seconds, has_begun=lambda: True):
+    """Ctrl-C after so many seconds, or after twice as many, and so on, once has_begun()."""
     def interrupt(*_):
-        raise KeyboardInterrupt
+        if has_begun():
+            raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
         with pytest.raises(KeyboardInterrupt):
             yield
     finally:
@@ -191,7 +196,7 @@ def interrupt_after(seconds):
 def test_interrupt_is_answered_while_a_large_batch_is_read():
     model, numbers, batch = GPT(27, 4), itertools.count(), 20_000_000
     documents, losses = map(["a"].__getitem__, map((0).__mul__, numbers)), []  # no line of Python between two of them
-    with interrupt_after(0.02):
+    with interrupt_after(0.02, lambda: repr(numbers) != "count(0)"):
         FusedEngine(model).train(documents, Adam(model), losses, {"a": 0}, batch)
     assert 0 < next(numbers) < batch and not losses
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from children import LIMIT
 from conftest import environment
 from mpi_jobs import digest, mpiexec, run_ranks, run_tasks
 
@@ -186,7 +187,7 @@ def test_a_rank_whose_neighbour_has_stopped_saves_a_whole_step(tmp_path):
     """The other rank does not even run; in the memory that both share, its part of a step is missing."""
     with subprocess.Popen(mpiexec(2, "-c", STOPS), stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path) as process:
         try:
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=LIMIT)
         finally:
             process.kill()
     assert "left the others, so all end: KeyboardInterrupt" in err, err
@@ -269,7 +270,7 @@ def test_a_signal_saves_once_and_ends_all_ranks(tmp_path, number, status):
         try:
             wait_for_steps(process)
             process.send_signal(number)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=LIMIT)
         finally:
             process.kill()
     assert process.returncode == status and "Traceback" not in err
@@ -301,7 +302,7 @@ def test_a_killed_rank_ends_the_job_and_the_last_checkpoint_stays(tmp_path, whic
             ranks = sorted(pid for pid in children_of(process.pid) if is_rank(pid))
             assert len(ranks) == 2
             subprocess.run(["kill", "-KILL", str(ranks[which])], check=True)
-            process.communicate(timeout=120)
+            process.communicate(timeout=LIMIT)
         finally:
             process.kill()
     assert process.returncode != 0

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from children import environment
+from children import LIMIT, environment
 
 from microgpt.parallel.results import read_results
 
@@ -46,7 +46,7 @@ def test_a_killed_worker_ends_the_command_which_says_what_was_lost(start):
     while not (workers := children.read_text().split()):  # it may miss some while others begin or end
         time.sleep(0.01)
     os.kill(int(workers[0]), signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0 and "2 of 3 runs failed; the first, num_steps=10000000" in err, err
     assert "BrokenProcessPool" in err and "; the same command runs 2 of them again" in err
 
@@ -55,7 +55,7 @@ def test_a_killed_worker_ends_the_command_which_says_what_was_lost(start):
 def test_workers_end_with_a_sweep_that_was_killed(start, number):
     process = start("processes")
     process.send_signal(number)
-    process.communicate(timeout=60)  # which ends when no process has its pipes any more
+    process.communicate(timeout=LIMIT)  # which ends when no process has its pipes any more
     assert process.returncode == -number
 
 
@@ -64,7 +64,7 @@ def test_workers_end_with_a_sweep_that_was_killed(start, number):
 def test_ctrl_c_ends_the_command_and_keeps_what_is_done(start, kind, waiting):
     process = start(kind, f"steps=1,{100000000}..{100000001 + waiting}")
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130 and err.endswith("microgpt: interrupted\n")
     assert "Traceback" not in err or kind == "dask"  # which logs that it misses its workers
     assert [r.settings["num_steps"] for r in read_results("runs.jsonl")] == [1]

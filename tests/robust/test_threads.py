@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from children import child
+from children import LIMIT, child
 from conftest import environment, hexes, in_threads
 
 from microgpt import GPT, Adam, Trainer, Value, evaluate
@@ -95,15 +95,15 @@ def test_owner_may_end_while_a_call_looks_who_it_is():
 
         def work(begun=begun, end=end):
             begun.set()
-            end.wait(60)
+            end.wait(LIMIT)
 
         thread = threading.Thread(target=trainer.exclusively, args=(work,))
         thread.start()
-        begun.wait(60)
+        begun.wait(LIMIT)
 
         def let_end(phase, info, thread=thread, end=end):
             end.set()
-            thread.join(60)
+            thread.join(LIMIT)
 
         gc.collect()  # empties the free lists too: objects from there start no collection
         gc.callbacks.append(let_end)
@@ -117,7 +117,7 @@ def test_owner_may_end_while_a_call_looks_who_it_is():
             gc.set_threshold(*threshold)
             gc.callbacks.remove(let_end)
             end.set()
-            thread.join(60)
+            thread.join(LIMIT)
     assert said == {"this trainer is at work in another thread", "worked"}
 
 
@@ -132,13 +132,13 @@ def test_every_call_is_refused_while_another_thread_trains(monkeypatch):
 
         def waiting_train(*arguments, inside=inside, leave=leave, train=train):
             inside.set()
-            assert leave.wait(60)
+            assert leave.wait(LIMIT)
             train(*arguments)
 
         monkeypatch.setattr(engine_class(engine), "train", waiting_train)
         thread = threading.Thread(target=trainer.run)
         thread.start()
-        assert inside.wait(60)
+        assert inside.wait(LIMIT)
         state = trainer.rng.getstate()
         try:
             for call in (
@@ -151,7 +151,7 @@ def test_every_call_is_refused_while_another_thread_trains(monkeypatch):
                     call(trainer)
         finally:
             leave.set()
-            thread.join(60)
+            thread.join(LIMIT)
         assert trainer.step_index == 9 and trainer.rng.getstate() == state
         twin = Trainer(DOCS, num_steps=9, engine=engine, **SETTINGS)
         twin.run()
@@ -217,7 +217,7 @@ def in_child(work):
     pid = os.fork()
     if pid == 0:
         import signal
-        signal.alarm(60)
+        signal.alarm(300)
         try:
             work()
         except BaseException as error:
@@ -265,7 +265,7 @@ def in_the_child():
 in_child(in_the_child)
 assert results == [6.0, 6.0]
 Value(1.0).backward()
-""", timeout=60)
+""")
 
 
 @pytest.mark.slow
@@ -360,5 +360,5 @@ def test_daemon_threads_that_train_outlive_the_interpreter():
     assert process.stdout.readline() == "the end\n"
     time.sleep(0.5)  # a few of the intervals after which the thread asks for signals
     assert process.poll() is None
-    _, errors = process.communicate("\n", timeout=60)
+    _, errors = process.communicate("\n", timeout=LIMIT)
     assert (process.returncode, errors) == (0, "")

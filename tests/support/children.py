@@ -7,6 +7,9 @@ from pathlib import Path
 
 import microgpt
 
+#: Seconds after which a process or a thread hangs: many times what any takes on a machine that is busy with other work.
+LIMIT = 600
+
 SUPPORT = Path(__file__).resolve().parent
 ROOT = SUPPORT.parents[1]
 
@@ -19,13 +22,13 @@ def environment(extra=None):
     return env
 
 
-def run_child(code, *arguments, timeout=300, **options):
+def run_child(code, *arguments, timeout=LIMIT, **options):
     """Run Python code in a process of its own; return the finished process. A process that hangs is an error."""
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
                           encoding="utf-8", env=environment(), timeout=timeout, **options)  # fmt: skip
 
 
-def child(code, *arguments, timeout=300):
+def child(code, *arguments, timeout=LIMIT):
     """Run Python code in a process of its own, which must succeed; return what it printed."""
     done = run_child(code, *arguments, timeout=timeout)
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
@@ -38,4 +41,4 @@ def end_by_signal(process, number, status):
     process.send_signal(number)
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == status, errors
+    assert process.wait(LIMIT) == status, errors

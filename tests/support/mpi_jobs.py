@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from children import SUPPORT, environment
+from children import LIMIT, SUPPORT, environment
 
 
 def mpiexec(ranks, *arguments, simd=()):
@@ -18,7 +18,7 @@ def mpiexec(ranks, *arguments, simd=()):
     return [*words, "-n", str(ranks - len(simd)), *program]
 
 
-def run_ranks(ranks, *arguments, timeout=120, simd=(), **options):
+def run_ranks(ranks, *arguments, timeout=LIMIT, simd=(), **options):
     """Run `python ARGUMENTS` on so many ranks; return the finished process. A job that hangs is an error."""
     return subprocess.run(mpiexec(ranks, *arguments, simd=simd), capture_output=True, text=True, encoding="utf-8",
                           env=environment(), timeout=timeout, **options)  # fmt: skip

@@ -8,6 +8,7 @@ import tempfile
 from html import unescape
 
 import pytest
+from children import LIMIT
 from html_pages import WellFormed
 
 from microgpt import RunLogger, Trainer
@@ -326,7 +327,7 @@ def in_chromium(page, *flags):
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars",
                    f"--user-data-dir={profile}"]  # fmt: skip
         return subprocess.run([CHROMIUM, *options, *flags, page.as_uri()], env=env, capture_output=True, text=True,
-                              encoding="utf-8", timeout=120, check=True).stdout  # fmt: skip
+                              encoding="utf-8", timeout=LIMIT, check=True).stdout  # fmt: skip
 
 
 @pytest.mark.slow

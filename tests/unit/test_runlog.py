@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from children import end_by_signal
+from children import LIMIT, end_by_signal
 from conftest import environment, hexes
 
 from microgpt import LogError, RunLogger, Trainer
@@ -268,7 +268,7 @@ def test_interrupt_while_nobody_reads_costs_the_log_no_step(train, tmp_path):
     child.stdout.close()
     errors = child.stderr.read()
     child.stderr.close()
-    assert child.wait(60) == 130, errors
+    assert child.wait(LIMIT) == 130, errors
     steps = Trainer.load(tmp_path / "run.safetensors").step_index
     assert [record["step"] for record in read_log(tmp_path / "run.jsonl")] == list(range(1, steps + 1))
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from children import environment
+from children import LIMIT, environment
 
 import microgpt
 import microgpt.train
@@ -249,7 +249,7 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     module = ["-m", "mpi4py.futures", "-m", "microgpt.sweep"] if kind == "mpi" else ["-m", "microgpt.sweep"]
     command = [*launcher, sys.executable, *module, "--input", "names.txt", "--grid", "steps=12 seed=1..4", "--executor", kind,
                "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
     assert done.returncode == 0, done.stderr
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
 
@@ -258,7 +258,7 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
 @on_linux
 def test_the_mpi_executor_without_mpiexec_says_how_to_start_it(names):
     done = subprocess.run([sys.executable, "-m", "microgpt.sweep", "--input", "names.txt", "--grid", "seed=1", "--executor", "mpi"],
-                          capture_output=True, text=True, timeout=60, env=environment())  # fmt: skip
+                          capture_output=True, text=True, timeout=LIMIT, env=environment())  # fmt: skip
     assert done.returncode == 2 and "mpiexec -n 4 python -m mpi4py.futures" in done.stderr.splitlines()[-1]
 
 
