@@ -125,10 +125,11 @@ def test_a_limit_that_some_gradients_reach():
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("shape", [1, 3])
 def test_every_instruction_set(isa, batch_size, shape):
+    steps = 4 if shape == 1 else 3  # the reference takes 15 times as long for the other
     for kept in OPTIONS:
         settings = dict(batch_size=batch_size, **SHAPES[shape], **kept)
-        trainer = Trainer(DOCS, 4, **settings)
-        assert numbers(trainer, trainer.run()) == expected(4, **settings)
+        trainer = Trainer(DOCS, steps, **settings)
+        assert numbers(trainer, trainer.run()) == expected(steps, **settings)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ MODULES = ["simd", "documents", "encoded", "mt19937", "tape", "lock", "topo", "b
            "replay", "dispatch", "probes"]  # fmt: skip
 FUSED_MULTIPLY_ADD = re.compile(r"\bv?fn?m(add|sub|la|ls)\w*\b")
 # The only compiled functions with fused multiply-adds, which decide there (docs/explain/exactness.md), by name and in full. That
-# none of theirs is a result that is kept: test_no_fused_multiply_add_but_those_of_the_sources and those beside it.
+# none of theirs is a result that is kept: tools/targets.py, where those of the sources are calls, and FUSED_IN_SOURCES.
 MAY_DECIDE = {"fused": {
     "adam_part", "adam_resolve_queue", "adam_update", "adam_update_or_undo", "adam_update_early", "adam_update_unit_m",
     "adam_update_unit", "adam_update_unit_m_subnormals", "adam_update_unit_subnormals", "libm_check",
@@ -107,32 +107,23 @@ def kernels_compiled(isa, *more, before=(), exact=True, source=None):
                            source or f"csrc/kernels/isa/{isa}.c"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
 
 
-def assembly(folder, *more, **options):
-    """The kernels, or another source, compiled for an instruction set that has fused multiply-adds."""
+def assembly(folder, source, *more, **options):
+    """A source compiled for an instruction set that has fused multiply-adds."""
     isa = next((isa for isa in ("avx2", "neon") if isa in setup_tables().ISAS), None)
     if not isa:
         pytest.skip("this processor's kernels know no fused multiply-add")
-    # GCC fuses where it optimises expensively, and with -O1 besides takes half the time.
-    done = kernels_compiled(isa, "-O1", "-fexpensive-optimizations", *more, "-S", "-o", str(folder / "a.s"), **options)
+    done = kernels_compiled(isa, "-O2", *more, "-S", "-o", str(folder / "a.s"), source=str(source), **options)
     assert not done.returncode, done.stderr
     return (folder / "a.s").read_text()
-
-
-@pytest.mark.slow
-@on_linux
-def test_no_fused_multiply_add_but_those_of_the_sources(tmp_path):
-    """With those of the sources made calls, no instruction is left."""
-    made = assembly(tmp_path, "-DMG_FMA_CALLS")
-    assert "mg_vec_fma" in made and not FUSED_MULTIPLY_ADD.search(made)
 
 
 @on_linux
 @pytest.mark.parametrize("may_fuse", [False, True])
 def test_instruction_of_a_compiler_that_may_fuse_is_found(may_fuse, tmp_path):
-    """The other side of the test above: the same search finds what the flags for the bits prevent."""
+    """The other side of the tests above: the same search finds what the flags for the bits prevent."""
     (tmp_path / "a.c").write_text("double f(double a, double b, double c) { return a * b + c; }\n", encoding="utf-8")
     more = ["-ffp-contract=fast"] if may_fuse else []
-    made = assembly(tmp_path, *more, exact=not may_fuse, source=str(tmp_path / "a.c"))
+    made = assembly(tmp_path, tmp_path / "a.c", *more, exact=not may_fuse)
     assert bool(FUSED_MULTIPLY_ADD.search(made)) is may_fuse
 
 
