@@ -146,25 +146,37 @@ def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], Results
     opened = ResultsFile(path)
     try:
         opened.file.seek(0)
-        found, length = _parse(opened.file, opened.path, digest)
-        opened.file.truncate(length)  # the rest is half a line, of a sweep that was killed
+        found, length, rest = _parse(opened.file, opened.path, digest)
+        if rest:
+            opened.file.truncate(length)
         if not length:
-            opened.write({"microgpt sweep": FORMAT, "docs_sha256": digest})
+            opened.write(_header(digest))
     except BaseException:
         opened.close()
         raise
     return found, opened
 
 
-def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepResult], int]":
-    """Return the results of a file of bytes, and how many its whole lines take. digest: of the text it must be of."""
+def _header(digest: str) -> "dict[str, Any]":
+    """Return what the first line holds: which text the results are of."""
+    return {"microgpt sweep": FORMAT, "docs_sha256": digest}
+
+
+def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepResult], int, bytes]":
+    """Return the results of a file of bytes, how many its whole lines take, and half a line behind them, of a sweep that was killed.
+
+    digest: of the text it must be of. The first line may be there again: of a sweep that began at the same time.
+    """
     found, length = [], 0
     for number, line in enumerate(iter(file.readline, b""), 1):
-        if not line.endswith(b"\n"):
-            break
         try:
+            if not line.endswith(b"\n"):
+                begin = json.dumps(_header("")).encode("ascii")[:-2]
+                if number == 1 and line[: len(begin)] != begin[: len(line)]:
+                    raise ValueError  # another file, of one line
+                return found, length, line
             row = json.loads(line)
-            if number == 1:
+            if number == 1 or "microgpt sweep" in row:
                 if row["microgpt sweep"] != FORMAT:
                     raise ValueError
                 if digest not in (None, row["docs_sha256"]):
@@ -176,7 +188,7 @@ def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepRes
         except (AttributeError, KeyError, TypeError, ValueError):
             raise LogError(f"{path}, line {number}: not a line of a sweep's results") from None
         length += len(line)
-    return found, length
+    return found, length, b""
 
 
 def record(file: "ResultsFile | None", result: SweepResult) -> SweepResult:

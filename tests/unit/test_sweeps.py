@@ -16,6 +16,7 @@ from children import LIMIT, environment
 import microgpt
 import microgpt.train
 from microgpt import Config, Trainer, run_sweep
+from microgpt.parallel import results as results_module
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
 
@@ -300,6 +301,8 @@ def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
     for content, message in (
         (out.read_text(), "holds a sweep of other text"),
         ("emma\nava\n", "line 1: not a line of a sweep's results"),
+        ("emma ava", "line 1: not a line of a sweep's results"),
+        ('{"loss": 2.5}', "line 1: not a line of a sweep's results"),
         ('{"microgpt sweep": 2}\n', "line 1: not a line"),
         ("\udcff\n", "line 1: not a line"),
         (out.read_text() + "{}\n", "other text"),
@@ -310,6 +313,28 @@ def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
         assert out.read_bytes() == content.encode("utf-8", "surrogateescape")
     with pytest.raises(microgpt.LogError, match="line 3: not a line"):
         read_results(out)
+
+
+@pytest.mark.parametrize("length", [1, 10, 60])
+def test_a_sweep_that_was_killed_within_the_first_line_begins_again(tmp_path, length):
+    out = tmp_path / "runs.jsonl"
+    list(run_sweep(DOCS, {"num_steps": 1}, out=out))
+    out.write_bytes(out.read_bytes()[:length])
+    assert read_results(out) == [] and len(list(run_sweep(DOCS, {"num_steps": 1}, out=out))) == len(read_results(out)) == 1
+
+
+def test_two_sweeps_that_begin_a_file_at_the_same_time_both_keep_their_results(tmp_path, monkeypatch):
+    out, parse = tmp_path / "runs.jsonl", results_module._parse
+
+    def parse_while_another_begins(*arguments):
+        monkeypatch.setattr(results_module, "_parse", parse)
+        found = parse(*arguments)
+        list(run_sweep(DOCS, {"num_steps": 1}, out=out))
+        return found
+
+    monkeypatch.setattr(results_module, "_parse", parse_while_another_begins)
+    list(run_sweep(DOCS, {"num_steps": 2}, out=out))
+    assert [result.settings["num_steps"] for result in read_results(out)] == [1, 2]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
