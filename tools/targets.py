@@ -129,7 +129,7 @@ def compile_all(target, folder, before=(), after=(), warn=WARN):
     isas = build.isas(target.machine)
     macros = ["-DMG_BY_MATRIX_PARAMS=2000", "-DMG_FETCH_AHEAD_PARAMS=2000", "-DMG_GROUP_BYTES=20000",
               "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]  # fmt: skip
-    kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in isas.items()]
+    kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in reversed(isas.items())]  # what takes longest first
 
     def compile_one(source, flags):
         """The object of a C file, and the functions of libm that it calls."""
