@@ -167,7 +167,8 @@ def _parse(file: "Any", path: str, digest: "str | None") -> "tuple[list[SweepRes
 
     digest: of the text it must be of. The first line may be there again: of a sweep that began at the same time.
     """
-    found, length = [], 0
+    found: list[SweepResult] = []
+    length = 0
     for number, line in enumerate(iter(file.readline, b""), 1):
         try:
             if not line.endswith(b"\n"):

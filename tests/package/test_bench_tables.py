@@ -73,7 +73,8 @@ def test_every_table_is_measured_by_the_session():
     assert sorted(scripts.values()) == sorted([*BENCH.glob("bench_*.py"), BENCH / "compare.py"])
     for name, options in known.items():
         source = scripts[name].read_text(encoding="utf-8")
-        assert ('"--script"' in source, "add_field_options" in source) == ("--script" in options, "--torch-python" in options)
+        takes_torch = "add_field_options" in source or "add_torch_option" in source
+        assert ('"--script"' in source, takes_torch) == ("--script" in options, "--torch-python" in options)
 
 
 # ---- what it looks like ----
