@@ -45,7 +45,8 @@ static mg_status backward_input(const mg_engine *e, mg_panels some, int64_t nout
         e->kernels->linear_backward_input(&a);
         return mg_poll_work(poll, work);
     }
-    const int64_t group = 4, cols = mg_piece(nin, group * lanes * nout);
+    /* Narrow vectors: as many panels as share a copy of the weights. */
+    const int64_t group = lanes == 8 ? 4 : 64 / lanes, cols = mg_piece(nin, group * lanes * nout);
     for (int64_t b = 0; b < panels; b += group) {
         const int64_t count = panels - b < group ? panels - b : group, at_panel = some.first + b;
         a.n = mg_positions_in(e, at_panel, at_panel + count);

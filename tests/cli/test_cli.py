@@ -324,6 +324,8 @@ PYTHONS, A_PACKAGE = "hides Python's own module of this name: rename it, or use 
     ("safetensors.py", "raise KeyError('x')", A_PACKAGE), ("numpy/__init__.py", "x = 1", A_PACKAGE)])  # fmt: skip
 def test_a_file_that_hides_a_module_is_named(command, tmp_path, name, content, message):
     """`python -m` looks in the current folder first."""
+    if name.removesuffix(".py") in sys.builtin_module_names:
+        pytest.skip("no file hides a module that is part of the interpreter")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(content)
     (tmp_path / "names.txt").write_text("emma\nava\n")

@@ -37,11 +37,10 @@ ALWAYS void weight_tile(int rows, int vecs, int half, int64_t part, mg_linear_ba
         }                                                                                                        \
     }
     if (factors) {
-        const double *x = a.x + (a.n - 1) * a.x_stride;
         TWO_TURNS
-        for (int64_t s = 0; s < a.n; s++, x -= a.x_stride, factors += rows) {
+        for (int64_t p = a.n - 1; p >= 0; p--, factors += rows) {
             vec xp[TILE_SUMS];
-            UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(x + c * LANES);
+            UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + p * a.x_stride + c * LANES);
             UNROLL for (int r = 0; r < rows; r++) {
                 const vec factor = vec_set(factors[r]);
                 UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * factor;

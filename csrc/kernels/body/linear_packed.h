@@ -18,7 +18,8 @@ ALWAYS int packing_pays(mg_linear_backward_input_args a)
     return !TILE_WIDE && panels_of(a.n) * LANES >= (a.w_stride > 256 ? 32 : 16) && (a.order || a.w_stride > 128);
 }
 
-/* The next `count` rows; w: [count][cols], dy: [count][panels][LANES]. The sums continue from dx, a constant `begin` apart. */
+/* The next `count` rows; w: [count][cols], dy: [count][panels][LANES]. begin, a constant: they are the first, so the sums begin with
+ * +0.0; otherwise they continue from dx. */
 ALWAYS void packed_tile(int cols, int panels, int begin, int64_t count, const double *w, const double *dy, double *dx,
                         int64_t dx_stride)
 {
