@@ -16,7 +16,7 @@ ALWAYS void weight_tile(int rows, int vecs, int half, int64_t part, mg_linear_ba
     UNROLL for (int r = 0; r < rows; r++) {
         const int64_t o = active ? active[r] : r;
         dw_row[r] = a.dw + o * a.nin;
-        dy_row[r] = a.dy + o * LANES;
+        dy_row[r] = factors ? factors + r : a.dy + o * LANES;
         UNROLL for (int c = 0; c < vecs; c++) {
             sum[r * vecs + c] = part ? vec_load_part(dw_row[r], part) : vec_load_unaligned(dw_row[r] + c * LANES);
             /* The rows below, which come next. */
@@ -38,14 +38,7 @@ ALWAYS void weight_tile(int rows, int vecs, int half, int64_t part, mg_linear_ba
     }
     if (factors) {
         TWO_TURNS
-        for (int64_t p = a.n - 1; p >= 0; p--, factors += rows) {
-            vec xp[TILE_SUMS];
-            UNROLL for (int c = 0; c < vecs; c++) xp[c] = vec_load(a.x + p * a.x_stride + c * LANES);
-            UNROLL for (int r = 0; r < rows; r++) {
-                const vec factor = vec_set(factors[r]);
-                UNROLL for (int c = 0; c < vecs; c++) sum[r * vecs + c] += xp[c] * factor;
-            }
-        }
+        for (int64_t p = a.n - 1; p >= 0; p--) POSITION(p, (a.n - 1 - p) * rows)
     } else if (TILE_WIDE && !active) {
         for (int64_t b = (a.n - 1) / LANES; b >= 0; b--) {
             const int64_t first = b * LANES, left = a.n - first;
