@@ -72,10 +72,11 @@ def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp
         work()  # what is imported at first use is imported before the interrupts
     most = {"fused": 0.0005, "graph": 0.001, "reference": 0.008}[engine] * (4 if kept else 1)  # a step takes longer
     with Interrupts(most) as interrupts:
-        for count in range(400):
+        for count in itertools.count():
             interrupts(works[0 if count % 2 else count % len(works)])
             trainer.save(tmp_path / "run.safetensors") if count % 8 == 0 else trainer.run(0)
-    assert trainer.step_index > 20
+            if count >= 400 and trainer.step_index > 20:  # on a busy machine few steps end before their interrupt
+                break
     assert_same_run(trainer)
 
 
@@ -179,6 +180,7 @@ def interrupt_after(seconds, has_begun=lambda: True):
     """Ctrl-C after so many seconds, or after twice as many, and so on, once has_begun()."""
     def interrupt(*_):
         if has_begun():
+            signal.setitimer(signal.ITIMER_REAL, 0)  # a second one might come after the block
             raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGALRM, interrupt)
