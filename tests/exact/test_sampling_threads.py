@@ -12,7 +12,7 @@ from microgpt.core.mt19937 import MT19937
 
 CONFIG = shape(6, 4, 2, 2, 7)
 CHARACTERS = "abcde"
-TEXTS = 400
+TEXTS = 250
 THREADS = [2, 3, 5]
 NAMES = ["emma", "olivia", "ava", "isabella", "sophia", "charlotte", "mia", "amelia", "harper", "evelyn"]
 
