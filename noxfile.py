@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
 from sessions import (  # noqa: E402
     ROOT,
     SCRATCH,
+    WRITES_BYTECODE,
     build_wheel,
     building,
     built_in_place,
@@ -64,7 +65,7 @@ def manifest(session):
     bin = building(session)
     run(session, "git", "init", "-q", cwd=folder)
     run(session, "git", "add", "-A", cwd=folder)
-    run(session, bin / "check-manifest", "--no-build-isolation", cwd=folder)
+    run(session, bin / "check-manifest", "--no-build-isolation", cwd=folder, env=WRITES_BYTECODE)
     return sdist(session).name
 
 
@@ -89,7 +90,8 @@ def installed(session):
         run(session, *install, "--force-reinstall", "--no-deps", wheel(session, version, python), env=env)  # over that of a run before
         run(session, *install, "--dry-run", f"{wheel(session, version, python)}[test]", env=env)
         is_last = version == pythons(session)[-1][0] and len(pythons(session)) > 1
-        output = run(session, bin / "python", source() / "tools/test_wheel.py", "--quick" if is_last else "--smoke", env=env, cwd=SCRATCH)
+        output = run(session, bin / "python", source() / "tools/test_wheel.py", "--quick" if is_last else "--smoke",
+                     env={**env, **WRITES_BYTECODE}, cwd=SCRATCH)  # fmt: skip
     return f"{', '.join(version for version, _ in pythons(session))}; the last: {', '.join(re.findall(r'[0-9]+ passed', output))}"
 
 

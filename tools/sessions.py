@@ -70,6 +70,10 @@ def once(function):
     return cached
 
 
+#: For commands of several processes that import the same, or that follow each other: what one has compiled the next one takes.
+WRITES_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
+
+
 def run(session, *command, cwd=None, env=None, succeeds=True):
     """Run a command in an environment without what could lead Python or the build astray; return what it wrote."""
     dropped = ("PYTHONPATH", "PYTHONHOME", "MICROGPT_SIMD", "MICROGPT_BUILD", "CFLAGS", "CC", "VIRTUAL_ENV")
@@ -199,7 +203,7 @@ def pythons(session):
 
 @once
 def sdist(session):
-    env = {"SOURCE_DATE_EPOCH": EPOCH, "PIP_CONSTRAINT": str(build_constraint())}
+    env = {"SOURCE_DATE_EPOCH": EPOCH, "PIP_CONSTRAINT": str(build_constraint()), **WRITES_BYTECODE}
     run(session, building(session) / "python", "-m", "build", "--sdist", "--outdir", SCRATCH / "sdist", source(), env=env)
     (found,) = (SCRATCH / "sdist").glob("*.tar.gz")
     return found
@@ -209,7 +213,8 @@ def build_wheel(session, python, where, **env):
     """Return a wheel from the sdist, built in isolation by pip in a folder of that name."""
     folder = SCRATCH / where
     (folder / "tmp").mkdir(parents=True)
-    env = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(folder / "tmp"), "PIP_CONSTRAINT": str(build_constraint()), **env}
+    env = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(folder / "tmp"), "PIP_CONSTRAINT": str(build_constraint()),
+           **WRITES_BYTECODE, **env}  # fmt: skip
     run(session, *pip(session, python), "wheel", "-q", "--no-deps", "--no-cache-dir", "-w", folder, sdist(session), env=env)
     (found,) = folder.glob("*.whl")
     return found
