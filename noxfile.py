@@ -452,8 +452,13 @@ def mutants(session):
     if unknown := set(session.posargs) - {mutant[key] for mutant in table for key in ("name", "session")}:
         session.error(f"no such mistake or session: {', '.join(sorted(unknown))}")
     results, env = [], {**kept_builds(session), "PROVE_PYTHONS": "1", "PROVE_SECONDS": "10"}
+    processor = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
     for mutant in table:
         if session.posargs and not {mutant["name"], mutant["session"]} & set(session.posargs):
+            continue
+        if "needs" in mutant and mutant["needs"] not in processor:
+            print(f"{mutant['session']:12} {mutant['name']}: skipped, this processor has no {mutant['needs']}", flush=True)
+            results.append("skipped")
             continue
         start, folder = time.monotonic(), copy_of_sources(f"mutant-{len(results)}")
         file = folder / mutant["file"]

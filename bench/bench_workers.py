@@ -1,10 +1,10 @@
-"""How much faster is a step on several threads than on one, beside what independent processes reach here?
+"""How much faster are several threads than one, beside what independent processes reach here?
 
     python bench/bench_workers.py --torch-python PYTHON --json bench/results/workers.json
 
 The threads of one trainer against one, and PyTorch on as many threads, in turns. The ceiling: as many processes of one thread each,
-all at once and each on a core of its own, against one of them alone. The last row is `microgpt sweep`, whose workers are threads,
-too, with a run each.
+all at once and each on a core of its own, against one of them alone. Then samples that threads share, and `microgpt sweep`, whose
+workers are threads, too, with a run each.
 """
 import os
 import subprocess
@@ -27,6 +27,11 @@ WORK = {
     "n_embd 128, 4 layers, block 64, text, batch 8": (8, BIG),
     "the same, batch 16": (16, BIG),
     "the same, batch 1": (1, BIG),
+}
+#: Name -> samples, steps of training before, the model.
+SAMPLES = {
+    "1,000 samples of the default model": (1000, 500, {}),
+    "300 samples, n_embd 128, 4 layers, block 64": (300, 50, BIG),
 }
 RUNS = 100
 STEPS, ROUNDS = 8, 7
@@ -54,9 +59,11 @@ def main():
                  "ceiling": ceiling(field.folder, args.threads, batch, args.rounds, one["runs_per_round"])}]  # fmt: skip
 
     rows = contest.each(list(WORK)[: 2 if args.quick else None], play)
+    others = [sampling(name, args.threads, args.rounds) for name in list(SAMPLES)[: 1 if args.quick else None]]
     if not args.quick:
-        rows.append(sweep(args.threads, args.rounds))
-        contest.warnings += measure.distrust({rows[-1]["name"]: rows[-1]["spread"]}, [])
+        others.append(sweep(args.threads, args.rounds))
+    contest.warnings += measure.distrust({row["name"]: row["spread"] for row in others}, [])
+    rows += others
     notes = [f"Medians of rounds in which one thread, {args.threads} and PyTorch on {args.threads} take turns. The ceiling is measured "
              "after them."]  # fmt: skip
     contest.finish("workers", [tables.workers], notes, rows=rows, threads=args.threads)
@@ -80,6 +87,24 @@ def ceiling(folder, count, batch, rounds, repeat):
     return measure.median(sum(alone / one for one in together) for alone, together in times)
 
 
+def sampling(name, threads, rounds):
+    """Return the row of samples drawn by one thread and by several, in turns. Nothing is known of earlier ones."""
+    from microgpt import Trainer, load_docs
+
+    samples, steps, model = SAMPLES[name]
+    docs = text_documents(64) if model is BIG else load_docs()
+    trainers = {n: Trainer(docs, steps + rounds, threads=n, **model) for n in (1, threads)}
+    times, drawn = {n: [] for n in trainers}, {n: [] for n in trainers}
+    for trainer in trainers.values():
+        trainer.run(steps)
+    for _, n in measure.turns([*trainers], rounds):
+        trainers[n].run(1)  # with other parameters all is forgotten
+        started = time.perf_counter()
+        drawn[n].append(trainers[n].sample(samples))
+        times[n].append(time.perf_counter() - started)
+    return row_of(name, times, threads, drawn[1] == drawn[threads])
+
+
 def sweep(workers, rounds):
     """Return the row of `microgpt sweep` with one worker and with several, whole processes in turns."""
     times, printed, environment = {1: [], workers: []}, set(), machine.child_environment()
@@ -89,9 +114,14 @@ def sweep(workers, rounds):
             started = time.perf_counter()
             printed.add(subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True).stdout)
             times[count].append(time.perf_counter() - started)
-    return {"name": f"{RUNS} default runs by a sweep", "documents": 1, "bits": len(printed) == 1,
-            "spread": measure.spread(times[workers]), "seconds": {str(n): measure.median(found) for n, found in times.items()},
-            "speedup": measure.ratio(times[1], times[workers]), "pytorch": {}, "ceiling": None}  # fmt: skip
+    return row_of(f"{RUNS} default runs by a sweep", times, workers, len(printed) == 1)
+
+
+def row_of(name, times, threads, same):
+    """Return the row of other work than steps. times: number of threads -> the seconds of each round."""
+    return {"name": name, "documents": 1, "bits": same, "spread": measure.spread(times[threads]),
+            "seconds": {str(n): measure.median(found) for n, found in times.items()},
+            "speedup": measure.ratio(times[1], times[threads]), "pytorch": {}, "ceiling": None}  # fmt: skip
 
 
 if __name__ == "__main__":

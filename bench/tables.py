@@ -104,8 +104,8 @@ def workers(report):
     threads = str(report["threads"])
     rows = [{**row, **row["pytorch"], "one": row["seconds"]["1"], "several": row["seconds"][threads]} for row in report["rows"]]
     pytorch = dict.fromkeys(name for row in report["rows"] for name in row["pytorch"])
-    return _layout([{**pytorch, **row} for row in rows], ("one training step", "name", str), ("1 thread", "one", duration),
-                   (f"{threads} threads", "several", duration), ("× 1 thread", "speedup", number),
+    return _layout([{**pytorch, **row} for row in rows], ("one training step, or other work", "name", str),
+                   ("1 thread", "one", duration), (f"{threads} threads", "several", duration), ("× 1 thread", "speedup", number),
                    (f"{threads} processes × 1", "ceiling", number), *((name, name, duration) for name in pytorch), SAME_BITS)  # fmt: skip
 
 

@@ -101,7 +101,7 @@ typedef struct mg_engine mg_engine;
 mg_engine *mg_engine_new(const mg_config *config, const mg_kernels *kernels); /* NULL: out of memory */
 void mg_engine_free(mg_engine *engine);
 
-/* How many threads mg_train_batches and mg_position_losses_of may use, the calling one included; 1 at first. They start when
+/* How many threads mg_train_batches, mg_position_losses_of and mg_generate may use, the calling one included; 1 at first. They start when
  * there is work for them, and again in a process that was forked. least_work: multiplications of a forward pass from which on
  * a step is shared, because shorter ones are faster on one thread; MG_LEAST_SHARED_WORK is as measured. MG_OK or
  * MG_NO_MEMORY. */
@@ -188,7 +188,7 @@ void mg_crew_leave(mg_crew *crew);
  * unchanged: MG_NO_MEMORY, MG_INTERRUPTED, MG_CHOICE_TOTAL_ZERO, MG_CHOICE_TOTAL_NOT_FINITE.
  *
  * What was computed is used again by later calls, this one's and the next one's, while the parameters stay the same to the
- * bit: each call compares them with a copy. */
+ * bit: each call compares them with a copy. Threads share many texts, which are those that one thread draws. */
 mg_status mg_generate(mg_engine *engine, const double *params, mg_mt19937 *stream, double factor, const int32_t *tokens,
                       int64_t n, int64_t max_tokens, int64_t texts, mg_poll *poll, int32_t *out, int64_t *counts);
 

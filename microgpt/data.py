@@ -139,7 +139,13 @@ def _read(path: "Path") -> bytes:
     if path == "-":
         return _standard_input()
     with open(path, "rb") as file:
-        return file.read()
+        try:
+            return file.read()
+        except OSError as error:
+            from .errors import NamingFile
+
+            with NamingFile(path):
+                raise error from None
 
 
 def _decode(content: bytes, path: "Path") -> str:

@@ -11,11 +11,13 @@ What Python itself has a name for keeps that name: ValueError and TypeError for 
 ImportError for a missing package.
 """
 import math
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from ._types import Path
     from .config import Config
 
 __all__ = ["CheckpointError", "DivergedError", "LogError", "MicrogptError", "NoThreadError", "UsageError", "printable"]
@@ -60,6 +62,20 @@ class UsageError(MicrogptError, ValueError):
 
 class CrewStopped(Exception):
     """Another process of the crew has failed, or left: see `core.crew.join_crew`. Within this package alone."""
+
+
+class NamingFile:
+    """For a `with` around reads of an open file: gives their OSError the file's name, which the system leaves out."""
+
+    def __init__(self, path: "Path") -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: "BaseException | None", traceback: object) -> None:
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fsdecode(self.path)) from None
 
 
 def diverged_step(error: Exception, step: int, config: "Config", learning_rate: float) -> "DivergedError | None":

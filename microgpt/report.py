@@ -53,9 +53,10 @@ def _report(given: "dict[str, Any]") -> None:
 
 def _is_report(path: str) -> bool:
     """Return whether a file begins as the pages of this command do."""
+    from .errors import NamingFile
     from .web.report_page import GENERATOR
 
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, NamingFile(path):
         return GENERATOR.encode() in file.read(500)
 
 

@@ -230,6 +230,10 @@ def _check_files(given: "dict[str, Any]") -> None:
         from .cli.options import check_plot
 
         check_plot(given["plot"])
+    if given["save_dir"] is not None:
+        from .parallel.sweeps import check_folder
+
+        check_folder(given["save_dir"])
 
 
 def _with_progress(results: "Iterator[SweepResult]", total: int, quiet: bool) -> "Iterator[SweepResult]":

@@ -36,7 +36,7 @@ def main(argv: "list[str] | None" = None) -> int:
         return command()
     from .cli.ranks import run_on_ranks
 
-    return run_on_ranks(command)
+    return run_on_ranks(command, owns_process=argv is None)
 
 
 def _arguments(argv: "list[str]") -> "Given":
@@ -117,6 +117,10 @@ def _train(given: "Given") -> None:
             callbacks = [*plan.callbacks(trainer, given, source, val, fraction), *callbacks]
         if text and "quiet" not in given:
             text.say_hints(trainer)
+        if "mpi" in given:
+            from .cli.ranks import let_train
+
+            let_train()
         started = time.perf_counter()
         if "save" in given:
             from .cli.signals import EndingSignals

@@ -53,7 +53,9 @@ static mg_engine copy_of(const mg_engine *e, int keeps_products)
     copy.pool = copy.team = NULL;
     copy.members = copy.workers = NULL;
     copy.snapshot = copy.dw_chunk = NULL;
-    copy.decoder = NULL;
+    copy.transposed = NULL;
+    copy.decoders = NULL;
+    copy.num_decoders = 0;
     return copy;
 }
 

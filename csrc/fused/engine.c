@@ -62,7 +62,9 @@ void mg_engine_free(mg_engine *e)
     mg_workspace_free(&e->ws);
     free(e->snapshot);
     free(e->dw_chunk);
-    free(e->decoder);
+    free(e->transposed);
+    for (int64_t i = 0; i < e->num_decoders; i++) free(e->decoders[i]);
+    free(e->decoders);
     for (int64_t i = 0; i < e->members_capacity; i++) mg_workspace_free(&e->members[i].ws);
     free(e->members);
     for (int64_t i = 0; i < e->workers_count; i++) mg_workspace_free(&e->workers[i].ws);

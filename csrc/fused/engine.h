@@ -1,7 +1,7 @@
 /* One model on one instruction set, and its memory. Not part of the interface.
  *
  * The passes over a document are in forward.c and backward.c, a document's loss and gradient in document.c, training in
- * train.c, sampling in decode.c. Nothing here refers to them. */
+ * train.c, sampling in generate.c. Nothing here refers to them. */
 #ifndef MG_FUSED_ENGINE_H
 #define MG_FUSED_ENGINE_H
 
@@ -54,8 +54,10 @@ struct mg_engine {
     double *dw_chunk;
     /* Parameters and moments, [3][num_params], for a rollback; NULL until mg_train needs it. */
     double *snapshot;
-    /* The state of decode.c, one block of memory; NULL until something is sampled. */
-    struct mg_decoder *decoder;
+    /* Sampling: the transposed weights, and a decoder for each thread that has drawn, each one block of memory; NULL until needed. */
+    struct mg_transposed *transposed;
+    struct mg_decoder **decoders;
+    int64_t num_decoders;
 };
 
 /* e->fc2_magnitude, for documents that are about to meet the same parameters. */

@@ -144,13 +144,16 @@ void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu
     for (int64_t i = 0; i < n; i++) out[i] = mg_mt19937_gauss(stream, mu, sigma);
 }
 
-int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n)
+/* The statuses of mg_mt19937_choice, or 0. */
+static int64_t check_total(double total)
 {
-    double total = cum_weights[n - 1] + 0.0;
     if (total <= 0.0) return MG_CHOICE_TOTAL_ZERO;
-    if (!isfinite(total)) return MG_CHOICE_TOTAL_NOT_FINITE;
-    double x = next_random(stream) * total;
-    /* bisect.bisect_right(cum_weights, x, 0, n - 1): the last index is never compared, so rounding cannot pass it. */
+    return isfinite(total) ? 0 : MG_CHOICE_TOTAL_NOT_FINITE;
+}
+
+/* bisect.bisect_right(cum_weights, x, 0, n - 1): the last index is never compared, so rounding cannot pass it. */
+static int64_t bisect(const double *cum_weights, double x, int64_t n)
+{
     int64_t lo = 0, hi = n - 1;
     while (lo < hi) {
         int64_t mid = (lo + hi) / 2;
@@ -160,4 +163,18 @@ int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t
             lo = mid + 1;
     }
     return lo;
+}
+
+int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n)
+{
+    const double total = cum_weights[n - 1] + 0.0;
+    const int64_t status = check_total(total);
+    return status ? status : bisect(cum_weights, next_random(stream) * total, n);
+}
+
+int64_t mg_mt19937_choice_by(double random, const double *cum_weights, int64_t n)
+{
+    const double total = cum_weights[n - 1] + 0.0;
+    const int64_t status = check_total(total);
+    return status ? status : bisect(cum_weights, random * total, n);
 }

@@ -28,4 +28,7 @@ void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu
 /* random.choices(range(n), cum_weights=cum_weights)[0]; n >= 1. Or MG_CHOICE_TOTAL_*, and then nothing is drawn. */
 int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n);
 
+/* The same by a number that random.random() has returned. */
+int64_t mg_mt19937_choice_by(double random, const double *cum_weights, int64_t n);
+
 #endif

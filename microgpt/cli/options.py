@@ -164,7 +164,7 @@ def check(given: "Given") -> None:
         raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
     thread_count(given.get("threads", 1))
     _check_files(given)
-    if given.keys() & {"save", "resume", "init_from", "log", "plot"}:
+    if given.keys() & {"save", "resume", "init_from", "log", "plot", "mpi"}:
         from ..storage.checkpoint import import_arrays
 
         import_arrays()

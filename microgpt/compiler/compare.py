@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def difference(
     program: Program, arguments: "tuple[Any, ...]", expected: "Any", found: "Any", root: "Any"
 ) -> "str | None":
-    """Compare all that can be seen of a call, bit for bit. "" where there is no memory to compare."""
+    """Compare all that can be seen of a call, bit for bit but for those of a nan. "" where there is no memory to compare."""
     numbers = structure.pairs(expected, found)
     if numbers is None:
         return "its results are not built alike"
-    wrong = [(x, y) for x, y in numbers if _bits(x) != _bits(y)]
+    wrong = [(x, y) for x, y in numbers if _differ(x, y)]
     if wrong:
         return f"{len(wrong)} of {len(numbers)} results, the first {wrong[0][1]!r} instead of {wrong[0][0]!r}"
     eager = _first_value(expected)
@@ -30,7 +30,7 @@ def difference(
         return ""  # no memory to compare
     if _bits(*expected) == _bits(*found):  # as a rule, and there is one for each parameter
         return None
-    differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _bits(x) != _bits(y)]
+    differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _differ(x, y)]
     if differing:
         i = differing[0]
         return f"{len(differing)} of {len(expected)} gradients, the first {found[i]!r} instead of {expected[i]!r}"
@@ -39,6 +39,11 @@ def difference(
 
 def _bits(*numbers: float) -> bytes:
     return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def _differ(x: float, y: float) -> bool:
+    """Whether two numbers differ. Two nan do not: which of its operands' signs a nan has was up to the compiler of either side."""
+    return _bits(x) != _bits(y) and (x == x or y == y)
 
 
 def _first_value(x: "Any") -> "Value | None":

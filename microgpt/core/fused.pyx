@@ -68,10 +68,11 @@ cdef int _ask(void *context) noexcept nogil:
 
 
 cdef enum:
-    TEXTS = 64  # texts that are drawn at once, at most
+    TEXTS = 64  # texts that are drawn at once, at most, by one thread
+    SHARED_TEXTS = 4096  # and by several
     DOCUMENTS = 256  # that are trained on at once, at most, or one step's: each time costs a copy of the state (train.c)
     ASK_EVERY = 16384  # of a step's documents, while they are read
-    MOST_DRAWN = 65536  # tokens that are drawn at once, at most
+    MOST_DRAWN = 65536  # tokens that one thread draws at once, at most
 
 # The same in multiplications: what is still to be trained when the documents' iterator raises takes half a second at most.
 cdef double MOST_WORK = 2147483648.0
@@ -219,7 +220,7 @@ its own: the results are the same.
             self.lock.release()
 
     def set_threads(self, int threads):
-        """Let `train` and `position_losses_of` use up to this many threads, the calling one included: 1 at first.
+        """Let `train`, `position_losses_of` and `sample_texts` use up to this many threads, the calling one included: 1 at first.
 
         They start when there is work for them, and sleep when there is none. A step that is faster on one thread is not
         shared: one of less than LEAST_SHARED_WORK multiplications in a forward pass.
@@ -401,7 +402,7 @@ its own: the results are the same.
 
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters):
         """n samples, each of max_tokens at most: lists of token ids, or, given characters, str."""
-        cdef int64_t counts[TEXTS]
+        cdef int64_t *counts = NULL
         cdef int64_t most
         cdef mg_mt19937 state
         cdef int32_t *tokens
@@ -418,7 +419,10 @@ its own: the results are the same.
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
             length = self.documents.put_prompt(prompt, self.documents.put((self.model.vocab_size - 1,), 1, 0))
             texts = max(1, min(n, TEXTS, MOST_DRAWN // block_size))
+            if self.threads > 1:  # which share texts only if there are many
+                texts = max(1, min(n, SHARED_TEXTS, self.threads * (MOST_DRAWN // block_size)))
             self.documents.reserve(length + texts * block_size)
+            counts = <int64_t *>new_doubles(texts)
             tokens = self.documents.tokens
             state = stream.ready()[0]  # a copy: another thread that draws meanwhile does not leave it half changed
             while len(found) < n:
@@ -436,4 +440,5 @@ its own: the results are the same.
             stream.state = state
             return found
         finally:
+            PyMem_Free(counts)
             self.lock.release()

@@ -77,6 +77,7 @@ class Ranks:
         self.crew_is_known = False
         self.is_together = False  # whether this run's steps are the crew's, rather than the chain's
         self.capacity = 1  # documents of each rank in a round
+        self.have_met = False  # whether all ranks have begun a run together, and so hear of what becomes of each
         self.is_open = False  # whether the others expect a word from this rank
         self.is_lost = False  # whether this rank left the others without one
         self.interrupt: BaseException | None = None  # what a signal handler raised: the next word says so
@@ -87,15 +88,14 @@ class Ranks:
     def __getattr__(self, name: str) -> "Any":
         return getattr(self.engine, name)
 
-    def run(self, work: "Callable[[], Result]", state: "State", engine: str, steps: "int | None") -> "Result":
-        """Return work(), which trains up to so many steps from state, once all ranks have called this.
+    def run(self, work: "Callable[[], Result]", state: "Callable[[], State]", engine: str, steps: "int | None") -> "Result":
+        """Return work(), which trains up to so many steps from state(), once all ranks have called this.
 
         If work raises on one rank, it raises on all. Raises ValueError on every rank if these arguments differ.
         """
-        facts, batch_size = _facts(state, engine, steps, self.chain.part.gradients()), state.config.batch_size
         try:
             try:
-                self._wait(self._begin, facts, batch_size)
+                self._wait(self._begin, state, engine, steps)
                 result = work()
             except BaseException as error:
                 self._end(error)
@@ -107,8 +107,11 @@ class Ranks:
                 self._abort(error)
             raise
 
-    def _begin(self, facts: "dict[str, Any]", batch_size: int) -> None:
+    def _begin(self, state: "Callable[[], State]", engine: str, steps: "int | None") -> None:
+        begun = state()
+        facts, batch_size = _facts(begun, engine, steps, self.chain.part.gradients()), begun.config.batch_size
         found = self.comm.allgather((facts, self.chain.part.capacity, self.engine.threads))
+        self.have_met = True
         self.capacity = min(capacity for _, capacity, _ in found)  # instruction sets differ in what documents take
         for rank, (others, _, _) in enumerate(found):
             for name, value in facts.items():

@@ -4,7 +4,7 @@ import math
 import os
 
 from ..config import DEFAULTS, OPTIONAL, seed_text
-from ..errors import LogError
+from ..errors import LogError, NamingFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,8 +145,9 @@ def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], Results
     """Return the results that a file has, and the file, open to append. Its first line says which text they are of."""
     opened = ResultsFile(path)
     try:
-        opened.file.seek(0)
-        found, length, rest = _parse(opened.file, opened.path, digest)
+        with NamingFile(path):
+            opened.file.seek(0)
+            found, length, rest = _parse(opened.file, opened.path, digest)
         if rest:
             opened.file.truncate(length)
         if not length:
@@ -204,7 +205,7 @@ def read_results(path: "Path") -> "list[SweepResult]":
 
     Raises LogError if it is no such file, OSError if it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, NamingFile(path):
         found = _parse(file, os.fsdecode(path), None)[0]
     return list({run_key(result.settings, result.engine): result for result in found}.values())
 

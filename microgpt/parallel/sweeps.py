@@ -3,6 +3,7 @@
 What people do with small models is many runs: seeds, learning rates, sizes. Each run here is an ordinary `Trainer`, so
 its bits do not depend on the executor, on the number of workers or on the order in which runs end.
 """
+import errno
 import itertools
 import math
 import os
@@ -147,8 +148,8 @@ def run_sweep(
     docs = check_docs(docs, "train on")
     val_docs = None if val_docs is None else check_docs(val_docs, "evaluate")
     workers = None if workers is None else whole_number("workers", workers, 1)
-    if save_dir is not None and not os.path.isdir(save_dir):
-        raise NotADirectoryError(20, "Not a directory", os.fsdecode(save_dir))
+    if save_dir is not None:
+        check_folder(save_dir)
     chosen = list(planned(grid).values())
     digest = docs_digest(docs if val_docs is None else [*docs, "\n", *val_docs])
     kept, file = open_results(out, digest) if out is not None else ([], None)
@@ -315,6 +316,16 @@ def _as_text(docs: "list[str]") -> "str | list[str]":
         return text if list(TextLines(text)) == docs else docs
     except ValueError:
         return docs
+
+
+def check_folder(save_dir: "Path") -> None:
+    """Raise OSError for a folder in which no checkpoint can be written."""
+    from ..files import check_writable
+
+    if not os.path.isdir(save_dir):
+        why = "Not a directory" if os.path.exists(save_dir) else "No such folder"
+        raise NotADirectoryError(errno.ENOTDIR, why, os.fsdecode(save_dir))
+    check_writable(_checkpoint(save_dir, Config()) or "")
 
 
 def _checkpoint(save_dir: "Path | None", config: Config) -> "str | None":

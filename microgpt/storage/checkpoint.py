@@ -13,7 +13,7 @@ import os
 import sys
 
 from ..config import split_parameters
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, NamingFile, printable
 from ..files import write_atomically
 from .metadata import describe, parse
 
@@ -182,7 +182,7 @@ def _read(
     path: str, part: "Callable[[BinaryIO], tuple[dict[str, Any], dict[str, Any]]]"
 ) -> "tuple[dict[str, Any], dict[str, Any]]":
     """Return part(file) of the open file; an error names the path."""
-    with open(path, "rb") as file:  # its OSError has the path
+    with open(path, "rb") as file, NamingFile(path):
         try:
             return part(file)
         except CheckpointError as error:

@@ -8,7 +8,7 @@ import json
 import math
 
 from ..config import seed_text, split_parameters
-from ..errors import LogError
+from ..errors import LogError, NamingFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def length_until(path: str, step: int) -> int:
 
 def _records(path: str) -> "Iterator[tuple[int, dict[str, Any]]]":
     """Yield (where its line ends, the object) for each whole line; a last line that was cut short is left out."""
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, NamingFile(path):
         number = end = 0
         while line := file.readline(_MAX_LINE):
             number += 1

@@ -7,7 +7,7 @@ import json
 import os
 
 from ..core.value import Value
-from ..errors import CheckpointError, printable
+from ..errors import CheckpointError, NamingFile, printable
 from ..files import write_atomically
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ def load_values(path: "Path", named: "Mapping[str, Any]", optimizer: "Adam | SGD
     wanted = _flat(named)
     moments = {} if optimizer is None else _moments(optimizer)
     path = os.fspath(path)
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, NamingFile(path):
         content = file.read()
     tensors, about = _parse(path, content)
     found = {name: array for name, array in tensors.items() if not name.startswith(PREFIX)}

@@ -35,8 +35,8 @@ class Trainer(Training):
     engine : {"fused", "graph", "reference"}
         All three compute the same bits.
     threads : int
-        Up to how many threads a step and an evaluation use; 0: as many as there are processors. The result does not depend
-        on it, and a file does not hold it. The fused engine alone has a use for more than one.
+        Up to how many threads a step, an evaluation and `sample` use; 0: as many as there are processors. The result does not
+        depend on it, and a file does not hold it. The fused engine alone has a use for more than one.
     n_embd, n_head, n_layer, block_size, learning_rate, beta1, beta2, eps_adam, init_std, batch_size, warmup, weight_decay : number
         See `microgpt.config.Config`. NumPy's scalars are welcome.
     schedule : {"linear", "constant", "cosine"}
@@ -138,7 +138,7 @@ class Trainer(Training):
 
     @property
     def threads(self) -> int:
-        """Up to how many threads a step and an evaluation use; may be set, 0 for as many as there are processors."""
+        """Up to how many threads a step, an evaluation and `sample` use; may be set, 0 for as many as there are processors."""
         return self._engine.threads
 
     @threads.setter

@@ -270,7 +270,7 @@ class Training(Inference):
         n, callbacks = n if n is None else whole_number("n", n, 0), list(callbacks)
         if self._ranks is None:
             return self._run(n, callbacks)
-        return self._ranks.run(lambda: self._run(n, callbacks), self.exclusively(self._state), self.engine, n)
+        return self._ranks.run(lambda: self._run(n, callbacks), lambda: self.exclusively(self._state), self.engine, n)
 
     def _run(self, n: "int | None", callbacks: "list[Callback]") -> "list[float]":
         if callbacks and (self._ranks is None or self._ranks.rank == 0):

@@ -8,7 +8,7 @@ import pytest
 from conftest import hexes
 from kernels import vector_math
 
-from microgpt import GPT, Adam, Trainer
+from microgpt import GPT, Adam, Trainer, reference
 from microgpt.core.fused import FusedEngine
 
 SMALL, LARGE = 16, 10_000  # block sizes that make a model of few or of many parameters
@@ -134,6 +134,29 @@ def test_a_large_model_is_updated_matrix_by_matrix_to_the_same_bits(isa, setting
         assert at_once.adam.m.tobytes() == other.adam.m.tobytes()
         assert at_once.adam.v.tobytes() == other.adam.v.tobytes()
     assert not at_once.model.grad.any()
+
+
+@pytest.mark.parametrize("exponents", [(-1010, -1020, -20), (-7, 0, 1019), (-7, 380, 760)],
+                         ids=["tiny parameters", "huge v", "huge m and v"])  # fmt: skip
+def test_what_is_not_in_range_is_not_taken_to_be(isa, exponents):
+    """The weights of units of the MLP that are always 0: nothing depends on them, and Adam moves them by their moments alone.
+    So they may be of any size: of these sizes Adam's update makes other bits, where it takes all for in range (in_range.h)."""
+    n_embd, shut, settings, documents = 52, 150, dict(num_steps=100, eps=2.0**-500), [[5, 1, 2, 3, 5]] * 4
+    rng, model = np.random.RandomState(5), GPT(vocab_size=6, n_embd=n_embd, n_head=1, n_layer=1, block_size=8, rng=random.Random(3))
+    assert model.num_params >= 1 << 15  # updated matrix by matrix
+    mlp_fc1, mlp_fc2 = (np.arange(start, start + 4 * n_embd**2) for start in model.num_params - 4 * n_embd**2 * np.array([2, 1]))
+    model.data[mlp_fc1[: shut * n_embd]] = 0.0
+    at = mlp_fc2.reshape(n_embd, 4 * n_embd)[:, :shut].ravel()
+    data, m, v = (np.ldexp(1.0 + rng.rand(len(at)), exponent) for exponent in exponents)
+    data *= rng.choice([-1.0, 1.0], len(at))
+    adam, script = Adam(model, **settings), reference.Adam([reference.Value(x) for x in data.tolist()], **settings)
+    adam.v[:] = 1.0
+    model.data[at], adam.m[at], adam.v[at], script.m, script.v = data, m, v, m.tolist(), v.tolist()
+    FusedEngine(model).train(documents, adam, [])
+    for _ in documents:
+        script.step()
+    assert hexes(adam.m[at]) == hexes(script.m) and hexes(adam.v[at]) == hexes(script.v)
+    assert hexes(model.data[at]) == hexes(p.data for p in script.params)
 
 
 @pytest.mark.slow

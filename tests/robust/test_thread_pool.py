@@ -63,6 +63,15 @@ def test_threads_start_with_work_and_end_with_the_trainer():
 
 
 @needs_proc
+def test_many_samples_are_work_for_threads():
+    before, trainer = threads_before(), trainer_with(3)
+    trainer.sample(20)
+    assert_running(before)
+    trainer.sample(400)
+    assert_running(before + 2)
+
+
+@needs_proc
 @pytest.mark.slow
 @pytest.mark.measures_memory
 def test_a_thousand_pools_leave_nothing():

@@ -44,3 +44,18 @@ def test_the_same_bits_are_replayed(no_warnings):
     compiled = microgpt.compile(loss)
     assert [compiled(3.0).data for _ in range(3)] == [loss(3.0).data] * 3
     assert "traced in" in compiled.explain()
+
+
+def product(x):
+    return W[0] * x
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_nan_of_another_sign_is_no_difference(no_warnings, sign):
+    nan = math.copysign(math.nan, sign)
+    compiled = microgpt.compile(product, verify="always")
+    for W[0].grad in (nan, -nan, 0.0):
+        for _ in range(3):
+            assert math.isnan(compiled(nan).data)
+    W[0].grad = 0.0
+    assert "compiled: " in compiled.explain()

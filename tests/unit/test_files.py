@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 from conftest import environment, in_threads
 
-from microgpt import Trainer, files
+from microgpt import Trainer, Value, files, load_docs, load_values
 from microgpt.files import check_writable, find_overlap, identity, open_in_place, write_atomically
+from microgpt.parallel.results import read_results
+from microgpt.storage.runlog import read_log
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="links, modes and locks of POSIX")
 SMALL = ["--steps", "2", "--n-embd", "4", "--n-head", "2", "--samples", "1"]
@@ -20,6 +22,14 @@ SMALL = ["--steps", "2", "--n-embd", "4", "--n-head", "2", "--samples", "1"]
 
 def overlap(*paths):
     return find_overlap([("output", path) for path in paths[1:]], [("input", paths[0])]) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and cannot be read")
+@pytest.mark.parametrize("read", [load_docs, Trainer.load, read_log, read_results, lambda path: load_values(path, {"w": [Value(1.0)]})])
+def test_error_while_reading_names_the_file(read):
+    with pytest.raises(OSError) as caught:
+        read("/proc/self/mem")
+    assert caught.value.errno == errno.EIO and caught.value.filename == "/proc/self/mem"
 
 
 @on_posix

@@ -28,6 +28,15 @@ def outcome(trainer):
     return hexes(trainer.parameters), hexes(trainer.adam.m), hexes(trainer.adam.v), trainer.step_index
 
 
+def with_one_nan(file):
+    """What a checkpoint holds, with the same bits in every nan: its sign may differ (docs/explain/exactness.md)."""
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    numbers = np.frombuffer(content, "<f8", (len(content) - start) // 8, start).copy()
+    numbers[np.isnan(numbers)] = np.nan
+    return content[:start], numbers.tobytes(), content[start + numbers.nbytes :]
+
+
 def settings_of(adam):
     return {name: getattr(adam, name) for name in metadata.ADAM_SETTINGS}
 
@@ -79,7 +88,7 @@ def test_run_resumes_with_the_optimizer_as_it_was_changed(tmp_path, engine, chan
         assert [learning_rate(other, 6).hex()] == rates
         assert hexes(other.run(3)) == losses[:3]
         other.save(tmp_path / "other")
-        assert (tmp_path / "other").read_bytes() == (tmp_path / "later").read_bytes()
+        assert with_one_nan(tmp_path / "other") == with_one_nan(tmp_path / "later")
         assert hexes(other.run()) == losses[3:] and outcome(other) == outcome(trainer)
 
 

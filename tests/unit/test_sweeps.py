@@ -162,6 +162,14 @@ def test_keywords_that_no_sweep_can_have_are_refused_at_once(tmp_path):
         run_sweep(DOCS, GRID, save_dir=tmp_path / "none")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which nobody can write")
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_run(names, capfd):
+    with pytest.raises(OSError):
+        run_sweep(DOCS, GRID, save_dir="/proc/self")
+    status, out, err = run_main(capfd, "--grid", "seed=1", "--save-dir", "/proc/self")
+    assert (status, out) == (2, "") and err.startswith("microgpt: error: /proc/self") and err.count("\n") == 1
+
+
 # ---- executors ----
 
 
@@ -409,7 +417,8 @@ def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, c
         (["--grid", "clip=inf"], "the values of clip are numbers"),
         (["--grid", "seed=1", "--plot", "a.txt"], "--plot draws .png, .svg or .pdf"),
         (["--grid", "seed=1", "--out", "none/a.jsonl"], "No such f"),
-        (["--grid", "seed=1", "--save-dir", "none"], "Not a directory"),
+        (["--grid", "seed=1", "--save-dir", "none"], "error: none: No such folder"),
+        (["--grid", "seed=1", "--save-dir", "names.txt"], "error: names.txt: Not a directory"),
         ([], "which runs? --grid"),
         (["--n-embd", "8"], "settings of the runs are in the grid: --grid n_embd=8"),
         (["--grid", "seed=1", "--n_embd=8,16"], "--grid n_embd=8,16"),
