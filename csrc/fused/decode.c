@@ -69,16 +69,16 @@ static void bring_up_to_date(const mg_engine *e, mg_decoder *s)
     mg_prefix_tree_clear(&s->tree);
 }
 
-mg_status mg_begin_decoding(mg_engine *e, int64_t decoders, const double *params, mg_poll *poll)
+mg_status mg_reserve_decoders(mg_engine *e, int64_t count)
 {
-    mg_status status = mg_transpose(e, params, poll);
-    if (!status && decoders > e->num_decoders) {
-        mg_decoder **grown = realloc(e->decoders, (size_t)decoders * sizeof *grown);
-        if (grown) e->decoders = grown;
-        status = grown ? MG_OK : MG_NO_MEMORY;
+    mg_status status = MG_OK;
+    if (count > e->num_decoders) {
+        mg_decoder **grown = realloc(e->decoders, (size_t)count * sizeof *grown);
+        if (!grown) return MG_NO_MEMORY;
+        e->decoders = grown;
     }
-    while (!status && e->num_decoders < decoders) status = allocate(e);
-    for (int64_t i = 0; i < decoders && !status; i++) bring_up_to_date(e, e->decoders[i]);
+    while (!status && e->num_decoders < count) status = allocate(e);
+    for (int64_t i = 0; i < count && !status; i++) bring_up_to_date(e, e->decoders[i]);
     return status;
 }
 
@@ -210,7 +210,8 @@ static mg_status compute_logits(const mg_engine *e, mg_decoder *s, const int32_t
 mg_status mg_next_probabilities(mg_engine *e, const double *params, double factor, const int32_t *tokens, int64_t n,
                                 mg_poll *poll, double *probs)
 {
-    mg_status status = mg_begin_decoding(e, 1, params, poll);
+    mg_status status = mg_transpose(e, params, poll);
+    if (!status) status = mg_reserve_decoders(e, 1);
     if (status) return status;
     mg_decoder *s = e->decoders[0];
     status = compute_logits(e, s, tokens, n, NULL, poll);

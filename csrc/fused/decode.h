@@ -28,8 +28,8 @@ typedef struct mg_decoder {
     mg_prefix_tree tree;
 } mg_decoder;
 
-/* e->transposed and so many of e->decoders belong to the parameters as they are now. MG_OK, MG_NO_MEMORY or MG_INTERRUPTED. */
-mg_status mg_begin_decoding(mg_engine *e, int64_t decoders, const double *params, mg_poll *poll);
+/* So many of e->decoders are made, and belong to e->transposed as it is now. MG_OK or MG_NO_MEMORY. */
+mg_status mg_reserve_decoders(mg_engine *e, int64_t count);
 
 /* The running sums of the probabilities of what follows text[0..p], softmax(logits * factor): [vocab_size]; NULL on error, which
  * is in *status. */

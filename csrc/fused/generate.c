@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fused/decode.h"
+#include "fused/transposed.h"
 
 enum {
     FIRST_TEXTS = 8,        /* that one thread draws, to learn how long texts are */
@@ -99,15 +100,14 @@ typedef struct {
     int64_t numbers; /* that they have taken */
     int32_t *out;
     int64_t *counts;
-    int64_t block_size;
-    int32_t bos;
 } texts;
 
-static void add_text(texts *t, const int32_t *tokens, int64_t count)
+static void add_text(const request *r, texts *t, const int32_t *tokens, int64_t count)
 {
-    int32_t *to = t->out + t->done * t->block_size;
+    const mg_config *c = &r->e->config;
+    int32_t *to = t->out + t->done * c->block_size;
     if (to != tokens) memcpy(to, tokens, (size_t)count * sizeof *to);
-    t->counts[t->done++] = count - (count && tokens[count - 1] == t->bos);
+    t->counts[t->done++] = count - (count && tokens[count - 1] == c->vocab_size - 1);
     t->numbers += count;
 }
 
@@ -123,7 +123,7 @@ static int64_t collect(const stretches *a, texts *t)
         }
         if (at >= s->next) break;
         const int64_t count = s->counts[at - s->first];
-        add_text(t, s->tokens + at - s->first, count);
+        add_text(&a->r, t, s->tokens + at - s->first, count);
         at += count;
     }
     return at;
@@ -191,18 +191,17 @@ mg_status mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, do
 {
     const int64_t block_size = e->config.block_size, room = block_size - n + 1;
     const request r = {e, factor, tokens, n, max_tokens < room ? max_tokens : room};
-    texts t = {.wanted = wanted, .out = out, .counts = counts, .block_size = block_size, .bos = (int32_t)e->config.vocab_size - 1};
+    texts t = {.wanted = wanted, .out = out, .counts = counts};
     const mg_mt19937 start = *stream;
     int64_t decoders = 0;
     int pays = 1;
-    mg_status status = MG_OK;
+    mg_status status = mg_transpose(e, params, poll);
     for (int64_t i = 0; i < wanted; i++) counts[i] = 0;
     while (t.done < wanted && !status) {
         const int64_t size = pays ? plan(&r, &t) : 0, needed = size ? mg_pool_threads(e->pool) : 1;
         if (needed > decoders) {
-            status = mg_begin_decoding(e, needed, params, poll);
-            for (int64_t i = 0; i < needed && !status; i++) begin_texts(&r, e->decoders[i]);
-            decoders = needed;
+            status = mg_reserve_decoders(e, needed);
+            for (; decoders < needed && !status; decoders++) begin_texts(&r, e->decoders[decoders]);
         }
         if (!status && size) {
             status = draw_by_threads(&r, size, stream, poll, &t, &pays);
@@ -210,7 +209,7 @@ mg_status mg_generate(mg_engine *e, const double *params, mg_mt19937 *stream, do
             int32_t *to = out + t.done * block_size;
             int64_t count;
             status = draw_text(&r, e->decoders[0], stream, NULL, poll, to, &count);
-            if (!status) add_text(&t, to, count);
+            if (!status) add_text(&r, &t, to, count);
         }
     }
     if (status) *stream = start;

@@ -418,9 +418,8 @@ its own: the results are the same.
             if max_tokens is not None:
                 most = max(0, min(most, PyNumber_Index(max_tokens)))
             length = self.documents.put_prompt(prompt, self.documents.put((self.model.vocab_size - 1,), 1, 0))
-            texts = max(1, min(n, TEXTS, MOST_DRAWN // block_size))
-            if self.threads > 1:  # which share texts only if there are many
-                texts = max(1, min(n, SHARED_TEXTS, self.threads * (MOST_DRAWN // block_size)))
+            texts = SHARED_TEXTS if self.threads > 1 else TEXTS  # threads share texts only if there are many
+            texts = max(1, min(n, texts, self.threads * (MOST_DRAWN // block_size)))
             self.documents.reserve(length + texts * block_size)
             counts = <int64_t *>new_doubles(texts)
             tokens = self.documents.tokens

@@ -162,7 +162,7 @@ def test_keywords_that_no_sweep_can_have_are_refused_at_once(tmp_path):
         run_sweep(DOCS, GRID, save_dir=tmp_path / "none")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which nobody can write")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that even root cannot write to")
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_run(names, capfd):
     with pytest.raises(OSError):
         run_sweep(DOCS, GRID, save_dir="/proc/self")
