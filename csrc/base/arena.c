@@ -27,3 +27,19 @@ void *mg_arena_allocate(mg_arena *arena)
     if (block) arena->base = (char *)(((uintptr_t)block + ALIGN - 1) / ALIGN * ALIGN);
     return block;
 }
+
+void *mg_arena_new(int64_t size, mg_lay_out *lay_out, const void *context)
+{
+    mg_arena arena = {NULL, 0};
+    void *measured = malloc((size_t)size), *block = NULL;
+    if (measured) {
+        mg_arena_take(&arena, 1, size);
+        lay_out(context, measured, &arena);
+        free(measured);
+        block = mg_arena_allocate(&arena);
+    }
+    if (!block) return NULL;
+    mg_arena_take(&arena, 1, size); /* from the first aligned byte on, so the block may begin with the structure */
+    lay_out(context, block, &arena);
+    return block;
+}

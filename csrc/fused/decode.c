@@ -14,8 +14,10 @@
 /* The input of the first layer by token and position, if that takes no more memory than this. */
 enum { MOST_FIRST_BYTES = 1 << 22 };
 
-static void lay_out(const mg_engine *e, mg_decoder *s, mg_arena *c)
+static void lay_out(const void *engine, void *decoder, mg_arena *c)
 {
+    const mg_engine *e = engine;
+    mg_decoder *s = decoder;
     const int64_t n_embd = e->config.n_embd, vocab = mg_padded(e, e->config.vocab_size), d = sizeof(double);
     const int64_t block = mg_padded(e, e->config.block_size), one = mg_padded(e, n_embd), three = mg_padded(e, 3 * n_embd);
     const int64_t four = mg_padded(e, 4 * n_embd);
@@ -45,17 +47,10 @@ static void lay_out(const mg_engine *e, mg_decoder *s, mg_arena *c)
 /* One more decoder. */
 static mg_status allocate(mg_engine *e)
 {
-    mg_decoder measure;
-    mg_arena arena = {NULL, 0};
-    mg_arena_take(&arena, 1, sizeof measure);
-    lay_out(e, &measure, &arena);
-    void *block = mg_arena_allocate(&arena);
-    if (!block) return MG_NO_MEMORY;
-    /* The block begins with the structure itself, so that free is enough. */
-    mg_arena_take(&arena, 1, sizeof measure);
-    lay_out(e, block, &arena);
-    e->decoders[e->num_decoders] = block;
-    e->decoders[e->num_decoders++]->version = 0;
+    mg_decoder *s = mg_arena_new(sizeof *s, lay_out, e);
+    if (!s) return MG_NO_MEMORY;
+    s->version = 0;
+    e->decoders[e->num_decoders++] = s;
     return MG_OK;
 }
 

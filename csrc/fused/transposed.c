@@ -6,8 +6,10 @@
 #include "base/arena.h"
 #include "base/checked.h"
 
-static void lay_out(const mg_engine *e, mg_transposed *t, mg_arena *c)
+static void lay_out(const void *engine, void *transposed, mg_arena *c)
 {
+    const mg_engine *e = engine;
+    mg_transposed *t = transposed;
     const int64_t n_embd = e->config.n_embd, one = mg_padded(e, n_embd), d = sizeof(double);
     t->layers = mg_arena_take(c, e->config.n_layer, sizeof *t->layers);
     for (int64_t l = 0; l < e->config.n_layer; l++) {
@@ -26,16 +28,8 @@ static void lay_out(const mg_engine *e, mg_transposed *t, mg_arena *c)
 
 static mg_status allocate(mg_engine *e)
 {
-    mg_transposed measure;
-    mg_arena arena = {NULL, 0};
-    mg_arena_take(&arena, 1, sizeof measure);
-    lay_out(e, &measure, &arena);
-    void *block = mg_arena_allocate(&arena);
-    if (!block) return MG_NO_MEMORY;
-    /* The block begins with the structure itself, so that free(e->transposed) is enough. */
-    mg_arena_take(&arena, 1, sizeof measure);
-    lay_out(e, block, &arena);
-    e->transposed = block;
+    e->transposed = mg_arena_new(sizeof *e->transposed, lay_out, e);
+    if (!e->transposed) return MG_NO_MEMORY;
     e->transposed->is_current = 0;
     e->transposed->version = 0;
     return MG_OK;
