@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from .results import ResultsFile
 
     Grid = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+    Runs = dict[str, tuple[dict[str, Any], Config | Exception]]
     Task = tuple[Config, str, Any, "list[str] | None", "str | None"]
+else:
+    Runs = dict
 
 __all__ = ["configurations", "run_sweep"]
 
@@ -58,12 +61,18 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
     return [settings for settings, _ in planned(grid).values()]
 
 
-def planned(grid: "Grid") -> "dict[str, tuple[dict[str, Any], Config | Exception]]":
-    """Return the runs of a grid as `configurations` has them: its settings, and their `Config` or why there is none.
+class Plan(Runs):
+    """The runs of a grid as `configurations` has them: its settings, and their `Config` or why there is none.
 
     By `run_key` of all settings of the run, without an engine.
     """
-    found: dict[str, tuple[dict[str, Any], Config | Exception]] = {}
+
+
+def planned(grid: "Grid | Plan") -> Plan:
+    """Return the runs of a grid; of a Plan itself."""
+    if isinstance(grid, Plan):
+        return grid
+    found = Plan()
     for one in [grid] if hasattr(grid, "keys") else grid:
         axes = []
         for name, values in one.items():  # type: ignore[union-attr]  # a mapping, of either kind of grid
@@ -150,15 +159,15 @@ def run_sweep(
     workers = None if workers is None else whole_number("workers", workers, 1)
     if save_dir is not None:
         check_folder(save_dir)
-    chosen = list(planned(grid).values())
+    plan = planned(grid)
     digest = docs_digest(docs if val_docs is None else [*docs, "\n", *val_docs])
     kept, file = open_results(out, digest) if out is not None else ([], None)
-    return _run_sweep(docs, chosen, executor, engine, val_docs, workers, kept, file, save_dir)
+    return _run_sweep(docs, plan, executor, engine, val_docs, workers, kept, file, save_dir)
 
 
 def _run_sweep(
     docs: "list[str]",
-    chosen: "list[tuple[dict[str, Any], Config | Exception]]",
+    plan: Plan,
     executor: "Executor | None",
     engine: str,
     val_docs: "list[str] | None",
@@ -168,17 +177,17 @@ def _run_sweep(
     save_dir: "Path | None",
 ) -> "Iterator[SweepResult]":
     """The generator of `run_sweep`, whose arguments are checked."""
-    known = {run_key(result.settings, result.engine): result for result in kept if result.is_final}
+    known = {run_key(result.settings, ""): result for result in kept if result.engine == engine and result.is_final}
     own = None
     stop = Callback()  # ends the runs of threads of our own, which no signal can reach
     try:
         todo: list[Config] = []
-        for settings, config in chosen:
+        for key, (settings, config) in plan.items():
             if isinstance(config, Exception):
                 result = SweepResult(whole_settings(settings, config), engine, error=_words(config))
-                yield result if run_key(result.settings, engine) in known else record(file, result)
+                yield result if key in known else record(file, result)
                 continue
-            done = known.get(run_key(config.as_dict(), engine))
+            done = known.get(key)
             path = _checkpoint(save_dir, config)
             if done is not None and (path is None or done.error is not None or os.path.exists(path)):
                 yield done
@@ -330,10 +339,12 @@ def check_folder(save_dir: "Path") -> None:
 
 def _checkpoint(save_dir: "Path | None", config: Config) -> "str | None":
     """Return the path of the checkpoint of a configuration: the same whatever else a grid holds."""
+    if save_dir is None:
+        return None
     from hashlib import blake2b
 
     name = blake2b(repr(config).encode(), digest_size=6).hexdigest()
-    return None if save_dir is None else os.path.join(os.fsdecode(save_dir), f"{name}.safetensors")
+    return os.path.join(os.fsdecode(save_dir), f"{name}.safetensors")
 
 
 def _words(error: Exception) -> str:

@@ -1,4 +1,5 @@
 """Many runs: their bits, their errors, their file, and the executors that compute them."""
+import collections
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import microgpt
 import microgpt.train
 from microgpt import Config, Trainer, run_sweep
 from microgpt.parallel import results as results_module
+from microgpt.parallel import sweeps
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
 
@@ -469,3 +471,16 @@ def test_the_settings_of_a_run_are_checked_once(monkeypatch):
     monkeypatch.setattr(Config, "__init__", lambda self, **settings: made.append(settings) or check(self, **settings))
     grid = {"num_steps": 1, "n_embd": 8, "n_head": [1, 3], "seed": range(2)}
     assert len(list(run_sweep(DOCS, grid, workers=1))) == len(made) == 4
+
+
+def test_a_sweep_that_is_done_plans_once_and_says_so_if_it_is_large(names, capfd, monkeypatch):
+    arguments = ["--input", "names.txt", "--grid", "n_head=1,3 seed=1..3", "--steps", "1", "--out", "runs.jsonl", "--quiet"]
+    first = run_main(capfd, *arguments)
+    counts = collections.Counter()
+    for place, name in ((results_module, "run_key"), (sweeps, "run_key"), (Config, "__init__")):
+        work = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *a, name=name, work=work, **k: counts.update([name]) or work(*a, **k))
+    monkeypatch.setattr("microgpt.sweep.SLOW_PLAN", 6)
+    done = run_main(capfd, *arguments)
+    assert done[:2] == first[:2] and "planning 6 runs\n" in done[2] and "planning" not in first[2]
+    assert counts["__init__"] <= 6 + 1 and counts["run_key"] <= 2 * 6  # once each for the plan and the file
