@@ -252,6 +252,8 @@ def whole_number(name: str, value: "Any", least: "int | None" = None) -> int:
 
 def c_size(name: str, value: "Any", least: int) -> int:
     """Return value as an int that C's int64 can hold."""
+    if type(value) is int and least <= value < 2**63:
+        return value  # a sweep asks for millions
     found = whole_number(name, value, least)
     if found >= 2**63:
         raise ValueError(f"{name} must be less than 2**63")
@@ -278,6 +280,8 @@ def real_number(name: str, value: "Any") -> float:
 
 def finite_number(name: str, value: "Any") -> float:
     """Return value as a finite float. Raises TypeError as `real_number` does, ValueError for inf and nan."""
+    if type(value) is float and -LARGEST_DOUBLE <= value <= LARGEST_DOUBLE:
+        return value
     found = real_number(name, value)
     if not abs(found) <= LARGEST_DOUBLE:  # false for nan as well
         if hasattr(type(value), "__index__"):  # str() may refuse to write so many digits

@@ -2,6 +2,7 @@
 import json
 import math
 import os
+from operator import index
 
 from ..config import DEFAULTS, OPTIONAL, seed_text
 from ..errors import LogError, NamingFile
@@ -77,7 +78,7 @@ class SweepResult:
         # Of a file written before these were settings, they are off.
         settings = {name: row.get(name, DEFAULTS[name]) if name in OPTIONAL else row[name] for name in DEFAULTS}
         if isinstance(row["seed"], str):
-            settings["seed"] = int(row["seed"], 0)
+            settings["seed"] = _seed(row["seed"])
         final_loss, loss = (float.fromhex(row[f"{name}_hex"]) for name in ("final_loss", "loss"))
         val_loss = float.fromhex(row["val_loss_hex"]) if "val_loss_hex" in row else None
         return cls(settings, row["engine"], final_loss, loss, val_loss, row["seconds"], row["path"], row["error"])
@@ -97,10 +98,6 @@ class SweepResult:
         return f"<SweepResult: {self.words}: {self.error or f'{self.score:.4f}'}>"
 
 
-#: json.dumps, without an encoder for each text: a sweep of a million runs has a million keys.
-_encode = json.JSONEncoder(default=repr).encode
-
-
 def _about(settings: "dict[str, Any]") -> "dict[str, Any]":
     """Return settings as JSON and messages can hold them: a whole number beyond 64 bits as its text."""
     for x in settings.values():
@@ -109,9 +106,26 @@ def _about(settings: "dict[str, Any]") -> "dict[str, Any]":
     return settings
 
 
+def _seed(text: str) -> "int | str":
+    """Return the seed of a row that has it as text: an int if that is why, or what was given for one."""
+    try:
+        seed = int(text, 0)
+    except ValueError:
+        return text
+    return seed if abs(seed) >= 2**63 else text
+
+
 def run_key(settings: "dict[str, Any]", engine: str) -> str:
-    """Return a str that is the same for two runs if and only if they are."""
-    return _encode({**_about(settings), "engine": engine})
+    """Return a str that is the same for two runs if and only if they are.
+
+    settings: all, of a `Config` or as a file has them (`as_read`). The str is short: a sweep of a million runs has a million.
+    """
+    return repr([*_about(settings).values(), engine])
+
+
+def as_read(settings: "dict[str, Any]") -> "dict[str, Any]":
+    """Return all settings of a run, whatever they are, as they are in a result that was written to a file and read again."""
+    return SweepResult.from_row(json.loads(_line(SweepResult(settings, "").as_row()))).settings
 
 
 def whole_settings(settings: "dict[str, Any]", config: "Config | Exception") -> "dict[str, Any]":
@@ -134,7 +148,7 @@ class ResultsFile:
     def write(self, row: "dict[str, Any]") -> None:
         """Write a line, whole or, if the process is killed, not at all as `_parse` sees it. Raises OSError with the file's name."""
         try:
-            self.file.write(json.dumps(row, default=repr).encode("ascii") + b"\n")
+            self.file.write(_line(row).encode("ascii") + b"\n")
             self.file.flush()
         except OSError as error:
             self.close()
@@ -146,6 +160,11 @@ class ResultsFile:
             self.file.close()
         except OSError:
             pass
+
+
+def _line(row: "dict[str, Any]") -> str:
+    """Return a row as JSON. A setting that is not JSON's, of a run that cannot be, is there as an int, or as its repr."""
+    return json.dumps(row, default=lambda x: index(x) if hasattr(type(x), "__index__") else repr(x))
 
 
 def open_results(path: "Path", digest: str) -> "tuple[list[SweepResult], ResultsFile]":
@@ -257,6 +276,7 @@ def rank(results: "Iterable[SweepResult]") -> "list[Ranked]":
     """Return the configurations, best first: by the mean score over their seeds. One that failed for a seed is last."""
     groups: dict[Any, list[SweepResult]] = {}
     for result in results:
-        settings = {name: value for name, value in result.settings.items() if name != "seed"}
+        settings = result.settings.copy()
+        settings.pop("seed", None)
         groups.setdefault((repr(settings), result.engine), []).append(result)
     return sorted(map(Ranked, groups.values()), key=lambda group: group.score)

@@ -13,7 +13,7 @@ from ..config import DEFAULTS, Config
 from ..data import check_docs, docs_digest
 from ..trainer import Callback
 from ..trainer.corpus import Corpus
-from .results import SweepResult, open_results, record, run_key, whole_settings
+from .results import SweepResult, as_read, open_results, record, run_key, whole_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def planned(grid: "Grid | Plan") -> Plan:
                 config: Config | Exception = Config(**settings)
             except (TypeError, ValueError) as error:  # such as n_embd 16 with 3 heads
                 config = error
-            found.setdefault(run_key(whole_settings(settings, config), ""), (settings, config))
+            whole = whole_settings(settings, config)
+            found.setdefault(run_key(whole if isinstance(config, Config) else as_read(whole), ""), (settings, config))
     return found
 
 

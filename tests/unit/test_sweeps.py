@@ -307,6 +307,20 @@ def test_results_survive_the_file_exactly(tmp_path):
     assert sorted(map(repr, again)) == sorted(map(repr, results)) and out.stat().st_size == size
 
 
+@pytest.mark.parametrize("settings", [
+    {"seed": "abc"}, {"seed": ["12", 12]}, {"seed": np.arange(2), "n_head": 3}, {"n_head": [True, 1.0, 1, "1", None, math.nan]},
+    {"n_head": [np.int8(3), np.float64(3.0), np.float32(3.0), (3,)]}, {"seed": [2**63, -(2**63), "0x8000000000000000"]},
+    {"learning_rate": [0.0, -0.0]},
+])  # fmt: skip
+def test_runs_that_cannot_be_are_found_in_the_file_as_well(tmp_path, settings):
+    out, grid = tmp_path / "runs.jsonl", {"num_steps": 1, **settings}
+    results = list(run_sweep(DOCS, grid, out=out))
+    size = out.stat().st_size
+    again = list(run_sweep(DOCS, grid, out=out))
+    assert sorted(map(repr, again)) == sorted(map(repr, results)) and out.stat().st_size == size
+    assert len(read_results(out)) == len(results) == len(configurations(grid))
+
+
 def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
     out = tmp_path / "runs.jsonl"
     list(run_sweep(DOCS, {"num_steps": 1}, out=out))
