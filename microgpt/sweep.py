@@ -194,10 +194,16 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
             with distributed.Client(cluster) as client, client.get_executor() as executor:
                 from .parallel.sweeps import ignore_interrupts
 
-                client.run(ignore_interrupts)
+                class Quiet(distributed.WorkerPlugin):  # type: ignore[misc]  # Any; for workers that replace killed ones, too
+                    def setup(self, worker: object) -> None:
+                        ignore_interrupts()
+
+                client.register_plugin(Quiet(), name="microgpt-interrupts")
                 yield executor
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:
+            if not client.scheduler_info()["workers"]:
+                cli.say(f"{kind} has no workers yet; the runs wait for them")
             yield executor
     elif kind == "mpi":
         try:
