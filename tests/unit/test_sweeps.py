@@ -285,7 +285,8 @@ def test_a_scheduler_without_workers_is_said(names, capfd):
 
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
         threading.Timer(1, cluster.scale, (1,)).start()
-        status, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1", "--executor", cluster.scheduler_address)
+        status, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1",
+                                  "--executor", cluster.scheduler_address)  # fmt: skip
     assert status == 0 and f"{cluster.scheduler_address} has no workers yet; the runs wait for them\n" in err
 
 
