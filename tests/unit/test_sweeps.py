@@ -271,6 +271,7 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
 @on_posix
 def test_workers_of_dask_that_replace_killed_ones_leave_interrupts_to_the_command():
     import dask
+    import distributed  # noqa: F401  # its settings, which would else be forgotten with this one
 
     tries = dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with tries, contextlib.contextmanager(make_executor)("dask", 1) as executor:
