@@ -11,7 +11,8 @@ import time
 
 from ..config import DEFAULTS, Config
 from ..data import check_docs, docs_digest
-from ..trainer import Callback, Trainer
+from ..trainer import Callback
+from ..trainer.corpus import Corpus
 from .results import SweepResult, open_results, record, run_key, whole_settings
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     Grid = Mapping[str, Any] | Iterable[Mapping[str, Any]]
     Runs = dict[str, tuple[dict[str, Any], Config | Exception]]
-    Task = tuple[Config, str, Any, "list[str] | None", "str | None"]
+    Task = tuple[Config, Corpus, list[str] | None, str | None]
 else:
     Runs = dict
 
@@ -199,8 +200,8 @@ def _run_sweep(
             from concurrent.futures import ThreadPoolExecutor
 
             executor = own = ThreadPoolExecutor(min(workers or available_cores(), len(todo)), "microgpt-sweep")
-        text = _as_text(docs) if engine == "fused" else docs
-        tasks = [(config, engine, text, val_docs, _checkpoint(save_dir, config)) for config in todo]
+        corpus = Corpus(docs, engine)
+        tasks = [(config, corpus, val_docs, _checkpoint(save_dir, config)) for config in todo]
         for result in _results(executor, tasks, stop if own else None):
             yield record(file, result)
     finally:
@@ -213,28 +214,31 @@ def _run_sweep(
 
 def _results(executor: "Executor", tasks: "list[Task]", stop: "Callback | None") -> "Iterator[SweepResult]":
     """Yield the results of tasks as they end, a few hundred in the executor at a time."""
-    from concurrent.futures import FIRST_COMPLETED, wait
+    from queue import SimpleQueue
 
     waiting = iter(tasks)
     pending: dict[Any, Task] = {}  # by Future
+    ended: SimpleQueue[Any] = SimpleQueue()  # wait() would look at each that is pending, for each result
     extra = () if stop is None else (stop,)
     try:
         while True:
             for task in itertools.islice(waiting, MAX_PENDING - len(pending)):
                 try:
-                    pending[executor.submit(run_task, *task, *extra)] = task
+                    future = executor.submit(run_task, *task, *extra)
                 except Exception as error:  # the executor's own: it is broken or shut down
                     yield _failed(task, error)
+                else:
+                    pending[future] = task
+                    future.add_done_callback(ended.put)
             if not pending:
                 return
-            done = wait(pending, return_when=FIRST_COMPLETED).done
-            for future in [future for future in pending if future in done]:  # in the order of the tasks, which the set has not
-                task = pending.pop(future)
-                try:
-                    result = future.result()
-                except Exception as error:  # such as a worker that was killed
-                    result = _failed(task, error)
-                yield result
+            future = ended.get()
+            task = pending.pop(future)
+            try:
+                result = future.result()
+            except Exception as error:  # such as a worker that was killed
+                result = _failed(task, error)
+            yield result
     finally:
         for future in pending:
             future.cancel()
@@ -242,25 +246,18 @@ def _results(executor: "Executor", tasks: "list[Task]", stop: "Callback | None")
 
 def run_task(
     config: Config,
-    engine: str,
-    text: "str | list[str]",
+    corpus: Corpus,
     val_docs: "list[str] | None",
     path: "str | None",
     stop: "Callback | None" = None,
 ) -> SweepResult:
     """Train one run in a worker; return its result, also of one that fails.
 
-    text: the documents, or a str of one document a line. path: where to save the run. stop: ends it early; then nothing is
-    measured or saved, and the result is dropped.
+    path: where to save the run. stop: ends it early; then nothing is measured or saved, and the result is dropped.
     """
-    stop, started = stop or _worker_stop, time.perf_counter()
+    stop, started, engine = stop or _worker_stop, time.perf_counter(), corpus.engine
     try:
-        if isinstance(text, str):
-            from ..core.documents import TextLines
-
-            trainer = Trainer.from_lines(TextLines(text), config, engine)
-        else:
-            trainer = Trainer(text, engine=engine, **config.as_dict())
+        trainer = corpus.trainer(config)
         losses = trainer.run(callbacks=[stop])
         if stop.stop:
             raise RuntimeError(stop.stop)
@@ -313,20 +310,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _as_text(docs: "list[str]") -> "str | list[str]":
-    """Return docs as one text, one document a line, if that is the same documents; else docs.
-
-    A text is sent to another process and shuffled there in a fraction of the time that the strings take.
-    """
-    from ..core.documents import TextLines
-
-    text = "\n".join(docs)
-    try:
-        return text if list(TextLines(text)) == docs else docs
-    except ValueError:
-        return docs
-
-
 def check_folder(save_dir: "Path") -> None:
     """Raise OSError for a folder in which no checkpoint can be written."""
     from ..files import check_writable
@@ -355,4 +338,4 @@ def _words(error: Exception) -> str:
 def _failed(task: "Task", error: Exception) -> SweepResult:
     """Return the result of a run that its executor has lost, which may have no words for it."""
     words = _words(error) if str(error) else f"{type(error).__name__}: the executor lost this run"
-    return SweepResult(task[0].as_dict(), task[1], error=words)
+    return SweepResult(task[0].as_dict(), task[1].engine, error=words)

@@ -17,12 +17,13 @@ from children import LIMIT, environment
 
 import microgpt
 import microgpt.train
-from microgpt import Config, Trainer, run_sweep
+from microgpt import Config, Trainer, data, run_sweep
 from microgpt.parallel import results as results_module
 from microgpt.parallel import sweeps
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
 from microgpt.sweep import make_executor
+from microgpt.trainer import corpus
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")
@@ -177,9 +178,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_run(name
 # ---- executors ----
 
 
-def test_threads_and_processes_have_the_same_bits():
+@pytest.mark.parametrize("docs", [DOCS, [*DOCS, "zoë", "a b"]])
+def test_threads_and_processes_have_the_same_bits(docs):
     with ThreadPoolExecutor(3) as threads, ProcessPoolExecutor(2) as processes:
-        found = [by_settings(run_sweep(DOCS, GRID, executor, val_docs=DOCS[:2])) for executor in (None, threads, processes)]
+        found = [by_settings(run_sweep(docs, GRID, executor, val_docs=docs[:2])) for executor in (None, threads, processes)]
         assert found[0] == found[1] == found[2]
         assert threads.submit(int, 1).result() == processes.submit(int, 1).result() == 1  # they stay open
 
@@ -508,6 +510,17 @@ def test_the_settings_of_a_run_are_checked_once(monkeypatch):
     monkeypatch.setattr(Config, "__init__", lambda self, **settings: made.append(settings) or check(self, **settings))
     grid = {"num_steps": 1, "n_embd": 8, "n_head": [1, 3], "seed": range(2)}
     assert len(list(run_sweep(DOCS, grid, workers=1))) == len(made) == 4
+
+
+@pytest.mark.parametrize("engine, docs", [("fused", DOCS), ("fused", [*DOCS, "zoë"]), ("graph", DOCS)])
+def test_the_documents_of_a_sweep_are_read_once(monkeypatch, engine, docs):
+    counts = collections.Counter()
+    for place, name in ((data, "_unique_characters"), (sweeps, "check_docs"), (corpus, "TextLines")):
+        work = getattr(place, name)
+        if name != "TextLines" or engine == "fused":  # isinstance asks for the class
+            monkeypatch.setattr(place, name, lambda *a, name=name, work=work: counts.update([name]) or work(*a))
+    results = list(run_sweep(docs, {"num_steps": 1, "seed": range(5)}, engine=engine))
+    assert len(results) == 5 and set(counts.values()) == {1} and counts["_unique_characters"]
 
 
 def test_a_sweep_that_is_done_plans_once_and_says_so_if_it_is_large(names, capfd, monkeypatch):
