@@ -194,10 +194,18 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
             with distributed.Client(cluster) as client, client.get_executor() as executor:
                 from .parallel.sweeps import ignore_interrupts
 
-                client.run(ignore_interrupts)
+                class Quiet(distributed.WorkerPlugin):  # type: ignore[name-defined, misc]  # a module that is Any
+                    """For workers that replace killed ones, too."""
+
+                    def setup(self, worker: object) -> None:
+                        ignore_interrupts()
+
+                client.register_plugin(Quiet(), name="microgpt-interrupts")
                 yield executor
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:
+            if not client.scheduler_info()["workers"]:
+                cli.say(f"{kind} has no workers yet; the runs wait for them")
             yield executor
     elif kind == "mpi":
         try:
@@ -208,8 +216,8 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
 
         if not any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ):  # it would wait for ever to start workers
             raise cli.UsageError("--executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures -m microgpt.sweep ...")
-        with MPIPoolExecutor(workers) as pool:
-            yield pool
+        with MPIPoolExecutor(workers) as ranks:
+            yield ranks
     else:
         found = parsing.closest(kind, EXECUTORS)
         hint = f"; did you mean {found[0]}?" if found else ""

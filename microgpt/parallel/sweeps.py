@@ -337,4 +337,6 @@ def _words(error: Exception) -> str:
 
 
 def _failed(task: "Task", error: Exception) -> SweepResult:
-    return SweepResult(task[0].as_dict(), task[1].engine, error=_words(error))
+    """Return the result of a run that its executor has lost, which may have no words for it."""
+    words = _words(error) if str(error) else f"{type(error).__name__}: the executor lost this run"
+    return SweepResult(task[0].as_dict(), task[1].engine, error=words)

@@ -1,5 +1,6 @@
 """Many runs: their bits, their errors, their file, and the executors that compute them."""
 import collections
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from microgpt.parallel import results as results_module
 from microgpt.parallel import sweeps
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
+from microgpt.sweep import make_executor
 from microgpt.trainer import corpus
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
@@ -265,6 +267,41 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
     assert done.returncode == 0, done.stderr
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
+
+
+@pytest.mark.slow
+@on_posix
+def test_workers_of_dask_that_replace_killed_ones_leave_interrupts_to_the_command():
+    import dask
+    import distributed  # noqa: F401  # its settings, which would else be forgotten with this one
+
+    tries = dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    with tries, contextlib.contextmanager(make_executor)("dask", 1) as executor:
+        killed = executor.submit(os._exit, 1)
+        assert type(killed.exception(LIMIT)).__name__ == "KilledWorker"
+        assert executor.submit(lambda: signal.getsignal(signal.SIGINT) == signal.SIG_IGN).result(LIMIT)
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_said(names, capfd):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        threading.Timer(1, cluster.scale, (1,)).start()
+        status, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1",
+                                  "--executor", cluster.scheduler_address)  # fmt: skip
+    assert status == 0 and f"{cluster.scheduler_address} has no workers yet; the runs wait for them\n" in err
+
+
+def test_a_run_that_its_executor_loses_without_words():
+    class Losing(ThreadPoolExecutor):
+        def submit(self, *arguments):
+            lost = Future()
+            lost.cancel()
+            lost.set_running_or_notify_cancel()
+            return lost
+
+    assert [r.error for r in run_sweep(DOCS, {"seed": 1}, Losing(1))] == ["CancelledError: the executor lost this run"]
 
 
 @pytest.mark.slow
