@@ -145,8 +145,9 @@ void mg_mt19937_fill_gauss(mg_mt19937 *stream, double *out, int64_t n, double mu
 }
 
 /* The statuses of mg_mt19937_choice, or 0. */
-static int64_t check_total(double total)
+static int64_t check_weights(const double *cum_weights, int64_t n)
 {
+    const double total = cum_weights[n - 1];
     if (total <= 0.0) return MG_CHOICE_TOTAL_ZERO;
     return isfinite(total) ? 0 : MG_CHOICE_TOTAL_NOT_FINITE;
 }
@@ -167,14 +168,12 @@ static int64_t bisect(const double *cum_weights, double x, int64_t n)
 
 int64_t mg_mt19937_choice(mg_mt19937 *stream, const double *cum_weights, int64_t n)
 {
-    const double total = cum_weights[n - 1] + 0.0;
-    const int64_t status = check_total(total);
-    return status ? status : bisect(cum_weights, next_random(stream) * total, n);
+    const int64_t status = check_weights(cum_weights, n); /* before a number is drawn */
+    return status ? status : mg_mt19937_choice_by(next_random(stream), cum_weights, n);
 }
 
 int64_t mg_mt19937_choice_by(double random, const double *cum_weights, int64_t n)
 {
-    const double total = cum_weights[n - 1] + 0.0;
-    const int64_t status = check_total(total);
-    return status ? status : bisect(cum_weights, random * total, n);
+    const int64_t status = check_weights(cum_weights, n);
+    return status ? status : bisect(cum_weights, random * (cum_weights[n - 1] + 0.0), n);
 }
