@@ -177,30 +177,23 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
     if kind == "threads":
         yield None
     elif kind == "processes":
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import Pipe
+        from .parallel.processes import Processes
 
-        from .parallel.sweeps import begin_worker
-
-        ending, end = Pipe(duplex=False)  # an Event would wait for workers that were killed
-        with ProcessPoolExecutor(workers, initializer=begin_worker, initargs=(ending,)) as pool:
-            try:
-                yield pool
-            finally:
-                end.send(None)
+        with Processes(workers) as processes:
+            yield processes
     elif kind == "dask":
         distributed = _need_dask()
         with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
-                from .parallel.sweeps import ignore_interrupts
+                from .parallel.processes import ignore_interrupts
 
-                class Quiet(distributed.WorkerPlugin):  # type: ignore[name-defined, misc]  # a module that is Any
+                class _Quiet(distributed.WorkerPlugin):  # type: ignore[name-defined, misc]  # a module that is Any
                     """For workers that replace killed ones, too."""
 
                     def setup(self, worker: object) -> None:
                         ignore_interrupts()
 
-                client.register_plugin(Quiet(), name="microgpt-interrupts")
+                client.register_plugin(_Quiet(), name="microgpt-interrupts")
                 yield executor
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:

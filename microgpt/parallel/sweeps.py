@@ -19,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
-    from multiprocessing.connection import Connection
     from typing import Any
 
     from .._types import Path
@@ -33,8 +32,8 @@ else:
 
 __all__ = ["configurations", "run_sweep"]
 
-#: Ends the runs of this process, if it is a worker: see `begin_worker`.
-_worker_stop = Callback()
+#: Ends the runs of this process, if it is a worker: see `processes.begin_worker`.
+worker_stop = Callback()
 
 #: Runs that may wait in an executor at a time: each carries the text, which an executor of several machines copies.
 MAX_PENDING = 256
@@ -256,7 +255,7 @@ def run_task(
 
     path: where to save the run. stop: ends it early; then nothing is measured or saved, and the result is dropped.
     """
-    stop, started, engine = stop or _worker_stop, time.perf_counter(), corpus.engine
+    stop, started, engine = stop or worker_stop, time.perf_counter(), corpus.engine
     try:
         trainer = corpus.trainer(config)
         losses = trainer.run(callbacks=[stop])
@@ -270,38 +269,6 @@ def run_task(
     last = losses[-max(1, len(losses) // 10) :] or [math.nan]
     loss, seconds = sum(last) / len(last), time.perf_counter() - started
     return SweepResult(config.as_dict(), engine, last[-1], loss, val_loss, seconds, path)
-
-
-def begin_worker(ending: "Connection") -> None:
-    """Prepare a process of workers, which ends with the sweep, however that ends.
-
-    ending: can be read when no result is needed any more, after Ctrl-C for example. The workers, to which a terminal sends that
-    too, do not answer it: one that dies leaves a pool that may wait for ever. A parent that is killed writes nothing, and ends no
-    worker: the pipe of their tasks stays open, as each worker holds it.
-    """
-    from threading import Thread
-
-    ignore_interrupts()
-    Thread(target=_end_with_parent, args=(ending,), daemon=True).start()
-
-
-def _end_with_parent(ending: "Connection") -> None:
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    parent = parent_process()
-    if parent is not None:
-        wait([ending, parent.sentinel])
-        _worker_stop.stop = "the sweep was ended"
-        parent.join()
-        os._exit(1)
-
-
-def ignore_interrupts() -> None:
-    """Let Ctrl-C end this process through its parent alone, which says what there is to say."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def available_cores() -> int:
