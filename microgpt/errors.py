@@ -169,6 +169,16 @@ def _steers(ch: str) -> bool:
     return ch < " " and ch != "\t" or "\x7f" <= ch <= "\x9f" or "\ud800" <= ch <= "\udfff" or ch in _STEERING
 
 
+def class_name(given: object, wanted: str = "Value") -> str:
+    """Return the name of given's class for a message that wants another class: with its module, if it is called the same.
+
+    >>> class_name(1.0)
+    'float'
+    """
+    kind = type(given)
+    return kind.__name__ if kind.__name__ != wanted else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def exit_if_command(error: ImportError) -> None:
     """Exit as a command does if the package cannot be imported because of the user's environment; else return.
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Identity: TypeAlias = tuple[Any, ...]
 
-__all__ = ["check_writable", "find_overlap", "identity", "open_in_place", "write_atomically"]
+__all__ = ["check_writable", "find_overlap", "identity", "open_in_place", "release", "write_atomically"]
 
 MAX_LINKS = 40  # as Linux
 MAX_NAME = 255  # bytes of a file name on nearly every file system
@@ -72,8 +72,12 @@ def check_writable(path: "str | os.PathLike[str]", in_place: bool = False) -> No
         raise OSError(error.errno, error.strerror, where if refused else path) from None
 
 
-def open_in_place(path: "str | os.PathLike[str]") -> int:
-    """Open a file to append to, created if there is none; returns its descriptor. Raises OSError, as `check_writable`."""
+def open_in_place(path: "str | os.PathLike[str]", alone: bool = False) -> int:
+    """Open a file to append to, created if there is none; returns its descriptor. Raises OSError, as `check_writable`.
+
+    alone: raise it as well if the file is open so elsewhere already: two that truncate it would destroy what each other writes.
+    `release` before the file is closed.
+    """
     path = os.fsdecode(path)
     target, _ = _destination(path)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -84,7 +88,20 @@ def open_in_place(path: "str | os.PathLike[str]") -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "Not a regular file", path)
+    if alone and _lock(descriptor) is False:
+        os.close(descriptor)
+        raise OSError(errno.EBUSY, "Another run writes to it", path)
     return descriptor
+
+
+def release(descriptor: int) -> None:
+    """Let others open a file that `open_in_place` opened alone, even if a forked process still holds the descriptor."""
+    try:
+        from fcntl import LOCK_UN, flock
+
+        flock(descriptor, LOCK_UN)
+    except (ImportError, OSError):
+        pass
 
 
 def identity(path: "str | os.PathLike[str] | int") -> "Identity":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .parallel.results import Ranked, SweepResult
 
 SHOWN = 10  # configurations in the table
+SLOW_PLAN = 100_000  # runs whose plan takes seconds, and so is announced
 MOST_RUNS = 1_000_000  # a sweep has their settings and results in memory
 EXECUTORS = ("threads", "processes", "dask", "mpi")
 
@@ -125,9 +126,10 @@ def _values(name: str, text: str) -> "Sequence[Any]":
 
 def _sweep(given: "dict[str, Any]") -> int:
     from contextlib import contextmanager
+    from math import prod
 
     from .data import split_docs
-    from .parallel.results import run_key, whole_settings
+    from .parallel.results import whole_settings
     from .parallel.sweeps import available_cores, planned, run_sweep
 
     grid = parse_grid(given["grid"])
@@ -146,14 +148,18 @@ def _sweep(given: "dict[str, Any]") -> int:
             docs, val_docs = split_docs(docs, given["val_fraction"])
         except ValueError as error:
             raise cli.UsageError(str(error).replace("a fraction of", "--val-fraction", 1)) from None
-    places = {run_key(whole_settings(*run), given["engine"]): i for i, run in enumerate(planned(grid).values())}
+    most = prod(map(len, grid.values()))
+    if most >= SLOW_PLAN:
+        cli.say(f"planning {most} runs")
+    plan = planned(grid)
+    places = {(*whole_settings(*run).values(),): i for i, run in enumerate(plan.values())}
     total, workers = len(places), given["workers"] or available_cores()
     with contextmanager(make_executor)(given["executor"], min(workers, total)) as executor:
         cli.say(f"{total} run{'s' * (total != 1)} on {source}, {given['engine']} engine, executor {given['executor']}")
-        results = run_sweep(docs, grid, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
+        results = run_sweep(docs, plan, executor, engine=given["engine"], val_docs=val_docs, workers=workers,
                             out=given["out"], save_dir=given["save_dir"])  # fmt: skip
         found = list(_with_progress(results, total, given["quiet"]))
-    found.sort(key=lambda result: places[run_key(result.settings, result.engine)])  # not in the order in which they ended
+    found.sort(key=lambda result: places[(*result.settings.values(),)])  # not in the order in which they ended
     return _report(found, given)
 
 
@@ -171,27 +177,28 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
     if kind == "threads":
         yield None
     elif kind == "processes":
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import Pipe
+        from .parallel.processes import Processes
 
-        from .parallel.sweeps import begin_worker
-
-        ending, end = Pipe(duplex=False)  # an Event would wait for workers that were killed
-        with ProcessPoolExecutor(workers, initializer=begin_worker, initargs=(ending,)) as pool:
-            try:
-                yield pool
-            finally:
-                end.send(None)
+        with Processes(workers) as processes:
+            yield processes
     elif kind == "dask":
         distributed = _need_dask()
         with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
-                from .parallel.sweeps import ignore_interrupts
+                from .parallel.processes import ignore_interrupts
 
-                client.run(ignore_interrupts)
+                class _Quiet(distributed.WorkerPlugin):  # type: ignore[name-defined, misc]  # a module that is Any
+                    """For workers that replace killed ones, too."""
+
+                    def setup(self, worker: object) -> None:
+                        ignore_interrupts()
+
+                client.register_plugin(_Quiet(), name="microgpt-interrupts")
                 yield executor
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:
+            if not client.scheduler_info()["workers"]:
+                cli.say(f"{kind} has no workers yet; the runs wait for them")
             yield executor
     elif kind == "mpi":
         try:
@@ -202,8 +209,8 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
 
         if not any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ):  # it would wait for ever to start workers
             raise cli.UsageError("--executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures -m microgpt.sweep ...")
-        with MPIPoolExecutor(workers) as pool:
-            yield pool
+        with MPIPoolExecutor(workers) as ranks:
+            yield ranks
     else:
         found = parsing.closest(kind, EXECUTORS)
         hint = f"; did you mean {found[0]}?" if found else ""

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 from .cli import console as cli
 from .config import DEFAULTS as CONFIG
 from .config import Config
-from .data import describe_source, load_lines
+from .data import Tokenizer, describe_source, load_lines
 from .trainer import Callback, Trainer
 
 TYPE_CHECKING = False
@@ -168,7 +168,7 @@ def _own_characters(trainer: Trainer, given: "Given") -> str:
 def _begin(options: "Given", docs: "Any") -> Trainer:
     config = Config(**{**{name: options[name] for name in CONFIG}, "num_steps": options["steps"]})
     if not isinstance(docs, list):
-        return Trainer.from_lines(docs, config, options["engine"])
+        return Trainer.from_lines(docs, Tokenizer.of_lines(docs), config, options["engine"])
     return Trainer(docs, engine=options["engine"], **config.as_dict())
 
 

@@ -57,9 +57,14 @@ class RunLogger(Callback):
         self.first = trainer.step_index + 1
         self.record: tuple[int, dict[str, Any]] = (0, {})  # what a step's line says beside its loss
         self.word = ""  # whose attention is logged
-        kept = length_until(self.path, trainer.step_index) if trainer.step_index and os.path.exists(self.path) else 0
-        self.file = open(open_in_place(self.path), "a", encoding="utf-8", newline="\n")
-        self.file.truncate(kept)
+        self._close()  # of a run whose end was interrupted
+        self.file = open(open_in_place(self.path, alone=True), "a", encoding="utf-8", newline="\n")
+        try:
+            kept = length_until(self.path, trainer.step_index) if trainer.step_index else 0
+            self.file.truncate(kept)
+        except BaseException:
+            self._close()
+            raise
         #: The bytes of the file that are whole lines, and the step of the last. One attribute, because an interrupt may
         #: come between any two; whatever the file holds beyond it is written again.
         self.kept = kept, trainer.step_index
@@ -139,11 +144,18 @@ class RunLogger(Callback):
         try:
             self.flush(trainer, {})
         finally:
-            self._put(self.file.close)
+            self._put(self._close)
 
     def on_exception(self, trainer: "Trainer", error: BaseException) -> None:
         if not self.file.closed:
             self.on_train_end(trainer)
+
+    def _close(self) -> None:
+        from ..files import release
+
+        if self.file is not None and not self.file.closed:
+            release(self.file.fileno())
+            self.file.close()
 
     def _put(self, action: "Callable[..., Any]", *arguments: "str | int") -> None:
         try:

@@ -54,7 +54,8 @@ def _suggestion(rest: "list[str]", known: "Collection[str]", hint: "Callable[[st
             said = "" if hint is None else hint(name, value or "".join(rest[i + 1 : i + 2]))
             if said:
                 return f"; {said}"
-            return "".join(f"; did you mean {found}?" for found in closest(name, known))
+            flags = {flag.lstrip("-"): flag for flag in known}  # two words are not alike because both begin with --
+            return "".join(f"; did you mean {flags[found]}?" for found in closest(name.lstrip("-"), flags))
     return ""
 
 

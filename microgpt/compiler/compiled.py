@@ -1,4 +1,5 @@
 """`compile`: when a call of a user's function runs as written, when it is traced and compared, and when it is replayed."""
+import functools
 import inspect
 import time
 import types
@@ -64,8 +65,11 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         self.made_before = _made.get(code, 0) if code is not None else 0
         if code is not None:
             _made[code] = self.made_before + 1
+        named: Any = function
+        while isinstance(named, functools.partial):  # it has no name, and its text is not about what it calls
+            named = named.func
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-            setattr(self, name, getattr(function, name, None))
+            setattr(self, name, getattr(named, name, getattr(type(named), name, None)))
         self.verify, self.fallback = verify, fallback
         self._known_signature: tuple[tuple[Any, ...], inspect.Signature] | None = None
         super().__init__(function, self._positions(static), with_grad)
@@ -80,6 +84,8 @@ class Compiled(Dispatcher, Generic[_P, _R]):
         """Names or positions of arguments as positions."""
         if isinstance(static, (str, int)):
             static = (static,) if static != "" else ()
+        elif not hasattr(static, "__iter__"):
+            raise TypeError(f"static={static!r}: names or positions of arguments")
         positions: list[int] = []
         for which in static:
             if isinstance(which, bool) or not isinstance(which, (str, int)):

@@ -348,7 +348,7 @@ The bits are those of `reference.Adam`.
         self.steps = value
 
     def __reduce_ex__(self, protocol):
-        raise TypeError("an Adam cannot be copied or pickled: its Trainer can be saved")
+        raise TypeError("an Adam cannot be copied or pickled: save its Trainer, or its state by microgpt.save_values")
 
     def __repr__(self):
         if not self.ready_is_known():

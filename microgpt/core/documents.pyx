@@ -159,13 +159,24 @@ text: str, or the bytes of one. `MT19937.shuffle` shuffles the lines as it would
         PyMem_Free(self.starts)
 
     def __reduce_ex__(self, protocol):
-        raise TypeError("a TextLines cannot be copied or pickled: list(lines) can")
+        raise TypeError("a TextLines cannot be pickled: list(lines) can; copy() copies it")
 
     @property
     def text(self):
         """The whole text, a str."""
         self.ready()
         return self.source if type(self.source) is str else self.source.decode("ascii")
+
+    def copy(self):
+        """Return the same lines in the same order, which can be shuffled apart."""
+        cdef TextLines found = TextLines.__new__(TextLines)
+        self.ready()
+        found.characters, found.size, found.longest, found.count = self.characters, self.size, self.longest, self.count
+        memcpy(found.occurs, self.occurs, sizeof(self.occurs))
+        found.grow(max(1, self.count))
+        memcpy(found.starts, self.starts, self.count * sizeof(int32_t))
+        found.source = self.source
+        return found
 
     def uchars(self):
         """Return the sorted list of the characters of all lines."""

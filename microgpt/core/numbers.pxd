@@ -42,7 +42,9 @@ cdef inline double to_double(object number) except? -1.0:
 
 cdef inline object refuse(object result):
     """For an operand that is no number. result: what a float makes of it, unless that has already raised an error."""
-    raise TypeError(f"a Value holds one float: {type(result).__name__!r} is none")
+    from microgpt.errors import class_name
+
+    raise TypeError(f"a Value holds one float: {class_name(result)!r} is none")
 
 
 # ---- powers ----

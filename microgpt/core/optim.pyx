@@ -46,7 +46,9 @@ cdef class Leaves:
         values = tuple(params.params if isinstance(params, GPT) else params)
         for i, value in enumerate(values):
             if not isinstance(value, Value):
-                raise TypeError(f"params[{i}] must be a Value, not {type(value).__name__}")
+                from ..errors import class_name
+
+                raise TypeError(f"params[{i}] must be a Value, not {class_name(value)}")
             if settled_slot(<Value>value) == 0:
                 raise AttributeError(f"params[{i}] was never initialised: Value.__init__ has not been called")
         self.n = len(values)

@@ -46,9 +46,6 @@ class Engine(Protocol):
     model: "Any"
     adam: "Any"
 
-    #: Whether `sample_texts` has drawn nothing from the stream if it raises.
-    draws_all_or_nothing: bool
-
     def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None: ...
 
     @staticmethod
@@ -119,8 +116,6 @@ def engine_class(name: str) -> "type[Engine]":
 
 class Fused(Compiled):
     """Explicit forward and backward in compiled kernels."""
-
-    draws_all_or_nothing = True
 
     def __init__(self, vocab_size: int, config: "Config", rng: "Any") -> None:
         super().__init__(vocab_size, config, rng)

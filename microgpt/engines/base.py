@@ -23,7 +23,6 @@ class Decoding:
     """What follows from the model alone; an engine with a faster way overrides it."""
 
     model: "Any"
-    draws_all_or_nothing = False
     threads = 1
 
     def recover(self) -> None:

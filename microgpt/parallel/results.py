@@ -97,14 +97,21 @@ class SweepResult:
         return f"<SweepResult: {self.words}: {self.error or f'{self.score:.4f}'}>"
 
 
+#: json.dumps, without an encoder for each text: a sweep of a million runs has a million keys.
+_encode = json.JSONEncoder(default=repr).encode
+
+
 def _about(settings: "dict[str, Any]") -> "dict[str, Any]":
     """Return settings as JSON and messages can hold them: a whole number beyond 64 bits as its text."""
-    return {name: seed_text(x) if isinstance(x, int) and abs(x) >= 2**63 else x for name, x in settings.items()}
+    for x in settings.values():
+        if isinstance(x, int) and not -(2**63) < x < 2**63:
+            return {name: seed_text(x) if isinstance(x, int) and abs(x) >= 2**63 else x for name, x in settings.items()}
+    return settings
 
 
 def run_key(settings: "dict[str, Any]", engine: str) -> str:
     """Return a str that is the same for two runs if and only if they are."""
-    return json.dumps({**_about(settings), "engine": engine}, default=repr)
+    return _encode({**_about(settings), "engine": engine})
 
 
 def whole_settings(settings: "dict[str, Any]", config: "Config | Exception") -> "dict[str, Any]":

@@ -11,26 +11,29 @@ import time
 
 from ..config import DEFAULTS, Config
 from ..data import check_docs, docs_digest
-from ..trainer import Callback, Trainer
+from ..trainer import Callback
+from ..trainer.corpus import Corpus
 from .results import SweepResult, open_results, record, run_key, whole_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
-    from multiprocessing.connection import Connection
     from typing import Any
 
     from .._types import Path
     from .results import ResultsFile
 
     Grid = Mapping[str, Any] | Iterable[Mapping[str, Any]]
-    Task = tuple[Config, str, Any, "list[str] | None", "str | None"]
+    Runs = dict[str, tuple[dict[str, Any], Config | Exception]]
+    Task = tuple[Config, Corpus, list[str] | None, str | None]
+else:
+    Runs = dict
 
 __all__ = ["configurations", "run_sweep"]
 
-#: Ends the runs of this process, if it is a worker: see `begin_worker`.
-_worker_stop = Callback()
+#: Ends the runs of this process, if it is a worker: see `processes.begin_worker`.
+worker_stop = Callback()
 
 #: Runs that may wait in an executor at a time: each carries the text, which an executor of several machines copies.
 MAX_PENDING = 256
@@ -58,12 +61,18 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
     return [settings for settings, _ in planned(grid).values()]
 
 
-def planned(grid: "Grid") -> "dict[str, tuple[dict[str, Any], Config | Exception]]":
-    """Return the runs of a grid as `configurations` has them: its settings, and their `Config` or why there is none.
+class Plan(Runs):
+    """The runs of a grid as `configurations` has them: its settings, and their `Config` or why there is none.
 
     By `run_key` of all settings of the run, without an engine.
     """
-    found: dict[str, tuple[dict[str, Any], Config | Exception]] = {}
+
+
+def planned(grid: "Grid | Plan") -> Plan:
+    """Return the runs of a grid; of a Plan itself."""
+    if isinstance(grid, Plan):
+        return grid
+    found = Plan()
     for one in [grid] if hasattr(grid, "keys") else grid:
         axes = []
         for name, values in one.items():  # type: ignore[union-attr]  # a mapping, of either kind of grid
@@ -150,15 +159,15 @@ def run_sweep(
     workers = None if workers is None else whole_number("workers", workers, 1)
     if save_dir is not None:
         check_folder(save_dir)
-    chosen = list(planned(grid).values())
+    plan = planned(grid)
     digest = docs_digest(docs if val_docs is None else [*docs, "\n", *val_docs])
     kept, file = open_results(out, digest) if out is not None else ([], None)
-    return _run_sweep(docs, chosen, executor, engine, val_docs, workers, kept, file, save_dir)
+    return _run_sweep(docs, plan, executor, engine, val_docs, workers, kept, file, save_dir)
 
 
 def _run_sweep(
     docs: "list[str]",
-    chosen: "list[tuple[dict[str, Any], Config | Exception]]",
+    plan: Plan,
     executor: "Executor | None",
     engine: str,
     val_docs: "list[str] | None",
@@ -168,17 +177,17 @@ def _run_sweep(
     save_dir: "Path | None",
 ) -> "Iterator[SweepResult]":
     """The generator of `run_sweep`, whose arguments are checked."""
-    known = {run_key(result.settings, result.engine): result for result in kept if result.is_final}
+    known = {run_key(result.settings, ""): result for result in kept if result.engine == engine and result.is_final}
     own = None
     stop = Callback()  # ends the runs of threads of our own, which no signal can reach
     try:
         todo: list[Config] = []
-        for settings, config in chosen:
+        for key, (settings, config) in plan.items():
             if isinstance(config, Exception):
                 result = SweepResult(whole_settings(settings, config), engine, error=_words(config))
-                yield result if run_key(result.settings, engine) in known else record(file, result)
+                yield result if key in known else record(file, result)
                 continue
-            done = known.get(run_key(config.as_dict(), engine))
+            done = known.get(key)
             path = _checkpoint(save_dir, config)
             if done is not None and (path is None or done.error is not None or os.path.exists(path)):
                 yield done
@@ -190,8 +199,8 @@ def _run_sweep(
             from concurrent.futures import ThreadPoolExecutor
 
             executor = own = ThreadPoolExecutor(min(workers or available_cores(), len(todo)), "microgpt-sweep")
-        text = _as_text(docs) if engine == "fused" else docs
-        tasks = [(config, engine, text, val_docs, _checkpoint(save_dir, config)) for config in todo]
+        corpus = Corpus(docs, engine)
+        tasks = [(config, corpus, val_docs, _checkpoint(save_dir, config)) for config in todo]
         for result in _results(executor, tasks, stop if own else None):
             yield record(file, result)
     finally:
@@ -204,28 +213,31 @@ def _run_sweep(
 
 def _results(executor: "Executor", tasks: "list[Task]", stop: "Callback | None") -> "Iterator[SweepResult]":
     """Yield the results of tasks as they end, a few hundred in the executor at a time."""
-    from concurrent.futures import FIRST_COMPLETED, wait
+    from queue import SimpleQueue
 
     waiting = iter(tasks)
     pending: dict[Any, Task] = {}  # by Future
+    ended: SimpleQueue[Any] = SimpleQueue()  # wait() would look at each that is pending, for each result
     extra = () if stop is None else (stop,)
     try:
         while True:
             for task in itertools.islice(waiting, MAX_PENDING - len(pending)):
                 try:
-                    pending[executor.submit(run_task, *task, *extra)] = task
+                    future = executor.submit(run_task, *task, *extra)
                 except Exception as error:  # the executor's own: it is broken or shut down
                     yield _failed(task, error)
+                else:
+                    pending[future] = task
+                    future.add_done_callback(ended.put)
             if not pending:
                 return
-            done = wait(pending, return_when=FIRST_COMPLETED).done
-            for future in [future for future in pending if future in done]:  # in the order of the tasks, which the set has not
-                task = pending.pop(future)
-                try:
-                    result = future.result()
-                except Exception as error:  # such as a worker that was killed
-                    result = _failed(task, error)
-                yield result
+            future = ended.get()
+            task = pending.pop(future)
+            try:
+                result = future.result()
+            except Exception as error:  # such as a worker that was killed
+                result = _failed(task, error)
+            yield result
     finally:
         for future in pending:
             future.cancel()
@@ -233,25 +245,18 @@ def _results(executor: "Executor", tasks: "list[Task]", stop: "Callback | None")
 
 def run_task(
     config: Config,
-    engine: str,
-    text: "str | list[str]",
+    corpus: Corpus,
     val_docs: "list[str] | None",
     path: "str | None",
     stop: "Callback | None" = None,
 ) -> SweepResult:
     """Train one run in a worker; return its result, also of one that fails.
 
-    text: the documents, or a str of one document a line. path: where to save the run. stop: ends it early; then nothing is
-    measured or saved, and the result is dropped.
+    path: where to save the run. stop: ends it early; then nothing is measured or saved, and the result is dropped.
     """
-    stop, started = stop or _worker_stop, time.perf_counter()
+    stop, started, engine = stop or worker_stop, time.perf_counter(), corpus.engine
     try:
-        if isinstance(text, str):
-            from ..core.documents import TextLines
-
-            trainer = Trainer.from_lines(TextLines(text), config, engine)
-        else:
-            trainer = Trainer(text, engine=engine, **config.as_dict())
+        trainer = corpus.trainer(config)
         losses = trainer.run(callbacks=[stop])
         if stop.stop:
             raise RuntimeError(stop.stop)
@@ -265,57 +270,11 @@ def run_task(
     return SweepResult(config.as_dict(), engine, last[-1], loss, val_loss, seconds, path)
 
 
-def begin_worker(ending: "Connection") -> None:
-    """Prepare a process of workers, which ends with the sweep, however that ends.
-
-    ending: can be read when no result is needed any more, after Ctrl-C for example. The workers, to which a terminal sends that
-    too, do not answer it: one that dies leaves a pool that may wait for ever. A parent that is killed writes nothing, and ends no
-    worker: the pipe of their tasks stays open, as each worker holds it.
-    """
-    from threading import Thread
-
-    ignore_interrupts()
-    Thread(target=_end_with_parent, args=(ending,), daemon=True).start()
-
-
-def _end_with_parent(ending: "Connection") -> None:
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    parent = parent_process()
-    if parent is not None:
-        wait([ending, parent.sentinel])
-        _worker_stop.stop = "the sweep was ended"
-        parent.join()
-        os._exit(1)
-
-
-def ignore_interrupts() -> None:
-    """Let Ctrl-C end this process through its parent alone, which says what there is to say."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "process_cpu_count"):
         return os.process_cpu_count() or 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _as_text(docs: "list[str]") -> "str | list[str]":
-    """Return docs as one text, one document a line, if that is the same documents; else docs.
-
-    A text is sent to another process and shuffled there in a fraction of the time that the strings take.
-    """
-    from ..core.documents import TextLines
-
-    text = "\n".join(docs)
-    try:
-        return text if list(TextLines(text)) == docs else docs
-    except ValueError:
-        return docs
 
 
 def check_folder(save_dir: "Path") -> None:
@@ -330,10 +289,12 @@ def check_folder(save_dir: "Path") -> None:
 
 def _checkpoint(save_dir: "Path | None", config: Config) -> "str | None":
     """Return the path of the checkpoint of a configuration: the same whatever else a grid holds."""
+    if save_dir is None:
+        return None
     from hashlib import blake2b
 
     name = blake2b(repr(config).encode(), digest_size=6).hexdigest()
-    return None if save_dir is None else os.path.join(os.fsdecode(save_dir), f"{name}.safetensors")
+    return os.path.join(os.fsdecode(save_dir), f"{name}.safetensors")
 
 
 def _words(error: Exception) -> str:
@@ -342,4 +303,6 @@ def _words(error: Exception) -> str:
 
 
 def _failed(task: "Task", error: Exception) -> SweepResult:
-    return SweepResult(task[0].as_dict(), task[1], error=_words(error))
+    """Return the result of a run that its executor has lost, which may have no words for it."""
+    words = _words(error) if str(error) else f"{type(error).__name__}: the executor lost this run"
+    return SweepResult(task[0].as_dict(), task[1].engine, error=words)

@@ -7,7 +7,7 @@ import json
 import os
 
 from ..core.value import Value
-from ..errors import CheckpointError, NamingFile, printable
+from ..errors import CheckpointError, NamingFile, class_name, printable
 from ..files import write_atomically
 
 TYPE_CHECKING = False
@@ -152,7 +152,7 @@ def _collect(name: str, given: "Any", values: "list[Value]") -> "tuple[int, ...]
         values.append(given)
         return ()
     if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{name} must be a Value or lists of Values, not {type(given).__name__}")
+        raise TypeError(f"{name} must be a Value or lists of Values, not {class_name(given)}")
     shapes = {_collect(name, item, values) for item in given}
     if len(shapes) > 1:
         raise ValueError(f"the lists of {name} must be of equal lengths")

@@ -104,10 +104,15 @@ class Trainer(Training):
         self.threads = threads
 
     @classmethod
-    def from_lines(cls, lines: "TextLines", config: Config, engine: str = "fused") -> "Trainer":
-        """Trainer(lines, ...) of documents that stay lines: they are shuffled in place, and no strings are made of them."""
+    def from_lines(
+        cls, lines: "TextLines | list[str]", tokenizer: Tokenizer, config: Config, engine: str = "fused"
+    ) -> "Trainer":
+        """Trainer(lines, ...) of documents that are shuffled in place: no strings are made of TextLines; others must be plain str.
+
+        tokenizer: of their characters.
+        """
         self = cls.__new__(cls)
-        self._set_up(lines, Tokenizer.of_lines(lines), config, engine)
+        self._set_up(lines, tokenizer, config, engine)
         return self
 
     def _set_up(

@@ -52,11 +52,11 @@ class Sampler:
 
     def documents(self, n: int, rng: "Any", arguments: "Arguments") -> "list[str]":
         """Return n documents. After an exception the stream is in the state from before."""
-        if self.engine.draws_all_or_nothing and arguments[2:4] == (None, None):
-            return self.texts(n, rng, arguments)
-        before = rng.getstate()
+        before = rng.copy() if hasattr(rng, "copy") else rng.getstate()  # random.Random has no faster way
         try:
-            return self.texts(n, rng, arguments)
+            texts = self.texts(n, rng, arguments)
+            get_ident()  # an interrupt that has come by now is raised here, before the caller has lost the texts to it
+            return texts
         except BaseException:
             rng.setstate(before)
             raise
@@ -69,7 +69,7 @@ class Sampler:
             if top_k is top_p is None:
                 most = None if max_length is None else max_length - len(prompt)
                 texts = self.engine.sample_texts(rng, n, tokens, temperature, self.tokenizer, most)
-                return [prompt + text for text in texts]
+                return [prompt + text for text in texts] if prompt else texts
             from ..generation import draw_weights
 
             return [

@@ -9,11 +9,11 @@ import time
 from http import HTTPStatus
 from threading import Lock
 
-from ..core.documents import TextLines
 from ..data import BUNDLED, read_text, split_docs, split_text
 from ..evaluation import Evaluation
 from ..storage.runlog import tensor_digests
 from ..trainer import Callback, Trainer
+from ..trainer.corpus import Corpus
 from . import inside
 from .requests import DEFAULTS, LIMITS, MAX_WORK, Request, RequestError
 
@@ -126,10 +126,10 @@ class Workbench:
         key = request.config, text, fraction
         if self._kept is not None and self._kept.key == key:
             return self._kept
-        docs, val_docs = text.split(fraction)
+        corpus, val_docs = text.split(fraction)
         request.check_size(text.vocab_size)
         self._kept = None  # not two in memory
-        run = _Run(key, docs.trainer(request.config), val_docs.docs)
+        run = _Run(key, corpus.trainer(request.config), val_docs)
         run.train(is_newest, send)
         self._kept = run
         return run
@@ -161,9 +161,9 @@ class _Text:
         self.docs = docs
         self.vocab_size = len(set().union(*docs)) + 1
         self._fraction: float | None = None
-        self._parts = _Part(docs), _Part([])
+        self._parts: tuple[Corpus, list[str]] = Corpus(docs), []
 
-    def split(self, fraction: "float | None") -> "tuple[_Part, _Part]":
+    def split(self, fraction: "float | None") -> "tuple[Corpus, list[str]]":
         """Return documents to train on and documents held out. Raises RequestError if either would be none."""
         if self._fraction != fraction:
             parts: tuple[list[str], list[str]] = self.docs, []
@@ -172,23 +172,8 @@ class _Text:
                     parts = split_docs(self.docs, fraction)
                 except ValueError as error:
                     raise RequestError(str(error)) from None
-            self._fraction, self._parts = fraction, (_Part(parts[0]), _Part(parts[1]))
+            self._fraction, self._parts = fraction, (Corpus(parts[0]), parts[1])
         return self._parts
-
-
-class _Part:
-    """Documents of a split; as one text as well, if a Trainer can take it without making strings of its lines."""
-
-    def __init__(self, docs: "list[str]") -> None:
-        self.docs, text = docs, "\n".join(docs)
-        # Split at all white space, it is the documents again: none is within them.
-        self.text = text if text.isascii() and text.split() == docs else None
-
-    def trainer(self, config: "Config") -> Trainer:
-        """Return a new Trainer of these documents."""
-        if self.text is None:
-            return Trainer(self.docs, **config.as_dict())
-        return Trainer.from_lines(TextLines(self.text), config)
 
 
 class _Watch(Callback):

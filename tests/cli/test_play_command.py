@@ -79,6 +79,7 @@ def test_what_cannot_be_served_is_one_line(in_process, tmp_path):
             (["--port", "x"], "invalid int value"), (["--input", "none.txt"], "none.txt: No such file"),
             (["--port", str(taken.getsockname()[1])], f"error: 127.0.0.1:{taken.getsockname()[1]}: "),
             (["--prot", "1"], "did you mean --port?"),
+            (["--steps", "1"], "unrecognized arguments: --steps 1 (microgpt play --help lists the flags)"),  # not --help for --steps
         ]:  # fmt: skip
             done = in_process("play", "--no-browser", *arguments)
             assert done.returncode == 2 and part in done.stderr.splitlines()[-1] and not done.stdout, done.stderr

@@ -71,7 +71,7 @@ USES = {
         lambda s: GPT(3, rng=s),
         lambda s: copy.copy(s),
     ],
-    TextLines: [len, list, lambda x: next(iter(x)), lambda x: x[0], lambda x: MT19937(1).shuffle(x)],
+    TextLines: [len, list, lambda x: next(iter(x)), lambda x: x[0], lambda x: x.copy(), lambda x: MT19937(1).shuffle(x)],
 }
 CLASSES = pytest.mark.parametrize("cls", USES, ids=lambda cls: cls.__name__)
 

@@ -149,10 +149,14 @@ def test_state_is_checked():
 def test_copies():
     stream = MT19937(3)
     stream.gauss()
-    for twin in (copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))):
+    for twin in (copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream)), stream.copy()):
         assert twin.getstate() == stream.getstate()
         twin.random()
         assert twin.getstate() != stream.getstate()
+        twin.setstate(stream)
+        assert twin.getstate() == stream.getstate()
+    with pytest.raises(RuntimeError, match="__init__ has not been called"):
+        stream.setstate(MT19937.__new__(MT19937))
 
 
 def test_random_is_not_imported():

@@ -133,6 +133,8 @@ def test_rejects_what_is_not_a_list_of_values(kind):
         kind(Value(1.0))
     with pytest.raises(TypeError, match=r"params\[0\] must be a Value, not list"):
         kind([[Value(1.0)]])
+    with pytest.raises(TypeError, match=r"params\[0\] must be a Value, not microgpt\.reference\.Value$"):
+        kind([reference.Value(1.0)])
     with pytest.raises(AttributeError, match=r"params\[0\] was never initialised"):
         kind([Value.__new__(Value)])
     with pytest.raises(RuntimeError):

@@ -1,4 +1,5 @@
 """A Trainer that is interrupted, at any time and more than once, has the bits of one that was not."""
+import _thread
 import contextlib
 import ctypes
 import itertools
@@ -79,6 +80,32 @@ def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp
                 break
     assert trainer.step_index > 20
     assert_same_run(trainer)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"prompt": "em"}, {"top_k": 3}], ids=str)
+def test_interrupt_that_takes_the_drawn_texts_restores_the_stream(engine, arguments, monkeypatch):
+    """Ctrl-C since the last time that compiled code asked for it is answered once that has returned."""
+    trainer = Trainer(NAMES, num_steps=1, engine=engine, n_embd=2, n_head=2, block_size=3)
+    made = trainer._sampler.engine
+
+    def interrupted(draw):
+        def draw_then_interrupt(*given):
+            drawn = draw(*given)
+            _thread.interrupt_main()
+            return drawn
+
+        return draw_then_interrupt
+
+    expected, seeded = trainer.sample(3, **arguments, seed=5), made.seeded(5)
+    before = trainer.rng.getstate()
+    for name in ("sample_texts", "choose"):
+        monkeypatch.setattr(made, name, interrupted(getattr(made, name)))
+    for draw in (lambda: trainer.sample(3, **arguments), lambda: trainer.sample_one(**arguments)):
+        with pytest.raises(KeyboardInterrupt):
+            draw()
+        assert trainer.rng.getstate() == before
+    monkeypatch.undo()
+    assert [trainer.sample_one(**arguments, rng=seeded) for _ in range(3)] == expected
 
 
 @pytest.mark.slow

@@ -39,16 +39,32 @@ def start(tmp_path, monkeypatch):
         process.communicate()
 
 
+def workers_of(process):
+    """The processes that a sweep has spawned, without the one that multiprocessing itself has."""
+    found = []
+    with contextlib.suppress(OSError):  # a thread or a process has just ended
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+    return found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
-def test_a_killed_worker_ends_the_command_which_says_what_was_lost(start):
-    process = start("processes")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not (workers := children.read_text().split()):  # it may miss some while others begin or end
+def test_a_killed_worker_loses_its_own_run_alone(start):
+    process = start("processes", "steps=1,100000000,100000001,2,3")
+    while len(workers := workers_of(process)) < 2:  # it may miss some while others begin or end
         time.sleep(0.01)
-    os.kill(int(workers[0]), signal.SIGKILL)
+    os.kill(workers[0], signal.SIGKILL)
+    while len(read_results("runs.jsonl")) < 4:  # what was killed, and what comes after it, in a new process
+        assert process.poll() is None
+        time.sleep(0.01)
+    for worker in workers_of(process):
+        os.kill(worker, signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0 and "2 of 3 runs failed; the first, num_steps=10000000" in err, err
+    assert process.returncode == 0 and "2 of 5 runs failed; the first, num_steps=10000000" in err, err
     assert "BrokenProcessPool" in err and "; the same command runs 2 of them again" in err
+    assert [r.settings["num_steps"] for r in read_results("runs.jsonl") if r.error is None] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

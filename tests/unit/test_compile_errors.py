@@ -322,3 +322,22 @@ def test_libraries_functions_of_unknown_numbers_are_errors_not_constants():
     compiled = microgpt.compile(lambda x: W[0] * math.gamma(x), verify=False)
     assert compiled(3.0).data == W[0].data * 2.0
     assert "float() of a number" in compiled.explain()
+
+
+def test_what_has_no_name_is_called_by_that_of_its_function_or_class():
+    class Layer:
+        def __call__(self, x):
+            return x
+
+    made = microgpt.compile(functools.partial(functools.partial(condition_on_data, [1]), 2.0))
+    assert repr(made) == "<compiled function condition_on_data>" and made.__module__ == __name__
+    with pytest.raises(TypeError, match="condition_on_data"):
+        made(1.0, 2.0)
+    assert made().data == condition_on_data([1], 2.0).data
+    assert microgpt.compile(Layer()).__name__ == "Layer"
+
+
+@pytest.mark.parametrize("static", [None, 1.5, True, [None]], ids=str)
+def test_static_that_is_no_name_or_position(static):
+    with pytest.raises(TypeError, match=r"static=.*: names or positions of arguments$"):
+        microgpt.compile(condition_on_data, static=static)

@@ -101,9 +101,24 @@ def test_shuffle(n):
     assert ours.getstate() == theirs.getstate()
 
 
+def test_copy_of_lines_is_shuffled_apart():
+    for text in ("", "a", b"emma\nava\n\nmia"):
+        lines = TextLines(text)
+        lines.beyond(1)
+        MT19937(3).shuffle(lines)
+        expected, copy = list(lines), lines.copy()
+        assert (list(copy), copy.text, copy.uchars(), copy.beyond(3)) == (expected, lines.text, lines.uchars(), lines.beyond(3))
+        for _ in range(9):
+            MT19937(5).shuffle(copy)
+        assert list(lines) == expected and sorted(copy) == sorted(expected)
+    del lines, expected
+    assert list(copy)[-1] in ("emma", "ava", "mia")
+
+
 def test_a_trainer_of_lines_is_a_trainer_of_documents():
     docs: Sequence[str] = load_docs(data.BUNDLED)
-    ours = Trainer.from_lines(data.load_lines(data.BUNDLED), Config(num_steps=50, seed=3, n_embd=8))
+    lines = data.load_lines(data.BUNDLED)
+    ours = Trainer.from_lines(lines, data.Tokenizer.of_lines(lines), Config(num_steps=50, seed=3, n_embd=8))
     theirs = Trainer(docs, 50, 3, n_embd=8)
     assert ours.run() == theirs.run()
     assert ours.sample(5) == theirs.sample(5)

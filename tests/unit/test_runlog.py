@@ -11,7 +11,7 @@ import pytest
 from children import LIMIT, end_by_signal
 from conftest import environment, hexes
 
-from microgpt import LogError, RunLogger, Trainer
+from microgpt import Callback, LogError, RunLogger, Trainer
 from microgpt.storage.runlog import read_log, tensor_digests
 from microgpt.trainer.loop import CallbackList
 from microgpt.viz.activations import attention
@@ -122,6 +122,34 @@ def test_file_that_is_no_log_is_not_continued(train, tmp_path):
         done = train("--resume", "run.safetensors", "--log", "notes.txt", status=2)
         assert "notes.txt is no log of a run: line" in done.stderr
         assert (tmp_path / "notes.txt").read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals, limits and permissions of POSIX")
+def test_two_runs_do_not_write_one_log(tmp_path):
+    path, held = tmp_path / "run.jsonl", []
+
+    class Other(Callback):
+        """Begins another run while the first is under way."""
+
+        def steps_until_due(self, trainer):
+            return 2
+
+        def is_due(self, trainer):
+            return True
+
+        def on_check(self, trainer, record):
+            with pytest.raises(OSError, match="Another run writes to it") as caught:
+                Trainer(NAMES, num_steps=3, **SETTINGS).run(callbacks=[RunLogger(path)])
+            assert caught.value.filename == str(path)
+            held.append(os.dup(logger.file.fileno()))  # as a forked process does
+
+    logger = RunLogger(path)
+    Trainer(NAMES, num_steps=6, **SETTINGS).run(callbacks=[logger, Other()])
+    assert [record["step"] for record in read_log(path)] == [1, 2, 3, 4, 5, 6] and held
+    Trainer(NAMES, num_steps=3, **SETTINGS).run(callbacks=[RunLogger(path)])
+    assert len(read_log(path)) == 3
+    for descriptor in held:
+        os.close(descriptor)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a limit of POSIX")

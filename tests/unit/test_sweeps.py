@@ -1,4 +1,6 @@
 """Many runs: their bits, their errors, their file, and the executors that compute them."""
+import collections
+import contextlib
 import json
 import math
 import os
@@ -15,10 +17,13 @@ from children import LIMIT, environment
 
 import microgpt
 import microgpt.train
-from microgpt import Config, Trainer, run_sweep
+from microgpt import Config, Trainer, data, run_sweep
 from microgpt.parallel import results as results_module
+from microgpt.parallel import sweeps
 from microgpt.parallel.results import rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
+from microgpt.sweep import make_executor
+from microgpt.trainer import corpus
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="MPI is tested on Linux")
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")
@@ -173,9 +178,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_run(name
 # ---- executors ----
 
 
-def test_threads_and_processes_have_the_same_bits():
+@pytest.mark.parametrize("docs", [DOCS, [*DOCS, "zoë", "a b"]])
+def test_threads_and_processes_have_the_same_bits(docs):
     with ThreadPoolExecutor(3) as threads, ProcessPoolExecutor(2) as processes:
-        found = [by_settings(run_sweep(DOCS, GRID, executor, val_docs=DOCS[:2])) for executor in (None, threads, processes)]
+        found = [by_settings(run_sweep(docs, GRID, executor, val_docs=docs[:2])) for executor in (None, threads, processes)]
         assert found[0] == found[1] == found[2]
         assert threads.submit(int, 1).result() == processes.submit(int, 1).result() == 1  # they stay open
 
@@ -261,6 +267,41 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
     assert done.returncode == 0, done.stderr
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
+
+
+@pytest.mark.slow
+@on_posix
+def test_workers_of_dask_that_replace_killed_ones_leave_interrupts_to_the_command():
+    import dask
+    import distributed  # noqa: F401  # its settings, which would else be forgotten with this one
+
+    tries = dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    with tries, contextlib.contextmanager(make_executor)("dask", 1) as executor:
+        killed = executor.submit(os._exit, 1)
+        assert type(killed.exception(LIMIT)).__name__ == "KilledWorker"
+        assert executor.submit(lambda: signal.getsignal(signal.SIGINT) == signal.SIG_IGN).result(LIMIT)
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_said(names, capfd):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        threading.Timer(1, cluster.scale, (1,)).start()
+        status, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1",
+                                  "--executor", cluster.scheduler_address)  # fmt: skip
+    assert status == 0 and f"{cluster.scheduler_address} has no workers yet; the runs wait for them\n" in err
+
+
+def test_a_run_that_its_executor_loses_without_words():
+    class Losing(ThreadPoolExecutor):
+        def submit(self, *arguments):
+            lost = Future()
+            lost.cancel()
+            lost.set_running_or_notify_cancel()
+            return lost
+
+    assert [r.error for r in run_sweep(DOCS, {"seed": 1}, Losing(1))] == ["CancelledError: the executor lost this run"]
 
 
 @pytest.mark.slow
@@ -469,3 +510,27 @@ def test_the_settings_of_a_run_are_checked_once(monkeypatch):
     monkeypatch.setattr(Config, "__init__", lambda self, **settings: made.append(settings) or check(self, **settings))
     grid = {"num_steps": 1, "n_embd": 8, "n_head": [1, 3], "seed": range(2)}
     assert len(list(run_sweep(DOCS, grid, workers=1))) == len(made) == 4
+
+
+@pytest.mark.parametrize("engine, docs", [("fused", DOCS), ("fused", [*DOCS, "zoë"]), ("graph", DOCS)])
+def test_the_documents_of_a_sweep_are_read_once(monkeypatch, engine, docs):
+    counts = collections.Counter()
+    for place, name in ((data, "_unique_characters"), (sweeps, "check_docs"), (corpus, "TextLines")):
+        work = getattr(place, name)
+        if name != "TextLines" or engine == "fused":  # isinstance asks for the class
+            monkeypatch.setattr(place, name, lambda *a, name=name, work=work: counts.update([name]) or work(*a))
+    results = list(run_sweep(docs, {"num_steps": 1, "seed": range(5)}, engine=engine))
+    assert len(results) == 5 and set(counts.values()) == {1} and counts["_unique_characters"]
+
+
+def test_a_sweep_that_is_done_plans_once_and_says_so_if_it_is_large(names, capfd, monkeypatch):
+    arguments = ["--input", "names.txt", "--grid", "n_head=1,3 seed=1..3", "--steps", "1", "--out", "runs.jsonl", "--quiet"]
+    first = run_main(capfd, *arguments)
+    counts = collections.Counter()
+    for place, name in ((results_module, "run_key"), (sweeps, "run_key"), (Config, "__init__")):
+        work = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *a, name=name, work=work, **k: counts.update([name]) or work(*a, **k))
+    monkeypatch.setattr("microgpt.sweep.SLOW_PLAN", 6)
+    done = run_main(capfd, *arguments)
+    assert done[:2] == first[:2] and "planning 6 runs\n" in done[2] and "planning" not in first[2]
+    assert counts["__init__"] <= 6 + 1 and counts["run_key"] <= 2 * 6  # once each for the plan and the file
