@@ -256,8 +256,8 @@ def processors(session):
 
 @proof()
 def emulated(session):
-    """csrc and its tests on other processors, NEON and a big-endian one, under an emulator (minutes)"""
-    return targets_ok(session, *(session.posargs or ("gcc, aarch64", "gcc, s390x")))
+    """csrc and its tests on other processors, NEON, a big-endian one and AVX-512, under emulators (minutes)"""
+    return targets_ok(session, *(session.posargs or ("gcc, aarch64", "gcc, s390x", "gcc, avx512 emulated")))
 
 
 @proof()

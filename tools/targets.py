@@ -7,16 +7,18 @@ A target is a compiler and the triple it compiles for. For each: every C file co
 has no fused multiply-add but those that the sources ask for, and still calls pow, exp and log; where the program runs (natively, or
 under qemu-user for another processor), csrc/tests passes: all instruction sets give the bits of the script's arithmetic
 node by node. Digests of the C libraries' elementary functions are compared where a relation is known. A compiler or an
-emulator that is not installed is reported as skipped. Exit status 1 if anything failed.
+emulator that is not installed is reported as skipped. AVX-512 also runs on an emulated PC (emulated_pc.py), for processors that
+have none. Exit status 1 if anything failed.
 
 --flags: for each compiler (default: every gcc and clang on PATH), the same with the flags of FLAG_SETS, in the order in
 which setup.py's build has them, and once more with the baseline's flags last. All must give the same bits.
 
 Needs, all optional: gcc, clang, musl-gcc (musl-tools), aarch64-linux-gnu-gcc, s390x-linux-gnu-gcc and their qemu
 (gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc-s390x-linux-gnu, libc6-dev-s390x-cross, qemu-user),
-x86_64-w64-mingw32-gcc (gcc-mingw-w64-x86-64) and wine, and the package ziglang for macOS, Windows and the C libraries of
-the wheels.
+x86_64-w64-mingw32-gcc (gcc-mingw-w64-x86-64) and wine, what emulated_pc.py names, and the package ziglang for macOS, Windows and
+the C libraries of the wheels.
 """
+import operator
 import os
 import re
 import shutil
@@ -29,6 +31,8 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+import emulated_pc
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -50,10 +54,12 @@ class Target(NamedTuple):
     run: list | None  # prefix of a command that runs its programs; None: they do not run here
     link: list = []
     env: dict = {}
+    isas: tuple = ()  # those alone
 
 
 ZIG = [sys.executable, "-m", "ziglang", "cc", "-Wno-unused-command-line-argument", "-target"]
 QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+EMULATED_PC = [sys.executable, "tools/emulated_pc.py"]
 QEMU_S390X = ["qemu-s390x", "-L", "/usr/s390x-linux-gnu"]
 NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usable"}
 TARGETS = [
@@ -66,6 +72,9 @@ TARGETS = [
     Target("gcc, musl", ["musl-gcc"], build.machine(), [], ["-static", "-lm", "-pthread"]),
     Target("gcc, aarch64", ["aarch64-linux-gnu-gcc"], "aarch64", QEMU, ["-lm", "-pthread"]),
     Target("gcc, s390x", ["s390x-linux-gnu-gcc"], "s390x", QEMU_S390X, ["-lm", "-pthread"]),  # big-endian
+    # For processors without AVX-512. The emulator takes as long for each instruction set.
+    Target("gcc, avx512 emulated", ["gcc", "-Wno-unused-function"], build.machine(), EMULATED_PC,
+           ["-static", "-lm", "-pthread"], isas=("avx512",)),  # fmt: skip
     Target("win amd64, gcc", ["x86_64-w64-mingw32-gcc"], "x86_64", ["wine"], ["-static"]),
     # The wheel table, name for name.
     Target("manylinux x86_64", [*ZIG, "x86_64-linux-gnu.2.28"], "x86_64", [], ["-lm", "-pthread"]),
@@ -95,7 +104,16 @@ def present(target):
         return "" if find_spec("ziglang") else "the package ziglang is not installed"
     if not shutil.which(target.compiler[0]):
         return f"{target.compiler[0]} is not installed"
+    if set(target.isas) - set(build.isas(target.machine)):
+        return "not for this processor"
     return "" if target.machine != "unknown" else "unknown processor"
+
+
+def runs(target):
+    """Whether this machine can run the target's programs."""
+    if target.run is EMULATED_PC:
+        return not emulated_pc.missing()
+    return target.run is not None and all(map(shutil.which, target.run[:1]))
 
 
 def sh(command, **kwargs):
@@ -126,7 +144,7 @@ CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\
 
 def compile_all(target, folder, before=(), after=(), warn=WARN):
     """Objects of every C file. before, after: more flags, in front of ours and behind them."""
-    isas = build.isas(target.machine)
+    isas = {isa: flags for isa, flags in build.isas(target.machine).items() if not target.isas or isa in target.isas}
     macros = ["-DMG_BY_MATRIX_PARAMS=2000", "-DMG_FETCH_AHEAD_PARAMS=2000", "-DMG_GROUP_BYTES=20000",
               "-DMG_FAIL_ALLOCATIONS", *(f"-DMG_HAVE_{isa.upper()}" for isa in isas)]  # fmt: skip
     kernels = [(f"csrc/kernels/isa/{isa}.c", flags) for isa, flags in reversed(isas.items())]  # what takes longest first
@@ -160,7 +178,7 @@ def prove(target, folder):
     program = os.path.join(folder, "test_csrc.exe" if target.name.startswith("win") else "test_csrc")
     if not os.path.exists(program):
         sh([*target.compiler, *compile_all(target, folder), "-o", program, *target.link])
-    if target.run is None or not all(map(shutil.which, target.run[:1])):
+    if not runs(target):
         return False, {}, ""
     output = sh([*target.run, program], env={**os.environ, **target.env})
     return True, dict(re.findall(r"(\S+)=([0-9a-f]{8})", output)), output
@@ -233,7 +251,8 @@ def main(scratch):
             continue
         start = time.monotonic()
         # Targets that differ only in where they run share what was compiled.
-        alike = next(t for t in TARGETS if (t.compiler, t.machine, t.link) == (target.compiler, target.machine, target.link))
+        compiled = operator.attrgetter("compiler", "machine", "link", "isas")
+        alike = next(t for t in TARGETS if compiled(t) == compiled(target))
         folder = os.path.join(scratch, alike.name)
         os.makedirs(folder, exist_ok=True)
         try:
