@@ -256,7 +256,7 @@ def processors(session):
 
 @proof()
 def emulated(session):
-    """csrc and its tests on other processors, NEON, a big-endian one and AVX-512, under emulators (minutes)"""
+    """csrc and its tests on other processors, under emulators: NEON, a big-endian one (minutes), AVX-512 (most of an hour)"""
     return targets_ok(session, *(session.posargs or ("gcc, aarch64", "gcc, s390x", "gcc, avx512 emulated")))
 
 
