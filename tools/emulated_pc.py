@@ -28,7 +28,6 @@ label linux
  kernel vmlinuz
  append initrd=initrd.gz console=ttyS0 quiet mitigations=off clearcpuid=xsaves,xsavec
 """
-# The processor with AVX-512 that Bochs 2.7 knows best.
 MACHINE = """display_library: term
 megs: 512
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
