@@ -1,5 +1,6 @@
 """Processes for the runs of a sweep, each with a thread that waits for it."""
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Pipe, get_context
@@ -24,7 +25,11 @@ class Processes(ThreadPoolExecutor):
     """
 
     def __init__(self, workers: int) -> None:
-        super().__init__(workers, "microgpt-sweep")
+        super().__init__(workers, "microgpt-sweep", _hold_interrupts)
+        if hasattr(signal, "pthread_sigmask"):
+            from multiprocessing.resource_tracker import ensure_running
+
+            ensure_running()  # in a thread that holds interrupts, it would let them through again
         self._ending, self._end = Pipe(duplex=False)  # an Event would wait for workers that were killed
         self._idle: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()
         for _ in range(workers):
@@ -55,6 +60,12 @@ class Processes(ThreadPoolExecutor):
                 pool.shutdown(wait)
 
 
+def _hold_interrupts() -> None:
+    """Hold back Ctrl-C in a thread, and so in the processes that it starts: they cannot ignore it before they have begun."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
 def begin_worker(ending: "Connection") -> None:
     """Prepare a process of workers, which ends with the sweep, however that ends.
 
@@ -82,6 +93,4 @@ def _end_with_parent(ending: "Connection") -> None:
 
 def ignore_interrupts() -> None:
     """Let Ctrl-C end this process through its parent alone, which says what there is to say."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
