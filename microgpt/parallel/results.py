@@ -100,10 +100,8 @@ class SweepResult:
 
 def _about(settings: "dict[str, Any]") -> "dict[str, Any]":
     """Return settings as JSON and messages can hold them: a whole number beyond 64 bits as its text."""
-    for x in settings.values():
-        if isinstance(x, int) and not -(2**63) < x < 2**63:
-            return {name: seed_text(x) if isinstance(x, int) and abs(x) >= 2**63 else x for name, x in settings.items()}
-    return settings
+    large = {name: seed_text(x) for name, x in settings.items() if isinstance(x, int) and abs(x) >= 2**63}
+    return {**settings, **large} if large else settings
 
 
 def _seed(text: str) -> "int | str":

@@ -158,10 +158,10 @@ class _Text:
     """Documents, and the last part of them that was held out."""
 
     def __init__(self, docs: "list[str]") -> None:
-        self.docs = docs
-        self.vocab_size = len(set().union(*docs)) + 1
+        self.docs, corpus = docs, Corpus(docs)
+        self.vocab_size = len(corpus.uchars) + 1
         self._fraction: float | None = None
-        self._parts: tuple[Corpus, list[str]] = Corpus(docs), []
+        self._parts: tuple[Corpus, list[str]] = corpus, []
 
     def split(self, fraction: "float | None") -> "tuple[Corpus, list[str]]":
         """Return documents to train on and documents held out. Raises RequestError if either would be none."""
