@@ -40,7 +40,7 @@ __all__ = ["Ranks", "end_job", "ranks_of"]
 PATIENCE = 10.0
 
 #: Seconds before MPI_Abort. MPICH's launcher ends at once then, and what it has not yet read of stderr is lost.
-LAST_WORDS = 0.3
+LAST_WORDS = 1.0
 
 #: Exceptions that mean the same on another rank; of any other, the others hear in words.
 _PORTABLE = (ValueError, OverflowError, ZeroDivisionError, MemoryError, KeyboardInterrupt)
