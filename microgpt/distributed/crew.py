@@ -43,39 +43,65 @@ def crew_of(engine: "Any", comm: "Any", batch_size: int) -> "Crew | None":
 
 def _shared(comm: "Any", size: int) -> "mmap.mmap | None":
     """Return memory of so many bytes that all ranks of comm see; None if one of them gets none. It is free when none needs it."""
-    file, path, found = None, None, None
+    for new_file in _nameless_file, _named_file:
+        found = _map(comm, size, new_file)
+        if found is not None:
+            return found
+    return None
+
+
+def _map(comm: "Any", size: int, new_file: "Callable[[], tuple[int, str]]") -> "mmap.mmap | None":
+    """Return the memory of a file that rank 0 makes and all others open by its path; None on all ranks if it fails on one."""
+    file, place, found = None, None, None
     try:
         if comm.Get_rank() == 0:
-            file, path = _new_file(size)
-        path = comm.bcast(path)
-        if path is not None:
             try:
-                with open(path, "r+b") as opened:
-                    found = mmap.mmap(opened.fileno(), size)
+                file, path = new_file()
+                place = path, os.fstat(file).st_dev, os.fstat(file).st_ino
+                _fill(file, size)
+            except OSError:
+                place = None
+        place = comm.bcast(place)
+        if place is not None:
+            try:
+                with open(place[0], "r+b") as opened:
+                    about = os.fstat(opened.fileno())
+                    if (about.st_dev, about.st_ino) == place[1:]:  # a container counts processes in its own way
+                        found = mmap.mmap(opened.fileno(), size)
             except (OSError, ValueError):
                 pass
         return found if all(comm.allgather(found is not None)) else None
     finally:
         if file is not None:
             os.close(file)
-            os.unlink(path)  # type: ignore[arg-type]  # the file has a path; it is gone, the memory stays
+            if new_file is _named_file:
+                os.unlink(path)  # the memory stays
 
 
-def _new_file(size: int) -> "tuple[int | None, str | None]":
-    """Return the descriptor and path of a new file of zeros; None if there is no room for it."""
-    try:
-        file, path = tempfile.mkstemp(prefix="microgpt-", dir=_MEMORY_FOLDER if os.path.isdir(_MEMORY_FOLDER) else None)
-    except OSError:
-        return None, None
-    try:
-        zeros = bytes(min(size, 1 << 20))
-        for first in range(0, size, len(zeros)):  # a file with holes would be a crash later, where there is no room
-            os.write(file, zeros[: size - first])
-        return file, path
-    except OSError:
-        os.close(file)
-        os.unlink(path)
-        return None, None
+def _folder() -> str:
+    return _MEMORY_FOLDER if os.path.isdir(_MEMORY_FOLDER) else tempfile.gettempdir()
+
+
+def _nameless_file() -> "tuple[int, str]":
+    """Return the descriptor and the path of a new file that is gone with the processes that have it open, even if they are killed.
+
+    Raises OSError where there are no such files: elsewhere than on Linux, and on some file systems.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError
+    file = os.open(_folder(), os.O_TMPFILE | os.O_RDWR, 0o600)
+    return file, f"/proc/{os.getpid()}/fd/{file}"
+
+
+def _named_file() -> "tuple[int, str]":
+    return tempfile.mkstemp(prefix="microgpt-", dir=_folder())
+
+
+def _fill(file: int, size: int) -> None:
+    """Write zeros. Raises OSError if there is no room: a file with holes would be a crash later."""
+    zeros = bytes(min(size, 1 << 20))
+    for first in range(0, size, len(zeros)):
+        os.write(file, zeros[: size - first])
 
 
 class Crew:
