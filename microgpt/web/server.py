@@ -2,8 +2,8 @@
 
 Another program of this machine, and any page that a browser shows, may send requests to the port. So each request must
 have the random token in its address, the server's own name in `Host` (a name that a foreign DNS server points to
-127.0.0.1 is another) and its own `Origin`. Connections and bodies are bounded. Every refusal is one JSON object
-`{"error": "..."}`.
+127.0.0.1 is another) and its own `Origin`. Connections and bodies are bounded; where there are too many connections, a new one
+takes the place of the one that has been silent for longest. Every refusal is one JSON object `{"error": "..."}`.
 """
 
 import hmac
@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from secrets import token_urlsafe
 from socketserver import TCPServer
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 from .requests import RequestError
 
@@ -32,6 +32,7 @@ ADDRESS = "127.0.0.1"
 MAX_BODY = 1 << 20  # bytes of a request
 _MAX_DRAINED = 1 << 24  # bytes of a refused body that are read, so that the client sees the answer
 _MAX_CONNECTIONS = 64
+_CLOSING = 1  # seconds in which a connection that is closed must end
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 #: Address below the token -> file beside this one, and its type.
@@ -86,6 +87,9 @@ class PlayServer(ThreadingHTTPServer):
     def __init__(self, workbench: "Workbench", token: str, port: int = 0, debug: bool = False) -> None:
         self.workbench, self.token, self.debug = workbench, token, debug
         self._connections = BoundedSemaphore(_MAX_CONNECTIONS)
+        #: Connections of which no request is being answered, in the order in which they became so.
+        self._silent: dict[socket.socket, None] = {}
+        self._changing = Lock()
         super().__init__((ADDRESS, port), _Handler)
         port = self.server_address[1]
         self.url = f"http://{ADDRESS}:{port}/{token}/"
@@ -110,13 +114,36 @@ class PlayServer(ThreadingHTTPServer):
         self._once = None
         return True
 
+    def set_silent(self, request: socket.socket, is_silent: bool) -> None:
+        """Note whether a connection is waiting for a request, so that it may be closed in favour of another."""
+        with self._changing:
+            self._silent.pop(request, None)
+            if is_silent:
+                self._silent[request] = None
+
+    def _close_silent(self) -> bool:
+        """Close the connection that has been silent for longest; return whether there is one."""
+        with self._changing:
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                return False
+            del self._silent[oldest]
+            try:
+                oldest.shutdown(socket.SHUT_RDWR)  # its thread, which waits for a request, ends
+            except OSError:
+                pass
+            return True
+
     def process_request(self, request: "Any", client_address: "Any") -> None:
         if not self._connections.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+            if not (self._close_silent() and self._connections.acquire(timeout=_CLOSING)):
+                self.shutdown_request(request)
+                return
         try:
+            self.set_silent(request, True)
             super().process_request(request, client_address)
         except BaseException:
+            self.set_silent(request, False)
             self._connections.release()
             raise
 
@@ -124,6 +151,7 @@ class PlayServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.set_silent(request, False)
             self._connections.release()
 
     def handle_error(self, request: "Any", client_address: "Any") -> None:
@@ -145,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Answer one request; whatever is wrong with it, in JSON."""
         self.has_begun = False
+        self.server.set_silent(self.request, True)
         try:
             super().handle_one_request()
         except OSError:  # the client has left
@@ -158,6 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, work: "Callable[[str], None]") -> None:
         """Call work(address after the token), or refuse the request."""
+        self.server.set_silent(self.request, False)
         self.body_is_read = self.headers.get("Content-Length") is None and self.headers.get("Transfer-Encoding") is None
         try:
             work(self._checked_name())
@@ -263,6 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _drain(self) -> None:
         """Read what the client still sends: closing at once could take the answer away before it is read."""
+        self.server.set_silent(self.request, True)
         try:
             self.request.shutdown(socket.SHUT_WR)
             self.request.settimeout(1)

@@ -423,6 +423,33 @@ def test_client_that_leaves_ends_its_run(server, monkeypatch):
     assert ended.wait(LIMIT) and server.workbench._kept is None  # as it would be after its last step
 
 
+def test_silent_connections_make_room_for_a_request_and_do_not_end_a_run(server, monkeypatch):
+    begun, go_on, answer = threading.Event(), threading.Event(), server.workbench.answer
+
+    def slow(*request):
+        begun.set()
+        assert go_on.wait(LIMIT)
+        answer(*request)
+
+    monkeypatch.setattr(server.workbench, "answer", slow)
+    answers, silent = [], []
+    run = threading.Thread(target=lambda: answers.append(send(server, body=b'{"steps": 1}')))
+    run.start()
+    try:
+        assert begun.wait(LIMIT)
+        for i in range(200):
+            silent.append(socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT))
+            silent[-1].sendall((b"", b"GET / HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n", b"G" * 70000 + b"\r\n")[i % 4])
+        for _ in range(3):
+            assert send(server, "GET", f"/{TOKEN}/about")[0] == 200
+    finally:
+        go_on.set()
+        run.join(LIMIT)
+        for connection in silent:
+            connection.close()
+    assert answers[0][0] == 200 and b'"kind":"result"' in answers[0][2]
+
+
 # ---- whatever comes ----
 
 
