@@ -437,7 +437,7 @@ def test_silent_connections_make_room_for_a_request_and_do_not_end_a_run(server,
     run.start()
     try:
         assert begun.wait(LIMIT)
-        for i in range(200):
+        for i in range(100):
             silent.append(socket.create_connection(("127.0.0.1", server.server_port), timeout=LIMIT))
             silent[-1].sendall((b"", b"GET / HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n", b"G" * 70000 + b"\r\n")[i % 4])
         for _ in range(3):
