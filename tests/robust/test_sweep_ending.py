@@ -59,8 +59,11 @@ def test_a_killed_worker_loses_its_own_run_alone(start):
     while len(read_results("runs.jsonl")) < 4:  # what was killed, and what comes after it, in a new process
         assert process.poll() is None
         time.sleep(0.01)
-    for worker in workers_of(process):
-        os.kill(worker, signal.SIGKILL)
+    while process.poll() is None:
+        for worker in workers_of(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        time.sleep(0.01)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0 and "2 of 5 runs failed; the first, num_steps=10000000" in err, err
     assert "BrokenProcessPool" in err and "; the same command runs 2 of them again" in err
