@@ -139,7 +139,7 @@ def _records(path: str) -> "Iterator[tuple[int, dict[str, Any]]]":
             if not valid:
                 if number > 1 and not line.endswith(b"\n"):
                     return
-                raise LogError(f"{path} is no log of a run: line {number} is no step")
+                raise LogError(f"{path} is not the log of a run: line {number} is not a step")
             end += len(line)
             yield end, record
 
@@ -149,7 +149,7 @@ def read_log(path: str) -> "list[dict[str, Any]]":
     found = [record for _, record in _records(path)]
     if not found or not isinstance(found[0].get("run"), dict):
         reason = "its first step does not say which run" if found else "it is empty"
-        raise LogError(f"{path} is no log of a run: {reason}")
+        raise LogError(f"{path} is not the log of a run: {reason}")
     return found
 
 

@@ -220,7 +220,7 @@ def test_what_cannot_be_reported(in_process, logs):
     (logs / "notes.txt").write_text("no log\n", encoding="utf-8")
     for arguments, part in [
         (["nowhere.jsonl"], "nowhere.jsonl: No such file"),
-        (["notes.txt", "-o", "x.html"], "notes.txt is no log of a run: line 1 is no step"),
+        (["notes.txt", "-o", "x.html"], "notes.txt is not the log of a run: line 1 is not a step"),
         (["one.jsonl", "-o", "no/folder.html"], "no"),
         (["one.jsonl", "-o", "one.jsonl"], "would overwrite the log"),
     ]:

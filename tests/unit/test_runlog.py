@@ -120,7 +120,7 @@ def test_file_that_is_no_log_is_not_continued(train, tmp_path):
                     b"\xff\n", b"[" * 100000 + b"\n", b'{"step":1,"loss_hex":"0x1p0"}\nprecious\n'):  # fmt: skip
         (tmp_path / "notes.txt").write_bytes(content)
         done = train("--resume", "run.safetensors", "--log", "notes.txt", status=2)
-        assert "notes.txt is no log of a run: line" in done.stderr
+        assert "notes.txt is not the log of a run: line" in done.stderr
         assert (tmp_path / "notes.txt").read_bytes() == content
 
 

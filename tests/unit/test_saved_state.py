@@ -290,7 +290,7 @@ def test_longest_vocabulary_fits_the_header():
 @pytest.mark.parametrize("bad", [None, {}, [None], [1.0], [True], [-1], [0x110000], [5, 5], [6, 5], [[1, 2], 2], [[3, 2]],
                                  [[1]], [[1, 2, 3]], [[0, 10**30]], ["a"], "ba", "aa"])  # fmt: skip
 def test_vocabulary_that_is_none_is_refused(tmp_path, bad):
-    with pytest.raises(CheckpointError, match="its vocabulary is no sorted list of characters"):
+    with pytest.raises(CheckpointError, match="its vocabulary is not a sorted list of characters"):
         metadata.decode_uchars(bad)
 
 

@@ -183,7 +183,7 @@ def test_resumed_run_goes_on_with_the_flags_of_its_validation(train, text, val, 
 
     os.rename(val, tmp_path / "elsewhere.txt")
     missing = train(*resume, status=2)
-    assert f"begun with --val {val}, which is no file here: give --val again" in missing.stderr
+    assert f"begun with --val {val}, which is not a file here: give --val again" in missing.stderr
     assert "step 5: validation" in train(*resume, "--val", "elsewhere.txt").stderr
 
 
@@ -268,7 +268,7 @@ def test_damaged_fraction_is_refused(train, text, tmp_path):
         trainer.extra["val_fraction"] = fraction
         trainer.save(tmp_path / "run.safetensors")
         done = train("--input", text, "--resume", "run.safetensors", status=2)
-        assert "damaged or no checkpoint: its --val-fraction is" in done.stderr
+        assert "damaged or not a checkpoint: its --val-fraction is" in done.stderr
 
 
 BAD = [
