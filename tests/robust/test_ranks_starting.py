@@ -96,7 +96,6 @@ def shared_files():
 
 
 def test_a_killed_rank_leaves_no_file_of_shared_memory():
-    pytest.importorskip("mpi4py")
     before = shared_files()
     done = run_child("from test_ranks_starting import One; from microgpt.distributed.crew import _shared; _shared(One(killed=True), 4096)",
                      cwd=os.path.dirname(__file__))  # fmt: skip
@@ -106,7 +105,6 @@ def test_a_killed_rank_leaves_no_file_of_shared_memory():
 
 @pytest.mark.parametrize("obstacle", ["none", "elsewhere", "no O_TMPFILE"])
 def test_shared_memory_is_that_of_one_file(monkeypatch, obstacle):
-    pytest.importorskip("mpi4py")
     from microgpt.distributed.crew import _shared
 
     before, comm = shared_files(), One(elsewhere=obstacle == "elsewhere")

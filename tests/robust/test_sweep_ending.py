@@ -78,8 +78,8 @@ def test_workers_end_with_a_sweep_that_was_killed(start, number):
     assert process.returncode == -number
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes", pytest.param("dask", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("waiting", [0, 60])
+@pytest.mark.parametrize("kind, waiting", [("threads", 0), ("threads", 60), ("processes", 0), ("processes", 60),
+                                           pytest.param("dask", 60, marks=pytest.mark.slow)])  # fmt: skip
 def test_ctrl_c_ends_the_command_and_keeps_what_is_done(start, kind, waiting):
     process = start(kind, f"steps=1,{100000000}..{100000001 + waiting}")
     os.killpg(process.pid, signal.SIGINT)
