@@ -515,6 +515,6 @@ def test_random_requests_are_refused_in_one_line(server, capfd):
 
 @pytest.mark.slow
 def test_many_random_requests_are_refused_in_one_line(server, capfd):
-    refuse_many(server, 2_000, 2)
+    refuse_many(server, 3_000, 2)
     assert capfd.readouterr() == ("", "")
     assert len(run(server)["losses"]) == 20
