@@ -50,14 +50,14 @@ sys.exit(train.main())
 
 @pytest.mark.parametrize("place", ["mpi4py.MPI", "lead", "lead done", "let_train", "let_train done", "write_samples"])
 def test_ctrl_c_outside_of_the_run_ends_all_ranks(place):
-    done = run_ranks(3, "-c", INTERRUPTED, 0, place, *FLAGS)
+    done = run_ranks(3 if place == "lead" else 2, "-c", INTERRUPTED, 0, place, *FLAGS)
     assert done.returncode == 130 and done.stderr.count("microgpt: interrupted\n") == 1, done
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("place", ["mpi4py.MPI", "microgpt.distributed.ranks", "_follow", "_follow done"])
 def test_ctrl_c_on_another_rank_is_not_answered(place):
-    done = run_ranks(3, "-c", INTERRUPTED, 1, place, *FLAGS)
+    done = run_ranks(3 if place == "_follow" else 2, "-c", INTERRUPTED, 1, place, *FLAGS)
     assert done.returncode == 0 and "rror" not in done.stderr and "interrupt" not in done.stderr.lower(), done
 
 
