@@ -70,7 +70,8 @@ static mg_ints find_sites(mg_pass *pass, mg_search *s)
     for (int32_t i = 0; i < g->n; i++) {
         if (g->op[i] != MG_GATHER || s->site_parent[i] < 0) continue;
         const int32_t *list = g->lists + g->b[i];
-        for (int32_t k = 1; k <= list[0]; k++) s->inner_site[i] |= mg_op_is_inner(g->op[list[k]]) || g->op[list[k]] == MG_GATHER;
+        for (int32_t k = 1; k <= list[0]; k++)
+            s->inner_site[i] |= mg_op_is_inner(g->op[list[k]]) || g->op[list[k]] == MG_GATHER;
         if (s->inner_site[i]) mg_ints_push(pass, &sites, i);
     }
     if (!sites.n) return sites;
