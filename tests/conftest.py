@@ -177,6 +177,12 @@ def hexes(numbers):
 MARKERS = ("exact", "cli")
 
 
+def pytest_configure(config):
+    """Let pytest-xdist take the files in their order. By default those of few tests come last, and they are the longest."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]

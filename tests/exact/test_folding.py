@@ -105,6 +105,16 @@ def test_random_sums_of_products(first, calm):
         audit()
 
 
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+@pytest.mark.parametrize("x", [0.0, -0.0, 2.0])
+def test_a_product_and_a_zero_of_either_sign(zero, x):
+    """What sum() begins with is +0.0; with another zero -0.0 stays what it is."""
+    a, b = Value(x), Value(1.0)
+    total = a * b + zero
+    assert bits(total.data) == bits(x + zero)
+    assert [bits(child.data) for child in total._children] == [bits(x), bits(zero)]
+
+
 def sorted_nodes(make):
     """How many nodes backward sorts in a sum of 500 products."""
     w, x = [Value(float(i)) for i in range(500)], [Value(0.5) for _ in range(500)]

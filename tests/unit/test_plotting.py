@@ -251,10 +251,10 @@ trainer = Trainer(["emma", "ava", "mia"], num_steps=2, n_embd=4, n_head=2)
 figures = [plot_loss([3.0, 2.0, 1.5, 1.0], [(2, 2.0)], [0.1] * 4), plot_attention(trainer, "emma"), plot_embeddings(trainer)]
 import hashlib, io
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+figures[1].canvas.print_png(io.BytesIO())
 for figure in figures:
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})  # as a user would, later
-    figure.canvas.print_png(io.BytesIO())
     print(hashlib.sha256(figure._repr_png_()).hexdigest())
 print("matplotlib.pyplot" in sys.modules)
 """
