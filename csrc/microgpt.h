@@ -165,7 +165,7 @@ int64_t mg_part_capacity(const mg_engine *engine, int64_t positions);
 /* The same by processes that share memory, each of which has an engine of the same model (fused/crew.c). All processes make the
  * same calls, with the same arguments.
  *
- * mg_crew_bytes: how much memory they share, aligned to 64 bytes; INT64_MAX if that is no size.
+ * mg_crew_bytes: how much memory they share, aligned to 64 bytes; INT64_MAX if that is not a size.
  * mg_crew_join: one of so many processes, rank from 0 up. Rank 0 writes the state into the memory; the others train only after
  * that. NULL: out of memory.
  * mg_crew_train: as mg_train_batches. One status more: MG_STOPPED, another process has failed, or left. After any but MG_OK all

@@ -1,7 +1,8 @@
 """Run the original with one import changed: python examples/one_import.py MICROGPT.PY
 
 Replaces the class Value of Karpathy's script by `from microgpt import Value`, in memory, and changes nothing else. The
-script prints the same bytes, about 17 times as fast. It reads input.txt in the current folder, or downloads it.
+script prints the same bytes, many times faster (bench/README.md has the figure). It reads input.txt in the current
+folder, or downloads it.
 """
 import ast
 import sys

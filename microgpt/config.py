@@ -220,7 +220,7 @@ def split_parameters(flat: "Any", shapes: "dict[str, tuple[int, int]]") -> "dict
 def thread_count(threads: "Any") -> int:
     """Return how many threads are meant. 0: as many as this process has processors.
 
-    Raises ValueError or TypeError for what is no number of threads.
+    Raises ValueError or TypeError for what is not a number of threads.
     """
     found = whole_number("threads", threads, 0)
     if found > MOST_THREADS:
@@ -305,7 +305,7 @@ def check_schedule(schedule: "Any") -> str:
 
 
 def check_clip(clip: "Any") -> "float | None":
-    """Return clip as a float, or None. Raises TypeError or ValueError for what is no norm of a gradient."""
+    """Return clip as a float, or None. Raises TypeError or ValueError for what is not the norm of a gradient."""
     if clip is None:
         return None
     found = finite_number("clip", clip)

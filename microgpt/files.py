@@ -396,7 +396,7 @@ def _flush(descriptor: int, tolerated: "set[int]" = _CANNOT_FLUSH) -> None:
 
 
 def _flush_folder(folder: str) -> None:
-    """Flush the entry of a file that is in place. A folder that cannot be flushed is no error; a flush that fails is."""
+    """Flush the entry of a file that is in place. A folder that cannot be flushed is not an error; a flush that fails is."""
     if os.name != "posix":
         return
     try:

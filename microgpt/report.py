@@ -25,7 +25,8 @@ def make_parser() -> "Any":
                        "the first is compared with the others bit by bit as well.",
                        ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
     p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt.train --log")
-    p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html")
+    p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html, "
+                   "which is written over no file but an earlier report")  # fmt: skip
     return p
 
 
@@ -38,6 +39,8 @@ def _report(given: "dict[str, Any]") -> None:
     logs = given["logs"]
     output = os.path.splitext(logs[0])[0] + ".html" if given["output"] is None else given["output"]
     check_outputs([("--output", output)], [("the log", path) for path in logs])
+    if not given["output"] and os.path.exists(output) and not _is_report(output):
+        raise cli.UsageError(f"{output} exists and is no report; give -o {output} to replace it, or another name")
     runs = [read_log(path) for path in logs]
     comparisons = [compare(runs[0], other) for other in runs[1:]]
     html = page([os.path.basename(path) for path in logs], runs, comparisons)
@@ -46,6 +49,15 @@ def _report(given: "dict[str, Any]") -> None:
         which = f"{logs[0]} and {path}: " if len(logs) > 2 else ""
         cli.write(f"{cli.printable(which + str(comparison))}\n")
     cli.say(f"wrote {output}")
+
+
+def _is_report(path: str) -> bool:
+    """Return whether a file begins as the pages of this command do."""
+    from .errors import NamingFile
+    from .web.report_page import GENERATOR
+
+    with open(path, "rb") as file, NamingFile(path):
+        return GENERATOR.encode() in file.read(500)
 
 
 if __name__ == "__main__":

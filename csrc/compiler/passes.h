@@ -17,7 +17,7 @@ typedef struct {
 } mg_compact;
 void mg_compact_graph(mg_pass *pass, const mg_graph *trace, int32_t n_roots, const int32_t *roots, mg_compact *out);
 
-/* ---- order.c: the uncompiled backward pass's order ---- */
+/* ---- order.c, order_region.c: the uncompiled backward pass's order ---- */
 
 /* From the first visit of an inner lookup until its ancestor has finished, the order depends on an int input. Nodes that
  * finish at low <= position < high in the baseline (where it is 0) finish at low + moved[value][position - low]. */

@@ -119,7 +119,7 @@ static inline int64_t mg_row_stride(int64_t nin, int64_t lanes)
 mg_status mg_workspace_begin(mg_workspace *ws, const mg_config *config, int64_t lanes, const int32_t *tokens,
                              int64_t n);
 
-/* The bytes that a workspace takes for this many panels, without what passes; INT64_MAX if that is no size. */
+/* The bytes that a workspace takes for this many panels, without what passes; INT64_MAX if that is not a size. */
 int64_t mg_workspace_bytes(const mg_config *config, int64_t lanes, int64_t panels, int keeps_products);
 
 /* Scratch for documents of this many panels. MG_OK or MG_NO_MEMORY. */

@@ -20,8 +20,7 @@ _SECONDS_DIGITS = 6
 class RunLogger(Callback):
     """Writes a log of the run, one JSON object per step: see `microgpt.storage.runlog`. `microgpt report` shows it.
 
-    The log of a resumed run is continued, from the step where the run resumes. A new run replaces a log; `run` raises LogError
-    rather than replace another file.
+    The log of a resumed run is continued, from the step where the run resumes.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ class RunLogger(Callback):
         self._close()  # of a run whose end was interrupted
         self.file = open(open_in_place(self.path, alone=True), "a", encoding="utf-8", newline="\n")
         try:
-            kept = length_until(self.path, trainer.step_index)
+            kept = length_until(self.path, trainer.step_index) if trainer.step_index else 0
             self.file.truncate(kept)
         except BaseException:
             self._close()

@@ -56,7 +56,7 @@ def _saved_fraction(path: str, extra: "dict[str, Any]") -> "float | None":
     fraction = extra.get("val_fraction")
     if fraction is None or isinstance(fraction, float) and 0 < fraction < 1:
         return fraction
-    raise CheckpointError(f"{path} is damaged or no checkpoint: its --val-fraction is {fraction!r}")
+    raise CheckpointError(f"{path} is damaged or not a checkpoint: its --val-fraction is {fraction!r}")
 
 
 def _add_saved_flags(given: "Given", path: str, extra: "dict[str, Any]") -> None:
@@ -64,7 +64,7 @@ def _add_saved_flags(given: "Given", path: str, extra: "dict[str, Any]") -> None
     state = check_validation_state(extra.get("validation"))
     if "val" not in given and state.get("val") is not None:
         if not os.path.isfile(state["val"]):  # nor anything else that a file from elsewhere may name, such as a device
-            raise cli.UsageError(f"{path} was begun with --val {state['val']}, which is no file here: give --val again")
+            raise cli.UsageError(f"{path} was begun with --val {state['val']}, which is not a file here: give --val again")
         given["val"] = state["val"]
     found = [f"--val {given['val']}"] if "val" in given else []
     for name in ("val_every", "patience"):

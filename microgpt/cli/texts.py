@@ -22,7 +22,7 @@ __all__ = ["FORM", "Text", "add_flags", "form_of", "input_files", "read_training
 FORM = {"split": "lines", "csv_column": None, "json_field": None}
 
 MUCH = 0.25  # of a text beyond the block: then say what to do about it
-LONG = 512  # a document for which a block that covers it is no advice: the step would take too long
+LONG = 512  # a document for which a block that covers it is not advice: the step would take too long
 
 
 def add_flags(p: "Any", several: bool) -> None:
@@ -54,7 +54,7 @@ def saved_form(path: str, extra: "Given") -> "Given":
     if isinstance(form, dict) and form.get("split", "lines") in SPLITS:
         if form.keys() <= FORM.keys() and all(isinstance(value, str) for value in form.values()):
             return {**FORM, **form}
-    raise CheckpointError(f"{path} is damaged or no checkpoint: its text is read as {printable(form, 50)!r}")
+    raise CheckpointError(f"{path} is damaged or not a checkpoint: its text is read as {printable(form, 50)!r}")
 
 
 def input_files(paths: "Sequence[str] | None") -> "list[tuple[str, str | int]]":

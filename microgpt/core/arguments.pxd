@@ -29,7 +29,7 @@ cdef struct Arguments:
     int32_t *ints
     double *floats
     Py_ssize_t n, n_ints, n_floats, capacity
-    bint odd  # something that no program can be for: an int beyond 32 bits, a Value that is no leaf
+    bint odd  # something that no program can be for: an int beyond 32 bits, a Value that is not a leaf
     char small_signature[4 * SMALL]
     int32_t small_ints[SMALL]
     double small_floats[SMALL]

@@ -83,7 +83,7 @@ cdef void refer(Audit *audit, uint32_t slot, uint32_t child) noexcept nogil:
     cdef uint32_t owner = tape.node[slot].owner, child_owner
     audit.work += 1
     if child == 0 or child >= tape.end or audit.use[child] != NODE or tape.node[child].kind == BLOCK:
-        broken("a child is no node", slot)
+        broken("a child is not a node", slot)
     child_owner = tape.node[child].owner
     if owner == slot:
         audit.counted[child_owner] += 1
@@ -132,7 +132,7 @@ cdef void audit_node(Audit *audit, uint32_t slot) noexcept nogil:
         refer(audit, slot, node.child1)
         if tape.rewired.n == 0 and (node.flags & LEAF0 and tape.node[node.child0].kind != LEAF
                                 or node.flags & LEAF1 and tape.node[node.child1].kind != LEAF):
-            broken("a child is no leaf", slot)
+            broken("a child is not a leaf", slot)
     elif node.kind == UNARY:
         refer(audit, slot, node.child0)
     elif node.kind == NARY:
@@ -209,7 +209,7 @@ cdef void audit_now() noexcept:
 # ---- for tests ----
 
 def audits():
-    """Return how often the invariants were walked; None where this is no debug build."""
+    """Return how often the invariants were walked; None where this is not a debug build."""
     return n_audits if MG_DEBUG else None
 
 

@@ -221,5 +221,5 @@ cdef class Elementwise:
             self.arrays[(2 + k) * n + i] = numbers[i]
 
     def last(self, operand):
-        """What an operand that is no scalar was for the last parameter in the last step."""
+        """What an operand that is not a scalar was for the last parameter in the last step."""
         return self.frame[self._at(operand) + (self.n - 1) % BLOCK]

@@ -41,7 +41,7 @@ cdef inline double to_double(object number) except? -1.0:
 
 
 cdef inline object refuse(object result):
-    """For an operand that is no number. result: what a float makes of it, unless that has already raised an error."""
+    """For an operand that is not a number. result: what a float makes of it, unless that has already raised an error."""
     from microgpt.errors import class_name
 
     raise TypeError(f"a Value holds one float: {class_name(result)!r} is none")
@@ -89,7 +89,7 @@ cdef inline int power(double x, object exponent, double *data, double *local_gra
 
 
 cdef inline bint inverse(object other, double *number) except -1:
-    """other ** -1 by Python's rules; False if that is no number."""
+    """other ** -1 by Python's rules; False if that is not a number."""
     if PyFloat_CheckExact(other):
         if plain_pow(PyFloat_AS_DOUBLE(other), -1.0, number):
             return True
@@ -100,7 +100,7 @@ cdef inline bint inverse(object other, double *number) except -1:
 
 
 cdef inline bint negative(object other, double *number) except -1:
-    """-other; False if that is no number. The negative of the int 0 is 0.0, not -0.0."""
+    """-other; False if that is not a number. The negative of the int 0 is 0.0, not -0.0."""
     if PyFloat_CheckExact(other):
         number[0] = -PyFloat_AS_DOUBLE(other)
         return True

@@ -33,7 +33,7 @@ cdef class Leaves:
     cdef readonly tuple values
     cdef uint32_t *slots
     cdef Group *groups
-    cdef double *gathered  # data and grad of the longest group that is no run
+    cdef double *gathered  # data and grad of the longest group that is not a run
     cdef Py_ssize_t n, n_groups, longest
     cdef readonly Py_ssize_t first_aligned  # place of the first Value of a run whose numbers are at a multiple of 64
 

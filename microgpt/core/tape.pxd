@@ -2,7 +2,7 @@
 """The tape: where the nodes of every graph are stored. All compiled modules of the graph engine share it through this file.
 
 A node is a *slot*, a 32-bit index into three arrays that never move: data, grad (so that parameters are contiguous
-doubles) and node (everything else). Together a slot is 64 bytes. Slot 0 is no node.
+doubles) and node (everything else). Together a slot is 64 bytes. Slot 0 is not a node.
 
 The state is one struct, `tape`, which tape.pyx owns. Whatever happens once per node is a `cdef inline` body here or in
 nodes.pxd, dots.pxd, numbers.pxd and lock.pxd: a call of another compiled module costs more than twice as much as one

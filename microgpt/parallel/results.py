@@ -227,7 +227,7 @@ def record(file: "ResultsFile | None", result: SweepResult) -> SweepResult:
 def read_results(path: "Path") -> "list[SweepResult]":
     """Return the results that `run_sweep` wrote to a file: of a run that was repeated the last.
 
-    Raises LogError if it is no such file, OSError if it cannot be read.
+    Raises LogError if it is not such a file, OSError if it cannot be read.
     """
     with open(path, "rb") as file, NamingFile(path):
         found = _parse(file, os.fsdecode(path), None)[0]

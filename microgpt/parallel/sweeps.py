@@ -51,7 +51,7 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
     Raises
     ------
     ValueError
-        For a name that is no setting, or a setting without values.
+        For a name that is not a setting, or a setting without values.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def run_sweep(
     ValueError, TypeError
         In one line, for documents, names or arguments that no sweep can have; before anything is run.
     LogError
-        If `out` is no file of results, or one of other text.
+        If `out` is not a file of results, or one of other text.
     OSError
         If `out` cannot be written.
 

@@ -1,4 +1,4 @@
-"""The bytes of a text: of a pipe or a device, which may never end; and what a file is that is no UTF-8 text."""
+"""The bytes of a text: of a pipe or a device, which may never end; and what a file that is not UTF-8 text is."""
 import os
 import re
 import stat

@@ -115,8 +115,8 @@ def json_field(text: str, field: str, name: str = "the text") -> "list[str]":
     Raises
     ------
     ValueError
-        With the file and the line: if it is no JSON, no object, has no such field, or the
-        field is no string.
+        With the file and the line: if it is not JSON, not an object, has no such field, or the
+        field is not a string.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def _json_field(text: str, field: str, name: str) -> "Iterator[tuple[int, str]]"
         for line, found in objects(text, decoder):
             yield from _field(found, field, f"{name}, line {line}", line)
     except _Wrong as wrong:
-        raise ValueError(f"{name}, line {wrong.args[0]}: no JSON: {wrong.args[1]}") from None
+        raise ValueError(f"{name}, line {wrong.args[0]}: not JSON: {wrong.args[1]}") from None
 
 
 class _Wrong(Exception):
@@ -173,7 +173,7 @@ def _in_list(text: str, decoder: "Any") -> "Iterator[tuple[int, Any]]":
 
 
 def _skip(text: str, position: int) -> int:
-    """Return the position of the next character that is no white space of JSON."""
+    """Return the position of the next character that is not white space of JSON."""
     while text[position : position + 1] in (" ", "\t", "\n", "\r"):
         position += 1
     return position

@@ -100,7 +100,7 @@ class Flow:
             self.hold(target.value, mask, scopes) if mask else self.mask(target.value, scopes)
 
     def iterate(self, target: "Any", over: "Any", scopes: "Any") -> None:
-        """`for target in over`: what enumerate counts and items() names is no number of a Value; zip goes side by side."""
+        """`for target in over`: what enumerate counts and items() names is not a number of a Value; zip goes side by side."""
         if isinstance(target, ast.Tuple) and isinstance(over, ast.Call) and not over.keywords:
             name = over.func.id if isinstance(over.func, ast.Name) else None
             if name == "zip" and len(over.args) == len(target.elts) and not any(isinstance(x, ast.Starred) for x in over.args):

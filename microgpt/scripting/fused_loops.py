@@ -44,10 +44,10 @@ class _Model:
         state, n_layer, n_head, head_dim, block_size, bos, uchars = found
         sizes = (n_layer, n_head, head_dim, block_size, bos)
         _need(all(type(x) is int for x in sizes) and n_layer >= 0 and min(n_head, head_dim, block_size, bos) > 0,
-              "a size is no whole number")
+              "a size is not a whole number")
         _need(type(uchars) is list and len(uchars) == bos and len(set(uchars)) == bos
               and all(type(ch) is str and len(ch) == 1 for ch in uchars), "its vocabulary is not uchars and BOS")
-        _need(type(state) is dict, "state_dict is no dict")
+        _need(type(state) is dict, "state_dict is not a dict")
         vocab = bos + 1
         try:
             config = Config(n_embd=n_head * head_dim, n_head=n_head, n_layer=n_layer, block_size=block_size)
@@ -83,10 +83,10 @@ class Training(_Model):
         docs, params, m, v, num_steps = found
         settings: list[Any] = [names.get(roles[role]) for role in ("learning_rate", "beta1", "beta2", "eps_adam")]
         _need(type(steps) is range and steps == range(0, len(steps)) and type(num_steps) is int, "its steps are not 0, 1, 2, ...")
-        _need(are_numbers(*settings) and num_steps > 0, "a setting of Adam is no number")
-        _need(type(docs) is list and bool(docs), "docs is no list of str")
+        _need(are_numbers(*settings) and num_steps > 0, "a setting of Adam is not a number")
+        _need(type(docs) is list and bool(docs), "docs is not a list of str")
         used = docs[: len(steps)]
-        _need(set(map(type, used)) <= {str}, "docs is no list of str")
+        _need(set(map(type, used)) <= {str}, "docs is not a list of str")
         super().__init__(names, roles)
         _need(set("".join(used)) <= set(self.uchars), "a document has a character that is not in uchars")
         _need(type(params) is list and len(params) == len(self.values), "params are not all of state_dict")
@@ -152,11 +152,11 @@ def sample(names: "dict[str, Any]", roles: "dict[str, str]", samples: "Any") -> 
 
     names: the script's globals. roles: by what names it calls what the loop needs.
     """
-    _need(type(samples) is range, "its samples are no range")
+    _need(type(samples) is range, "its samples are not a range")
     model = _Model(names, roles)
     temperature: Any = names.get(roles["temperature"])
     vocab_size: Any = names.get(roles["vocab_size"])
-    _need(are_numbers(temperature) and temperature != 0, "its temperature is no number")
+    _need(are_numbers(temperature) and temperature != 0, "its temperature is not a number")
     _need(type(vocab_size) is int and vocab_size == model.bos + 1, "vocab_size is not that of state_dict")
     bos, uchars, stream = model.bos, model.uchars, model.rng
     is_alone = sys.stdout is sys.__stdout__  # otherwise what writes may draw numbers, too

@@ -129,7 +129,7 @@ class UpdateLoop:
 
     def _name(self, target: "Any") -> str:
         if not isinstance(target, ast.Name) or target.id in self._elements or target.id == self._index:
-            raise Unfit(target, "its targets are no names")
+            raise Unfit(target, "its targets are not names")
         return target.id
 
     # ---- statements ----
@@ -297,7 +297,7 @@ class UpdateLoop:
                 return self._binary(power, self._number(node.args[0]), self._number(node.args[1]))
         if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
             raise Unfit(node, f"{node.func.id if isinstance(node.func, ast.Name) else node.func.attr}() is called in it")
-        kind = "a condition" if isinstance(node, (ast.IfExp, ast.Compare, ast.BoolOp)) else "something that is no arithmetic"
+        kind = "a condition" if isinstance(node, (ast.IfExp, ast.Compare, ast.BoolOp)) else "something that is not arithmetic"
         raise Unfit(node, f"there is {kind} in it")
 
     @staticmethod

@@ -58,7 +58,7 @@ class Runtime:
         """
         held = self._adams.get(id(m))
         if type(step) is not int or step < 0 or not are_numbers(lr_t, beta1, beta2, eps) or m is v:
-            return self._as_written(held, "Adam's loop", "its settings are no numbers")
+            return self._as_written(held, "Adam's loop", "its settings are not numbers")
         if held is None or held[1] is not params or held[3] is not v or not held[4].hold():
             if held is not None:
                 return self._as_written(held, "Adam's loop", "its lists are others than before")
@@ -112,7 +112,7 @@ class Runtime:
         if count is not None and count != len(params):
             return self._update_as_written(site, "it is not over all of its list")
         if not are_numbers(*scalars) or any(type(scalars[k]) is not float for k in loop.floats):
-            return self._update_as_written(site, "its settings are no floats")
+            return self._update_as_written(site, "its settings are not floats")
         if not all([held.read(k) for k in loop.shown]):
             return self._update_as_written(site, "its lists hold more than floats")
         if not held.elementwise.step(scalars):

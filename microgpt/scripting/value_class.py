@@ -40,7 +40,7 @@ def extra_methods(node: ast.ClassDef, nodes: "list[Any]") -> "tuple[list[ast.Fun
                     return [], f"line {item.lineno}: its Value.{item.name} is not the original's"
                 found.add(item.name)
             elif item.decorator_list or not item.args.args:
-                return [], f"line {item.lineno}: Value.{item.name} is no plain method"
+                return [], f"line {item.lineno}: Value.{item.name} is not a plain method"
             elif item.name in ("__repr__", "__str__"):
                 extra.append(item)
             elif item.name.startswith("__"):

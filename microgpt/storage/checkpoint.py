@@ -175,7 +175,7 @@ def read_about(path: "Path") -> "dict[str, Any]":
 
 
 def _damaged(path: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged or no checkpoint: {printable(' '.join(str(error).split()), 500)}")
+    return CheckpointError(f"{path} is damaged or not a checkpoint: {printable(' '.join(str(error).split()), 500)}")
 
 
 def _read(
@@ -198,7 +198,7 @@ def _read_header(file: "BinaryIO") -> "tuple[dict[str, Any], Entries]":
     try:
         header = json.loads(file.read(length))
     except (ValueError, RecursionError):
-        raise CheckpointError("its header is no JSON") from None
+        raise CheckpointError("its header is not JSON") from None
     metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
     about = parse(metadata.get("microgpt") if isinstance(metadata, dict) else None)
     # Before anything is sized by n_layer: a file that claims many layers must hold as many tensors.

@@ -67,7 +67,7 @@ static double random_double(void)
     return (a * 67108864.0 + b) * (1.0 / 9007199254740992.0);
 }
 
-/* The words of an integer's magnitude, the lowest first; how many there are, 0 if text is no integer or too long. */
+/* The words of an integer's magnitude, the lowest first; how many there are, 0 if text is not an integer, or too long. */
 static int parse_seed(const char *text, uint32_t *key)
 {
     int length = 1;

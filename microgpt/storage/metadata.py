@@ -108,13 +108,13 @@ def decode_uchars(found: object) -> str:
     """Return the characters that `encode_uchars` encoded. Raises CheckpointError for anything else."""
     if isinstance(found, str):
         if sorted(set(found)) != list(found):
-            raise CheckpointError("its vocabulary is no sorted list of characters")
+            raise CheckpointError("its vocabulary is not a sorted list of characters")
         return found
     parts, last = [], -1
     for entry in found if isinstance(found, list) else [None]:
         first, end = entry if isinstance(entry, list) and len(entry) == 2 else (entry, entry)
         if type(first) is not int or type(end) is not int or not last < first <= end <= 0x10FFFF:
-            raise CheckpointError("its vocabulary is no sorted list of characters")
+            raise CheckpointError("its vocabulary is not a sorted list of characters")
         parts.append(chr(first) if first == end else "".join(map(chr, range(first, end + 1))))
         last = end
     return "".join(parts)
@@ -172,7 +172,7 @@ def parse(text: "Any") -> "dict[str, Any]":
             raise CheckpointError(f"its format is {number!r}; this version reads {' and '.join(map(str, FORMATS))}")
         seed = about["seed"]
         if not isinstance(seed, str):
-            raise CheckpointError("its seed is no text")
+            raise CheckpointError("its seed is not text")
         about["seed"] = int(seed, 16 if number > 1 and "x" in seed else 10)
         settings = about["settings"]
         if {*OPTIONAL, *settings} != set(SETTINGS) or any(settings.get(name, ...) == DEFAULTS[name] for name in OPTIONAL):
@@ -180,11 +180,11 @@ def parse(text: "Any") -> "dict[str, Any]":
         about["config"] = Config(about["num_steps"], about["seed"], **about["settings"])
         step_index = about["step_index"]
         if isinstance(step_index, bool) or not isinstance(step_index, int) or not -(2**63) <= step_index < 2**63:
-            raise CheckpointError("its step is no whole number")
+            raise CheckpointError("its step is not a whole number")
         if number == 1 and not 0 <= step_index <= about["num_steps"]:
             raise CheckpointError(f"it is at step {step_index} of {about['num_steps']}")
         if number == 1 and not isinstance(about["uchars"], str):
-            raise CheckpointError("its vocabulary is no sorted list of characters")
+            raise CheckpointError("its vocabulary is not a sorted list of characters")
         about["uchars"] = decode_uchars(about["uchars"])
         if not isinstance(about["docs_sha256"], str):
             raise CheckpointError("it has no digest of its text")
@@ -192,7 +192,7 @@ def parse(text: "Any") -> "dict[str, Any]":
             about["gauss_next"] = float.fromhex(about["gauss_next"])
         about["extra"] = about.pop("notes", {})
         if not isinstance(about["extra"], dict):
-            raise CheckpointError("its extra data is no object")
+            raise CheckpointError("its extra data is not an object")
         if number == 1:
             about.pop("adam", None)
         elif "adam" in about:
@@ -210,11 +210,11 @@ def _parse_adam(found: "Any") -> "dict[str, Any]":
         raise CheckpointError("the settings of its optimizer are not those of this program")
     num_steps = found["num_steps"]
     if type(num_steps) is not int or not -(2**63) <= num_steps < 2**63:
-        raise CheckpointError("the steps of its optimizer are no whole number")
+        raise CheckpointError("the steps of its optimizer are not a whole number")
     extra = {**off, **{name: found[name] for name in off if name in found}}
     check_schedule(extra["schedule"])
     if whole_number("warmup", extra["warmup"], 0) >= 2**63:
-        raise CheckpointError("the warmup of its optimizer is no number of steps")
+        raise CheckpointError("the warmup of its optimizer is not a number of steps")
     check_clip(float.fromhex(found["clip"]) if "clip" in found else None)
     whole = {"num_steps": num_steps, "schedule": extra["schedule"], "warmup": extra["warmup"]}
     return {**off, **whole, **{name: float.fromhex(value) for name, value in found.items() if name not in whole}}

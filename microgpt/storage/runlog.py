@@ -21,7 +21,6 @@ __all__ = ["Comparison", "LogError", "compare", "describe_run", "facts", "format
            "machine", "read_log", "tensor_digests"]  # fmt: skip
 
 FORMAT = 1
-_BEGIN = b'{"step":'  # of every line that `format_step` makes
 _MAX_LINE = 64 * 2**20  # bytes
 
 
@@ -116,10 +115,7 @@ def _number(x: float) -> "float | None":
 
 
 def length_until(path: str, step: int) -> int:
-    """Return the bytes of a log up to step: what a killed run wrote beyond its checkpoint is left out.
-
-    Raises LogError for a file that is neither empty nor begins as a log, though step be 0: a new run would destroy it.
-    """
+    """Return the bytes of a log up to step: what a killed run wrote beyond its checkpoint is left out."""
     length = 0
     for end, record in _records(path):
         if record["step"] > step:
@@ -141,9 +137,9 @@ def _records(path: str) -> "Iterator[tuple[int, dict[str, Any]]]":
             except (ValueError, LookupError, RecursionError, TypeError, OverflowError):
                 valid = False
             if not valid:
-                if not line.endswith(b"\n") and (number > 1 or line[: len(_BEGIN)] == _BEGIN[: len(line)]):
+                if number > 1 and not line.endswith(b"\n"):
                     return
-                raise LogError(f"{path} is no log of a run: line {number} is no step")
+                raise LogError(f"{path} is not the log of a run: line {number} is not a step")
             end += len(line)
             yield end, record
 
@@ -153,7 +149,7 @@ def read_log(path: str) -> "list[dict[str, Any]]":
     found = [record for _, record in _records(path)]
     if not found or not isinstance(found[0].get("run"), dict):
         reason = "its first step does not say which run" if found else "it is empty"
-        raise LogError(f"{path} is no log of a run: {reason}")
+        raise LogError(f"{path} is not the log of a run: {reason}")
     return found
 
 

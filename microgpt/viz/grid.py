@@ -38,7 +38,7 @@ def plot_sweep(results: "Iterable[Any]", x: "str | None" = None, path: "Path | N
     Raises
     ------
     ValueError
-        If no run can be drawn, or x is no setting that is a number in every run.
+        If no run can be drawn, or x is not a setting that is a number in every run.
     ImportError
         Without matplotlib.
     """

@@ -32,7 +32,7 @@ def need_matplotlib() -> None:
     # no picture of ours needs a backend. So what the import would do with it is done after it, and may fail.
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib  # by itself: of a missing one, the next line would say that it is no package
+        import matplotlib  # by itself: of a missing one, the next line would say that it is not a package
         import matplotlib.figure
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":

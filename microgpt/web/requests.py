@@ -119,7 +119,7 @@ class Request:
 
 def _parsed(body: bytes) -> "dict[str, Any]":
     def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no number of JSON")
+        raise ValueError(f"{word} is not a number of JSON")
 
     try:
         given = json.loads(body.decode("utf-8"), parse_constant=refuse)

@@ -155,7 +155,7 @@ class PlayServer(ThreadingHTTPServer):
             self._connections.release()
 
     def handle_error(self, request: "Any", client_address: "Any") -> None:
-        """Write nothing: a client that has left is no error of ours. With --debug write the traceback."""
+        """Write nothing: a client that has left is not our error. With --debug write the traceback."""
         if self.debug and not isinstance(sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -311,4 +311,4 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse(status, f"{status.phrase.lower()}: the server knows GET and POST of HTTP/1.1")
 
     def log_message(self, format: str, *arguments: "Any") -> None:
-        """Write nothing: a request is no news."""
+        """Write nothing: a request is not news."""

@@ -47,7 +47,7 @@ def test_chunks_are_as_long_as_the_block_of_the_weights(in_process):
 
 @pytest.mark.parametrize("flags, parts", [
     (["--init-from", "nowhere.safetensors"], ["nowhere.safetensors: No such file"]),
-    (["--init-from", "old.txt"], ["old.txt is damaged or no checkpoint"]),
+    (["--init-from", "old.txt"], ["old.txt is damaged or not a checkpoint"]),
     (["--init-from", "old.safetensors", "--n-embd", "16"],
      ["old.safetensors has n_embd 8; a run with --n-embd 16 cannot begin with it"]),
     (["--init-from", "old.safetensors", "--resume", "old.safetensors"], ["not allowed with"]),

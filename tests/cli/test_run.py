@@ -208,7 +208,7 @@ def test_is_a_command(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_ctrl_c_ends_with_130(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n", encoding="utf-8")
+    path.write_text(f"import time\nprint('ready', flush=True)\ntime.sleep({LIMIT})\n", encoding="utf-8")
     started = subprocess.Popen([sys.executable, "-m", "microgpt.run", path], cwd=tmp_path, env=environment(),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     assert started.stdout.readline() == "ready\n"

@@ -91,7 +91,7 @@ def test_hints_for_a_text_that_is_given(in_process, tmp_path):
 
 @pytest.mark.parametrize("flags, parts", [
     (["--csv-column", "nam"], ["names.csv has no column 'nam'; did you mean 'name'? (its first row is 'id', 'name')"]),
-    (["--json-field", "name"], ["names.csv, line 1: no JSON"]),
+    (["--json-field", "name"], ["names.csv, line 1: not JSON"]),
     (["--json-field", "name", "--csv-column", "name"], ["not allowed with"]),
     (["--split", "words"], ["--split", "'words'"]),
     (["--split", "chunks", "--block-size", "0"], ["block_size must be at least 1, not 0"]),
@@ -123,7 +123,7 @@ def test_resumed_run_reads_its_text_as_before(in_process, tmp_path):
     for wrong in ({"split": "words"}, {"sieve": "x"}, {"csv_column": 1}, 7):
         half.extra = {"text_form": wrong}
         half.save(tmp_path / "half.safetensors")
-        one_line_error(in_process(*resumed), "damaged or no checkpoint: its text is read as")
+        one_line_error(in_process(*resumed), "damaged or not a checkpoint: its text is read as")
 
 
 def test_python_is_told_how_the_text_was_read(tmp_path):

@@ -153,7 +153,7 @@ def test_damaged_content_is_refused(tmp_path, damage):
     Trainer(DOCS, num_steps=STEPS, **SETTINGS).save(path)
     Trainer.load(path)
     rewrite(path, DAMAGES[damage])
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint") as error:
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint") as error:
         Trainer.load(path)
     assert "\n" not in str(error.value)
 
@@ -179,7 +179,7 @@ def test_tensors_that_overlap_or_leave_a_gap_are_refused(tmp_path, offsets):
         header[first]["data_offsets"] = header[other]["data_offsets"] if offsets == "of another" else offsets
 
     path.write_bytes(with_header(path.read_bytes(), change))
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
         Trainer.load(path)
 
 
@@ -208,7 +208,7 @@ def test_tensors_may_stand_in_any_order(tmp_path):
 def test_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "run.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
         Trainer.load(path)
 
 
@@ -222,8 +222,8 @@ def test_sizes_are_checked_before_anything_is_made_of_them(tmp_path, monkeypatch
         (good + b"\0", "its size is not that of its tensors"),
         (good[:-1], "its size is not that of its tensors"),
         (struct.pack("<Q", 9 * 2**20) + b" " * 9 * 2**20 + b"{}", "its header does not fit the file"),
-        (struct.pack("<Q", 7 * 2**20) + b" " * 7 * 2**20 + b"{}", "its header is no JSON"),
-        (good[:8] + b"[" + good[9:], "its header is no JSON"),
+        (struct.pack("<Q", 7 * 2**20) + b" " * 7 * 2**20 + b"{}", "its header is not JSON"),
+        (good[:8] + b"[" + good[9:], "its header is not JSON"),
         (struct.pack("<Q", 21) + b'{"__metadata__":null}', "it has no metadata entry 'microgpt'"),
     ]:
         path.write_bytes(content)
@@ -324,7 +324,7 @@ def test_sample_command_refuses_in_one_line(in_process, tmp_path):
         ([saved, "--prompt", "emmaemma"], "the prompt has 8 characters"),
         ([saved, "--temperature", "-1"], "--temperature"),
         ([tmp_path / "none.safetensors"], "No such file"),
-        ([tmp_path / "bad.safetensors"], "damaged or no checkpoint"),
+        ([tmp_path / "bad.safetensors"], "damaged or not a checkpoint"),
     ]:
         done = in_process("sample", *arguments)
         assert done.returncode == 2 and part in done.stderr.splitlines()[-1], done.stderr

@@ -128,7 +128,7 @@ def test_command(in_process, tmp_path, trainer, engine):
     for arguments, part in [
         ([saved, "--input", "bad.txt"], "not in the vocabulary"),
         ([saved, "--input", "none.txt"], "none.txt"),
-        ([text], "damaged or no checkpoint"),
+        ([text], "damaged or not a checkpoint"),
     ]:
         done = in_process("eval", *arguments)
         assert done.returncode == 2 and part in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

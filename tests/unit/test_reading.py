@@ -115,19 +115,19 @@ def test_json_is_one_object_per_line_or_one_list():
 
 
 @pytest.mark.parametrize("text, message", [
-    ('{"t": "a"}\n{"t": }\n', "line 2: no JSON: Expecting value"),
-    ('{"t": "a"} x\n', "line 1: no JSON: something follows the value at character 11"),
+    ('{"t": "a"}\n{"t": }\n', "line 2: not JSON: Expecting value"),
+    ('{"t": "a"} x\n', "line 1: not JSON: something follows the value at character 11"),
     ('{"t": "a"}\n["b"]\n', "line 2: a list, not an object with the field 't'"),
     ('{"s": "a", "u": 1}\n', "line 1: no field 't' (it has 's', 'u')"),
     ("{}\n", "line 1: no field 't' (it has none)"),
     ('{"t": ["a"]}', "line 1: the field 't' is a list, not a string"),
     ('\n{"t": 1}', "line 2: the field 't' is a number, not a string"),
     ('[{"t": "a"},\n{"t": true}]', "line 2: the field 't' is true or false, not a string"),
-    ('[{"t": "a"}\n{"t": "b"}]', "line 1: no JSON: a list without ',' between its values, or without its end"),
-    ('[{"t": "a"},\n]', "line 2: no JSON: Expecting value"),
-    ('[{"t":\n\n}]', "line 3: no JSON: Expecting value"),
-    ('[{"t": "a"}]\n[]', "line 1: no JSON: something follows the list"),
-    ("[" * 200_000, "line 1: no JSON: "),
+    ('[{"t": "a"}\n{"t": "b"}]', "line 1: not JSON: a list without ',' between its values, or without its end"),
+    ('[{"t": "a"},\n]', "line 2: not JSON: Expecting value"),
+    ('[{"t":\n\n}]', "line 3: not JSON: Expecting value"),
+    ('[{"t": "a"}]\n[]', "line 1: not JSON: something follows the list"),
+    ("[" * 200_000, "line 1: not JSON: "),
     ('{"t": ' + "9" * 10_000 + "}", "line 1: "),
 ])
 def test_json_errors_have_file_and_line(text, message):
