@@ -53,7 +53,11 @@ def main(argv: "list[str] | None" = None) -> int:
         reason = getattr(error, "strerror", None) or str(error)
         _say(f"error: {path}: {reason.removeprefix(f'{path} is ')}")
         return 2
-    return _run(os.path.abspath(path), source, words, flags)
+    try:
+        return _run(os.path.abspath(path), source, words, flags)
+    except KeyboardInterrupt:  # while it is planned, or when it has ended: one in the script is answered there
+        _say("interrupted")
+        return 130
 
 
 def make_parser() -> "Any":

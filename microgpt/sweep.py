@@ -24,7 +24,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
     def arguments() -> "dict[str, Any]":
         given: dict[str, Any] = vars(make_parser().parse_args(argv))
-        if given["grid"] is None:
+        if not "".join(given["grid"] or ()).strip():  # a variable of the shell that is not set
             raise cli.UsageError("which runs? --grid 'learning_rate=0.003,0.01 seed=1..5' names them (microgpt sweep --help)")
         return given
 

@@ -216,3 +216,13 @@ def test_ctrl_c_ends_with_130(tmp_path):
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=LIMIT)
     assert started.returncode == 130 and "KeyboardInterrupt" in errors
+
+
+def test_ctrl_c_while_the_script_is_planned_shows_no_traceback(in_process, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.py").write_text("print('never')\n", encoding="utf-8")
+    monkeypatch.setattr("microgpt.run._plan", interrupted)
+    done = in_process("run", "a.py")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "microgpt: interrupted\n")

@@ -316,6 +316,7 @@ def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, c
         (["--grid", "seed=1", "--save-dir", "none"], "error: none: No such folder"),
         (["--grid", "seed=1", "--save-dir", "names.txt"], "error: names.txt: Not a directory"),
         ([], "which runs? --grid"),
+        (["--grid", " "], "which runs? --grid"),
         (["--n-embd", "8"], "settings of the runs are in the grid: --grid n_embd=8"),
         (["--grid", "seed=1", "--n_embd=8,16"], "--grid n_embd=8,16"),
         (["--grid", "seed=1", "--clip", "--quiet"], "--grid clip=off"),
