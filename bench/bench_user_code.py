@@ -15,7 +15,7 @@ from harness.contest import Contest
 machine.find_package()
 import user_gpt  # noqa: E402
 
-SIZES, STEPS, QUICK_STEPS, ROUNDS = [16, 64], 12, 3, 3
+SIZES, STEPS, QUICK_STEPS, ROUNDS = [16, 64], 12, 2, 3
 
 
 def main():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
-_LEFT_ALONE = {"super", "locals", "globals", "vars", "dir", "__class__"}  # calls that need the frame they stand in
+_LEFT_ALONE = {"super", "locals", "vars", "dir", "__class__"}  # calls that need the frame they stand in; vars(x) does not
 _REFUSED = {"eval": "eval()", "exec": "exec()"}
 _HOOKS: "dict[str, Callable[..., Any]]" = {
     "__mg_subscript__": hooks.subscript,
@@ -92,7 +92,7 @@ class Rewriter(ast.NodeTransformer):
         return self.hook("__mg_attribute__", [node.value, ast.Constant(node.attr)], node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id in _LEFT_ALONE:
+        if isinstance(node.func, ast.Name) and node.func.id in _LEFT_ALONE and not (node.func.id == "vars" and node.args):
             return self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in _REFUSED:
             raise TraceError(f"{_REFUSED[node.func.id]} in a compiled function")

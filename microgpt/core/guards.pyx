@@ -126,7 +126,7 @@ cdef bint same_entries(dict now, PyObject **then, Py_ssize_t n, bint with_values
     return True
 
 
-def keys_of(dict x not None):
+def keys_of(x):
     """The keys of any dict in its order, whatever its class says."""
     if isinstance(x, OrderedDict):
         return tuple(OrderedDict.keys(x))
@@ -205,7 +205,7 @@ cdef bint guard_holds(Guard *guard):
     return same_value(now, value)
 
 
-cdef object key_in(dict holder, object name, dict known):
+cdef object key_in(object holder, object name, dict known):
     """A dict's own key, which is found faster than one that is equal. known: id of a dict -> its keys by themselves."""
     if type(name) is not str:
         return name

@@ -2,6 +2,7 @@
 """What rewritten functions call instead of subscripts, attributes, calls and `is` (compiler/rewrite.py puts them there)."""
 import functools
 import operator
+import weakref
 from collections import deque
 from random import Random
 from types import (
@@ -26,7 +27,7 @@ from microgpt.core.outside import (
 from microgpt.core.reading import reading, reading_method
 from microgpt.core.recorder import TraceError
 from microgpt.core.stand_ins import changing_methods, package_functions, refusing, special, traced_leaf, traced_type, traced_value
-from microgpt.core.strays import check_c_function, check_class, needs_care
+from microgpt.core.strays import changes_first, check_c_function, check_class, needs_care
 from microgpt.core.twins import function_for, is_users
 
 
@@ -124,9 +125,6 @@ def same(x, y):
 
 # ---- calls ----
 
-
-# ---- calls ----
-
 def called(f):
     """What is called where the function says f(...)."""
     cdef object kind = type(f)
@@ -150,6 +148,8 @@ cdef object called_builtin(object f, object owner):
     if owner is None or type(owner) is ModuleType:
         if owner is not None:
             check_c_function(owner, f)
+        if changes_first(owner, f):
+            return functools.partial(_changing_first, reading(f))
         if f is functools.reduce:
             return functools.partial(_with_function, f)
         return special.get(f) or reading(f)
@@ -162,8 +162,7 @@ cdef object called_builtin(object f, object owner):
             return refusing(f"{owner.__name__}.{f.__name__}()", "its result would be that of the trace in every call")
         return functools.partial(made_by, reading(f)) if f.__name__ == "fromkeys" else reading(f)
     if f.__name__ in changing_methods and is_from_outside(owner):
-        return refusing(f"{f.__name__}() of a {type(owner).__name__} from outside",
-                         "it would happen when the function is traced, not in every call: return the value")
+        return refusing_change(f.__name__, owner)
     if id(owner) in current().created or isinstance(owner, (str, bytes, int, float, list, tuple, set, frozenset, deque)):
         pass
     elif isinstance(owner, dict):
@@ -176,6 +175,12 @@ cdef object called_builtin(object f, object owner):
     if f.__name__ == "copy" or f.__name__ == "fromkeys":
         return functools.partial(made_by, f)
     return reading_method(f)
+
+
+def _changing_first(f, x, *arguments, **named):
+    """A function in C that changes its first argument."""
+    changing(x)
+    return f(x, *arguments, **named)
 
 
 #: Modules in C whose objects never change.
@@ -208,6 +213,11 @@ cdef object called_wrapper(object f, object owner):
     return reading(f)
 
 
+cdef object refusing_change(object name, object owner):
+    return refusing(f"{name}() of a {type(owner).__name__} from outside",
+                    "it would happen when the function is traced, not in every call: return the value")
+
+
 cdef object drawing(object f, object generator):
     """A method of random.Random: fine where the function has made the generator itself, from a seed."""
     if generator is not None and id(generator) in current().created:
@@ -230,6 +240,8 @@ cdef object called_method(object f):
     if isinstance(owner, Random):
         return drawing(f, owner)
     if isinstance(function, FunctionType):
+        if function.__name__ in changing_methods and not is_users(function) and is_from_outside(owner):
+            return refusing_change(function.__name__, owner)
         return MethodType(function_for(function), owner)
     if type(owner).__module__.startswith("numpy.random"):
         return drawing(f, None)
@@ -290,6 +302,10 @@ cdef object called_object(object f):
         for argument in f.args:
             add_root("partial", argument)
         return functools.partial(called(f.func), *f.args, **f.keywords)
+    if type(f) is operator.methodcaller:
+        return functools.partial(_call_method, f)
+    if type(f) is operator.attrgetter or type(f) is weakref.ref:
+        return functools.partial(_found_outside, reading(f))
     if isinstance(f, functools._lru_cache_wrapper):
         return functools.partial(_call_cached, f)
     inner = getattr(f, "__compiled_function__", None)
@@ -299,6 +315,22 @@ cdef object called_object(object f):
     if isinstance(found, FunctionType):
         return MethodType(recorded_method(f, "__call__", found), f)
     return reading(f)
+
+
+def _call_method(caller, x):
+    """operator.methodcaller(name, ...)(x)"""
+    make, arguments = caller.__reduce__()  # methodcaller, or a partial of it with what is named
+    named = {}
+    if isinstance(make, functools.partial):
+        arguments, named = make.args + arguments, make.keywords
+    return method(x, arguments[0])(*arguments[1:], **named)
+
+
+def _found_outside(f, *arguments):
+    """What f finds: objects that were there before."""
+    found = f(*arguments)
+    current().outside.append(found)
+    return found
 
 
 def _get(owner, f, *arguments):

@@ -56,6 +56,17 @@ def _traced_sum(items, start=0):
     return total
 
 
+def _traced_vars(*x):
+    return attribute(x[0], "__dict__") if len(x) == 1 else builtins.vars(*x)
+
+
+def _traced_globals():
+    """The globals of the function that asks: of compiled code there is no frame between."""
+    found = builtins.globals()
+    current().outside.append(found)
+    return found
+
+
 def traced_type(*arguments):
     if len(arguments) != 1:
         return type(*arguments)
@@ -156,6 +167,7 @@ special = {
     math.pow: _traced_math_pow, builtins.sorted: functools.partial(made_by, reading(builtins.sorted)), builtins.len: length,
     builtins.getattr: traced_getattr, builtins.hasattr: traced_hasattr, builtins.setattr: traced_setattr,
     builtins.delattr: traced_delattr, builtins.isinstance: traced_isinstance,
+    builtins.vars: _traced_vars, builtins.globals: _traced_globals,
     **{getattr(operator, name): _changing_first(getattr(operator, name))
        for name in dir(operator) if name in ("setitem", "delitem") or name[0] == "i" and name[1:] in dir(operator)},
     **{getattr(math, name): math_function(name) for name in FUNCTIONS},
@@ -163,7 +175,8 @@ special = {
        for f in (builtins.print, builtins.input, builtins.open)},
 }
 changing_methods = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
-                     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "fill"}
+                     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "fill",
+                     "subtract", "put", "put_nowait", "get_nowait", "move_to_end"}
 cdef dict package = None  # functions of this package -> their stand-ins
 
 

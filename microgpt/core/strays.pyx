@@ -35,9 +35,14 @@ cdef extern from *:
 
 is_users_code = None  # compiler.rewrite.is_users_code, set when that module is loaded: code that is to be rewritten
 
-#: Modules whose functions return something else from call to call, but for a few.
-CHANGING_MODULES = frozenset({"time", "posix", "nt", "_random", "sys", "gc", "_thread", "_socket", "_contextvars", "resource"})
+#: Modules whose functions return something else from call to call or change something outside, but for a few.
+CHANGING_MODULES = frozenset({"time", "posix", "nt", "_random", "sys", "gc", "_thread", "_socket", "_contextvars", "resource",
+                              "_warnings", "atexit", "_signal"})
 FIXED = frozenset({"intern", "getsizeof", "_getframe", "fspath", "allocate_lock"})
+
+
+#: Functions in C that change their first argument, but for those of operator (stand_ins.pyx).
+CHANGING_FIRST = {"_heapq": "heap", "_bisect": "insort", "_collections": "_count_elements"}
 
 
 class Stray(TraceError):
@@ -88,10 +93,15 @@ cdef bint may_stray(object kind):
 
 
 def check_c_function(module, f):
-    """Raise TraceError for a function in C that returns something else from call to call."""
+    """Raise TraceError for a function in C that returns something else from call to call, or changes something outside."""
     if module.__name__ in CHANGING_MODULES and f.__name__ not in FIXED:
         raise TraceError(f"{module.__name__}.{f.__name__}() in a compiled function: its result would be that of the trace in every "
-                         "call")
+                         "call, and what it does would happen when the function is traced")
+
+
+def changes_first(module, f):
+    """Return whether a function in C changes its first argument."""
+    return module is not None and f.__name__.startswith(CHANGING_FIRST.get(module.__name__, " "))
 
 
 @cython.final

@@ -7,6 +7,7 @@ import builtins
 from types import MappingProxyType
 
 from .definitions import Definitions
+from .formats import SHOWING, all_floats, is_float_spec, negates
 from .names import FUNCTIONS, bound_names
 from .trees import children, walk
 
@@ -227,7 +228,7 @@ class Flow:
         left, right = self.mask(node.left, scopes), self.mask(node.right, scopes)
         if isinstance(node.op, ast.Mod) and isinstance(node.left, (ast.Constant, ast.JoinedStr)):
             text = node.left.value if isinstance(node.left, ast.Constant) else None
-            if isinstance(text, str) and right and not _all_floats(text):
+            if isinstance(text, str) and right and not all_floats(text):
                 self.sink(node, "% writes a Value's number")
             if not isinstance(text, str) and right and text is None:
                 self.sink(node, "% writes a Value's number")
@@ -251,8 +252,10 @@ class Flow:
         return self.mask(node.body, scopes) | self.mask(node.orelse, scopes)
 
     def mask_FormattedValue(self, node: "Any", scopes: "Any") -> int:
-        if self.mask(node.value, scopes) and not (node.conversion == -1 and _is_float_spec(node.format_spec)):
+        if self.mask(node.value, scopes) and not (node.conversion == -1 and is_float_spec(node.format_spec)):
             self.sink(node.value, "an f-string writes a Value, or its number, without a format such as :.4f")
+        elif self.mask(node.value, scopes) and negates(node.value):
+            self.sink(node.value, "an f-string writes the negative of a Value's number")
         if node.format_spec is not None:
             self.mask(node.format_spec, scopes)
         return 0
@@ -329,6 +332,8 @@ class Flow:
             if self.known.is_module(function.value) and name in self.known.functions:
                 return self.call(self.known.functions[name], node, arguments, named, scopes, 0)
             if module in self.known.imported:
+                if every and module == "math" and name in SHOWING:
+                    self.sink(node, f"math.{name}() gets a Value's number")
                 if module == "math" or (module == "random" and name in ("choices", "choice", "seed")):
                     return every & VALUE
                 if module == "random":
@@ -385,16 +390,3 @@ class Flow:
         for keyword, mask in named.items():
             key = (id(function), keyword or "")
             self.held[key] = self.held.get(key, 0) | mask
-
-
-def _is_float_spec(spec: "Any") -> bool:
-    """Whether a format writes ints and floats alike, such as .4f."""
-    if spec is None or not spec.values or not isinstance(spec.values[-1], ast.Constant):
-        return False
-    return str(spec.values[-1].value)[-1:] in "eEfFgG%" and str(spec.values[-1].value) != ""
-
-
-def _all_floats(text: str) -> bool:
-    import re
-
-    return all(kind in "eEfFgG%" for kind in re.findall(r"%[-+ #0-9.*]*([a-zA-Z%])", text))

@@ -6,6 +6,7 @@ and what does not hold then runs as written.
 import _ast as ast
 
 from .flow import Flow
+from .formats import other_numbers
 from .loss import extract_loss
 from .modules import imports_only_library, user_modules
 from .names import exposed, find_place, is_fresh, may_be_seen, names_read, names_set, read_later
@@ -73,6 +74,8 @@ class Plan:
         imports = [node for node in nodes if isinstance(node, ast.Import)]
         if any((a.asname or a.name) == "math" and a.name != "math" for node in imports for a in node.names):
             return "its math is another module"
+        if others := other_numbers(nodes):
+            return f"it uses {min(others)}: the script's class keeps such numbers, ours makes them doubles"
         classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Value"]
         if len(classes) != 1:
             for module in self.modules.values() if not classes else ():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["PLANNED_BY", "KeptPlan", "PlanCache"]
 
 #: The modules of this folder that decide what a plan is: a file of an older state of them is not used.
-PLANNED_BY = ("definitions", "flow", "loss", "modules", "names", "optimizer", "plan", "trees", "value_class")
+PLANNED_BY = ("definitions", "flow", "formats", "loss", "modules", "names", "optimizer", "plan", "trees", "value_class")
 _SUM = 8  # bytes of source_hash
 
 

@@ -87,6 +87,10 @@ KEPT = {
     "a number in text": ([(LAST, 'print("%s" % parameters[0].grad)\n' + LAST)], "keeps ints"),
     "a Value shown": ([("    def __neg__", '    def __repr__(self):\n        return f"V({self.data})"\n\n    def __neg__'),
                        (LAST, "print(Value(2) + 1)\n" + LAST)], "keeps ints"),
+    "the sign of a 0": ([(LAST, 'import math\nprint(math.copysign(1, -Value(-1.0).relu().data))\n' + LAST)], "math.copysign() gets"),
+    "the negative of a 0": ([(LAST, 'print(f"{-parameters[0].grad:.4f}")\n' + LAST)], "the negative of a Value's number"),
+    "fractions": ([(LAST, "from fractions import Fraction\nprint(f'{(Value(1) * Fraction(1, 3) * 3).data:.20f}')\n" + LAST)],
+                  "it uses Fraction"),
     "another exp": ([("math.exp(self.data), (self,)", "math.exp(self.data) * 1.0, (self,)")], "Value.exp is not the original's"),
     "evaluated": ([(LAST, 'exec("print(1)")\n' + LAST)], "it uses exec()"),
 }  # fmt: skip
@@ -204,7 +208,7 @@ def test_is_a_command(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_ctrl_c_ends_with_130(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n", encoding="utf-8")
+    path.write_text(f"import time\nprint('ready', flush=True)\ntime.sleep({LIMIT})\n", encoding="utf-8")
     started = subprocess.Popen([sys.executable, "-m", "microgpt.run", path], cwd=tmp_path, env=environment(),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     assert started.stdout.readline() == "ready\n"

@@ -12,6 +12,7 @@ import microgpt
 from microgpt import GPT, Adam, DivergedError, Trainer, Value, document_loss, reference
 from microgpt.core.fused import FusedEngine
 from microgpt.train import main
+from microgpt.trainer import ENGINES
 
 SHAPES = [*small_runs.SHAPES, dict(n_embd=20, n_head=2, n_layer=1, block_size=12)]
 OPTIONS = [dict(weight_decay=0.1), dict(weight_decay=3.0, schedule="cosine", warmup=1), dict(clip=0.3),
@@ -126,7 +127,7 @@ def test_a_limit_that_some_gradients_reach():
 @pytest.mark.parametrize("shape", [1, 3])
 def test_every_instruction_set(isa, batch_size, shape):
     steps = 4 if shape == 1 else 3  # the reference takes 15 times as long for the other
-    for kept in OPTIONS:
+    for kept in OPTIONS if (batch_size, shape) != (3, 3) else OPTIONS[-1:]:
         settings = dict(batch_size=batch_size, **SHAPES[shape], **kept)
         trainer = Trainer(DOCS, steps, **settings)
         assert numbers(trainer, trainer.run()) == expected(steps, **settings)
@@ -161,15 +162,16 @@ def test_threads_share_the_work(kept, batch_size, share_all):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", OPTIONS, ids=str)
-def test_gradients_that_were_there_are_added_to(compiled_engine, kept):
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.usefixtures("collector_off")
+def test_gradients_that_were_there_are_added_to(kept, batch_size):
     found = []
-    for name in (compiled_engine, "reference"):
-        for batch_size in (1, 2):
-            trainer = Trainer(DOCS, 3, engine=name, batch_size=batch_size, **SHAPES[0], **kept)
-            for i, p in enumerate(trainer.model.params):
-                p.grad = (-0.0, 0.25, 0.0)[i % 3]
-            found.append(numbers(trainer, trainer.run()))
-    assert found[:2] == found[2:]
+    for name in ENGINES:
+        trainer = Trainer(DOCS, 3, engine=name, batch_size=batch_size, **SHAPES[0], **kept)
+        for i, p in enumerate(trainer.model.params):
+            p.grad = (-0.0, 0.25, 0.0)[i % 3]
+        found.append(numbers(trainer, trainer.run()))
+    assert found[0] == found[1] == found[2]
 
 
 SPECIAL = [0.0, -0.0, 5e-324, -1e-310, 1e-200, 1.0, -1e300, float("inf"), -float("inf"), float("nan")]

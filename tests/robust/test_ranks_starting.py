@@ -50,14 +50,14 @@ sys.exit(train.main())
 
 @pytest.mark.parametrize("place", ["mpi4py.MPI", "lead", "lead done", "let_train", "let_train done", "write_samples"])
 def test_ctrl_c_outside_of_the_run_ends_all_ranks(place):
-    done = run_ranks(3, "-c", INTERRUPTED, 0, place, *FLAGS)
+    done = run_ranks(3 if place == "lead" else 2, "-c", INTERRUPTED, 0, place, *FLAGS)
     assert done.returncode == 130 and done.stderr.count("microgpt: interrupted\n") == 1, done
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("place", ["mpi4py.MPI", "microgpt.distributed.ranks", "_follow", "_follow done"])
 def test_ctrl_c_on_another_rank_is_not_answered(place):
-    done = run_ranks(3, "-c", INTERRUPTED, 1, place, *FLAGS)
+    done = run_ranks(3 if place == "_follow" else 2, "-c", INTERRUPTED, 1, place, *FLAGS)
     assert done.returncode == 0 and "rror" not in done.stderr and "interrupt" not in done.stderr.lower(), done
 
 
@@ -96,7 +96,6 @@ def shared_files():
 
 
 def test_a_killed_rank_leaves_no_file_of_shared_memory():
-    pytest.importorskip("mpi4py")
     before = shared_files()
     done = run_child("from test_ranks_starting import One; from microgpt.distributed.crew import _shared; _shared(One(killed=True), 4096)",
                      cwd=os.path.dirname(__file__))  # fmt: skip
@@ -106,7 +105,6 @@ def test_a_killed_rank_leaves_no_file_of_shared_memory():
 
 @pytest.mark.parametrize("obstacle", ["none", "elsewhere", "no O_TMPFILE"])
 def test_shared_memory_is_that_of_one_file(monkeypatch, obstacle):
-    pytest.importorskip("mpi4py")
     from microgpt.distributed.crew import _shared
 
     before, comm = shared_files(), One(elsewhere=obstacle == "elsewhere")

@@ -59,8 +59,11 @@ def test_a_killed_worker_loses_its_own_run_alone(start):
     while len(read_results("runs.jsonl")) < 4:  # what was killed, and what comes after it, in a new process
         assert process.poll() is None
         time.sleep(0.01)
-    for worker in workers_of(process):
-        os.kill(worker, signal.SIGKILL)
+    while process.poll() is None:
+        for worker in workers_of(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        time.sleep(0.01)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0 and "2 of 5 runs failed; the first, num_steps=10000000" in err, err
     assert "BrokenProcessPool" in err and "; the same command runs 2 of them again" in err
@@ -75,8 +78,8 @@ def test_workers_end_with_a_sweep_that_was_killed(start, number):
     assert process.returncode == -number
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes", pytest.param("dask", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("waiting", [0, 60])
+@pytest.mark.parametrize("kind, waiting", [("threads", 0), ("threads", 60), ("processes", 0), ("processes", 60),
+                                           pytest.param("dask", 60, marks=pytest.mark.slow)])  # fmt: skip
 def test_ctrl_c_ends_the_command_and_keeps_what_is_done(start, kind, waiting):
     process = start(kind, f"steps=1,{100000000}..{100000001 + waiting}")
     os.killpg(process.pid, signal.SIGINT)

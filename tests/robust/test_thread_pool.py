@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from children import child
+from children import LIMIT, child
 from conftest import hexes
 
 from microgpt import Trainer
@@ -22,25 +22,29 @@ def trainer_with(threads):
     return Trainer(DOCS, threads=threads, **SHAPE)
 
 
-def running_threads():
-    return len(os.listdir("/proc/self/task"))
+class NewThreads:
+    """Those that this process has started since. Others, of earlier tests, may end meanwhile."""
 
+    def __init__(self):
+        self.others = {*os.listdir("/proc/self/task")}
 
-def threads_before():
-    """The number of threads once those of earlier tests have ended."""
-    gc.collect()
-    found = None
-    while found != (found := running_threads()):
-        time.sleep(0.05)
-    return found
+    def __call__(self):
+        return {*os.listdir("/proc/self/task")} - self.others
 
+    def assert_running(self, count):
+        """The system lists a thread for a moment after it was joined."""
+        deadline = time.monotonic() + LIMIT
+        while len(self()) > count and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(self()) == count
 
-def assert_running(threads):
-    """The system lists a thread for a moment after it was joined."""
-    deadline = time.monotonic() + 10
-    while running_threads() > threads and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert running_threads() == threads
+    def fields(self):
+        """What the system says of each, from its state on."""
+        return [Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split() for thread in self()]
+
+    def ticks(self):
+        """Their processor time, usually in hundredths of a second."""
+        return sum(int(fields[11]) + int(fields[12]) for fields in self.fields())
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
@@ -48,27 +52,27 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="re
 
 @needs_proc
 def test_threads_start_with_work_and_end_with_the_trainer():
-    before = threads_before()
+    new = NewThreads()
     trainer = trainer_with(4)
-    assert_running(before)  # none is taken before there is work
+    new.assert_running(0)  # none is taken before there is work
     trainer.run(1)
-    assert_running(before + 3)
+    new.assert_running(3)
     trainer.threads = 2
-    assert_running(before)
+    new.assert_running(0)
     trainer.run(1)
-    assert_running(before + 1)
+    new.assert_running(1)
     del trainer
     gc.collect()
-    assert_running(before)
+    new.assert_running(0)
 
 
 @needs_proc
 def test_many_samples_are_work_for_threads():
-    before, trainer = threads_before(), trainer_with(3)
+    new, trainer = NewThreads(), trainer_with(3)
     trainer.sample(20)
-    assert_running(before)
+    new.assert_running(0)
     trainer.sample(400)
-    assert_running(before + 2)
+    new.assert_running(2)
 
 
 @needs_proc
@@ -83,23 +87,25 @@ def test_a_thousand_pools_leave_nothing():
             trainer_with(3).run(1)
         gc.collect()
 
-    before = threads_before()
+    new = NewThreads()
     use(200)
     warm = resident()
     use(1000)
-    assert_running(before)
+    new.assert_running(0)
     assert resident() - warm < 4 << 20
 
 
 @needs_proc
 def test_idle_threads_sleep():
-    trainer = trainer_with(3)
+    new, trainer = NewThreads(), trainer_with(3)
     trainer.run(5)
-    waits = threading.Event()
-    waits.wait(0.05)  # what they spin for is much less
-    before = os.times().user + os.times().system
-    waits.wait(0.5)
-    assert os.times().user + os.times().system - before < 0.2
+    while {fields[0] for fields in new.fields()} != {"S"}:  # they spin at first, for much less
+        assert new.ticks() < 100
+        time.sleep(0.001)
+    before = new.ticks()
+    time.sleep(0.3)
+    new.assert_running(2)
+    assert new.ticks() - before <= 5
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

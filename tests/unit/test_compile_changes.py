@@ -1,7 +1,13 @@
 """Objects that a compiled function changes: those it made itself are traced once, those from outside change in every call."""
+import bisect
 import collections
 import dataclasses
+import heapq
+import operator
+import queue
 import types
+import warnings
+import weakref
 
 import numpy
 import pytest
@@ -152,6 +158,40 @@ def test_changes_of_what_comes_from_outside_happen_in_every_call(kind):
     assert only(compiled).traced == 1
 
 
+SEEN, QUEUE = [], queue.SimpleQueue()
+HOLDER = types.SimpleNamespace(rows=SEEN)
+BUSY, USERS, REFERENCE, COUNTS = queue.Queue(), collections.UserList(), weakref.ref(QUEUE), collections.Counter()
+COLUMN = collections.OrderedDict(n=0)
+
+
+@pytest.mark.parametrize("change, count", [
+    (lambda: heapq.heappush(SEEN, 1), "len(SEEN)"),
+    (lambda: bisect.insort(SEEN, 1), "len(SEEN)"),
+    (lambda: operator.methodcaller("append", 1)(SEEN), "len(SEEN)"),
+    (lambda: operator.methodcaller("update", n=COLUMN["n"] + 1)(COLUMN), 'COLUMN["n"]'),
+    (lambda: operator.attrgetter("rows")(HOLDER).append(1), "len(SEEN)"),
+    (lambda: vars(HOLDER)["rows"].append(1), "len(SEEN)"),
+    (lambda: globals()["SEEN"].append(1), "len(SEEN)"),
+    (lambda: globals().__setitem__("COUNTED", globals().get("COUNTED", 0) + 1), 'globals()["COUNTED"]'),
+    (lambda: COUNTS.update("a"), 'COUNTS["a"]'),
+    (lambda: COUNTS.subtract("a"), '-COUNTS["a"]'),
+    (lambda: BUSY.put(1), "BUSY.qsize()"),
+    (lambda: REFERENCE().put(1), "QUEUE.qsize()"),
+    (lambda: USERS.append(1), "len(USERS)"),
+    (lambda: warnings.warn("often", UserWarning, stacklevel=1), "len(warned)"),
+], ids=range(14))  # fmt: skip
+def test_changes_by_functions_of_python_happen_in_every_call(change, count):
+    SEEN.clear()
+    COUNTS.clear()
+    compiled = microgpt.compile(lambda x: (change(), W[0] * x)[1])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(6):
+            assert compiled(0.5).data == W[0].data * 0.5
+    assert eval(count, {**globals(), "warned": warned}) == 6
+    assert only(compiled).traced == 1 and " in a compiled function" in compiled.explain(), compiled.explain()
+
+
 class Table:
     """A class with items of its own, changed in place by +=."""
 
@@ -270,10 +310,25 @@ def test_lists_of_the_users_own_class_are_no_constants():
 
 def test_entries_of_ordered_dicts_are_watched():
     settings = collections.OrderedDict(rate=1.0)
-    f = microgpt.compile(lambda x: W[0] * settings["rate"] * x)
+    f = microgpt.compile(lambda x: W[0] * settings["rate"] * x, fallback="error")
     for i in range(12):
         settings["rate"] = float(i // 4)
         assert f(0.5).data == W[0].data * settings["rate"] * 0.5
+    assert only(f).traced == 3
+
+
+@pytest.mark.parametrize("kind", [collections.OrderedDict, collections.Counter, lambda x: collections.defaultdict(list, x)])
+def test_subclasses_of_dict_are_compiled(kind):
+    table = kind({"a": W[0], "b": W[1], "c": W[2]})
+    f = microgpt.compile(lambda x: sum((i * p for i, p in enumerate(table.values())), table["b"] * len(table)) * x, fallback="error")
+    for i in range(24):
+        if i == 8:
+            table["d"] = W[3]
+        if i == 16:
+            table["a"] = table.pop("a")  # now the last
+        x = i / 4
+        assert f(x).data == (sum((i * p for i, p in enumerate(table.values())), table["b"] * len(table)) * x).data
+    assert only(f).traced == 3
 
 
 def test_properties_and_getitem_of_the_users_classes_are_traced():

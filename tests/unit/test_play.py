@@ -170,7 +170,13 @@ def test_body_of_another_kind_is_refused(server, headers, status):
 
 
 def test_body_that_does_not_end_is_answered(server, monkeypatch):
-    monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.2)
+    class Impatient(server.RequestHandlerClass):
+        def do_POST(self):  # the head has come, however long that took
+            assert self.connection.gettimeout() == self.timeout > 1
+            self.connection.settimeout(0.02)
+            super().do_POST()
+
+    monkeypatch.setattr(server, "RequestHandlerClass", Impatient)
     assert "does not end" in error_of(send(server, body=b"{", Content_Length="9"), 408)
     assert "does not end" in error_of(send(server, body=b"", Content_Length="9"), 408)
 
@@ -508,7 +514,7 @@ def test_random_requests_are_refused_in_one_line(server, capfd):
 
 
 @pytest.mark.slow
-def test_ten_thousand_random_requests_are_refused_in_one_line(server, capfd):
-    refuse_many(server, 10_000, 2)
+def test_many_random_requests_are_refused_in_one_line(server, capfd):
+    refuse_many(server, 3_000, 2)
     assert capfd.readouterr() == ("", "")
     assert len(run(server)["losses"]) == 20

@@ -189,8 +189,7 @@ def test_loss_draws_whatever_a_run_may_give(losses):
     """And the same in arrays, as validation losses and as learning rates; warnings are errors here."""
     array = np.array(losses, dtype=float)
     pairs = np.array(list(enumerate(losses, 1)), dtype=float).reshape(-1, 2)
-    for figure in (plot_loss(losses), plot_loss(array, learning_rates=array), plot_loss([2.0, 1.0], list(enumerate(losses, 1))),
-                   plot_loss(array, pairs)):  # fmt: skip
+    for figure in (plot_loss(losses), plot_loss([2.0, 1.0], list(enumerate(losses, 1))), plot_loss(array, pairs, array)):
         figure.draw_without_rendering()
         shown = [y for line in lines_of(figure).values() for y in line.get_ydata()]
         assert not np.isinf(shown).any() and {y for y in array if abs(y) < 1e300} <= {*shown}

@@ -339,9 +339,10 @@ def test_page_in_a_browser(in_process, logs, scheme, width):
     html = (logs / "browser.html").read_text(encoding="utf-8")
     flags = [f"--window-size={width},1600", *["--force-dark-mode"] * (scheme == "dark")]
     assert 'data-ready="yes"' in in_chromium(logs / "browser.html", *flags, "--dump-dom")
-    changed = html.replace('"use strict";', '"use strict"; ', 1)  # one byte, and the policy forbids the script
-    (logs / "changed.html").write_text(changed, encoding="utf-8")
-    assert 'data-ready="yes"' not in in_chromium(logs / "changed.html", *flags, "--dump-dom")
+    if scheme == "light":
+        changed = html.replace('"use strict";', '"use strict"; ', 1)  # one byte, and the policy forbids the script
+        (logs / "changed.html").write_text(changed, encoding="utf-8")
+        assert 'data-ready="yes"' not in in_chromium(logs / "changed.html", *flags, "--dump-dom")
     catch = "<script>window.errors = []; window.onerror = (m) => { window.errors.push(m); };</script></head>"
     probe = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", html).replace("</head>", catch).replace("</body>", PROBE)
     (logs / "probe.html").write_text(probe, encoding="utf-8")

@@ -35,10 +35,13 @@ CONFIGURATIONS = {
 
 
 def engines_and_seeds():
-    """In the quick round: one seed, and of the reference, whose functions the script's are, what its Trainer adds."""
+    """Other seeds with three: what a seed is does not depend on the model.
+
+    In the quick round: one seed, and of the reference, whose functions the script's are, what its Trainer adds.
+    """
     for engine in ENGINES:
         for name in CONFIGURATIONS:
-            for seed in (42, -7, 2**80 + 1) if engine in COMPILED else (42,):
+            for seed in (42, -7, 2**80 + 1) if engine in COMPILED and name in ("default", "one letter", "non-ascii") else (42,):
                 quick = seed == 42 and (engine in COMPILED or name in ("no layers", "one letter", "longer than the block"))
                 yield pytest.param(engine, name, seed, marks=() if quick else pytest.mark.slow)
 
