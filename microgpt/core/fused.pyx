@@ -60,7 +60,7 @@ cdef int _ask_python(void *context) noexcept with gil:
 
 
 cdef int _ask(void *context) noexcept nogil:
-    """Whether a signal handler raised (Ctrl-C, as a rule): then its exception is kept, and the work ends.
+    """Whether a signal handler raised (usually Ctrl-C): then its exception is kept, and the work ends.
 
     It ends as well in a daemon thread when the interpreter does, which may be gone, and then cannot be asked.
     """
@@ -239,7 +239,7 @@ its own: the results are the same.
             self.lock.release()
 
     def shares(self, positions):
-        """Return whether a step on documents of so many positions altogether is shared among threads."""
+        """Return whether a step on documents of this many positions altogether is shared among threads."""
         self.take()
         try:
             return bool(mg_engine_shares(self.engine, positions))
