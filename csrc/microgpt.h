@@ -108,7 +108,7 @@ void mg_engine_free(mg_engine *engine);
 mg_status mg_engine_set_threads(mg_engine *engine, int threads, double least_work);
 #define MG_LEAST_SHARED_WORK 400000.0
 
-/* Whether a step on documents of so many positions altogether is shared. */
+/* Whether a step on documents of this many positions altogether is shared. */
 int mg_engine_shares(const mg_engine *engine, int64_t positions);
 
 /* loss = document_loss(tokens, model); loss.backward(). tokens: [n + 1], each below vocab_size, n from 1 to block_size.
@@ -150,11 +150,11 @@ mg_status mg_train_batches(mg_engine *engine, const mg_adam_config *config, int6
  *
  * mg_part_losses: the losses of this part, and what its gradients are made of, which the engine keeps. grad: as it is before the
  * step. Statuses as for mg_document_gradient.
- * mg_part_gradients: the gradients of that part of so many documents, added to grad, for the slices of parameters from first to
+ * mg_part_gradients: the gradients of that part of this many documents, added to grad, for the slices of parameters from first to
  * end - 1. grad holds the sums of the documents after this part.
- * mg_part_slices: cut the parameters into slices, for so many processes, and count them. Slice i begins at
+ * mg_part_slices: cut the parameters into slices, for this many processes, and count them. Slice i begins at
  * mg_part_slice_start(engine, i), for i = count at num_params.
- * mg_part_capacity: how many documents of so many positions a part may have, for the sake of memory. */
+ * mg_part_capacity: how many documents of this many positions a part may have, for the sake of memory. */
 mg_status mg_part_losses(mg_engine *engine, const double *params, const double *grad, const int32_t *tokens,
                          const int64_t *starts, int64_t documents, int64_t batch_size, mg_poll *poll, double *losses);
 mg_status mg_part_gradients(mg_engine *engine, int64_t documents, int64_t first, int64_t end, double *grad);
@@ -166,7 +166,7 @@ int64_t mg_part_capacity(const mg_engine *engine, int64_t positions);
  * same calls, with the same arguments.
  *
  * mg_crew_bytes: how much memory they share, aligned to 64 bytes; INT64_MAX if that is not a size.
- * mg_crew_join: one of so many processes, rank from 0 up. Rank 0 writes the state into the memory; the others train only after
+ * mg_crew_join: one of this many processes, rank from 0 up. Rank 0 writes the state into the memory; the others train only after
  * that. NULL: out of memory.
  * mg_crew_train: as mg_train_batches. One status more: MG_STOPPED, another process has failed, or left. After any but MG_OK all
  * processes must leave. It works on the memory, and leaves the caller's arrays as they were: mg_crew_read copies to them.

@@ -24,9 +24,9 @@ def make_parser() -> "Any":
     p = parsing.parser("eval", "Measure how well a saved model predicts the documents of a text.",
                        ["microgpt eval names.safetensors --input other.txt",
                         "microgpt eval novel.safetensors --input other.csv --csv-column text --json"])  # fmt: skip
-    p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
+    p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt train --save")
     texts.add_flags(p, several=False)
-    p.add_argument("--engine", choices=ENGINES, default="fused", help="what computes, to the same bits; default: fused")
+    p.add_argument("--engine", choices=ENGINES, default="fused", help="engine, all with the same bits; default: fused")
     p.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return p
 

@@ -24,9 +24,9 @@ def make_parser() -> "Any":
     p = parsing.parser("report", "Show a run, or several side by side, as one page that needs nothing else; "
                        "the first is compared with the others bit by bit as well.",
                        ["microgpt report run.jsonl", "microgpt report run.jsonl other.jsonl -o both.html"])  # fmt: skip
-    p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt.train --log")
+    p.add_argument("logs", metavar="RUN.jsonl", nargs="+", help="files written by microgpt train --log")
     p.add_argument("-o", "--output", metavar="PAGE.html", help="the page; default: the first log's name with .html, "
-                   "which is written over no file but an earlier report")  # fmt: skip
+                   "which replaces no file but an earlier report")  # fmt: skip
     return p
 
 

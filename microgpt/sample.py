@@ -24,7 +24,7 @@ def make_parser() -> "Any":
     p = parsing.parser("sample", "Let a saved model write new documents, drawn as the script draws them.",
                        ["microgpt sample names.safetensors --samples 5 --prompt em",
                         "microgpt sample names.safetensors --temperature 0.8 --top-k 5 --seed 1 --logprobs"], sparse=True)  # fmt: skip
-    p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt.train --save")
+    p.add_argument("model", metavar="MODEL.safetensors", help="a file written by microgpt train --save")
     parsing.add_sampling(p, DEFAULTS)
     p.add_argument("--seed", type=int, metavar="N", help="of the draws (default: continue the saved run's stream, "
                    "which gives the samples that the training command printed)")  # fmt: skip
@@ -37,7 +37,7 @@ def make_parser() -> "Any":
     p.add_argument("--logprobs", action="store_true", help="below each sample: the natural logarithm of the "
                    "probability that the model gives each token (at temperature 1, with nothing cut), and the "
                    "perplexity of the sample")  # fmt: skip
-    p.add_argument("--engine", choices=ENGINES, help=f"what computes, to the same bits; default: {DEFAULTS['engine']}")
+    p.add_argument("--engine", choices=ENGINES, help=f"engine, all with the same bits; default: {DEFAULTS['engine']}")
     return p
 
 

@@ -54,7 +54,7 @@ def make_parser() -> "Any":
     texts.add_flags(p, several=True)
     p.add_argument("--val-fraction", type=float, metavar="X", help="hold out this part of the documents, and compare the "
                    "models by their loss on it (without: by the mean loss of the last tenth of the steps)")  # fmt: skip
-    p.add_argument("--engine", choices=ENGINES, default="fused", help="what computes, to the same bits; default: fused")
+    p.add_argument("--engine", choices=ENGINES, default="fused", help="engine, all with the same bits; default: fused")
     p.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: the cores that are available)")
     p.add_argument("--executor", default="threads", metavar="KIND", help="threads (default), processes, dask (on this "
                    "machine), tcp://HOST:PORT of a dask scheduler, or mpi (with mpiexec python -m mpi4py.futures)")  # fmt: skip

@@ -21,7 +21,7 @@ void *mg_arena_allocate(mg_arena *arena);
 /* The plan of a structure: takes what it points to. */
 typedef void mg_lay_out(const void *context, void *structure, mg_arena *arena);
 
-/* A structure of so many bytes and all that its plan takes, in one block, for free(). NULL: no memory. The rest of the structure is
+/* A structure of this many bytes and all that its plan takes, in one block, for free(). NULL: no memory. The rest of the structure is
  * undefined. */
 void *mg_arena_new(int64_t size, mg_lay_out *lay_out, const void *context);
 

@@ -85,8 +85,8 @@ static inline int has_finished(const mg_search *s, const finished *f, int32_t i)
            || (uint32_t)(s->discovered[i] - f->first_found) < (uint32_t)f->first_size;
 }
 
-/* Append to s->outside the lowest level below c, a count, and so many nodes that are used below c (which encloses its
- * nodes) and finish before all of them. 0 if one of them has not finished. */
+/* Append to s->outside the lowest level below c, a count, and that many nodes: those that are used below c and finish before
+ * all that c encloses. 0 if one of them has not finished. */
 static int find_outside(mg_pass *pass, mg_search *s, const finished *f, int32_t c)
 {
     const int32_t from = s->began[c], to = s->o->position[c], start = s->outside.n;

@@ -107,7 +107,7 @@ static int compare_turns(const void *x, const void *y)
 /* Insertion sort, starting from the order for the previous value, which is usually almost the same. */
 static void sort_turns(turn *turns, int32_t n)
 {
-    int64_t left = 8 * (int64_t)n; /* beyond so many moves, qsort takes over */
+    int64_t left = 8 * (int64_t)n; /* after this many moves, qsort takes over */
     for (int32_t k = 1; k < n; k++) {
         const turn t = turns[k];
         int32_t j = k;

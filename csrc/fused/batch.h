@@ -43,7 +43,7 @@ mg_status mg_batch_slice(mg_engine *e, const mg_slice *slice, int64_t members, d
 /* Positions of the longest of these documents. */
 int64_t mg_batch_longest(const int64_t *starts, int64_t documents);
 
-/* How many documents of so many positions fit into so many bytes, as members; at least 1. And how many bytes members may take. */
+/* How many documents of this many positions fit into this many bytes, as members; at least 1. And how many bytes members may take. */
 int64_t mg_batch_capacity(const mg_engine *e, int64_t positions, int64_t bytes);
 #define MG_BATCH_BYTES (INT64_C(1) << 28)
 

@@ -51,7 +51,7 @@ int64_t mg_crew_bytes(const mg_config *config, int64_t batch_size)
     return a.used;
 }
 
-/* The first parameter of share `i` of so many; cache lines are not divided. */
+/* The first parameter of share `i` of this many; cache lines are not divided. */
 static int64_t share_start(const mg_engine *e, int64_t i, int64_t shares)
 {
     return i < shares ? e->at.num_params * i / shares / 8 * 8 : e->at.num_params;

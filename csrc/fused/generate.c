@@ -15,7 +15,7 @@ enum {
     FIRST_TEXTS = 8,        /* that one thread draws, to learn how long texts are */
     LEAST_TEXTS = 16,       /* of a stretch, about */
     MOST_NUMBERS = 1 << 18, /* of all stretches */
-    LEAST_SHARED_STEPS = 32 /* least_shared_work of so many steps: most tokens follow a beginning that is known, but not to a thread
+    LEAST_SHARED_STEPS = 32 /* least_shared_work of this many steps: most tokens follow a beginning that is known, but not to a thread
                              * that starts */
 };
 

@@ -36,7 +36,7 @@ static mg_status train(void *context, int worker, int64_t item, mg_poll *poll)
     return MG_OK;
 }
 
-/* Train by so many processes of two threads each; compare each with `expected`, which one engine has after the same. */
+/* Train by this many processes of two threads each; compare each with `expected`, which one engine has after the same. */
 static void compare(const mg_kernels *kernels, const mg_config *c, int processes, int64_t batch_size, job *j,
                     const state *begin, const state *expected, const double *losses, mg_status status, int64_t done)
 {

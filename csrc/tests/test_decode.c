@@ -60,7 +60,7 @@ static void check_texts(const mg_kernels *kernels, const mg_config *c, const dou
 
 enum { MANY = 300 };
 
-/* Texts by so many threads; the caller frees the engine. */
+/* Texts by this many threads; the caller frees the engine. */
 typedef struct {
     mg_engine *engine;
     mg_mt19937 stream;

@@ -28,7 +28,7 @@ class Validator(Callback):
     every : int
         Steps between two measurements; the last step is measured as well.
     patience : int, optional
-        Stop when the loss has not fallen for so many measurements.
+        Stop when the loss has not fallen for this many measurements.
     best : str, optional
         File that keeps the run as it was when the loss was lowest.
     source : str, optional

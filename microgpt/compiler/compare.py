@@ -28,7 +28,7 @@ def difference(
     found = probe_replay(root, program)
     if expected is None or found is None:
         return ""  # no memory to compare
-    if _bits(*expected) == _bits(*found):  # as a rule, and there is one for each parameter
+    if _bits(*expected) == _bits(*found):  # usually, and there is one for each parameter
         return None
     differing = [i for i, (x, y) in enumerate(zip(expected, found)) if _differ(x, y)]
     if differing:

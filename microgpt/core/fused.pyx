@@ -60,7 +60,7 @@ cdef int _ask_python(void *context) noexcept with gil:
 
 
 cdef int _ask(void *context) noexcept nogil:
-    """Whether a signal handler raised (Ctrl-C, as a rule): then its exception is kept, and the work ends.
+    """Whether a signal handler raised (usually Ctrl-C): then its exception is kept, and the work ends.
 
     It ends as well in a daemon thread when the interpreter does, which may be gone, and then cannot be asked.
     """
@@ -84,7 +84,7 @@ LEAST_SHARED_WORK = MG_LEAST_SHARED_WORK
 
 
 cdef double *new_doubles(Py_ssize_t count) except NULL:
-    """Memory for so many doubles, for PyMem_Free."""
+    """Return memory for `count` doubles, to be freed by PyMem_Free."""
     cdef double *doubles = <double *>PyMem_Malloc(max(1, count) * sizeof(double))
     if doubles == NULL:
         raise MemoryError()
@@ -176,7 +176,7 @@ its own: the results are the same.
         return raise_adam(status)
 
     cdef Py_ssize_t one_document(self, tokens) except -1:
-        """Take a document in hand, and no other; its number of positions."""
+        """Make this document the only one in `documents`; return its number of positions."""
         self.documents.clear()
         return self.documents.add(tokens, None)
 
@@ -200,7 +200,7 @@ its own: the results are the same.
             self.lock.release()
 
     def position_losses(self, tokens):
-        """-log of the probability of each next token, a list of floats whose mean `document_loss` is; no gradient.
+        """Return -log of the probability of each next token, a list of floats; `document_loss` is their mean. No gradient.
 
         tokens: as for `loss_and_grad`. Raises what that raises: ValueError if a probability is 0.
         """
@@ -239,7 +239,7 @@ its own: the results are the same.
             self.lock.release()
 
     def shares(self, positions):
-        """Return whether a step on documents of so many positions altogether is shared among threads."""
+        """Return whether a step on documents of this many positions altogether is shared among threads."""
         self.take()
         try:
             return bool(mg_engine_shares(self.engine, positions))
@@ -275,9 +275,9 @@ its own: the results are the same.
         documents, if there are fewer, are left out.
 
         documents: an iterable of lists of token ids, as for `loss_and_grad`; or, given ids, a dict from a character to
-        its token id, of str. Up to 256 are asked for before the first of them is trained on, or as many as a step has. If it
-        raises within a step, that step has no effect: parameters, gradients, moments and `losses` are those after
-        the one before it. If `documents` itself raises, the whole steps that it gave before are done first.
+        its token id, of str. Up to 256 are read before the first is trained on, or as many as a step has. If a step raises, it
+        has no effect: parameters, gradients, moments and `losses` are those after the step before it. If `documents`
+        itself raises, the complete steps among the documents it gave before are taken first.
         """
         cdef int64_t size
         cdef Py_ssize_t n, most
@@ -316,7 +316,7 @@ its own: the results are the same.
             self.lock.release()
 
     cdef train_steps(self, int64_t size, Adam adam, list losses):
-        """Take a step on each `size` of the documents in hand, and forget them."""
+        """Take a step on each `size` of `documents`, then empty it. Documents that do not fill a step are dropped."""
         cdef mg_adam_config config
         cdef double *found
         cdef int32_t *tokens = self.documents.tokens
@@ -361,9 +361,9 @@ its own: the results are the same.
             self.lock.release()
 
     def probabilities(self, tokens, temperature=1.0):
-        """softmax(logits / temperature) of what follows `tokens`: a list of vocab_size floats.
+        """Return softmax(logits / temperature) of the token after `tokens`, a list of vocab_size floats.
 
-        tokens: one token id or more, the first of them BOS as a rule, no more than the block holds.
+        tokens: at least one token id, the first usually BOS, and at most as many as the block holds.
         """
         cdef double factor = inverse(temperature)
         cdef double *probs = NULL
@@ -385,7 +385,7 @@ its own: the results are the same.
             self.lock.release()
 
     def sample(self, MT19937 stream not None, temperature=0.5, max_tokens=None, prompt=()):
-        """Tokens drawn one after the other, as the script draws a name: a list of token ids without BOS.
+        """Draw tokens one after the other, as the script draws a name. Return a list of token ids without BOS.
 
         It starts from BOS and the tokens of `prompt`, which are not in the result, and ends when BOS is drawn, when
         the block is full, or after max_tokens. If it raises, nothing was drawn from the stream: ZeroDivisionError for a
@@ -394,14 +394,14 @@ its own: the results are the same.
         return self.draw(stream, 1, inverse(temperature), max_tokens, prompt, None)[0]
 
     def sample_texts(self, MT19937 stream not None, n, uchars, temperature=0.5, prompt=(), max_tokens=None):
-        """What n calls of `sample` draw, each as a str: the characters of its tokens, which uchars has in the order of ids.
+        """Return what n calls of `sample` draw, each as a str. uchars: the character of each token id.
 
         If it raises, nothing was drawn from the stream.
         """
         return self.draw(stream, n, inverse(temperature), max_tokens, prompt, tuple(uchars))
 
     cdef list draw(self, MT19937 stream, Py_ssize_t n, double factor, max_tokens, prompt, tuple characters):
-        """n samples, each of max_tokens at most: lists of token ids, or, given characters, str."""
+        """Return n samples of at most max_tokens each: lists of token ids, or str if characters are given."""
         cdef int64_t *counts = NULL
         cdef int64_t most
         cdef mg_mt19937 state

@@ -5,7 +5,7 @@ Most handles live for a moment, as operands of the next operator. So they are ke
 but its tp_dealloc saves and restores the current exception around every __dealloc__.
 
 A sum that folds while it is made (folding.pxd) takes over the node of one operand, and the other's becomes a term. Both have
-one reference, which belongs to what calls the operator: as a rule it drops them at once. A handle whose node was taken over
+one reference, which belongs to what calls the operator: usually it drops them at once. A handle whose node was taken over
 has no slot, and is `left` or `right` while it lives. Should it live on (a program in C may keep it), it gets its node back
 before anything can see the difference: when it is used, when a handle of any node is asked for, when another sum folds, when
 the sum is initialised again or loses its handle, and before the tape is busy.

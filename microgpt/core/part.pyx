@@ -16,7 +16,7 @@ from microgpt.core.fused cimport FusedEngine, new_doubles
 cdef class BatchPart:
     # The first line is the signature, in the form in which Python reads it: inspect.signature(BatchPart).
     """BatchPart(engine, processes)\n--\n
-The part of each batch that falls to one of so many processes, which have a `FusedEngine` of the same model each.
+The part of each batch that falls to one of several processes, which have a `FusedEngine` of the same model each.
 
 `losses` first, then `add_gradients` for all slices of the parameters, from the first to the last.
 

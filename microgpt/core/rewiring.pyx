@@ -61,7 +61,7 @@ cdef int rewire(uint32_t slot, double data, Nary *nary) except -1:
 # ---- cycles ----
 
 cdef void count_rewiring() noexcept:
-    """Collect, after so many rewirings or so much growth that the cost of each of them stays small."""
+    """Collect, after enough rewirings, or enough growth, that the cost of each stays small."""
     global n_rewirings
     n_rewirings += 1
     if n_rewirings >= rewirings_allowed or tape.end - tape.free_slots.n > in_use_allowed:

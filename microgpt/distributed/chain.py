@@ -41,7 +41,7 @@ def own_part(lengths: "list[int]", rank: int, size: int) -> "tuple[int, int]":
 
 
 def rounds_of(documents: int, most: int) -> "list[tuple[int, int]]":
-    """Return (first, end) of the documents of each round, at most so many, the last ones first."""
+    """Return (first, end) of the documents of each round, at most this many, the last ones first."""
     return [(max(0, end - most), end) for end in range(documents, 0, -most)]
 
 

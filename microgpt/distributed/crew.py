@@ -42,7 +42,7 @@ def crew_of(engine: "Any", comm: "Any", batch_size: int) -> "Crew | None":
 
 
 def _shared(comm: "Any", size: int) -> "mmap.mmap | None":
-    """Return memory of so many bytes that all ranks of comm see; None if one of them gets none. It is free when none needs it."""
+    """Return memory of this many bytes that all ranks of comm see; None if one of them gets none. It is free when none needs it."""
     for new_file in _nameless_file, _named_file:
         found = _map(comm, size, new_file)
         if found is not None:

@@ -58,7 +58,7 @@ class Part(Protocol):
 
 
 def part_of(engine: "Any", ranks: int) -> Part:
-    """Return the part of a batch that engine computes as one of so many ranks."""
+    """Return the part of a batch that engine computes as one of this many ranks."""
     return _FusedPart(engine, ranks) if isinstance(engine, Fused) else _GraphPart(engine)
 
 

@@ -89,7 +89,7 @@ class Ranks:
         return getattr(self.engine, name)
 
     def run(self, work: "Callable[[], Result]", state: "Callable[[], State]", engine: str, steps: "int | None") -> "Result":
-        """Return work(), which trains up to so many steps from state(), once all ranks have called this.
+        """Return work(), which trains up to this many steps from state(), once all ranks have called this.
 
         If work raises on one rank, it raises on all. Raises ValueError on every rank if these arguments differ.
         """

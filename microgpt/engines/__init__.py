@@ -88,10 +88,10 @@ class Engine(Protocol):
         """How many threads the engine may use; 1 at first, and always 1 if it has no use for more."""
 
     def set_threads(self, threads: int) -> None:
-        """Let the engine use up to so many threads. They change no bit."""
+        """Let the engine use up to this many threads. They change no bit."""
 
     def shares(self, positions: int) -> bool:
-        """Return whether a step on documents of so many positions altogether is shared among the threads."""
+        """Return whether a step on documents of this many positions altogether is shared among the threads."""
 
     def parameters(self) -> "Array":
         """Return the parameters, float64 [num_params]: a view of the model where there is one, or a copy."""

@@ -32,7 +32,7 @@ class Callback:
     Attributes
     ----------
     every : int or None
-        The callback is due every so many steps; None: never.
+        Steps after which the callback is due again; None: never.
     stop : str or None
         Set it to end the run early: the reason, in one line.
     """

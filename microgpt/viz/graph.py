@@ -125,7 +125,7 @@ def edges_of(value: "AnyValue") -> "Iterator[tuple[AnyValue, float | None]]":
 
 
 def number(x: object, digits: int) -> str:
-    """Return x with so many significant digits, or as it is if it is not a float."""
+    """Return x with this many significant digits, or as it is if it is not a float."""
     try:
         return f"{float(x):.{digits}g}"  # type: ignore[arg-type]  # the script's class keeps whatever it is given
     except (TypeError, ValueError, OverflowError):

@@ -77,7 +77,7 @@ const charts = (() => {
     return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(4));
   }
 
-  // A round distance between about so many ticks, at least `least`.
+  // A round distance between about this many ticks, at least `least`.
   function tickStep(low, high, about, least = 0) {
     const span = high - low || 1, size = 10 ** Math.floor(Math.log10(span / about));
     return Math.max(least, size * ([1, 2, 5].find((m) => span / (size * m) <= about) || 10));

@@ -48,7 +48,7 @@ DEFAULTS: "dict[str, Any]" = {
     "word": "emma",
 }
 TEXTS = ("names", "file", "lines")
-#: A val_fraction that holds out about so many documents, but not more than a tenth; none of a text of less than ten.
+#: A val_fraction that holds out about this many documents, but not more than a tenth; none of a text of less than ten.
 AUTO, _HELD_OUT = "auto", 100
 
 
@@ -103,7 +103,7 @@ class Request:
         self.word: str = values["word"]
 
     def fraction(self, documents: int) -> "float | None":
-        """Return the part of so many documents to hold out; None: nothing."""
+        """Return the share of this many documents to hold out; None: nothing."""
         if not isinstance(self.val_fraction, str):
             return self.val_fraction
         return min(0.1, float(f"{_HELD_OUT / documents:.0e}")) if documents >= 10 else None
