@@ -123,9 +123,10 @@ def errors():
 def checkpoints():
     trainer = Trainer(DOCS, num_steps=10, **SETTINGS)
     trainer.run(3)
-    path = Path(tempfile.mkdtemp()) / "run.safetensors"
+    folder = tempfile.TemporaryDirectory()
 
     def step(k):
+        path = Path(folder.name) / "run.safetensors"
         trainer.save(path)
         Trainer.load(path, docs=DOCS if k % 2 else None)
 
