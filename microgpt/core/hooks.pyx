@@ -22,12 +22,13 @@ from microgpt.core.value cimport Value
 from microgpt.core import operators, reading as reading_of, stand_ins
 from microgpt.core.guards import MISSING
 from microgpt.core.outside import (
-    add_root, changing, guard, guard_attribute, guard_class, is_from_outside, is_plain_dataclass, made, made_by, storing, whole,
+    add_root, changing, found_outside, guard, guard_attribute, guard_class, is_from_outside, is_plain_dataclass, made, made_by,
+    storing, whole,
 )
 from microgpt.core.reading import reading, reading_method
 from microgpt.core.recorder import TraceError
 from microgpt.core.stand_ins import changing_methods, package_functions, refusing, special, traced_leaf, traced_type, traced_value
-from microgpt.core.strays import changes_first, check_c_function, check_class, needs_care
+from microgpt.core.strays import check_c_function, check_class, needs_care
 from microgpt.core.twins import function_for, is_users
 
 
@@ -148,8 +149,6 @@ cdef object called_builtin(object f, object owner):
     if owner is None or type(owner) is ModuleType:
         if owner is not None:
             check_c_function(owner, f)
-        if changes_first(owner, f):
-            return functools.partial(_changing_first, reading(f))
         if f is functools.reduce:
             return functools.partial(_with_function, f)
         return special.get(f) or reading(f)
@@ -175,12 +174,6 @@ cdef object called_builtin(object f, object owner):
     if f.__name__ == "copy" or f.__name__ == "fromkeys":
         return functools.partial(made_by, f)
     return reading_method(f)
-
-
-def _changing_first(f, x, *arguments, **named):
-    """A function in C that changes its first argument."""
-    changing(x)
-    return f(x, *arguments, **named)
 
 
 #: Modules in C whose objects never change.
@@ -305,7 +298,7 @@ cdef object called_object(object f):
     if type(f) is operator.methodcaller:
         return functools.partial(_call_method, f)
     if type(f) is operator.attrgetter or type(f) is weakref.ref:
-        return functools.partial(_found_outside, reading(f))
+        return functools.partial(found_outside, reading(f))
     if isinstance(f, functools._lru_cache_wrapper):
         return functools.partial(_call_cached, f)
     inner = getattr(f, "__compiled_function__", None)
@@ -324,13 +317,6 @@ def _call_method(caller, x):
     if isinstance(make, functools.partial):
         arguments, named = make.args + arguments, make.keywords
     return method(x, arguments[0])(*arguments[1:], **named)
-
-
-def _found_outside(f, *arguments):
-    """What f finds: objects that were there before."""
-    found = f(*arguments)
-    current().outside.append(found)
-    return found
 
 
 def _get(owner, f, *arguments):

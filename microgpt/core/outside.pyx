@@ -192,6 +192,13 @@ def made_by(f, *arguments, **options):
     return made(f(*arguments, **options))
 
 
+def found_outside(f, *arguments):
+    """What f finds: objects that were there before."""
+    found = f(*arguments)
+    current().outside.append(found)
+    return found
+
+
 def is_from_outside(x):
     """Whether an object was read from outside, or is within one that was."""
     cdef Recorder trace = current()

@@ -1,7 +1,10 @@
 # cython: language_level=3
 """What is called instead of Python's functions and this package's, where those would not record what they do."""
+import bisect
 import builtins
+import collections
 import functools
+import heapq
 import math
 import operator
 import sys
@@ -13,7 +16,7 @@ from microgpt.core.traced cimport Traced, custom
 from microgpt.core.tracing cimport linear_rows
 
 from microgpt.core.operators import binary, iterated, length
-from microgpt.core.outside import changing, made_by
+from microgpt.core.outside import augmenting, changing, found_outside, made_by
 from microgpt.core.reading import (
     reading, traced_delattr, traced_getattr, traced_hasattr, traced_isinstance, traced_setattr,
 )
@@ -58,13 +61,6 @@ def _traced_sum(items, start=0):
 
 def _traced_vars(*x):
     return attribute(x[0], "__dict__") if len(x) == 1 else builtins.vars(*x)
-
-
-def _traced_globals():
-    """The globals of the function that asks: of compiled code there is no frame between."""
-    found = builtins.globals()
-    current().outside.append(found)
-    return found
 
 
 def traced_type(*arguments):
@@ -153,11 +149,11 @@ def refusing(what, why):
     return refuse
 
 
-cdef object _changing_first(f):
-    def call(x, *arguments):
-        if hasattr(type(x), "__iadd__") or f is operator.setitem or f is operator.delitem:
-            changing(x)
-        return f(x, *arguments)
+cdef object _changing_first(f, check):
+    """f, which changes its first argument. check: called with that first."""
+    def call(x, *arguments, **named):
+        check(x)
+        return f(x, *arguments, **named)
 
     return call
 
@@ -167,9 +163,13 @@ special = {
     math.pow: _traced_math_pow, builtins.sorted: functools.partial(made_by, reading(builtins.sorted)), builtins.len: length,
     builtins.getattr: traced_getattr, builtins.hasattr: traced_hasattr, builtins.setattr: traced_setattr,
     builtins.delattr: traced_delattr, builtins.isinstance: traced_isinstance,
-    builtins.vars: _traced_vars, builtins.globals: _traced_globals,
-    **{getattr(operator, name): _changing_first(getattr(operator, name))
-       for name in dir(operator) if name in ("setitem", "delitem") or name[0] == "i" and name[1:] in dir(operator)},
+    # Of compiled code there is no frame: these are the globals of the function that asks.
+    builtins.vars: _traced_vars, builtins.globals: functools.partial(found_outside, builtins.globals),
+    **{f: _changing_first(f, changing) for f in (operator.setitem, operator.delitem)},
+    **{getattr(operator, name): _changing_first(getattr(operator, name), augmenting)
+       for name in dir(operator) if name[0] == "i" and name[1:] in dir(operator)},
+    **{f: _changing_first(reading(f), changing) for module in (heapq, bisect, collections) for name, f in vars(module).items()
+       if name.startswith(("heap", "insort", "_count_elements"))},
     **{getattr(math, name): math_function(name) for name in FUNCTIONS},
     **{f: refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
        for f in (builtins.print, builtins.input, builtins.open)},

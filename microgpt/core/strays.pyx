@@ -41,10 +41,6 @@ CHANGING_MODULES = frozenset({"time", "posix", "nt", "_random", "sys", "gc", "_t
 FIXED = frozenset({"intern", "getsizeof", "_getframe", "fspath", "allocate_lock"})
 
 
-#: Functions in C that change their first argument, but for those of operator (stand_ins.pyx).
-CHANGING_FIRST = {"_heapq": "heap", "_bisect": "insort", "_collections": "_count_elements"}
-
-
 class Stray(TraceError):
     """A function of the user's runs as it is written."""
 
@@ -97,11 +93,6 @@ def check_c_function(module, f):
     if module.__name__ in CHANGING_MODULES and f.__name__ not in FIXED:
         raise TraceError(f"{module.__name__}.{f.__name__}() in a compiled function: its result would be that of the trace in every "
                          "call, and what it does would happen when the function is traced")
-
-
-def changes_first(module, f):
-    """Return whether a function in C changes its first argument."""
-    return module is not None and f.__name__.startswith(CHANGING_FIRST.get(module.__name__, " "))
 
 
 @cython.final
