@@ -252,9 +252,10 @@ class Flow:
         return self.mask(node.body, scopes) | self.mask(node.orelse, scopes)
 
     def mask_FormattedValue(self, node: "Any", scopes: "Any") -> int:
-        if self.mask(node.value, scopes) and not (node.conversion == -1 and is_float_spec(node.format_spec)):
+        shown = self.mask(node.value, scopes)
+        if shown and not (node.conversion == -1 and is_float_spec(node.format_spec)):
             self.sink(node.value, "an f-string writes a Value, or its number, without a format such as :.4f")
-        elif self.mask(node.value, scopes) and negates(node.value):
+        elif shown and negates(node.value):
             self.sink(node.value, "an f-string writes the negative of a Value's number")
         if node.format_spec is not None:
             self.mask(node.format_spec, scopes)

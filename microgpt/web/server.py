@@ -135,10 +135,10 @@ class PlayServer(ThreadingHTTPServer):
             return True
 
     def process_request(self, request: "Any", client_address: "Any") -> None:
-        if not self._connections.acquire(blocking=False):
-            if not (self._close_silent() and self._connections.acquire(timeout=_CLOSING)):
-                self.shutdown_request(request)
-                return
+        has_place = self._connections.acquire(blocking=False)
+        if not has_place and not (self._close_silent() and self._connections.acquire(timeout=_CLOSING)):
+            self.shutdown_request(request)
+            return
         try:
             self.set_silent(request, True)
             super().process_request(request, client_address)
