@@ -306,18 +306,28 @@ def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
 
 def command(result: "SweepResult", given: "dict[str, Any]") -> str:
     """Return the command that trains this run: flags for whatever is not the script's own value."""
-    from shlex import quote
-
     words = ["microgpt", "train"]
     for path in given["input"] or []:
-        words += ["--input", quote(path)]
+        words.append(_with_text("--input", path))
     for name in ("split", "csv_column", "json_field", "val_fraction"):
         if given[name] is not None:
-            words += [cli.flag(name), quote(f"{given[name]}")]
+            words.append(_with_text(cli.flag(name), f"{given[name]}"))
     for name, value in result.settings.items():
         if value != DEFAULTS[name]:
             words += ["--steps" if name == "num_steps" else cli.flag(name), f"{value}"]
     return " ".join(words)
+
+
+def _with_text(flag: str, text: str) -> str:
+    """Return a flag and its value as a shell reads them, in characters that every terminal shows."""
+    from os import fsencode
+    from shlex import quote
+
+    word = quote(text)
+    if not text.isprintable():  # the name of a file may have any bytes
+        octal = "".join(f"\\{byte:03o}" for byte in fsencode(text))
+        word = f"\"$(printf '{octal}')\""
+    return f"{flag}={word}" if text.startswith("-") and text != "-" else f"{flag} {word}"
 
 
 if __name__ == "__main__":

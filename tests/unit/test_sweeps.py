@@ -12,11 +12,12 @@ from children import environment
 from small_sweeps import DOCS, GRID, by_settings, run_main
 
 import microgpt
+import microgpt.sweep
 import microgpt.train
 from microgpt import Config, Trainer, data, run_sweep
 from microgpt.parallel import results as results_module
 from microgpt.parallel import sweeps
-from microgpt.parallel.results import rank, read_results
+from microgpt.parallel.results import SweepResult, rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
 from microgpt.trainer import corpus
 
@@ -280,6 +281,18 @@ def test_the_best_command_has_numbers_that_argparse_reads(names, capfd):
     status, out, _ = run_main(capfd, "--input", "names.txt", "--grid", "init_std=-1e-5", "--steps", "1")
     command = out.splitlines()[-1].removeprefix("best: microgpt train ").split()
     assert status == 0 and microgpt.train.main([*command, "--quiet", "--samples", "0"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals, limits and permissions of POSIX")
+@pytest.mark.parametrize("name", [b"a", b"-", b"-x", b"-x y", b"two words'", b"caf\xe9", "zo\u00eb".encode(), b"a\nb", b"%s\\$x\x1b"])
+def test_the_best_command_names_any_file_as_a_shell_reads_it(name):
+    path = os.fsdecode(name)
+    given = dict.fromkeys(["split", "csv_column", "json_field", "val_fraction"]) | {"input": [path, path], "json_field": path}
+    command = microgpt.sweep.command(SweepResult(Config(seed=-5).as_dict(), "fused"), given)
+    shell = f"printf '%s\\0' {command.removeprefix('microgpt train ')}"
+    words = subprocess.run(["sh", "-c", os.fsencode(shell)], capture_output=True, check=True).stdout.split(b"\0")[:-1]
+    found = microgpt.train.make_parser().parse_args([os.fsdecode(word) for word in words])
+    assert (found.input, found.json_field, found.seed) == ([path, path], path, -5) and command.isprintable()
 
 
 def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, capfd, monkeypatch):
