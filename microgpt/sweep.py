@@ -128,6 +128,7 @@ def _sweep(given: "dict[str, Any]") -> int:
     from contextlib import contextmanager
     from math import prod
 
+    from .cli.options import check_fraction
     from .data import split_docs
     from .parallel.results import whole_settings
     from .parallel.sweeps import available_cores, planned, run_sweep
@@ -139,6 +140,7 @@ def _sweep(given: "dict[str, Any]") -> int:
         grid["num_steps"] = [given["steps"]]
     if given["workers"] is not None and given["workers"] < 1:
         raise cli.UsageError(f"--workers must be at least 1, not {given['workers']}")
+    check_fraction(given["val_fraction"])
     _check_files(given)
     text = _read_text(given, grid)
     docs, source = text.docs, text.source
@@ -266,7 +268,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
     ranked = rank(results)
     failed = [result for result in results if result.error is not None]
     diverged = [r for r in results if r.error is None and r.settings["num_steps"] and r.score - r.score != 0]
-    has_none = len(failed) + len(diverged) == len(results)
+    untrained = [r for r in results if r.error is None and not r.settings["num_steps"] and r.score != r.score]
+    has_none = len(failed) + len(diverged) + len(untrained) == len(results)
     names = [name for name in ranked[0].settings if len({group.settings[name] for group in ranked}) > 1]
     rows = [_row(group, names) for group in ranked[:SHOWN]]
     head = [*names, "runs", "val loss" if given["val_fraction"] is not None else "loss", "+-"]
@@ -282,6 +285,9 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
                 f"{failed[0].error}{again}")  # fmt: skip
     if diverged:
         cli.say(f"{'error: ' * has_none}{len(diverged)} of {len(results)} runs diverged: their loss is not finite")
+    if untrained:
+        cli.say(f"{'error: ' * has_none}{len(untrained)} of {len(results)} runs have no step, and so no loss "
+                "unless --val-fraction measures one")  # fmt: skip
     if ranked[0].results:
         cli.write(f"best: {command(ranked[0].results[0], given)}\n")
     if given["plot"] is not None:
@@ -294,7 +300,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
         cli.say(f"{given['out']} has the results")
     if not has_none:
         return 0
-    return cli.EXIT_DIVERGED if all((result.error or "").startswith("DivergedError") for result in failed) else cli.EXIT_ERROR
+    has_diverged = not untrained and all((result.error or "").startswith("DivergedError") for result in failed)
+    return cli.EXIT_DIVERGED if has_diverged else cli.EXIT_ERROR
 
 
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":

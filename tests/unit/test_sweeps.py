@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,6 +139,11 @@ def test_seeds_of_any_size(tmp_path):
         ((DOCS, {"seed": []}), "the grid has no values of seed"),
         (([], {"seed": 1}), "there are no documents to train on"),
         (("emma", {"seed": 1}), "docs must be a sequence of str, not one str"),
+        ((DOCS, "seed=1"), "a grid must be a mapping of settings to their values, or several of them, not 'seed=1'"),
+        ((DOCS, None), "a grid must be a mapping .* not None"),
+        ((DOCS, [("seed", [1, 2])]), "a grid must be a mapping .* not \\('seed', "),
+        ((DOCS, {"seed": 1}, "threads"), "executor must be a concurrent.futures.Executor, not 'threads'"),
+        ((DOCS, {"seed": 1}, ThreadPoolExecutor), "executor must be a concurrent.futures.Executor, not <class"),
     ],
 )
 def test_arguments_that_no_sweep_can_have_are_refused_at_once(arguments, message):
@@ -317,7 +323,7 @@ def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, c
         (["--grid", "steps=1", "--steps", "2"], "--steps and the grid both say"),
         (["--grid", "seed=1", "--workers", "0"], "--workers must be at least 1, not 0"),
         (["--grid", "seed=1", "--executor", "thread"], "not 'thread'; did you mean threads?"),
-        (["--grid", "seed=1", "--val-fraction", "2"], "must be greater than 0 and less than 1"),
+        (["--grid", "seed=1", "--val-fraction", "2"], "error: --val-fraction must be greater than 0 and less than 1"),
         (["--grid", "seed=1", "--out", "names.txt"], "--out names.txt would overwrite --input: it is the same file"),
         (["--grid", "seed=1", "--out", "a", "--plot", "./a"], "--plot ./a would overwrite --out a: they are the same file"),
         (["--grid", "seed=0..99999999999999999999"], "is more runs than a sweep can have (1000000)"),
@@ -345,9 +351,11 @@ def test_bad_input_ends_in_one_line(names, capfd, arguments, message):
 @pytest.mark.parametrize("grid, expected, message", [
     ("n_head=3,5", 2, "error: 2 of 2 runs failed; the first, num_steps=3, n_head=3: ValueError: n_embd (16)"),
     ("init_std=1e300 seed=1,2", 3, "error: 2 of 2 runs diverged: their loss is not finite"),
+    ("steps=0 seed=1,2", 2, "error: 2 of 2 runs have no step, and so no loss"), ("steps=0,3", 0, "1 of 2 runs have no step"),
     ("n_head=3,4 init_std=1e300", 2, "1 of 2 runs diverged"), ("init_std=1e300,0.1", 0, "1 of 2 runs diverged")])  # fmt: skip
 def test_status_of_a_sweep_without_a_result(names, capfd, grid, expected, message):
-    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", grid, "--steps", "3")
+    steps = [] if "steps" in grid else ["--steps", "3"]
+    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", grid, *steps)
     assert status == expected and message in err and "failed" in out and "Traceback" not in err
 
 
