@@ -77,7 +77,7 @@ def planned(grid: "Grid | Plan") -> Plan:
         if not hasattr(one, "items"):
             raise TypeError(f"a grid must be a mapping of settings to their values, or several of them, not {one!r}")
         axes = []
-        for name, values in one.items():  # type: ignore[union-attr]  # a mapping, of either kind of grid
+        for name, values in one.items():
             if name not in DEFAULTS:
                 raise ValueError(f"{name!r} is no setting; a grid may have {', '.join(DEFAULTS)}")
             is_one = isinstance(values, (str, bytes)) or not getattr(values, "ndim", 1)  # an array of no dimension is a number
