@@ -138,6 +138,7 @@ def _sweep(given: "dict[str, Any]") -> int:
         if "num_steps" in grid:
             raise cli.UsageError("--steps and the grid both say how many steps a run has")
         grid["num_steps"] = [given["steps"]]
+    _check_launcher(given["executor"] == "mpi")
     if given["workers"] is not None and given["workers"] < 1:
         raise cli.UsageError(f"--workers must be at least 1, not {given['workers']}")
     check_fraction(given["val_fraction"])
@@ -203,15 +204,7 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
                 cli.say(f"{kind} has no workers yet; the runs wait for them")
             yield executor
     elif kind == "mpi":
-        try:
-            from mpi4py.futures import MPIPoolExecutor
-        except (ImportError, RuntimeError):
-            raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
-        import os
-
-        if not any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ):  # it would wait for ever to start workers
-            raise cli.UsageError("--executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures -m microgpt.sweep ...")
-        with MPIPoolExecutor(workers) as ranks:
+        with _need_mpi4py("futures").MPIPoolExecutor(workers) as ranks:
             yield ranks
     else:
         found = parsing.closest(kind, EXECUTORS)
@@ -226,6 +219,36 @@ def _need_dask() -> "Any":
     except ImportError:
         raise cli.UsageError("--executor dask needs dask.distributed: pip install 'microgpt-exact[dask]'") from None
     return distributed
+
+
+def _need_mpi4py(module: str = "") -> "Any":
+    """Return mpi4py, which starts no MPI, or a module of it, which does."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"mpi4py.{module}".rstrip("."))
+    except (ImportError, RuntimeError):
+        raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
+
+
+def _check_launcher(uses_ranks: bool) -> None:
+    """Raise UsageError for --executor mpi without workers; say how processes of an MPI launcher that do not share the runs would."""
+    import os
+
+    how = "python -m mpi4py.futures -m microgpt.sweep ... --executor mpi"
+    rank, size = cli.launched()
+    is_one = "mpi4py.futures" in sys.orig_argv  # only rank 0 comes here, and the others wait for its runs
+    if uses_ranks:
+        _need_mpi4py()
+        is_launched = any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ)  # MPI would wait for ever otherwise
+        if is_launched and (is_one or size == 1):
+            return
+        if rank:
+            raise SystemExit(cli.EXIT_ERROR)  # the first one says it
+        raise cli.UsageError(f"--executor mpi needs workers: mpiexec -n {max(size, 4)} {how}")
+    if size > 1 and not rank:
+        what = "of which --executor mpi would use all" if is_one else f"each of which makes all runs; {how} shares them out"
+        cli.say(f"hint: mpiexec has started {size} processes, {what}")
 
 
 def _check_files(given: "dict[str, Any]") -> None:

@@ -167,6 +167,20 @@ def test_a_run_that_its_executor_loses_without_words():
     assert [r.error for r in run_sweep(DOCS, {"seed": 1}, Losing(1))] == ["CancelledError: the executor lost this run"]
 
 
+@pytest.mark.parametrize("executor, started_by, rank, status, message", [
+    ("mpi", "python -m microgpt.sweep", "0", 2, "error: --executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures"),
+    ("mpi", "python -m microgpt.sweep", "1", 2, ""),
+    ("threads", "python -m microgpt.sweep", "0", 0, "hint: mpiexec has started 3 processes, each of which makes all runs;"),
+    ("threads", "python -m microgpt.sweep", "2", 0, ""),
+    ("threads", "python -m mpi4py.futures -m microgpt.sweep", "0", 0, "3 processes, of which --executor mpi would use all")])  # fmt: skip
+def test_processes_of_mpiexec_that_share_no_runs_are_told_once(names, capfd, monkeypatch, executor, started_by, rank, status, message):
+    monkeypatch.setattr(sys, "orig_argv", started_by.split())
+    monkeypatch.setenv("PMI_RANK", rank)
+    monkeypatch.setenv("PMI_SIZE", "3")
+    found, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1", "--executor", executor)
+    assert found == status and (message in err if message else "mpiexec" not in err)
+
+
 @pytest.mark.slow
 @on_linux
 def test_the_mpi_executor_without_mpiexec_says_how_to_start_it(names):
