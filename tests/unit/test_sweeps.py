@@ -366,22 +366,6 @@ def test_failed_runs_are_said_and_the_rest_is_shown(names, capfd):
     assert (names / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_picture_of_a_grid(tmp_path):
-    results = list(run_sweep(DOCS, {"num_steps": 3, "learning_rate": [0.001, 0.01, 0.1], "n_embd": [8, 16], "seed": range(2)}))
-    figure = microgpt.plot_sweep(results, path=tmp_path / "a.svg", title="six names")
-    (axes,) = figure.axes
-    assert axes.get_xlabel() == "learning_rate" and axes.get_xscale() == "log"
-    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
-    assert set(lines) == {"n_embd 8", "n_embd 16"}
-    chosen = [r.score for r in results if (r.settings["n_embd"], r.settings["learning_rate"]) == (8, 0.001)]
-    assert lines["n_embd 8"][0] == math.fsum(chosen) / 2
-    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
-    with pytest.raises(ValueError, match="x must be a setting that is a number, not 'engine'"):
-        microgpt.plot_sweep(results, x="engine")
-    with pytest.raises(ValueError, match="there is no run to draw"):
-        microgpt.plot_sweep([r for r in run_sweep(DOCS, {"n_head": 3})])
-
-
 def test_the_settings_of_a_run_are_checked_once(monkeypatch):
     made, check = [], Config.__init__
     monkeypatch.setattr(Config, "__init__", lambda self, **settings: made.append(settings) or check(self, **settings))
