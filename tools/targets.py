@@ -24,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import emulated_pc
+from setuptools import Distribution
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -55,6 +58,7 @@ class Target(NamedTuple):
     link: list = []
     env: dict = {}
     isas: tuple = ()  # those alone
+    as_built: bool = False  # the kernels by setup.py's own command, so that a compiler's cache that has seen the build has them
 
 
 ZIG = [sys.executable, "-m", "ziglang", "cc", "-Wno-unused-command-line-argument", "-target"]
@@ -63,8 +67,8 @@ EMULATED_PC = [sys.executable, "tools/emulated_pc.py"]
 QEMU_S390X = ["qemu-s390x", "-L", "/usr/s390x-linux-gnu"]
 NO_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2,-FMA_Usable,-AVX2_Usable"}
 TARGETS = [
-    Target("gcc", ["gcc"], build.machine(), [], ["-lm", "-pthread"]),
-    Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm", "-pthread"], NO_FMA),
+    Target("gcc", ["gcc"], build.machine(), [], ["-lm", "-pthread"], as_built=True),
+    Target("gcc, glibc without FMA", ["gcc"], build.machine(), [], ["-lm", "-pthread"], NO_FMA, as_built=True),
     # As for a processor that has no line in setup.py.
     Target("gcc, scalar alone", ["gcc", "-Wno-unused-function"], "any other", [], ["-lm", "-pthread"]),
     Target("gcc, thread sanitizer", ["gcc", "-fsanitize=thread", "-g"], build.machine(), [], ["-lm", "-pthread"]),
@@ -139,6 +143,23 @@ def check_assembly(text, source):
         raise RuntimeError(f"{source}: fused multiply-add in {', '.join(sorted(found))}")
 
 
+def kernels_as_built(folder):
+    """Source -> object of the kernels as setup.py compiles them, if it does with GCC.
+
+    What is fused in them, tests/package/test_build.py sees in what is built.
+    """
+    if "gcc" not in (os.environ.get("CC") or sysconfig.get_config_var("CC") or ""):
+        return {}
+    command = build.BuildLibraries(Distribution({"libraries": build.LIBRARIES}))
+    command.build_clib = command.build_temp = folder
+    command.ensure_finalized()
+    try:
+        command.compile()
+    except CompileError as error:
+        raise RuntimeError(error) from None
+    return {source: os.path.join(folder, source.removesuffix(".c") + ".o") for _, made in build.LIBRARIES for source in made["sources"]}
+
+
 CALL = re.compile(r"\b(?:call\w*|jmp\w*|bl?|jg|brasl\s+%r14,)\s*_?(pow|exp|log)\b")
 
 
@@ -153,18 +174,23 @@ def compile_all(target, folder, before=(), after=(), warn=WARN):
         """The object of a C file, and the functions of libm that it calls."""
         stem = os.path.join(folder, source.replace("/", "_").removesuffix(".c"))
         compile = [*target.compiler, *before, *FLAGS, *warn, *flags, *after]
-        sh([*compile, "-S", source, "-o", stem + ".s"])
-        sh([*compile, "-Wno-unused-command-line-argument", "-c", stem + ".s", "-o", stem + ".o"])
-        text = Path(stem + ".s").read_text()
-        calls = set(CALL.findall(text))
-        if source.startswith("csrc/kernels/isa/") and FUSED_MULTIPLY_ADD.search(text):  # are they those that are meant?
+        if made := as_built.get(source):
+            text, calls, fused = "", {*sh(["nm", "-u", made]).split()} & {"pow", "exp", "log"}, "-mfma" in flags
+        else:
+            made = stem + ".o"
+            sh([*compile, "-S", source, "-o", stem + ".s"])
+            sh([*compile, "-Wno-unused-command-line-argument", "-c", stem + ".s", "-o", made])
+            text = Path(stem + ".s").read_text()
+            calls, fused = set(CALL.findall(text)), FUSED_MULTIPLY_ADD.search(text)
+        if source.startswith("csrc/kernels/isa/") and fused:  # are they those that are meant?
             # GCC fuses where it optimises expensively, and with -O1 besides takes half the time.
             less = ["-O1", "-fexpensive-optimizations"] if "gcc" in target.compiler[0] else []
             sh([*compile, *less, "-DMG_FMA_CALLS", "-S", source, "-o", stem + ".s"])
             text = Path(stem + ".s").read_text()
         check_assembly(text, source)
-        return stem + ".o", calls
+        return made, calls
 
+    as_built = kernels_as_built(folder) if target.as_built else {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = list(pool.map(compile_one, *zip(*kernels, *((source, macros) for source in SOURCES + TESTS))))
     calls = set().union(*(called for _, called in made))
@@ -251,7 +277,7 @@ def main(scratch):
             continue
         start = time.monotonic()
         # Targets that differ only in where they run share what was compiled.
-        compiled = operator.attrgetter("compiler", "machine", "link", "isas")
+        compiled = operator.attrgetter("compiler", "machine", "link", "isas", "as_built")
         alike = next(t for t in TARGETS if compiled(t) == compiled(target))
         folder = os.path.join(scratch, alike.name)
         os.makedirs(folder, exist_ok=True)
