@@ -186,7 +186,8 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
             yield processes
     elif kind == "dask":
         distributed = _need_dask()
-        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+        free = {"dashboard_address": ":0"}  # its HTTP server has a port even without a dashboard, and warns if 8787 is taken
+        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=free) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
                 from .parallel.processes import ignore_interrupts
 

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -120,8 +121,12 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     module = ["-m", "mpi4py.futures", "-m", "microgpt.sweep"] if kind == "mpi" else ["-m", "microgpt.sweep"]
     command = [*launcher, sys.executable, *module, "--input", "names.txt", "--grid", "steps=12 seed=1..4", "--executor", kind,
                "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as taken:  # the port of dask's dashboards, by another sweep for example
+        with contextlib.suppress(OSError):
+            taken.bind(("", 8787))
+            taken.listen()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
+    assert done.returncode == 0 and "8787" not in done.stderr, done.stderr
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
 
 
