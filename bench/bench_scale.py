@@ -40,7 +40,7 @@ RANKS, VOCAB, MESSAGE = [2**i for i in range(10)], 27, 1 << 20
 
 def main():
     p = cli.parser(__doc__, ROUNDS)
-    p.add_argument("--picture", metavar="FILE", help="draw the predictions (needs matplotlib)")
+    p.add_argument("--picture", type=cli.picture, metavar="FILE", help="draw the predictions (needs matplotlib)")
     args, warnings = cli.parse(p), machine.warnings_before()
     rounds = [{ranks: job(ranks, args.quick) for ranks in (1, 2, 3)} for _ in range(args.rounds)]
     jobs = {ranks: {name: median(found[ranks][name] for found in rounds) for name in rounds[0][ranks]} for ranks in (1, 2, 3)}

@@ -128,6 +128,7 @@ def _sweep(given: "dict[str, Any]") -> int:
     from contextlib import contextmanager
     from math import prod
 
+    from .cli.options import check_fraction
     from .data import split_docs
     from .parallel.results import whole_settings
     from .parallel.sweeps import available_cores, planned, run_sweep
@@ -137,8 +138,10 @@ def _sweep(given: "dict[str, Any]") -> int:
         if "num_steps" in grid:
             raise cli.UsageError("--steps and the grid both say how many steps a run has")
         grid["num_steps"] = [given["steps"]]
+    _check_launcher(given["executor"] == "mpi")
     if given["workers"] is not None and given["workers"] < 1:
         raise cli.UsageError(f"--workers must be at least 1, not {given['workers']}")
+    check_fraction(given["val_fraction"])
     _check_files(given)
     text = _read_text(given, grid)
     docs, source = text.docs, text.source
@@ -183,7 +186,8 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
             yield processes
     elif kind == "dask":
         distributed = _need_dask()
-        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+        free = {"dashboard_address": ":0"}  # its HTTP server has a port even without a dashboard, and warns if 8787 is taken
+        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=free) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
                 from .parallel.processes import ignore_interrupts
 
@@ -201,15 +205,7 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
                 cli.say(f"{kind} has no workers yet; the runs wait for them")
             yield executor
     elif kind == "mpi":
-        try:
-            from mpi4py.futures import MPIPoolExecutor
-        except (ImportError, RuntimeError):
-            raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
-        import os
-
-        if not any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ):  # it would wait for ever to start workers
-            raise cli.UsageError("--executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures -m microgpt.sweep ...")
-        with MPIPoolExecutor(workers) as ranks:
+        with _need_mpi4py("futures").MPIPoolExecutor(workers) as ranks:
             yield ranks
     else:
         found = parsing.closest(kind, EXECUTORS)
@@ -224,6 +220,36 @@ def _need_dask() -> "Any":
     except ImportError:
         raise cli.UsageError("--executor dask needs dask.distributed: pip install 'microgpt-exact[dask]'") from None
     return distributed
+
+
+def _need_mpi4py(module: str = "") -> "Any":
+    """Return mpi4py, which starts no MPI, or a module of it, which does."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"mpi4py.{module}".rstrip("."))
+    except (ImportError, RuntimeError):
+        raise cli.UsageError("--executor mpi needs mpi4py and an MPI library: pip install 'microgpt-exact[mpi]'") from None
+
+
+def _check_launcher(uses_ranks: bool) -> None:
+    """Raise UsageError for --executor mpi without workers; say how processes of an MPI launcher that do not share the runs would."""
+    import os
+
+    how = "python -m mpi4py.futures -m microgpt.sweep ... --executor mpi"
+    rank, size = cli.launched()
+    is_one = "mpi4py.futures" in sys.orig_argv  # only rank 0 comes here, and the others wait for its runs
+    if uses_ranks:
+        _need_mpi4py()
+        is_launched = any(name.startswith(("PMI_", "PMIX_", "OMPI_")) for name in os.environ)  # MPI would wait for ever otherwise
+        if is_launched and (is_one or size == 1):
+            return
+        if rank:
+            raise SystemExit(cli.EXIT_ERROR)  # the first one says it
+        raise cli.UsageError(f"--executor mpi needs workers: mpiexec -n {max(size, 4)} {how}")
+    if size > 1 and not rank:
+        what = "of which --executor mpi would use all" if is_one else f"each of which makes all runs; {how} shares them out"
+        cli.say(f"hint: mpiexec has started {size} processes, {what}")
 
 
 def _check_files(given: "dict[str, Any]") -> None:
@@ -266,7 +292,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
     ranked = rank(results)
     failed = [result for result in results if result.error is not None]
     diverged = [r for r in results if r.error is None and r.settings["num_steps"] and r.score - r.score != 0]
-    has_none = len(failed) + len(diverged) == len(results)
+    untrained = [r for r in results if r.error is None and not r.settings["num_steps"] and r.score != r.score]
+    has_none = len(failed) + len(diverged) + len(untrained) == len(results)
     names = [name for name in ranked[0].settings if len({group.settings[name] for group in ranked}) > 1]
     rows = [_row(group, names) for group in ranked[:SHOWN]]
     head = [*names, "runs", "val loss" if given["val_fraction"] is not None else "loss", "+-"]
@@ -282,6 +309,9 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
                 f"{failed[0].error}{again}")  # fmt: skip
     if diverged:
         cli.say(f"{'error: ' * has_none}{len(diverged)} of {len(results)} runs diverged: their loss is not finite")
+    if untrained:
+        cli.say(f"{'error: ' * has_none}{len(untrained)} of {len(results)} runs have no step, and so no loss "
+                "unless --val-fraction measures one")  # fmt: skip
     if ranked[0].results:
         cli.write(f"best: {command(ranked[0].results[0], given)}\n")
     if given["plot"] is not None:
@@ -294,7 +324,8 @@ def _report(results: "Sequence[SweepResult]", given: "dict[str, Any]") -> int:
         cli.say(f"{given['out']} has the results")
     if not has_none:
         return 0
-    return cli.EXIT_DIVERGED if all((result.error or "").startswith("DivergedError") for result in failed) else cli.EXIT_ERROR
+    has_diverged = not untrained and all((result.error or "").startswith("DivergedError") for result in failed)
+    return cli.EXIT_DIVERGED if has_diverged else cli.EXIT_ERROR
 
 
 def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
@@ -306,18 +337,28 @@ def _row(group: "Ranked", names: "Sequence[str]") -> "list[str]":
 
 def command(result: "SweepResult", given: "dict[str, Any]") -> str:
     """Return the command that trains this run: flags for whatever is not the script's own value."""
-    from shlex import quote
-
     words = ["microgpt", "train"]
     for path in given["input"] or []:
-        words += ["--input", quote(path)]
+        words.append(_with_text("--input", path))
     for name in ("split", "csv_column", "json_field", "val_fraction"):
         if given[name] is not None:
-            words += [cli.flag(name), quote(f"{given[name]}")]
+            words.append(_with_text(cli.flag(name), f"{given[name]}"))
     for name, value in result.settings.items():
         if value != DEFAULTS[name]:
             words += ["--steps" if name == "num_steps" else cli.flag(name), f"{value}"]
     return " ".join(words)
+
+
+def _with_text(flag: str, text: str) -> str:
+    """Return a flag and its value as a shell reads them, in characters that every terminal shows."""
+    from os import fsencode
+    from shlex import quote
+
+    word = quote(text)
+    if not text.isprintable():  # the name of a file may have any bytes
+        octal = "".join(f"\\{byte:03o}" for byte in fsencode(text))
+        word = f"\"$(printf '{octal}')\""
+    return f"{flag}={word}" if text.startswith("-") and text != "-" else f"{flag} {word}"
 
 
 if __name__ == "__main__":

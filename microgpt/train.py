@@ -1,5 +1,4 @@
 """`python -m microgpt.train`: the original script as a command. Its lines go to stdout, everything else to stderr."""
-import os
 import sys
 import time
 
@@ -54,15 +53,6 @@ def make_parser() -> "Any":
     return options.make_parser(DEFAULTS)
 
 
-def _ranks() -> int:
-    """Return how many processes MPICH's or Open MPI's launcher has started; 0 in all but the first of them, or without one."""
-    for size, rank in (("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")):
-        found = os.environ.get(size, "")
-        if found.isdecimal() and os.environ.get(rank) == "0":
-            return int(found)
-    return 0
-
-
 def _train(given: "Given") -> None:
     options = {**DEFAULTS, **given}
     cli.check_sampling(options)
@@ -93,8 +83,10 @@ def _train(given: "Given") -> None:
         from .cli.ranks import lead
 
         trainer = lead(trainer, docs, given.get("threads", 1))
-    elif _ranks() > 1:
-        cli.say(f"hint: mpiexec has started {_ranks()} processes, each of which trains alone; --mpi lets them train together")
+    else:
+        rank, size = cli.launched()
+        if size > 1 and not rank:
+            cli.say(f"hint: mpiexec has started {size} processes, each of which trains alone; --mpi lets them train together")
     if text:
         trainer.extra.pop("text_form", None)
         trainer.extra.update({"text_form": text.notes} if text.notes else {})

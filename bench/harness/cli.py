@@ -21,7 +21,7 @@ def parser(doc, rounds):
     p = argparse.ArgumentParser(prog=f"python bench/{os.path.basename(sys.argv[0])}", description=doc.splitlines()[0])
     p.add_argument("--quick", action="store_true", help="less of everything: about half a minute")
     p.add_argument("--repeats", type=positive, metavar="N", help=f"rounds (default {rounds}; quick: 2)")
-    p.add_argument("--json", metavar="FILE", help="write the report to this file")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the report to this file")
     p.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                    help="cpu: processor time, for a machine that other work shares (default: wall)")  # fmt: skip
     p.set_defaults(rounds=rounds)
@@ -55,6 +55,24 @@ def file(text):
     if not os.path.isfile(text):
         raise argparse.ArgumentTypeError(f"there is no file {text}")
     return text
+
+
+def output(text):
+    """Return the path of a file that can be written: known now, rather than after the measurements."""
+    from microgpt.files import check_writable
+
+    try:
+        check_writable(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{error.filename}: {error.strerror}") from None
+    return text
+
+
+def picture(text):
+    """Return the path of a picture that can be written."""
+    if not text.endswith((".png", ".svg", ".pdf")):
+        raise argparse.ArgumentTypeError("pictures are .png, .svg or .pdf")
+    return output(text)
 
 
 positive.__name__, pair.__name__ = "positive whole number", "NAME=VALUE"  # argparse reports "invalid ... value"

@@ -85,13 +85,14 @@ class LossPlot(Callback):
     ) -> None:
         self.path, self.validator, self.say = os.fspath(path), validator, say or silent
         self.steps: list[tuple[int, float, float]] = []  # (step, loss, learning rate)
+        self.failure: OSError | None = None  # of the drawing
 
     def on_train_begin(self, trainer: "Trainer") -> None:
         from ..viz.plots import need_matplotlib
 
         need_matplotlib()
         self.first_step = trainer.step_index + 1
-        self.steps = []
+        self.steps, self.failure = [], None
 
     def on_steps(self, trainer: "Trainer", first: int, losses: "list[float]") -> None:
         self.steps += steps_with_rates(trainer, first, losses)
@@ -107,10 +108,16 @@ class LossPlot(Callback):
         _, losses, rates = zip(*self.steps)
         title = f"n_embd {c.n_embd}, n_head {c.n_head}, n_layer {c.n_layer}, block_size {c.block_size}"
         measured = self.validator.measured if self.validator else []
-        plot_loss(losses, measured, rates, self.first_step, self.path, f"{title}, {len(trainer.docs)} documents")
+        try:
+            plot_loss(losses, measured, rates, self.first_step, self.path, f"{title}, {len(trainer.docs)} documents")
+        except OSError as failure:
+            self.failure = failure
+            raise
         self.say(f"drew {self.path}")
 
     def on_exception(self, trainer: "Trainer", error: BaseException) -> None:
+        if error is self.failure:
+            return
         try:
             self.on_train_end(trainer)
         except OSError as failure:  # the error that ended the run is the one that is reported

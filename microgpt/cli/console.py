@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..trainer import Trainer
 
 __all__ = ["EXIT_DIVERGED", "EXIT_ERROR", "EXIT_HUNG_UP", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "Output", "OutputError",
-           "Terminated", "UsageError", "check_sampling", "drop_stdout", "flag", "is_terminal", "needs_escapes", "owns_process",
-           "printable", "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
+           "Terminated", "UsageError", "check_sampling", "drop_stdout", "flag", "is_terminal", "launched", "needs_escapes",
+           "owns_process", "printable", "run", "say", "say_beyond_block", "show_progress", "write", "write_samples"]  # fmt: skip
 
 EXIT_ERROR, EXIT_DIVERGED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 129, 130, 143
 
@@ -361,6 +361,15 @@ def write_samples(trainer: "Trainer", options: "dict[str, Any]", own: "Collectio
 
             text = printable(text, own=own)
         out.write(f"sample {i + 1:2d}: {text}\n")
+
+
+def launched() -> "tuple[int, int]":
+    """Return which of how many processes of MPICH's or Open MPI's launcher this is: (rank, size). Without a launcher (0, 1)."""
+    for rank, size in (("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")):
+        found = os.environ.get(rank, ""), os.environ.get(size, "")
+        if all(map(str.isdecimal, found)):
+            return int(found[0]), int(found[1])
+    return 0, 1
 
 
 def is_terminal(stream: "Any") -> bool:

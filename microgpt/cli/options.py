@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     Given = dict[str, Any]
 
-__all__ = ["PLANNED", "TEXTUAL", "best_path", "check", "check_plot", "hint_rate", "make_parser", "parse",
-           "set_threads"]  # fmt: skip
+__all__ = ["PLANNED", "TEXTUAL", "best_path", "check", "check_fraction", "check_plot", "hint_rate", "make_parser",
+           "parse", "set_threads"]  # fmt: skip
 
 #: Flags that need plan.py, which is imported for them alone.
 PLANNED = {"save", "val", "val_fraction", "log", "plot", "resume"}
@@ -160,8 +160,7 @@ def check(given: "Given") -> None:
     for name in ("save_every", "val_every", "patience", "look_every", "digest_every"):
         if given.get(name, 1) < 1:
             raise cli.UsageError(f"{cli.flag(name)} must be at least 1, not {given[name]}")
-    if not 0 < given.get("val_fraction", 0.5) < 1:
-        raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {given['val_fraction']}")
+    check_fraction(given.get("val_fraction"))
     thread_count(given.get("threads", 1))
     _check_files(given)
     if given.keys() & {"save", "resume", "init_from", "log", "plot", "mpi"}:
@@ -193,6 +192,12 @@ def _check_needs(given: "Given", needed: str, *names: str) -> None:
     for name in names:
         if name in given and needed not in given:
             raise cli.UsageError(f"{cli.flag(name)} needs {cli.flag(needed)}")
+
+
+def check_fraction(fraction: "float | None") -> None:
+    """Raise UsageError for what --val-fraction cannot be."""
+    if fraction is not None and not 0 < fraction < 1:
+        raise cli.UsageError(f"--val-fraction must be greater than 0 and less than 1, not {fraction}")
 
 
 def check_plot(path: str) -> None:

@@ -50,8 +50,8 @@ def configurations(grid: "Grid") -> "list[dict[str, Any]]":
 
     Raises
     ------
-    ValueError
-        For a name that is not a setting, or a setting without values.
+    ValueError, TypeError
+        For a name that is not a setting, a setting without values, or what is not a mapping.
 
     Examples
     --------
@@ -73,9 +73,11 @@ def planned(grid: "Grid | Plan") -> Plan:
     if isinstance(grid, Plan):
         return grid
     found = Plan()
-    for one in [grid] if hasattr(grid, "keys") else grid:
+    for one in [grid] if isinstance(grid, str) or not hasattr(grid, "__iter__") or hasattr(grid, "keys") else grid:
+        if not hasattr(one, "items"):
+            raise TypeError(f"a grid must be a mapping of settings to their values, or several of them, not {one!r}")
         axes = []
-        for name, values in one.items():  # type: ignore[union-attr]  # a mapping, of either kind of grid
+        for name, values in one.items():
             if name not in DEFAULTS:
                 raise ValueError(f"{name!r} is no setting; a grid may have {', '.join(DEFAULTS)}")
             is_one = isinstance(values, (str, bytes)) or not getattr(values, "ndim", 1)  # an array of no dimension is a number
@@ -158,6 +160,8 @@ def run_sweep(
     docs = check_docs(docs, "train on")
     val_docs = None if val_docs is None else check_docs(val_docs, "evaluate")
     workers = None if workers is None else whole_number("workers", workers, 1)
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
+        raise TypeError(f"executor must be a concurrent.futures.Executor, not {executor!r}")
     if save_dir is not None:
         check_folder(save_dir)
     plan = planned(grid)

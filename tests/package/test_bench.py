@@ -182,6 +182,7 @@ def test_compare_rejects_a_script_that_ends_too_soon(command, tmp_path, script):
     (["--script", "nowhere.py"], "there is no file nowhere.py"),
     (["--other", "no equals sign"], "invalid NAME=VALUE value"),
     (["--repeats", "0"], "invalid positive whole number value"),
+    (["--json", "nowhere/a.json"], "nowhere: No such folder"),
 ])  # fmt: skip
 def test_compare_rejects_impossible_arguments(command, arguments, message):
     done = command(BENCH / "compare.py", *arguments)
@@ -189,6 +190,12 @@ def test_compare_rejects_impossible_arguments(command, arguments, message):
 
 
 # ---- the other scripts ----
+
+
+@pytest.mark.parametrize("path, message", [("a.gif", "pictures are .png, .svg or .pdf"), ("nowhere/a.svg", "nowhere: No such folder")])
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_measurements(command, path, message):
+    done = command(BENCH / "bench_scale.py", "--picture", path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 SCRIPTS = {
     "shapes": ["--repeats", 1, "--torch-python", "nowhere"],

@@ -52,6 +52,13 @@ def test_callbacks_change_no_bit(engine, tmp_path):
     assert watched.run(callbacks=callbacks) == []  # all steps are done
 
 
+def test_a_picture_that_cannot_be_written_is_one_error(tmp_path):
+    said = []
+    with pytest.raises(OSError):
+        trainer_of().run(callbacks=[LossPlot(tmp_path / "nowhere" / "loss.svg", say=said.append)])
+    assert said == []
+
+
 def test_command_and_program_write_the_same_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, lines in (("text.txt", DOCS), ("val.txt", ["emma", "mia"])):

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -120,8 +121,12 @@ def test_executors_of_several_machines_have_the_same_bits(names, kind):
     module = ["-m", "mpi4py.futures", "-m", "microgpt.sweep"] if kind == "mpi" else ["-m", "microgpt.sweep"]
     command = [*launcher, sys.executable, *module, "--input", "names.txt", "--grid", "steps=12 seed=1..4", "--executor", kind,
                "--workers", "2", "--out", "runs.jsonl"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as taken:  # the port of dask's dashboards, by another sweep for example
+        with contextlib.suppress(OSError):
+            taken.bind(("", 8787))
+            taken.listen()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
+    assert done.returncode == 0 and "8787" not in done.stderr, done.stderr
     assert by_settings(read_results("runs.jsonl")) == by_settings(run_sweep(DOCS, {"num_steps": 12, "seed": range(1, 5)}))
 
 
@@ -165,6 +170,20 @@ def test_a_run_that_its_executor_loses_without_words():
             return lost
 
     assert [r.error for r in run_sweep(DOCS, {"seed": 1}, Losing(1))] == ["CancelledError: the executor lost this run"]
+
+
+@pytest.mark.parametrize("executor, started_by, rank, status, message", [
+    ("mpi", "python -m microgpt.sweep", "0", 2, "error: --executor mpi needs workers: mpiexec -n 4 python -m mpi4py.futures"),
+    ("mpi", "python -m microgpt.sweep", "1", 2, ""),
+    ("threads", "python -m microgpt.sweep", "0", 0, "hint: mpiexec has started 3 processes, each of which makes all runs;"),
+    ("threads", "python -m microgpt.sweep", "2", 0, ""),
+    ("threads", "python -m mpi4py.futures -m microgpt.sweep", "0", 0, "3 processes, of which --executor mpi would use all")])  # fmt: skip
+def test_processes_of_mpiexec_that_share_no_runs_are_told_once(names, capfd, monkeypatch, executor, started_by, rank, status, message):
+    monkeypatch.setattr(sys, "orig_argv", started_by.split())
+    monkeypatch.setenv("PMI_RANK", rank)
+    monkeypatch.setenv("PMI_SIZE", "3")
+    found, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1", "--executor", executor)
+    assert found == status and (message in err if message else "mpiexec" not in err)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from children import environment
 from small_sweeps import DOCS, GRID, by_settings, run_main
 
 import microgpt
+import microgpt.sweep
 import microgpt.train
 from microgpt import Config, Trainer, data, run_sweep
 from microgpt.parallel import results as results_module
 from microgpt.parallel import sweeps
-from microgpt.parallel.results import rank, read_results
+from microgpt.parallel.results import SweepResult, rank, read_results
 from microgpt.parallel.sweeps import configurations, run_task
 from microgpt.trainer import corpus
 
@@ -137,6 +139,11 @@ def test_seeds_of_any_size(tmp_path):
         ((DOCS, {"seed": []}), "the grid has no values of seed"),
         (([], {"seed": 1}), "there are no documents to train on"),
         (("emma", {"seed": 1}), "docs must be a sequence of str, not one str"),
+        ((DOCS, "seed=1"), "a grid must be a mapping of settings to their values, or several of them, not 'seed=1'"),
+        ((DOCS, None), "a grid must be a mapping .* not None"),
+        ((DOCS, [("seed", [1, 2])]), "a grid must be a mapping .* not \\('seed', "),
+        ((DOCS, {"seed": 1}, "threads"), "executor must be a concurrent.futures.Executor, not 'threads'"),
+        ((DOCS, {"seed": 1}, ThreadPoolExecutor), "executor must be a concurrent.futures.Executor, not <class"),
     ],
 )
 def test_arguments_that_no_sweep_can_have_are_refused_at_once(arguments, message):
@@ -282,6 +289,18 @@ def test_the_best_command_has_numbers_that_argparse_reads(names, capfd):
     assert status == 0 and microgpt.train.main([*command, "--quiet", "--samples", "0"]) == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals, limits and permissions of POSIX")
+@pytest.mark.parametrize("name", [b"a", b"-", b"-x", b"-x y", b"two words'", b"caf\xe9", "zo\u00eb".encode(), b"a\nb", b"%s\\$x\x1b"])
+def test_the_best_command_names_any_file_as_a_shell_reads_it(name):
+    path = os.fsdecode(name)
+    given = dict.fromkeys(["split", "csv_column", "json_field", "val_fraction"]) | {"input": [path, path], "json_field": path}
+    command = microgpt.sweep.command(SweepResult(Config(seed=-5).as_dict(), "fused"), given)
+    shell = f"printf '%s\\0' {command.removeprefix('microgpt train ')}"
+    words = subprocess.run(["sh", "-c", os.fsencode(shell)], capture_output=True, check=True).stdout.split(b"\0")[:-1]
+    found = microgpt.train.make_parser().parse_args([os.fsdecode(word) for word in words])
+    assert (found.input, found.json_field, found.seed) == ([path, path], path, -5) and command.isprintable()
+
+
 def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, capfd, monkeypatch):
     arguments = ["--input", "names.txt", "--grid", "n_head=1,3,5,7 seed=1..3", "--steps", "0"]
     printed = [run_main(capfd, *arguments)]
@@ -304,7 +323,7 @@ def test_what_is_printed_does_not_depend_on_the_order_in_which_runs_end(names, c
         (["--grid", "steps=1", "--steps", "2"], "--steps and the grid both say"),
         (["--grid", "seed=1", "--workers", "0"], "--workers must be at least 1, not 0"),
         (["--grid", "seed=1", "--executor", "thread"], "not 'thread'; did you mean threads?"),
-        (["--grid", "seed=1", "--val-fraction", "2"], "must be greater than 0 and less than 1"),
+        (["--grid", "seed=1", "--val-fraction", "2"], "error: --val-fraction must be greater than 0 and less than 1"),
         (["--grid", "seed=1", "--out", "names.txt"], "--out names.txt would overwrite --input: it is the same file"),
         (["--grid", "seed=1", "--out", "a", "--plot", "./a"], "--plot ./a would overwrite --out a: they are the same file"),
         (["--grid", "seed=0..99999999999999999999"], "is more runs than a sweep can have (1000000)"),
@@ -332,9 +351,11 @@ def test_bad_input_ends_in_one_line(names, capfd, arguments, message):
 @pytest.mark.parametrize("grid, expected, message", [
     ("n_head=3,5", 2, "error: 2 of 2 runs failed; the first, num_steps=3, n_head=3: ValueError: n_embd (16)"),
     ("init_std=1e300 seed=1,2", 3, "error: 2 of 2 runs diverged: their loss is not finite"),
+    ("steps=0 seed=1,2", 2, "error: 2 of 2 runs have no step, and so no loss"), ("steps=0,3", 0, "1 of 2 runs have no step"),
     ("n_head=3,4 init_std=1e300", 2, "1 of 2 runs diverged"), ("init_std=1e300,0.1", 0, "1 of 2 runs diverged")])  # fmt: skip
 def test_status_of_a_sweep_without_a_result(names, capfd, grid, expected, message):
-    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", grid, "--steps", "3")
+    steps = [] if "steps" in grid else ["--steps", "3"]
+    status, out, err = run_main(capfd, "--input", "names.txt", "--grid", grid, *steps)
     assert status == expected and message in err and "failed" in out and "Traceback" not in err
 
 
@@ -343,22 +364,6 @@ def test_failed_runs_are_said_and_the_rest_is_shown(names, capfd):
     assert status == 0 and "1 of 2 runs failed; the first, num_steps=3, n_head=3: ValueError: n_embd (16)" in err
     assert out.splitlines()[1].split()[0] == "4" and out.splitlines()[2].split() == ["3", "1", "failed"]
     assert (names / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_picture_of_a_grid(tmp_path):
-    results = list(run_sweep(DOCS, {"num_steps": 3, "learning_rate": [0.001, 0.01, 0.1], "n_embd": [8, 16], "seed": range(2)}))
-    figure = microgpt.plot_sweep(results, path=tmp_path / "a.svg", title="six names")
-    (axes,) = figure.axes
-    assert axes.get_xlabel() == "learning_rate" and axes.get_xscale() == "log"
-    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
-    assert set(lines) == {"n_embd 8", "n_embd 16"}
-    chosen = [r.score for r in results if (r.settings["n_embd"], r.settings["learning_rate"]) == (8, 0.001)]
-    assert lines["n_embd 8"][0] == math.fsum(chosen) / 2
-    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
-    with pytest.raises(ValueError, match="x must be a setting that is a number, not 'engine'"):
-        microgpt.plot_sweep(results, x="engine")
-    with pytest.raises(ValueError, match="there is no run to draw"):
-        microgpt.plot_sweep([r for r in run_sweep(DOCS, {"n_head": 3})])
 
 
 def test_the_settings_of_a_run_are_checked_once(monkeypatch):
