@@ -139,6 +139,14 @@ def test_workers_of_dask_that_replace_killed_ones_leave_interrupts_to_the_comman
 
 
 @pytest.mark.slow
+def test_two_sweeps_by_dask_at_the_same_time_warn_of_nothing():
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):  # a warning is an error: the scheduler of the second must not ask for a port that the first has
+            executor = stack.enter_context(contextlib.contextmanager(make_executor)("dask", 1))
+            assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_said(names, capfd, monkeypatch):
     from distributed import LocalCluster
 
@@ -150,7 +158,8 @@ def test_a_scheduler_without_workers_is_said(names, capfd, monkeypatch):
             cluster.scale(1)
 
     monkeypatch.setattr(console, "say", then_scale)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+    port = {"dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, scheduler_kwargs=port) as cluster:
         status, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1",
                                   "--executor", cluster.scheduler_address)  # fmt: skip
     assert status == 0 and f"{cluster.scheduler_address} has no workers yet; the runs wait for them\n" in err
