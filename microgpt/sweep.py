@@ -186,8 +186,9 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
             yield processes
     elif kind == "dask":
         distributed = _need_dask()
-        free = {"dashboard_address": ":0"}  # its HTTP server has a port even without a dashboard, and warns if 8787 is taken
-        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=free) as cluster:
+        # Without a dashboard, too, the scheduler serves HTTP: on any port, or a second sweep would warn of that of the first.
+        port = {"dashboard_address": "127.0.0.1:0"}
+        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=port) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
                 from .parallel.processes import ignore_interrupts
 

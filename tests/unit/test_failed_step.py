@@ -82,12 +82,13 @@ def test_gradients_of_the_caller_are_part_of_the_first_step(engine):
     assert hexes(p.data for p in one.model.params) == hexes(p.data for p in other.model.params)
 
 
-def test_a_rank_whose_step_fails_keeps_the_callers_gradients(engine):
+@pytest.mark.parametrize("step", [1 / 8, -0.0])  # -0.0: gradients that are all 0, but not by their bits
+def test_a_rank_whose_step_fails_keeps_the_callers_gradients(engine, step):
     kind, tokenizer = engine_class(engine), Tokenizer(NAMES)
     rank = kind(tokenizer.vocab_size, Config(n_embd=4, n_head=2), kind.seeded(1))
     params = rank.model.params
     for i, p in enumerate(params):
-        p.grad = i / 8
+        p.grad = i * step
     before = hexes(p.grad for p in params)
     part = part_of(rank, 1)
     for is_first, expected in ((True, before), (False, hexes([0.0] * len(before)))):

@@ -155,7 +155,8 @@ def test_a_scheduler_without_workers_is_said(names, capfd, monkeypatch):
             cluster.scale(1)
 
     monkeypatch.setattr(console, "say", then_scale)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+    port = {"dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, scheduler_kwargs=port) as cluster:
         status, _, err = run_main(capfd, "--input", "names.txt", "--grid", "seed=1", "--steps", "1",
                                   "--executor", cluster.scheduler_address)  # fmt: skip
     assert status == 0 and f"{cluster.scheduler_address} has no workers yet; the runs wait for them\n" in err

@@ -46,6 +46,8 @@ def test_the_loss_is_the_mean_of_the_last_tenth():
     (result,) = run_sweep(DOCS, {"num_steps": 45})
     last = expected(result.settings)[-4:]
     assert result.loss == sum(last) / 4
+    (result,) = run_sweep(DOCS, {"num_steps": 0})
+    assert math.isnan(result.loss) and math.isnan(result.final_loss)
 
 
 @pytest.mark.parametrize("engine", ["graph", "reference"])
@@ -108,6 +110,8 @@ def test_rank_is_by_the_mean_over_seeds_and_puts_failures_last():
         (1, 4.0, 2, 0), (3, 4.5, 1, 0), (2, math.inf, 2, 1)]  # fmt: skip
     assert ranked[0].spread == math.sqrt(2) and [r.score for r in ranked[0].results] == [3.0, 5.0]
     assert math.isnan(ranked[1].spread)
+    other = microgpt.SweepResult({"learning_rate": 1, "seed": 3}, "graph", 6.0, 6.0)
+    assert [g.score for g in rank([result(1, 1, 3.0), other, result(1, 2, 5.0)])] == [4.0, 6.0]  # engines are not mixed
 
 
 def test_configurations_of_a_grid():
@@ -115,6 +119,7 @@ def test_configurations_of_a_grid():
         {"seed": 0, "n_embd": 8, "n_head": 4}, {"seed": 0, "n_embd": 16, "n_head": 4},
         {"seed": 1, "n_embd": 8, "n_head": 4}, {"seed": 1, "n_embd": 16, "n_head": 4}]  # fmt: skip
     assert configurations([{"seed": [1, 1]}, {"seed": 1}, {"seed": 2}]) == [{"seed": 1}, {"seed": 2}]
+    assert configurations({"seed": ["12", 12]}) == [{"seed": "12"}, {"seed": 12}]  # one that cannot be, and another
     assert configurations({"seed": np.array(3), "warmup": np.arange(2)}) == [{"seed": 3, "warmup": 0}, {"seed": 3, "warmup": 1}]
 
 
@@ -189,6 +194,22 @@ def test_an_interrupted_sweep_continues_where_it_was(tmp_path, monkeypatch):
     assert by_settings(run_sweep(DOCS, more, out=out)) == by_settings(run_sweep(DOCS, more))
 
 
+OWN_ERRORS = "DivergedError", "OverflowError", "TypeError", "ValueError", "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("name, engine, repeated", [
+    *((name, "fused", 0) for name in OWN_ERRORS), ("ValueError", "graph", 1), ("ValueErrors", "fused", 1), ("OSError", "fused", 1),
+    ("MemoryError", "fused", 1), ("BrokenProcessPool", "fused", 1), ("RuntimeError", "fused", 1),
+])  # fmt: skip
+def test_runs_that_would_fail_again_are_not_repeated(tmp_path, monkeypatch, name, engine, repeated):
+    out, computed = tmp_path / "runs.jsonl", []
+    list(run_sweep(DOCS, {"num_steps": 1}, out=out))
+    out.write_text(out.read_text().replace('"error": null', f'"error": "{name}: in words"'))
+    monkeypatch.setattr("microgpt.parallel.sweeps.run_task", lambda *task: computed.append(task[0]) or run_task(*task))
+    (result,) = run_sweep(DOCS, {"num_steps": 1}, out=out, engine=engine, save_dir=tmp_path)  # without a checkpoint
+    assert len(computed) == repeated and result.engine == engine and (result.error is None) == bool(repeated)
+
+
 def test_results_survive_the_file_exactly(tmp_path):
     out = tmp_path / "runs.jsonl"
     grid = [{"num_steps": 0}, {"num_steps": 3, "seed": [2**70, -(2**64)]}, {"n_head": 3}, {"num_steps": 40, "learning_rate": 1e6}]
@@ -231,6 +252,13 @@ def test_a_file_of_other_text_or_of_something_else_stays_as_it_is(tmp_path):
         assert out.read_bytes() == content.encode("utf-8", "surrogateescape")
     with pytest.raises(microgpt.LogError, match="line 3: not a line"):
         read_results(out)
+
+
+def test_validation_documents_are_part_of_the_text(tmp_path):
+    list(run_sweep(DOCS, {"num_steps": 1}, out=tmp_path / "runs.jsonl", val_docs=["ava"]))
+    for val_docs in (None, ["mia"]):
+        with pytest.raises(microgpt.LogError, match="holds a sweep of other text"):
+            run_sweep(DOCS, {"num_steps": 1}, out=tmp_path / "runs.jsonl", val_docs=val_docs)
 
 
 @pytest.mark.parametrize("length", [1, 10, 60])
