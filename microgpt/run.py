@@ -49,9 +49,11 @@ def main(argv: "list[str] | None" = None) -> int:
         from .data import read_file
 
         source = read_file(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        _say(f"error: {path}: {reason.removeprefix(f'{path} is ')}")
+    except OSError as error:
+        _say(f"error: {path}: {error.strerror}")
+        return 2
+    except ValueError as error:  # it names the file
+        _say(f"error: {error}")
         return 2
     try:
         return _run(os.path.abspath(path), source, words, flags)

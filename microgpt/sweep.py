@@ -180,9 +180,10 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
     if kind == "threads":
         yield None
     elif kind == "processes":
+        from .cli.signals import EndingSignals
         from .parallel.processes import Processes
 
-        with Processes(workers) as processes:
+        with EndingSignals(), Processes(workers) as processes:
             yield processes
     elif kind == "dask":
         distributed = _need_dask()
@@ -191,6 +192,7 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
         with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=port) as cluster:
             with distributed.Client(cluster) as client, client.get_executor() as executor:
                 from .parallel.processes import ignore_interrupts
+                from .parallel.sweeps import end_runs
 
                 class _Quiet(distributed.WorkerPlugin):  # type: ignore[name-defined, misc]  # a module that is Any
                     """For workers that replace killed ones, too."""
@@ -199,7 +201,10 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
                         ignore_interrupts()
 
                 client.register_plugin(_Quiet(), name="microgpt-interrupts")
-                yield executor
+                try:
+                    yield executor
+                finally:
+                    client.run(end_runs, on_error="ignore")  # a worker that computes is killed only after seconds
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:
             if not client.scheduler_info()["workers"]:

@@ -2,7 +2,7 @@ from typing import Any
 
 FIXED_MODULES: frozenset[str]
 special: dict[Any, Any]
-changing_methods: set[str]
+changing_methods: frozenset[str]
 
 def subscript(x: Any, i: Any) -> Any: ...
 def attribute(x: Any, name: str) -> Any: ...

@@ -6,8 +6,8 @@ import weakref
 from collections import deque
 from random import Random
 from types import (
-    BuiltinFunctionType, FunctionType, MappingProxyType, MethodDescriptorType, MethodType, MethodWrapperType, ModuleType, NoneType,
-    SimpleNamespace, WrapperDescriptorType,
+    BuiltinFunctionType, FunctionType, GetSetDescriptorType, MappingProxyType, MemberDescriptorType, MethodDescriptorType,
+    MethodType, MethodWrapperType, ModuleType, NoneType, SimpleNamespace, WrapperDescriptorType,
 )
 
 from cpython.buffer cimport PyObject_CheckBuffer
@@ -22,12 +22,12 @@ from microgpt.core.value cimport Value
 from microgpt.core import operators, reading as reading_of, stand_ins
 from microgpt.core.guards import MISSING
 from microgpt.core.outside import (
-    add_root, changing, found_outside, guard, guard_attribute, guard_class, is_from_outside, is_plain_dataclass, made, made_by,
-    storing, whole,
+    add_root, changing, check_frame, found_outside, guard, guard_attribute, guard_class, is_from_outside, is_plain_dataclass, made,
+    made_by, storing, whole,
 )
-from microgpt.core.reading import reading, reading_method
+from microgpt.core.reading import changing_methods, reading, reading_method
 from microgpt.core.recorder import TraceError
-from microgpt.core.stand_ins import changing_methods, package_functions, refusing, special, traced_leaf, traced_type, traced_value
+from microgpt.core.stand_ins import package_functions, refusing, special, traced_leaf, traced_type, traced_value
 from microgpt.core.strays import check_c_function, check_class, needs_care
 from microgpt.core.twins import function_for, is_users
 
@@ -72,6 +72,7 @@ def subscript(x, i):
 
 
 def attribute(x, name):
+    check_frame(x)
     if name == "data" and type(x) is not Traced and isinstance(x, Value):
         return data_of_value(x)
     read = getattr(type(x), name, None)
@@ -195,15 +196,32 @@ def _unbound(f, *arguments, **named):
 
 cdef object called_wrapper(object f, object owner):
     """x.__setitem__ and the like of objects whose class is in C."""
-    if f.__name__ in ("__setitem__", "__delitem__") or f.__name__.startswith("__i") and hasattr(
+    if f.__name__ == "__call__":
+        return called(owner)
+    if f.__name__ == "__getattribute__":
+        return functools.partial(attribute, owner)
+    if f.__name__ == "__get__":
+        return functools.partial(_got, owner, f)
+    if f.__name__ in ("__setitem__", "__delitem__", "__init__", "__setstate__") or f.__name__.startswith("__i") and hasattr(
             operator, f.__name__.strip("_")) and f.__name__ not in ("__index__", "__invert__"):
         changing(owner)
+    elif f.__name__ in ("__setattr__", "__delattr__"):
+        storing(owner)
     elif isinstance(owner, dict):
         whole(owner)
     elif hasattr(type(owner), "__next__") and is_from_outside(owner):
         raise TraceError(f"a {type(owner).__name__} from outside gives something else each time it is asked: pass what it gives as "
                          "an argument")
     return reading(f)
+
+
+def _got(descriptor, f, x, *kind):
+    """x.name, by its descriptor."""
+    if type(descriptor) is property and x is not None:
+        return called(descriptor.fget)(x)
+    if type(descriptor) in (MemberDescriptorType, GetSetDescriptorType) and x is not None:
+        return attribute(x, descriptor.__name__)
+    return reading(f)(x, *kind)
 
 
 cdef object refusing_change(object name, object owner):
@@ -231,7 +249,7 @@ cdef object called_method(object f):
     if type(owner) is not Traced and isinstance(owner, Value) and not isinstance(function, FunctionType):
         return getattr(traced_leaf(owner), function.__name__)
     if isinstance(owner, Random):
-        return drawing(f, owner)
+        return drawing(reading(f), owner)
     if isinstance(function, FunctionType):
         if function.__name__ in changing_methods and not is_users(function) and is_from_outside(owner):
             return refusing_change(function.__name__, owner)
@@ -264,7 +282,7 @@ cdef object called_class(object f):
         return functools.partial(_instance, f, function_for(init))
     if issubclass(f, Value):
         raise TraceError(f"{f.__name__}(...), a subclass of Value, in a compiled function: write Value(...)")
-    return f
+    return reading(f)
 
 
 cdef bint is_user_class(object kind):

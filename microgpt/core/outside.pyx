@@ -2,9 +2,11 @@
 """What a traced function reads from outside, which must be the same in later calls, and what it has made and may change."""
 from collections import deque
 from collections.abc import MappingView
-from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
+from gc import get_referents
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MappingProxyType, MethodType, ModuleType
 
 from cpython.buffer cimport PyObject_CheckBuffer
+from cpython.ref cimport Py_REFCNT
 
 from microgpt.core.guards cimport same_value
 from microgpt.core.recorder cimport Recorder, Symbol, current
@@ -14,8 +16,12 @@ from microgpt.core.guards import MISSING, bytes_of, items_of, keys_of
 from microgpt.core.recorder import TraceError
 from microgpt.core.strays import check_class
 
+#: What holds objects from outside, wherever it is found itself.
+cdef tuple HOLDERS = (ModuleType, type, FunctionType, CellType, MappingProxyType)
+
 cdef enum:
     MOST_BYTES = 1 << 20  # of an array that is compared before every call
+    MOST_ITEMS = 1 << 16  # of a list that is compared before and after a function that is not recorded
 
 
 def guard(kind, holder, name, value):
@@ -30,7 +36,7 @@ def guard(kind, holder, name, value):
     if kind == "global" or kind == "cell":
         trace.outside.append(value)
     elif not cannot_change(value):
-        if isinstance(holder, (ModuleType, type)) or id(holder) in trace.captured:
+        if isinstance(holder, HOLDERS) or id(holder) in trace.captured:
             trace.outside.append(value)
         else:
             trace.reads.setdefault(id(holder), []).append(value)
@@ -199,14 +205,126 @@ def found_outside(f, *arguments):
     return found
 
 
+def came_from(result, arguments):
+    """Note where the result of a function comes from that is not recorded: what others hold as well was there before.
+
+    Unless it is in what the function was given. What is in an object that the function has made is looked at in the same way.
+    """
+    cdef Recorder trace = current()
+    cdef list todo = [], given = None
+    cdef set seen = set(), within = None
+    if cannot_change(result) or id(result) in trace.created:
+        return
+    check_frame(result)
+    if Py_REFCNT(result) > 2 + (result is arguments):  # the caller's, and this function's
+        todo.append(result)
+    elif PyObject_CheckBuffer(result) and memory_of(result) is None:
+        made(result)
+    else:
+        todo.extend(held_by_others(result, seen))
+    for x in todo:
+        if id(x) in trace.created or is_from_outside(x):
+            continue
+        if within is None:
+            given = []
+            within = reachable(arguments, given)
+        if id(x) not in within:
+            trace.outside.append(x)
+
+
+def contents_of(arguments):
+    """Copies of the lists and the like from outside among arguments: (it, its copy) each. See `put_back`."""
+    cdef list found = []
+    for x in arguments:
+        if cannot_change(x) or not is_from_outside(x):
+            continue
+        if isinstance(x, (list, dict, set, deque)):
+            if len(x) <= MOST_ITEMS:
+                found.append((x, x.copy()))
+        elif PyObject_CheckBuffer(x):
+            view = memoryview(x)
+            if not view.readonly and view.c_contiguous and view.nbytes <= MOST_BYTES:
+                found.append((view.cast("B"), bytes(view)))
+    return found
+
+
+def put_back(copies):
+    """Undo what a function that is not recorded has changed of what it was given, and raise TraceError if it has."""
+    changed = None
+    for x, copied in copies:
+        if isinstance(x, memoryview):
+            if bytes(x) != copied:
+                changed = x.obj
+                x[:] = copied
+        elif ids_in(x) != ids_in(copied):
+            changed = x
+            if isinstance(x, (list, deque)):
+                x.clear()
+                x.extend(copied)
+            else:
+                x.clear()
+                x.update(copied)
+    if changed is not None:
+        changing(changed)
+
+
+cdef list ids_in(object x):
+    if isinstance(x, dict):
+        return [id(y) for item in x.items() for y in item]
+    ids = [id(y) for y in x]
+    return sorted(ids) if isinstance(x, set) else ids
+
+
+def check_frame(x):
+    """Raise TraceError for a frame, in which Python keeps what is different in compiled code."""
+    if isinstance(x, FrameType):
+        raise TraceError("a frame in a compiled function: compiled code has none, so it would be one of the trace")
+
+
+cdef list held_by_others(object made, set seen):
+    """What is in an object that a function has made, and which has other holders."""
+    cdef list todo = [made], found = []
+    while todo:
+        x = todo.pop()
+        for held in get_referents(x):
+            if not cannot_change(held) and id(held) not in seen:
+                seen.add(id(held))
+                # Its holder, the list of referents and this loop.
+                (found if Py_REFCNT(held) > 3 else todo).append(held)
+    return found
+
+
+cdef set reachable(object x, list kept):
+    """The ids of what can be reached from x, but for what is from outside."""
+    cdef list todo = [x]
+    cdef set seen = set()
+    while todo:
+        for held in get_referents(todo.pop()):
+            if not cannot_change(held) and id(held) not in seen and not is_from_outside(held):
+                seen.add(id(held))
+                kept.append(held)
+                todo.append(held)
+    return seen
+
+
 def is_from_outside(x):
-    """Whether an object was read from outside, or is within one that was."""
+    """Whether an object was read from outside, or is within one that was, or shares the memory of one."""
     cdef Recorder trace = current()
     if id(x) in trace.created:
         return False
     while trace.outside:
         walk(trace, trace.outside.pop())
-    return id(x) in trace.captured
+    if id(x) in trace.captured:
+        return True
+    of = memory_of(x)
+    return of is not None and is_from_outside(of)
+
+
+cdef object memory_of(object x):
+    """The object of whose memory x is a view, or None."""
+    if not PyObject_CheckBuffer(x):
+        return None
+    return x.obj if isinstance(x, memoryview) else getattr(x, "base", None)
 
 
 cdef int walk(Recorder trace, object found) except -1:

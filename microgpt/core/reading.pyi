@@ -3,6 +3,7 @@ from typing import Any, final
 
 called: Callable[[Any], Any] | None
 attribute: Callable[[Any, str], Any] | None
+changing_methods: frozenset[str]
 
 @final
 class Reading:

@@ -8,7 +8,7 @@ import builtins
 import dataclasses
 import functools
 import operator
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 
 cimport cython
 
@@ -17,7 +17,9 @@ from microgpt.core.recorder cimport Symbol, current
 from microgpt.core.value cimport Value
 
 from microgpt.core.operators import iterated
-from microgpt.core.outside import guard_attribute, guard_class, storing, whole
+from microgpt.core.outside import (
+    came_from, changing, contents_of, guard_attribute, guard_class, put_back, storing, whole,
+)
 from microgpt.core.strays import check_class, needs_care
 
 called = None  # hooks.called, set when that module is loaded
@@ -32,6 +34,14 @@ cdef set words = {builtins.str, builtins.repr, builtins.format, builtins.ascii}
 cdef set iterating = {builtins.zip, builtins.enumerate, builtins.list, builtins.tuple, builtins.set, builtins.frozenset, builtins.sorted,
                       builtins.min, builtins.max, builtins.any, builtins.all, builtins.sum, builtins.iter, builtins.map,
                       builtins.filter, functools.reduce}
+#: They change nothing of what they are given.
+cdef set only_reading = {builtins.bool, builtins.float, builtins.int, builtins.dict, builtins.reversed, builtins.type, operator.getitem}
+#: Methods that change their object.
+changing_methods = frozenset({
+    "append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update", "setdefault", "popitem",
+    "appendleft", "extendleft", "popleft", "rotate", "fill", "subtract", "put", "put_nowait", "get_nowait", "move_to_end",
+    "__setitem__", "__delitem__", "__ior__", "__iadd__", "__iand__", "__isub__", "__ixor__",
+})
 #: Methods of lists and the like that keep or return what they are given as it is.
 cdef set plain_methods = {"append", "appendleft", "insert", "pop", "popleft", "clear", "reverse", "add", "discard", "keys", "values",
                           "items"}
@@ -58,12 +68,14 @@ cdef class Reading:
     """A function that is called with its arguments prepared. with_attributes: it may read those of objects."""
 
     cdef object f
-    cdef bint with_attributes, iterates
+    cdef bint with_attributes, iterates, only_reads, is_method
 
     def __init__(self, f, with_attributes):
         self.f, self.with_attributes = f, with_attributes or isinstance(f, attribute_readers)
         self.iterates = f in iterating or getattr(f, "__module__", None) == "itertools" or getattr(f, "__name__", "") in (
             "extend", "join")
+        self.only_reads = self.iterates or f in words or f in only_reading
+        self.is_method = with_attributes and "." in getattr(f, "__qualname__", "")
 
     def __call__(self, *arguments, **named):
         cdef set seen = set()
@@ -72,11 +84,23 @@ cdef class Reading:
         arguments = tuple([self.prepared(x, seen) for x in arguments])
         if named:
             named = {name: self.prepared(x, seen) for name, x in named.items()}
-        return self.f(*arguments, **named)
+        if self.only_reads:
+            result = self.f(*arguments, **named)
+        else:
+            if arguments and self.is_method and getattr(self.f, "__name__", "") in changing_methods:
+                changing(arguments[0])
+            copies = contents_of((*arguments, *named.values()))
+            try:
+                result = self.f(*arguments, **named)
+            finally:
+                put_back(copies)
+        came_from(result, (arguments, named))
+        return result
 
     cdef object prepared(self, object x, set seen):
         kind = type(x)
-        if kind is FunctionType or kind is MethodType or kind is functools.partial:
+        if kind is FunctionType or kind is MethodType or kind is functools.partial or kind is MethodWrapperType or (
+                kind is BuiltinFunctionType and x.__self__ is not None and type(x.__self__) is not ModuleType):
             return called(x)
         self.read(x, seen, 0)
         if is_heap_type(kind) and not isinstance(x, (type, Value)):

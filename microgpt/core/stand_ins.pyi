@@ -5,7 +5,6 @@ subscript: Callable[[Any, Any], Any] | None
 attribute: Callable[[Any, str], Any] | None
 special: dict[Any, Callable[..., Any]]
 FUNCTIONS: dict[str, int]
-changing_methods: set[str]
 
 def traced_type(*arguments: Any) -> Any: ...
 def traced_value(data: Any = ..., children: Any = ..., local_grads: Any = ...) -> Any: ...

@@ -172,11 +172,8 @@ special = {
        if name.startswith(("heap", "insort", "_count_elements"))},
     **{getattr(math, name): math_function(name) for name in FUNCTIONS},
     **{f: refusing(f"{f.__name__}()", "it would happen when the function is traced, not in every call")
-       for f in (builtins.print, builtins.input, builtins.open)},
+       for f in (builtins.print, builtins.input, builtins.open, builtins.eval, builtins.exec)},
 }
-changing_methods = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "add", "discard", "update",
-                     "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate", "fill",
-                     "subtract", "put", "put_nowait", "get_nowait", "move_to_end"}
 cdef dict package = None  # functions of this package -> their stand-ins
 
 

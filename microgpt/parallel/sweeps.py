@@ -32,7 +32,7 @@ else:
 
 __all__ = ["configurations", "run_sweep"]
 
-#: Ends the runs of this process, if it is a worker: see `processes.begin_worker`.
+#: Ends the runs of this process, if it is a worker: see `end_runs`.
 worker_stop = Callback()
 
 #: Runs that may wait in an executor at a time: each carries the text, which an executor of several machines copies.
@@ -273,6 +273,11 @@ def run_task(
     last = losses[-max(1, len(losses) // 10) :] or [math.nan]
     loss, seconds = sum(last) / len(last), time.perf_counter() - started
     return SweepResult(config.as_dict(), engine, last[-1], loss, val_loss, seconds, path)
+
+
+def end_runs() -> None:
+    """End the runs of this process, a worker, after the step that each computes; whoever waits for them has ended the sweep."""
+    worker_stop.stop = "the sweep was ended"
 
 
 def available_cores() -> int:

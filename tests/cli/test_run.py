@@ -1,4 +1,5 @@
 """`microgpt run SCRIPT`: the output of the script as Python runs it, and what was replaced."""
+import os
 import signal
 import subprocess
 import sys
@@ -197,6 +198,13 @@ def test_rejects_what_is_no_script(tmp_path):
     for arguments in [[], ["none.py"], [tmp_path], ["--nothing", "x.py"]]:
         done = python(tmp_path, "-m", "microgpt.run", *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="a device of POSIX")
+def test_words_a_file_that_cannot_be_read_as_the_other_commands_do(tmp_path):
+    for arguments in (["run"], ["train", "--input"]):
+        done = python(tmp_path, "-m", "microgpt", *arguments, "/dev/zero")
+        assert (done.returncode, done.stderr) == (2, "microgpt: error: /dev/zero is a device, not a text\n")
 
 
 def test_is_a_command(tmp_path):

@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import sys
+import tempfile
 import types
 
 import pytest
@@ -191,9 +192,10 @@ class Widgets:
 def test_notebook_cells_run_from_top_to_bottom(monkeypatch, tmp_path, name, pictures):
     """As a notebook would: one namespace, the last expression of each cell shown in whatever form it offers.
 
-    The outputs that a notebook is stored with are those of its cells.
+    The outputs that a notebook is stored with are those of its cells. It leaves no temporary file.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     widgets, namespace, shown = Widgets(monkeypatch), {"__name__": "__main__"}, []
     for cell in code_cells(name):
         source = "".join(cell["source"])
@@ -209,6 +211,7 @@ def test_notebook_cells_run_from_top_to_bottom(monkeypatch, tmp_path, name, pict
             forms = [f"_repr_{kind}_" for kind in ("svg", "png", "html") if hasattr(value, f"_repr_{kind}_")]
             shown.append(next(filter(None, (getattr(value, form)() for form in forms)), repr(value)))
     assert sum(isinstance(picture, bytes) and picture.startswith(b"\x89PNG") for picture in shown) == pictures
+    assert not [*tmp_path.iterdir()]
     if name == "tour.ipynb":
         assert len(shown) >= 9 and not widgets.shown
     else:  # four calls of interact, and the curve after each 500 of 3000 steps

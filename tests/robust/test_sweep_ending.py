@@ -18,16 +18,16 @@ COMMAND = ["-m", "microgpt", "sweep", "--input", "names.txt", "--workers", "2", 
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Starts a sweep of one run that ends at once and two that do not, and waits for the first."""
+    """Starts a sweep of one run that ends at once and of others that do not, and waits for the first."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("emma\nava\nmia\n" * 10000)  # more than a pipe holds
     started = []
 
-    def run(kind, grid="steps=1,100000000,100000001"):
+    def run(kind, grid="steps=1,100000000,100000001", wait=True):
         process = subprocess.Popen([sys.executable, *COMMAND, kind, "--grid", grid], stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment())  # fmt: skip
         started.append(process)
-        while not os.path.exists("runs.jsonl") or not read_results("runs.jsonl"):
+        while wait and (not os.path.exists("runs.jsonl") or not read_results("runs.jsonl")):
             assert process.poll() is None
             time.sleep(0.01)
         return process
@@ -70,12 +70,35 @@ def test_a_killed_worker_loses_its_own_run_alone(start):
     assert [r.settings["num_steps"] for r in read_results("runs.jsonl") if r.error is None] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_a_sweep_that_was_killed(start, number):
+def test_workers_end_with_a_sweep_that_was_killed(start):
     process = start("processes")
-    process.send_signal(number)
+    process.kill()
     process.communicate(timeout=LIMIT)  # which ends when no process has its pipes any more
-    assert process.returncode == -number
+    assert process.returncode == -signal.SIGKILL
+
+
+def session_of(process):
+    """The processes that a command has started, and that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == process.pid and state not in "ZX":
+                found.append((folder / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
+@pytest.mark.parametrize("is_early", [False, True])
+@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_ends_after_its_processes(start, number, status, to_all, is_early):
+    process = start("processes", "steps=1,100000000..100000040", wait=not is_early)
+    assert not is_early or "executor processes" in process.stderr.readline()  # the workers start
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    assert process.wait(LIMIT) == status and session_of(process) == []
+    assert process.communicate()[1].endswith(f"microgpt: {'interrupted' if status == 130 else 'terminated'}\n")
+    assert is_early or [r.settings["num_steps"] for r in read_results("runs.jsonl") if r.error is None] == [1]
 
 
 @pytest.mark.parametrize("kind, waiting", [("threads", 0), ("threads", 60), ("processes", 0), ("processes", 60),

@@ -1,17 +1,27 @@
 """Objects that a compiled function changes: those it made itself are traced once, those from outside change in every call."""
 import bisect
+import builtins
 import collections
+import concurrent.futures
+import copy
 import dataclasses
 import heapq
+import inspect
+import itertools
+import json
 import operator
+import pickle
 import queue
+import random
+import struct
+import sys
 import types
 import warnings
 import weakref
 
 import numpy
 import pytest
-from compiled_functions import only
+from compiled_functions import only, replayed
 
 import microgpt
 from microgpt import Value
@@ -190,6 +200,134 @@ def test_changes_by_functions_of_python_happen_in_every_call(change, count):
             assert compiled(0.5).data == W[0].data * 0.5
     assert eval(count, {**globals(), "warned": warned}) == 6
     assert only(compiled).traced == 1 and " in a compiled function" in compiled.explain(), compiled.explain()
+
+
+def given_rows(rows=SEEN):
+    """A function with a default, an attribute and a name of its module."""
+
+
+def held_rows():
+    rows = SEEN
+    return lambda: rows
+
+
+class Holder:
+    """A class whose objects hold SEEN in a slot."""
+
+    __slots__ = ("__weakref__", "rows")
+    held = SEEN
+
+    def __init__(self):
+        self.rows = SEEN
+
+    @property
+    def read(self):
+        return SEEN
+
+
+given_rows.rows = SEEN
+IN_A_CELL, IN_A_SLOT, BYTES, ARRAY = held_rows(), Holder(), bytearray(8), numpy.zeros(2)
+NAMES, LINED, NUMBERS = collections.UserDict(n=0), collections.ChainMap({"n": 0, "rows": SEEN}), [*range(8)]
+SHUFFLED = [*NUMBERS]
+for _ in range(6):
+    random.Random(1).shuffle(SHUFFLED)
+BY_OBJECT = weakref.WeakKeyDictionary({IN_A_SLOT: SEEN})
+POOL = concurrent.futures.ThreadPoolExecutor(1)
+FROM_OUTSIDE = [
+    # Namespaces: frames, modules, functions, classes.
+    lambda: inspect.currentframe().f_globals["SEEN"].append(1),
+    lambda: sys._getframe().f_globals["SEEN"].append(1),
+    lambda: operator.attrgetter("f_globals")(sys._getframe())["SEEN"].append(1),
+    lambda: inspect.stack()[0].frame.f_globals["SEEN"].append(1),
+    lambda: sys._getframe().f_locals.get("SEEN", SEEN).append(1),
+    lambda: sys.modules[__name__].SEEN.append(1),
+    lambda: sys.modules[__name__].__dict__["SEEN"].append(1),
+    lambda: getattr(builtins, "eval")("SEEN").append(1),  # noqa: B009
+    lambda: given_rows.__globals__["SEEN"].append(1),
+    lambda: given_rows.__defaults__[0].append(1),
+    lambda: given_rows.__dict__["rows"].append(1),
+    lambda: given_rows.rows.append(1),
+    lambda: IN_A_CELL.__closure__[0].cell_contents.append(1),
+    lambda: vars(Holder)["held"].append(1),
+    lambda: Holder.__dict__["held"].append(1),
+    # Ways around x.name.
+    lambda: type.__getattribute__(Holder, "held").append(1),
+    lambda: object.__getattribute__(IN_A_SLOT, "rows").append(1),
+    lambda: super(Holder, IN_A_SLOT).__getattribute__("rows").append(1),
+    lambda: Holder.rows.__get__(IN_A_SLOT).append(1),
+    lambda: Holder.read.__get__(IN_A_SLOT).append(1),
+    lambda: inspect.getattr_static(Holder, "held").append(1),
+    lambda: dict(inspect.getmembers(HOLDER))["rows"].append(1),
+    # What functions return that are not recorded.
+    lambda: copy.copy(HOLDER).rows.append(1),
+    lambda: pickle.loads(f"c{__name__}\nSEEN\n.".encode()).append(1),
+    lambda: LINED["rows"].append(1),
+    lambda: BY_OBJECT[IN_A_SLOT].append(1),
+    # Functions that call what changes something.
+    lambda: SEEN.append.__call__(1),
+    lambda: type(SEEN.append).__call__(SEEN.append, 1),
+    lambda: sorted([1], key=SEEN.append),
+    lambda: max([1], key=SEEN.append),
+    lambda: [*itertools.starmap(SEEN.append, [(1,)])],
+    lambda: json.loads("{}", object_hook=SEEN.append),
+    lambda: POOL.submit(SEEN.append, 1).result(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", FROM_OUTSIDE, ids=range(len(FROM_OUTSIDE)))
+def test_what_is_found_in_a_roundabout_way_changes_in_every_call(change):
+    SEEN.clear()
+    compiled = microgpt.compile(lambda x: (change(), W[0] * x)[1])
+    for _ in range(6):
+        assert compiled(0.5).data == W[0].data * 0.5
+    assert len(SEEN) == 6 and only(compiled).traced == 1 and " in a compiled function" in compiled.explain(), compiled.explain()
+
+
+CHANGED_IN_PLACE = [
+    (lambda: SEEN.__init__([*SEEN, 1]), lambda: len(SEEN)),
+    (lambda: list.__init__(SEEN, [*SEEN, 1]), lambda: len(SEEN)),
+    (lambda: numpy.copyto(ARRAY, ARRAY + 1), lambda: ARRAY[0]),
+    (lambda: numpy.add(ARRAY, 1, out=ARRAY), lambda: ARRAY[0]),
+    (lambda: operator.setitem(ARRAY.reshape(2, 1), 0, ARRAY[0] + 1), lambda: ARRAY[0]),
+    (lambda: operator.setitem(numpy.asarray(ARRAY).T, 0, ARRAY[0] + 1), lambda: ARRAY[0]),
+    (lambda: struct.pack_into("d", BYTES, 0, struct.unpack_from("d", BYTES)[0] + 1), lambda: struct.unpack("d", BYTES)[0]),
+    (lambda: collections.UserDict.__setitem__(NAMES, "n", NAMES["n"] + 1), lambda: NAMES["n"]),
+    (lambda: LINED.__setitem__("n", LINED["n"] + 1), lambda: LINED["n"]),
+    (lambda: random.Random(1).shuffle(NUMBERS), lambda: 6 if NUMBERS == SHUFFLED else NUMBERS),
+]
+
+
+@pytest.mark.parametrize("change, count", CHANGED_IN_PLACE, ids=range(len(CHANGED_IN_PLACE)))
+def test_what_functions_of_libraries_change_in_place_is_changed_in_every_call(change, count):
+    SEEN.clear()
+    ARRAY.fill(0)
+    compiled = microgpt.compile(lambda x: (change(), W[0] * x)[1])
+    for _ in range(6):
+        assert compiled(0.5).data == W[0].data * 0.5
+    assert count() == 6 and only(compiled).traced == 1 and "from outside" in compiled.explain(), compiled.explain()
+
+
+@pytest.mark.parametrize("change", [
+    lambda rows: dict(zip("ab", rows))["a"].append(2.0),
+    lambda rows: max(rows, key=len).append(2.0),
+    lambda rows: copy.copy(rows)[0].append(2.0),
+    lambda rows: next(itertools.chain(rows)).append(2.0),
+    lambda rows: operator.itemgetter(0)(rows).append(2.0),
+    lambda rows: sorted(rows, key=len)[0].append(2.0),
+    lambda rows: random.Random(1).sample(rows, 1)[0].append(2.0),
+    lambda rows: copy.copy(types.SimpleNamespace(rows=rows)).rows[0].append(2.0),
+    lambda rows: list(map(rows[0].append, [2.0])),
+    lambda rows: (numpy.zeros(2).reshape(2, 1).T.__setitem__((0, 0), 2.0), rows[0].append(2.0)),
+], ids=range(10))  # fmt: skip
+def test_what_the_function_has_made_is_its_own_wherever_it_finds_it(change):
+    def f(x):
+        rows = [[1.0]]
+        change(rows)
+        return W[0] * x * rows[0][1]
+
+    compiled = microgpt.compile(f)
+    assert [compiled(0.5).data for _ in range(3)] == [W[0].data * 0.5 * 2.0] * 3
+    assert replayed(compiled), compiled.explain()
 
 
 class Table:
