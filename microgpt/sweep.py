@@ -7,7 +7,7 @@ from .config import DEFAULTS, SCHEDULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from .cli import texts
@@ -204,7 +204,7 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
                 try:
                     yield executor
                 finally:
-                    client.run(end_runs, on_error="ignore")  # a worker that computes is killed only after seconds
+                    _run_on_workers(client, end_runs)  # a worker that computes is killed only after seconds
     elif "://" in kind:
         with _need_dask().Client(kind) as client, client.get_executor() as executor:
             if not client.scheduler_info()["workers"]:
@@ -218,6 +218,20 @@ def make_executor(kind: str, workers: int) -> "Iterator[Any]":
         hint = f"; did you mean {found[0]}?" if found else ""
         known = f"{', '.join(EXECUTORS)} or the address of a dask scheduler"
         raise cli.UsageError(f"--executor must be one of {known}, not {kind!r}{hint}")
+
+
+def _run_on_workers(client: "Any", function: "Callable[[], None]") -> None:
+    """Call a function on every worker of dask; a worker that does not answer, because it is stopped or lost, is not waited for."""
+    from contextlib import suppress
+    from threading import Thread
+
+    def run() -> None:
+        with suppress(Exception):  # the client is closed meanwhile
+            client.run(function, on_error="ignore")
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(2.0)
 
 
 def _need_dask() -> "Any":

@@ -142,7 +142,12 @@ def work(tasks: "Connection", ending: "Connection") -> None:
                 answer = False, error
             finally:
                 is_running = False
-            tasks.send(answer)
+            try:
+                tasks.send(answer)
+            except (EOFError, OSError):
+                raise
+            except Exception as error:  # it cannot be pickled
+                tasks.send((False, TypeError(f"what the run gave cannot be sent: {error!r}, {answer[1]!r}")))
     except (EOFError, OSError, KeyboardInterrupt):
         pass  # the parent has closed the pipe, was killed, or ends the sweep
 
