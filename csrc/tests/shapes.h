@@ -8,7 +8,7 @@ static const mg_config shapes[] = {
     /* vocab_size, n_embd, n_head, n_layer, block_size */
     {2, 1, 1, 1, 1},   {3, 2, 1, 1, 4},   {5, 3, 3, 2, 9},    {7, 4, 2, 0, 5},    {9, 5, 1, 1, 17},
     {6, 6, 3, 3, 8},   {17, 7, 7, 1, 3},  {8, 8, 2, 2, 16},   {27, 16, 4, 1, 16}, {4, 9, 3, 1, 10},
-    {11, 12, 4, 2, 7}, {33, 17, 1, 1, 6}, {64, 24, 3, 1, 12}, {10, 32, 4, 1, 5},
+    {11, 12, 4, 2, 7}, {33, 17, 1, 1, 6}, {64, 24, 3, 1, 12}, {10, 32, 4, 1, 5}, {6, 54, 2, 1, 17},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0], DOCUMENTS = 18 }; /* enough steps for mg_train's optimistic way */
 
