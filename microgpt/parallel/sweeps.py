@@ -276,7 +276,7 @@ def run_task(
 
 
 def end_runs() -> None:
-    """End the runs of this process, a worker, after the step that each computes; whoever waits for them has ended the sweep."""
+    """End the runs of this process, a worker of a sweep that has ended, each after the step that it computes."""
     worker_stop.stop = "the sweep was ended"
 
 
