@@ -115,6 +115,15 @@ def test_a_sweep_that_is_given_up_saves_no_run_that_has_not_ended(tmp_path, monk
 
 
 @pytest.mark.slow
+def test_a_result_that_cannot_be_sent_is_an_error_and_the_process_stays():
+    with contextlib.contextmanager(make_executor)("processes", 1) as executor:
+        process = executor.submit(os.getpid).result(LIMIT)
+        with pytest.raises(TypeError, match="cannot be sent"):
+            executor.submit(eval, "lambda: 0").result(LIMIT)
+        assert executor.submit(os.getpid).result(LIMIT) == process
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dask", pytest.param("mpi", marks=on_linux)])
 def test_executors_of_several_machines_have_the_same_bits(names, kind):
     launcher = [os.path.join(os.path.dirname(sys.executable), "mpiexec"), "-n", "3"] if kind == "mpi" else []
